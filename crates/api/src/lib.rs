@@ -1,0 +1,1 @@
+//! The wire contract of Recache: the JSON documents that programs read.

@@ -1,0 +1,1 @@
+//! A cache that never fails its caller.

@@ -1,0 +1,2 @@
+//! The `recache` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Runs and durably tracks jobs, workflows and views.

@@ -1,0 +1,1 @@
+//! The rules of Recache, pure: states, transitions, retry, view versions, templates.

@@ -1,0 +1,1 @@
+//! Background work that keeps caches right: the library to embed.

@@ -1,0 +1,1 @@
+//! Recache over HTTP.

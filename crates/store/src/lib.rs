@@ -1,0 +1,1 @@
+//! Durable state of Recache: one contract, a PostgreSQL and an SQLite driver.

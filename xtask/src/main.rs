@@ -1,0 +1,2 @@
+//! The chores of Recache.
+fn main() {}
