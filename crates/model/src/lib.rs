@@ -1,1 +1,22 @@
-//! The rules of Recache, pure: states, transitions, retry, view versions, templates.
+//! The rules of Recache, pure: no I/O, no clock, no randomness of its own.
+//!
+//! Everything that decides lives here, as functions over values: which state a job may enter
+//! ([`job`]), when a failed attempt runs again ([`retry`]), what a touch does to a running build
+//! ([`view`]), what a workflow's state is ([`workflow`]), how much a worker may claim
+//! ([`dispatch`]). The engine carries the decisions out; the drivers of the store obey.
+//!
+//! ```
+//! use recache_model::job::{JobEvent, JobState};
+//!
+//! assert_eq!(JobState::Running.after(JobEvent::Complete), Some(JobState::Completed));
+//! // A finished job stays finished: there is no way on.
+//! assert_eq!(JobState::Completed.after(JobEvent::Claim), None);
+//! ```
+
+pub mod dispatch;
+pub mod ids;
+pub mod job;
+pub mod retry;
+pub mod time;
+pub mod view;
+pub mod workflow;
