@@ -99,7 +99,7 @@ impl JobState {
 
     /// Where `event` leads from here; `None` when it cannot happen here.
     pub fn after(self, event: JobEvent) -> Option<Self> {
-        Self::TRANSITIONS.iter().find(|(from, on, to)| *from == self && *on == event).map(|(_, _, to)| *to)
+        Self::TRANSITIONS.iter().find(|(from, on, _)| *from == self && *on == event).map(|(_, _, to)| *to)
     }
 
     /// Nothing but an operator moves it from here.

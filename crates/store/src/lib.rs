@@ -1,1 +1,41 @@
-//! Durable state of Recache: one contract, a PostgreSQL and an SQLite driver.
+//! Durable state of Recache: one contract ([`Store`]), two drivers.
+//!
+//! * [`sqlite`]: bundled, one file (or memory), nothing to install. One writer, grouped commits, `synchronous = FULL`.
+//! * [`postgres`]: many processes, `FOR UPDATE SKIP LOCKED`, `LISTEN/NOTIFY`.
+//!
+//! [`open`] takes a URL and gives whichever it names. Both pass the same conformance suite ([`conformance`]).
+//!
+//! ```
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use recache_store::{NewJob, OpenOptions, Store, open};
+//!
+//! let store = open(&OpenOptions::new("sqlite::memory:")).await?;
+//! let submitted = store.jobs_submit(vec![NewJob::new("hello", "{}")]).await?;
+//! assert_eq!(store.job_get(submitted[0].id).await?.handler, "hello");
+//! # store.close().await;
+//! # Ok::<(), recache_store::Error>(()) }).unwrap();
+//! ```
+
+mod contract;
+mod error;
+mod open;
+mod records;
+mod signal;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod flights;
+pub mod postgres;
+pub mod sqlite;
+
+pub use contract::Store;
+pub use error::{Error, Result};
+pub use flights::{FlightStore, FlightTotals, Leg};
+pub use open::{DatabaseUrl, OpenOptions, Synchronous, open, open_with_flights};
+pub use records::{
+    Beat, BuildStart, ClaimRequest, ClaimedJob, Dispatched, Due, GenerationRecord, HistoryRow, ItemMark,
+    JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication, Published,
+    Reconciled, Revoked, Settled, Settlement, StagedItem, StepRecord, Submitted, Swept, TemplateRecord,
+    Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+};
+pub use signal::Signal;

@@ -1,0 +1,238 @@
+//! One suite for every driver: ordinary functions over a [`Subject`], one list of cases
+//! ([`crate::conformance_suite`]), one factory per driver.
+//!
+//! Time is moved, never waited for: the subject's clock stands still between [`Subject::advance`] calls.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    reason = "a case says what it expects, and says loudly what it cannot run"
+)]
+
+pub mod jobs;
+pub mod sessions;
+pub mod testing;
+pub mod views;
+pub mod workflows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use recache_model::ids::SessionId;
+use recache_model::time::{ManualClock, Timestamp};
+
+use crate::records::{ClaimRequest, ClaimedJob, NewJob, Outcome, Settled, Settlement};
+use crate::{OpenOptions, Store, open};
+
+pub use testing::{TestDatabase, postgres_database, sqlite_database};
+
+/// A store under test, and the clock that it goes by.
+#[derive(Debug)]
+pub struct Subject {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// What it takes for the present.
+    pub clock: ManualClock,
+    database: TestDatabase,
+}
+
+impl Subject {
+    /// Opens a fresh store in `database`.
+    pub async fn new(database: TestDatabase) -> Self {
+        let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
+        let store = open(&Self::options(&database, &clock)).await.expect("a fresh database opens");
+        Self { store, clock, database }
+    }
+
+    fn options(database: &TestDatabase, clock: &ManualClock) -> OpenOptions {
+        OpenOptions { clock: Some(Arc::new(clock.clone())), ..OpenOptions::new(database.url()) }
+    }
+
+    /// A second store over the same database, as another process would have it; `None` for one in memory.
+    pub async fn second(&self) -> Arc<dyn Store> {
+        open(&Self::options(&self.database, &self.clock)).await.expect("a second connection opens")
+    }
+
+    /// Moves time.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Opens a session with a lease of ten seconds.
+    pub async fn session(&self) -> SessionId {
+        let session = SessionId::make();
+        self.store.session_open(session, "test", Duration::from_secs(10)).await.expect("a session opens");
+        session
+    }
+
+    /// Claims up to `rows_max` jobs of queue `default` and handlers `work` and `build`.
+    pub async fn claim(&self, session: SessionId, rows_max: usize) -> Vec<ClaimedJob> {
+        let request = ClaimRequest {
+            session,
+            queues: vec!["default".to_owned()],
+            handlers: vec!["work".to_owned(), "build".to_owned()],
+            rows_max,
+        };
+        self.store.jobs_dispatch(Vec::new(), Some(request)).await.expect("a claim is answered").claimed
+    }
+
+    /// Claims the one job that is there.
+    pub async fn claim_one(&self, session: SessionId) -> ClaimedJob {
+        let mut claimed = self.claim(session, 2).await;
+        assert_eq!(claimed.len(), 1, "exactly one job is claimable");
+        claimed.remove(0)
+    }
+
+    /// Settles one attempt.
+    pub async fn settle(&self, job: &ClaimedJob, outcome: Outcome) -> Settled {
+        let settlement = Settlement { token: job.token, outcome, linked: job.is_linked() };
+        self.store.jobs_dispatch(vec![settlement], None).await.expect("a settlement is answered").settled[0]
+    }
+
+    /// Checks what holds at every moment: history is dense, starts in the submitted state and ends in the present one, every
+    /// step in it is in the table of transitions, and a workflow's counts are those of its steps.
+    pub async fn assert_sound(&self) {
+        let jobs = self
+            .store
+            .jobs_list(crate::JobFilter { rows_max: 10_000, ..crate::JobFilter::default() })
+            .await
+            .expect("jobs are listed");
+        let mut workflows = std::collections::HashMap::new();
+        for job in jobs {
+            let history = self.store.job_history(job.id).await.expect("history is read");
+            let seqs: Vec<i64> = history.iter().map(|row| row.seq).collect();
+            assert_eq!(seqs, (1..=job.transitions).collect::<Vec<_>>(), "history of {} is dense", job.id);
+            for pair in history.windows(2) {
+                assert_eq!(pair[0].to, pair[1].from, "history of {} has no gap", job.id);
+            }
+            for row in &history {
+                let legal = recache_model::job::JobState::TRANSITIONS
+                    .iter()
+                    .any(|(from, _, to)| *from == row.from && *to == row.to);
+                assert!(legal, "{} went from {} to {}", job.id, row.from, row.to);
+            }
+            if let Some(last) = history.last() {
+                assert_eq!(last.to, job.state, "history of {} ends where it stands", job.id);
+            }
+            if let Some(workflow) = job.workflow {
+                workflows
+                    .entry(workflow)
+                    .or_insert_with(recache_model::workflow::StepCounts::default)
+                    .add(job.state, 1);
+            }
+        }
+        for (workflow, counts) in workflows {
+            let record = self.store.workflow_get(workflow).await.expect("the workflow is there");
+            assert_eq!(record.counts, counts, "counts of {workflow}");
+            assert_eq!(record.state, counts.state(), "state of {workflow}");
+            assert_ne!(
+                (counts.blocked > 0, counts.active, counts.failed, counts.cancelled),
+                (true, 0, 0, 0),
+                "{workflow} waits for nothing"
+            );
+        }
+    }
+}
+
+/// A job for handler `work`.
+pub fn work() -> NewJob {
+    NewJob::new("work", "{\"n\":1}")
+}
+
+/// Expands the one list of cases into named tests. `$factory` is an `async fn() -> Option<TestDatabase>`.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($factory:path) => {
+        $crate::conformance_cases! { $factory,
+            jobs: [
+                submitted_job_is_there_as_submitted,
+                same_id_submitted_twice_is_one_job,
+                submit_stores_all_or_none,
+                claim_goes_by_priority_then_due_time_then_id,
+                claim_takes_only_named_queues_and_handlers,
+                claim_merges_queues_by_priority,
+                delayed_job_is_not_claimed_before_it_is_due,
+                no_job_is_given_to_two_claims,
+                completed_job_keeps_its_output_and_history,
+                failed_job_keeps_its_error,
+                retried_job_comes_back_when_it_is_due,
+                released_job_comes_back_at_once_and_does_not_count,
+                repeated_settlement_gets_the_same_answer_and_no_new_row,
+                settlement_with_a_foreign_token_is_refused,
+                settlement_of_a_cancelled_job_is_refused,
+                settlements_and_claim_share_one_call,
+                cancelled_job_stays_cancelled,
+                cancel_of_an_unknown_job_is_an_error,
+                operator_retry_runs_a_failed_job_again,
+                operator_retry_of_another_state_is_a_conflict,
+                progress_needs_a_good_token_and_a_fraction,
+                jobs_are_listed_newest_first_by_filter_and_page,
+                concurrent_claims_never_overlap,
+                hints_follow_a_submit,
+                text_of_any_kind_comes_back_unchanged,
+            ],
+            sessions: [
+                beating_session_keeps_its_jobs,
+                expired_lease_returns_job_to_queue,
+                expired_lease_without_attempts_left_fails_the_job,
+                outcome_of_an_outage_longer_than_the_lease_is_kept_if_nobody_took_over,
+                beat_names_what_was_lost,
+                closed_session_hands_its_jobs_back,
+                swept_session_is_unknown_to_its_beat,
+                job_of_a_session_that_never_existed_is_swept,
+                two_processes_see_each_others_jobs,
+            ],
+            workflows: [
+                steps_run_in_the_order_of_their_dependencies,
+                outputs_reach_the_steps_that_waited_for_them,
+                failed_step_fails_the_workflow_and_retry_revives_it,
+                workflow_goes_on_beside_a_failed_step,
+                cancelled_workflow_stops_everything,
+                same_template_version_with_other_content_is_refused,
+                same_workflow_submitted_twice_is_one,
+                diamond_settled_at_once_unblocks_its_end_once,
+            ],
+            views: [
+                touch_raises_the_version_and_waits_for_the_debounce,
+                unknown_view_is_an_error_and_changes_nothing,
+                touches_of_a_queued_build_make_no_second_one,
+                touch_supersedes_the_running_build_at_once,
+                late_items_and_publication_of_a_superseded_build_are_refused,
+                published_generation_is_what_the_build_put,
+                unchanged_items_cost_no_row_and_removed_ones_disappear,
+                what_a_superseded_build_made_is_offered_to_its_successor,
+                reused_items_are_published_and_forgotten_ones_are_not,
+                readers_stay_on_their_generation_until_it_is_removed,
+                failed_build_leaves_the_live_version,
+                lost_build_is_built_again,
+                policy_finish_publishes_then_builds_again,
+                touched_items_reach_the_build,
+                repeated_publication_gets_the_same_answer,
+                two_live_builds_of_a_view_cannot_exist,
+                cancelled_build_is_visible_and_the_view_recovers,
+                redefined_view_keeps_its_versions,
+                views_are_listed_by_page,
+            ],
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_cases {
+    ($factory:path, $($module:ident: [$($case:ident),* $(,)?]),* $(,)?) => {
+        $(mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                if let Some(database) = $factory().await {
+                    let subject = $crate::conformance::Subject::new(database).await;
+                    $crate::conformance::$module::$case(&subject).await;
+                    subject.assert_sound().await;
+                    subject.store.close().await;
+                }
+            })*
+        })*
+    };
+}

@@ -1,0 +1,79 @@
+//! Databases for tests: an SQLite file in a throw-away folder, a PostgreSQL database of its own on the server that the
+//! test command started.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
+use uuid::Uuid;
+
+/// Names the server; set by `cargo xtask test`.
+pub const POSTGRES_VARIABLE: &str = "RECACHE_TEST_POSTGRES_URL";
+
+/// A database that is removed when this is dropped.
+#[derive(Debug)]
+pub struct TestDatabase {
+    url: String,
+    folder: Option<PathBuf>,
+    postgres: Option<(PgConnectOptions, String)>,
+}
+
+impl TestDatabase {
+    /// What to open.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.folder {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        if let Some((server, name)) = self.postgres.take() {
+            // A runtime of its own: the test's may be gone or single-threaded.
+            let _ = std::thread::spawn(move || {
+                let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                    return;
+                };
+                runtime.block_on(async move {
+                    if let Ok(mut server) = server.connect().await {
+                        let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                        let _ = server.execute(AssertSqlSafe(drop)).await;
+                        let _ = server.close().await;
+                    }
+                });
+            })
+            .join();
+        }
+    }
+}
+
+/// An SQLite file.
+pub fn sqlite_database() -> TestDatabase {
+    let folder = std::env::temp_dir().join(format!("recache-test-{}", Uuid::new_v4().simple()));
+    std::fs::create_dir_all(&folder).expect("a throw-away folder can be made");
+    TestDatabase {
+        url: format!("sqlite:{}", folder.join("test.db").display()),
+        folder: Some(folder),
+        postgres: None,
+    }
+}
+
+/// A PostgreSQL database, or `None`, loudly, where no server was given. Under CI a missing server is a failure.
+pub async fn postgres_database() -> Option<TestDatabase> {
+    let Ok(server) = std::env::var(POSTGRES_VARIABLE) else {
+        assert!(std::env::var_os("CI").is_none(), "{POSTGRES_VARIABLE} is not set: run `cargo xtask test`");
+        eprintln!("SKIPPED: no PostgreSQL; {POSTGRES_VARIABLE} is not set (`cargo xtask test` starts one)");
+        return None;
+    };
+    let server = PgConnectOptions::from_str(&server).expect("the server's URL can be read");
+    let name = format!("recache_test_{}", Uuid::new_v4().simple());
+    let mut connection: PgConnection =
+        PgConnection::connect_with(&server).await.expect("the server can be reached");
+    connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a database is made");
+    connection.close().await.expect("the connection closes");
+    let url = server.clone().database(&name).to_url_lossy().to_string();
+    Some(TestDatabase { url, folder: None, postgres: Some((server, name)) })
+}

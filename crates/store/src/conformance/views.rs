@@ -1,0 +1,434 @@
+//! Cases: versions, builds, generations.
+
+use std::time::Duration;
+
+use recache_model::ids::{JobId, SessionId};
+use recache_model::job::{ErrorKind, JobError, JobState};
+use recache_model::retry::RetryPolicy;
+use recache_model::view::{OnTouch, ViewPolicy, ViewStatus};
+
+use super::Subject;
+use crate::Error;
+use crate::records::{
+    BuildStart, ClaimedJob, JobFilter, NewView, Outcome, Publication, Published, Revoked, Settled,
+    StagedItem, Touch, TouchedItems, ViewRecord,
+};
+
+const QUIET: Duration = Duration::from_secs(1);
+
+fn definition(key: &str) -> NewView {
+    NewView {
+        namespace: "shop".to_owned(),
+        key: key.to_owned(),
+        handler: "build".to_owned(),
+        queue: "default".to_owned(),
+        policy: ViewPolicy::default(),
+        retry: RetryPolicy { jitter: 0.0, ..RetryPolicy::default() },
+        timeout: None,
+    }
+}
+
+fn touch_of(key: &str) -> Touch {
+    Touch { namespace: "shop".to_owned(), key: key.to_owned(), items: Vec::new(), at_once: false }
+}
+
+fn item(item: &str, fingerprint: &str, value: &str) -> StagedItem {
+    StagedItem {
+        item: item.to_owned(),
+        fingerprint: Some(fingerprint.to_owned()),
+        value: Some(format!("\"{value}\"")),
+    }
+}
+
+fn publication(version: i64) -> Publication {
+    Publication { version, output: "{}".to_owned(), ..Publication::default() }
+}
+
+async fn view(subject: &Subject) -> ViewRecord {
+    subject.store.view_get("shop", "prices").await.expect("the view is there")
+}
+
+async fn touch(subject: &Subject) -> Option<JobId> {
+    subject.store.views_touch(vec![touch_of("prices")]).await.expect("touched")[0].superseded
+}
+
+/// Touches, waits for the debounce, and begins the build.
+async fn build(subject: &Subject, session: SessionId) -> (ClaimedJob, BuildStart) {
+    touch(subject).await;
+    begin(subject, session).await
+}
+
+async fn begin(subject: &Subject, session: SessionId) -> (ClaimedJob, BuildStart) {
+    subject.advance(QUIET);
+    assert_eq!(subject.store.views_reconcile(10).await.expect("reconciled").builds.len(), 1);
+    let job = subject.claim_one(session).await;
+    let start = subject.store.build_begin(job.token).await.expect("answered").expect("the token is good");
+    (job, start)
+}
+
+async fn put(subject: &Subject, job: &ClaimedJob, items: Vec<StagedItem>) {
+    assert_eq!(subject.store.build_put(job.token, items).await.expect("answered"), None);
+}
+
+async fn publish(subject: &Subject, job: &ClaimedJob, publication: Publication) -> u64 {
+    match subject.store.build_publish(job.token, publication).await.expect("answered") {
+        Published::Live { changed } => changed,
+        refused @ Published::Refused(_) => panic!("not published: {refused:?}"),
+    }
+}
+
+/// One whole build of these items.
+async fn publish_items(subject: &Subject, session: SessionId, items: &[(&str, &str, &str)]) -> i64 {
+    let (job, start) = build(subject, session).await;
+    put(subject, &job, items.iter().map(|(key, fingerprint, value)| item(key, fingerprint, value)).collect())
+        .await;
+    publish(subject, &job, publication(start.version)).await;
+    start.version
+}
+
+async fn read(subject: &Subject) -> (i64, Vec<(String, String)>) {
+    let read = subject.store.view_read("shop", "prices", None).await.expect("read");
+    (read.version, read.items)
+}
+
+fn pairs(items: &[(&str, &str)]) -> Vec<(String, String)> {
+    items.iter().map(|(key, value)| ((*key).to_owned(), format!("\"{value}\""))).collect()
+}
+
+async fn defined(subject: &Subject) -> SessionId {
+    subject.store.view_define(definition("prices")).await.expect("defined");
+    subject.session().await
+}
+
+/// Each touch answers its own version; the build waits for quiet.
+pub async fn touch_raises_the_version_and_waits_for_the_debounce(subject: &Subject) {
+    defined(subject).await;
+    assert_eq!(view(subject).await.versions.status, ViewStatus::Idle);
+    let versions: Vec<i64> = subject
+        .store
+        .views_touch(vec![touch_of("prices"), touch_of("prices")])
+        .await
+        .expect("touched")
+        .iter()
+        .map(|outcome| outcome.version)
+        .collect();
+    assert_eq!(versions, [1, 2]);
+    let reconciled = subject.store.views_reconcile(10).await.expect("reconciled");
+    assert_eq!((reconciled.builds.len(), reconciled.next_due), (0, Some(QUIET)));
+    subject.advance(QUIET);
+    let reconciled = subject.store.views_reconcile(10).await.expect("reconciled");
+    assert_eq!((reconciled.builds.len(), reconciled.next_due), (1, None));
+    assert_eq!(view(subject).await.versions.status, ViewStatus::Pending);
+}
+
+/// All or none.
+pub async fn unknown_view_is_an_error_and_changes_nothing(subject: &Subject) {
+    defined(subject).await;
+    let answer = subject.store.views_touch(vec![touch_of("prices"), touch_of("nonsense")]).await;
+    assert!(matches!(answer, Err(Error::NotFound { what: "view", .. })), "{answer:?}");
+    assert_eq!(view(subject).await.versions.wanted, 0);
+    assert!(matches!(subject.store.view_read("shop", "nonsense", None).await, Err(Error::NotFound { .. })));
+}
+
+/// No queue fills up with stale requests.
+pub async fn touches_of_a_queued_build_make_no_second_one(subject: &Subject) {
+    let session = defined(subject).await;
+    touch(subject).await;
+    subject.advance(QUIET);
+    subject.store.views_reconcile(10).await.expect("reconciled");
+    for _ in 0..50 {
+        assert_eq!(touch(subject).await, None);
+        subject.advance(QUIET);
+        assert!(subject.store.views_reconcile(10).await.expect("reconciled").builds.is_empty());
+    }
+    let job = subject.claim_one(session).await;
+    let start = subject.store.build_begin(job.token).await.expect("answered").expect("good");
+    assert_eq!(start.version, 51, "it takes the newest version when it begins");
+}
+
+/// In the transaction of the touch.
+pub async fn touch_supersedes_the_running_build_at_once(subject: &Subject) {
+    let session = defined(subject).await;
+    let (job, _) = build(subject, session).await;
+    assert_eq!(touch(subject).await, Some(job.token.job));
+    let record = subject.store.job_get(job.token.job).await.expect("there");
+    assert_eq!((record.state, record.superseded_by), (JobState::Superseded, Some(2)));
+    assert_eq!(subject.store.job_revoked(job.token).await.expect("answered"), Some(Revoked::Superseded));
+    let view = view(subject).await;
+    assert_eq!((view.versions.processing, view.build), (None, None));
+    let (_, start) = begin(subject, session).await;
+    assert_eq!(start.version, 2);
+}
+
+/// A late writer changes nothing that anybody sees, nor what the next build starts from.
+pub async fn late_items_and_publication_of_a_superseded_build_are_refused(subject: &Subject) {
+    let session = defined(subject).await;
+    publish_items(subject, session, &[("a", "f1", "one")]).await;
+    let (late, start) = build(subject, session).await;
+    touch(subject).await;
+    let store = &subject.store;
+    let refused = Some(Revoked::Superseded);
+    assert_eq!(store.build_put(late.token, vec![item("a", "f2", "late")]).await.expect("answered"), refused);
+    let answer = store.build_publish(late.token, publication(start.version)).await.expect("answered");
+    assert_eq!(answer, Published::Refused(Revoked::Superseded));
+    assert_eq!(read(subject).await, (1, pairs(&[("a", "one")])));
+    let (_, next) = begin(subject, session).await;
+    assert!(next.staged.is_empty());
+    assert_eq!(store.build_put(late.token, vec![item("a", "f3", "late")]).await.expect("answered"), refused);
+    assert_eq!(
+        subject.settle(&late, Outcome::Completed { output: "1".to_owned() }).await,
+        Settled::Refused(Revoked::Superseded)
+    );
+}
+
+/// Nothing of it is visible before, all of it after.
+pub async fn published_generation_is_what_the_build_put(subject: &Subject) {
+    let session = defined(subject).await;
+    assert_eq!(read(subject).await, (0, vec![]));
+    let (job, start) = build(subject, session).await;
+    assert_eq!((start.version, start.live_version, start.touched), (1, 0, TouchedItems::All));
+    put(subject, &job, vec![item("b", "f", "two")]).await;
+    put(subject, &job, vec![item("a", "f", "one")]).await;
+    assert_eq!(read(subject).await, (0, vec![]));
+    subject.advance(Duration::from_secs(5));
+    let counts = Publication { items_total: 2, items_computed: 2, ..publication(1) };
+    assert_eq!(publish(subject, &job, counts).await, 2);
+    assert_eq!(read(subject).await, (1, pairs(&[("a", "one"), ("b", "two")])));
+    let record = view(subject).await;
+    assert_eq!(record.versions.status, ViewStatus::Completed);
+    assert_eq!(record.versions.last_build, Some(Duration::from_secs(5)));
+    assert_eq!(subject.store.job_get(job.token.job).await.expect("there").state, JobState::Completed);
+    let generation = subject.store.generations_list(record.id, 10).await.expect("listed").remove(0);
+    assert_eq!((generation.version, generation.job, generation.items_changed), (1, job.token.job, 2));
+    let one = subject.store.view_read("shop", "prices", Some(vec!["b".to_owned(), "x".to_owned()])).await;
+    assert_eq!(one.expect("read").items, pairs(&[("b", "two")]));
+}
+
+/// What did not change is not written again; what was not put is gone.
+pub async fn unchanged_items_cost_no_row_and_removed_ones_disappear(subject: &Subject) {
+    let session = defined(subject).await;
+    publish_items(subject, session, &[("a", "f1", "one"), ("b", "f1", "two"), ("c", "f1", "three")]).await;
+    let (job, start) = build(subject, session).await;
+    let marks: Vec<&str> = start.live.iter().map(|mark| mark.item.as_str()).collect();
+    assert_eq!(marks, ["a", "b", "c"]);
+    // `a` is not put because its fingerprint is the same; `b` is computed again to an equal value; `c` is gone.
+    put(subject, &job, vec![item("b", "f2", "two")]).await;
+    let removed = Publication { removed: vec!["c".to_owned()], ..publication(2) };
+    assert_eq!(publish(subject, &job, removed).await, 0, "an equal value is no change");
+    assert_eq!(read(subject).await, (2, pairs(&[("a", "one"), ("b", "two")])));
+    let (_, start) = build(subject, session).await;
+    let fingerprints: Vec<_> = start.live.iter().map(|mark| mark.fingerprint.as_deref()).collect();
+    assert_eq!(fingerprints, [Some("f1"), Some("f2")], "the new fingerprint is kept all the same");
+}
+
+/// An aborted build's work is not lost.
+pub async fn what_a_superseded_build_made_is_offered_to_its_successor(subject: &Subject) {
+    let session = defined(subject).await;
+    let (job, _) = build(subject, session).await;
+    put(subject, &job, vec![item("a", "f1", "one"), item("b", "f1", "two")]).await;
+    touch(subject).await;
+    let (_, start) = begin(subject, session).await;
+    let offered: Vec<_> =
+        start.staged.iter().map(|mark| (mark.item.as_str(), mark.fingerprint.as_deref())).collect();
+    assert_eq!(offered, [("a", Some("f1")), ("b", Some("f1"))]);
+}
+
+/// Only what this build put or took over becomes live.
+pub async fn reused_items_are_published_and_forgotten_ones_are_not(subject: &Subject) {
+    let session = defined(subject).await;
+    let (first, _) = build(subject, session).await;
+    put(subject, &first, vec![item("a", "f1", "one"), item("b", "f1", "two")]).await;
+    touch(subject).await;
+    let (second, start) = begin(subject, session).await;
+    let reuse = StagedItem { item: "a".to_owned(), fingerprint: Some("f1".to_owned()), value: None };
+    put(subject, &second, vec![reuse, item("c", "f1", "three")]).await;
+    let unknown = StagedItem { item: "never".to_owned(), fingerprint: None, value: None };
+    assert!(matches!(subject.store.build_put(second.token, vec![unknown]).await, Err(Error::Conflict(_))));
+    assert_eq!(publish(subject, &second, publication(start.version)).await, 2);
+    assert_eq!(read(subject).await, (2, pairs(&[("a", "one"), ("c", "three")])));
+    let (_, start) = build(subject, session).await;
+    assert!(start.staged.is_empty(), "publication clears what nobody took");
+}
+
+/// A generation stays whole for those who read it, until it is removed; then they are told.
+pub async fn readers_stay_on_their_generation_until_it_is_removed(subject: &Subject) {
+    let session = defined(subject).await;
+    publish_items(subject, session, &[("a", "f1", "one"), ("b", "f1", "two")]).await;
+    publish_items(subject, session, &[("a", "f2", "uno")]).await;
+    let id = view(subject).await.id;
+    let items = || vec!["a".to_owned(), "b".to_owned()];
+    let store = &subject.store;
+    let old = store.generation_read(id, 1, items()).await.expect("read");
+    assert_eq!(old, Some(pairs(&[("a", "one"), ("b", "two")])));
+    assert_eq!(store.generation_read(id, 3, items()).await.expect("read"), None, "not yet published");
+    let keep = Duration::from_secs(60);
+    assert_eq!(store.generations_remove(keep).await.expect("removed"), 0);
+    assert!(store.generation_read(id, 1, items()).await.expect("read").is_some());
+    subject.advance(keep);
+    assert_eq!(store.generations_remove(keep).await.expect("removed"), 1, "the one row that nobody can see");
+    assert_eq!(store.generation_read(id, 1, items()).await.expect("read"), None);
+    let live = store.generation_read(id, 2, items()).await.expect("read");
+    assert_eq!(live, Some(pairs(&[("a", "uno"), ("b", "two")])));
+    assert_eq!(store.generations_remove(keep).await.expect("removed"), 0);
+}
+
+/// Stale but served, and visibly so.
+pub async fn failed_build_leaves_the_live_version(subject: &Subject) {
+    let session = defined(subject).await;
+    publish_items(subject, session, &[("a", "f1", "one")]).await;
+    let (job, _) = build(subject, session).await;
+    put(subject, &job, vec![item("a", "f2", "half")]).await;
+    subject.settle(&job, Outcome::Failed { error: JobError::new(ErrorKind::Permanent, "no source") }).await;
+    let record = view(subject).await;
+    assert_eq!(
+        (record.versions.status, record.last_error.as_deref()),
+        (ViewStatus::Failed, Some("no source"))
+    );
+    subject.advance(Duration::from_secs(7));
+    let found = subject.store.view_read("shop", "prices", None).await.expect("read");
+    assert_eq!((found.version, found.wanted, found.items), (1, 2, pairs(&[("a", "one")])));
+    assert_eq!(found.staleness, Duration::from_secs(8));
+    assert!(subject.store.views_reconcile(10).await.expect("reconciled").builds.is_empty());
+    let (_, start) = build(subject, session).await;
+    assert_eq!(start.version, 3, "the next touch tries again");
+}
+
+/// A dead builder's job runs elsewhere, and what it staged is still offered.
+pub async fn lost_build_is_built_again(subject: &Subject) {
+    let session = defined(subject).await;
+    let (job, _) = build(subject, session).await;
+    put(subject, &job, vec![item("a", "f1", "one")]).await;
+    subject.advance(Duration::from_secs(60));
+    assert_eq!(subject.store.sessions_sweep(10).await.expect("swept").requeued, 1);
+    let other = subject.session().await;
+    let again = subject.claim_one(other).await;
+    let start = subject.store.build_begin(again.token).await.expect("answered").expect("good");
+    assert_eq!((start.version, start.staged.len()), (1, 1));
+    assert_eq!(
+        subject.store.build_put(job.token, vec![item("a", "f9", "late")]).await.expect("answered"),
+        Some(Revoked::TakenOver)
+    );
+    assert_eq!(
+        subject.store.build_publish(job.token, publication(1)).await.expect("answered"),
+        Published::Refused(Revoked::TakenOver)
+    );
+    // The second builder puts only `b`: the first one's `a` must not slip into its generation.
+    put(subject, &again, vec![item("b", "f1", "two")]).await;
+    publish(subject, &again, publication(1)).await;
+    assert_eq!(read(subject).await, (1, pairs(&[("b", "two")])));
+}
+
+/// An older version may be published while a newer one is wanted; then the newer one is built.
+pub async fn policy_finish_publishes_then_builds_again(subject: &Subject) {
+    let policy = ViewPolicy { on_touch: OnTouch::Finish, ..ViewPolicy::default() };
+    subject.store.view_define(NewView { policy, ..definition("prices") }).await.expect("defined");
+    let session = subject.session().await;
+    let (job, _) = build(subject, session).await;
+    assert_eq!(touch(subject).await, None);
+    put(subject, &job, vec![item("a", "f1", "one")]).await;
+    publish(subject, &job, publication(1)).await;
+    let record = view(subject).await;
+    assert_eq!((record.versions.live, record.versions.wanted), (1, 2));
+    let (_, start) = begin(subject, session).await;
+    assert_eq!(start.version, 2);
+}
+
+/// Named items are kept until a generation shows them; a touch without names means all.
+pub async fn touched_items_reach_the_build(subject: &Subject) {
+    let session = defined(subject).await;
+    publish_items(subject, session, &[("a", "f1", "one")]).await;
+    let named = |items: &[&str]| Touch {
+        items: items.iter().map(|item| (*item).to_owned()).collect(),
+        ..touch_of("prices")
+    };
+    subject.store.views_touch(vec![named(&["b"]), named(&["a", "b"])]).await.expect("touched");
+    let (job, start) = begin(subject, session).await;
+    assert_eq!(start.touched, TouchedItems::Only(vec!["a".to_owned(), "b".to_owned()]));
+    publish(subject, &job, publication(start.version)).await;
+    subject.store.views_touch(vec![named(&["c"])]).await.expect("touched");
+    let (_, start) = begin(subject, session).await;
+    assert_eq!(start.touched, TouchedItems::Only(vec!["c".to_owned()]));
+    let (_, start) = build(subject, session).await;
+    assert_eq!(start.touched, TouchedItems::All);
+}
+
+/// A publication whose answer was lost can be sent again.
+pub async fn repeated_publication_gets_the_same_answer(subject: &Subject) {
+    let session = defined(subject).await;
+    let (job, _) = build(subject, session).await;
+    put(subject, &job, vec![item("a", "f1", "one")]).await;
+    for _ in 0..2 {
+        assert_eq!(publish(subject, &job, publication(1)).await, 1);
+    }
+    assert_eq!(subject.store.generations_list(view(subject).await.id, 10).await.expect("listed").len(), 1);
+    let other = subject.store.build_publish(job.token, publication(2)).await.expect("answered");
+    assert_eq!(other, Published::Refused(Revoked::Finished));
+}
+
+/// However often and from wherever it is asked for.
+pub async fn two_live_builds_of_a_view_cannot_exist(subject: &Subject) {
+    defined(subject).await;
+    let second = subject.second().await;
+    touch(subject).await;
+    subject.advance(QUIET);
+    let mut asked = Vec::new();
+    for n in 0..8 {
+        let store = if n % 2 == 0 { subject.store.clone() } else { second.clone() };
+        asked.push(tokio::spawn(
+            async move { store.views_reconcile(10).await.expect("reconciled").builds.len() },
+        ));
+    }
+    let mut created = 0;
+    for answer in asked {
+        created += answer.await.expect("no reconciler fails");
+    }
+    assert_eq!(created, 1);
+    let jobs =
+        subject.store.jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() }).await.expect("listed");
+    assert_eq!(jobs.len(), 1);
+    second.close().await;
+}
+
+/// An operator's cancel ends the build, not the view.
+pub async fn cancelled_build_is_visible_and_the_view_recovers(subject: &Subject) {
+    let session = defined(subject).await;
+    let (job, _) = build(subject, session).await;
+    subject.store.job_cancel(job.token.job, "maintenance").await.expect("cancelled");
+    let record = view(subject).await;
+    assert_eq!(record.versions.status, ViewStatus::Failed);
+    assert!(record.last_error.is_some_and(|error| error.contains("maintenance")));
+    assert!(matches!(subject.store.job_retry(job.token.job).await, Err(Error::Conflict(_))));
+    let (_, start) = build(subject, session).await;
+    assert_eq!(start.version, 2);
+}
+
+/// Changing how a view is built does not forget what it is.
+pub async fn redefined_view_keeps_its_versions(subject: &Subject) {
+    let session = defined(subject).await;
+    publish_items(subject, session, &[("a", "f1", "one")]).await;
+    let before = view(subject).await;
+    let changed = NewView { handler: "work".to_owned(), ..definition("prices") };
+    let after = subject.store.view_define(changed.clone()).await.expect("defined");
+    assert_eq!(after.id, before.id);
+    assert_eq!((after.versions, after.definition), (before.versions, changed));
+}
+
+/// In order of namespace and key, page by page.
+pub async fn views_are_listed_by_page(subject: &Subject) {
+    for key in ["c", "a", "b"] {
+        subject.store.view_define(definition(key)).await.expect("defined");
+    }
+    subject
+        .store
+        .view_define(NewView { namespace: "other".to_owned(), ..definition("z") })
+        .await
+        .expect("defined");
+    let keys = |views: Vec<ViewRecord>| {
+        views.into_iter().map(|view| view.definition.key).collect::<Vec<_>>().join(" ")
+    };
+    let store = &subject.store;
+    assert_eq!(keys(store.views_list(None, None, 10).await.expect("listed")), "z a b c");
+    assert_eq!(keys(store.views_list(Some("shop"), None, 2).await.expect("listed")), "a b");
+    let after = Some(("shop".to_owned(), "b".to_owned()));
+    assert_eq!(keys(store.views_list(Some("shop"), after, 2).await.expect("listed")), "c");
+}

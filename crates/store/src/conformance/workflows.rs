@@ -1,0 +1,216 @@
+//! Cases: graphs of steps.
+
+use recache_model::ids::{JobId, WorkflowId};
+use recache_model::job::{ErrorKind, JobError, JobState};
+use recache_model::workflow::WorkflowState;
+
+use super::{Subject, work};
+use crate::Error;
+use crate::records::{
+    ClaimRequest, ClaimedJob, NewStep, NewWorkflow, Outcome, Revoked, Settled, Settlement, TemplateRecord,
+};
+
+fn template() -> TemplateRecord {
+    TemplateRecord {
+        digest: "d1".to_owned(),
+        namespace: "default".to_owned(),
+        name: "example".to_owned(),
+        version: "1.0.0".to_owned(),
+        content: "{}".to_owned(),
+    }
+}
+
+fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
+    let steps = steps
+        .iter()
+        .map(|(name, waits_for)| NewStep {
+            name: (*name).to_owned(),
+            job: work(),
+            waits_for: waits_for.to_vec(),
+        })
+        .collect();
+    NewWorkflow {
+        id: WorkflowId::make(),
+        template: template(),
+        input: "{}".to_owned(),
+        correlation_id: "c".to_owned(),
+        steps,
+    }
+}
+
+/// A workflow that no store may take.
+pub(super) fn two_steps_of_one_name() -> NewWorkflow {
+    workflow(&[("same", &[]), ("same", &[])])
+}
+
+async fn submit(subject: &Subject, steps: &[(&str, &[usize])]) -> (WorkflowId, Vec<JobId>) {
+    let new = workflow(steps);
+    let jobs = new.steps.iter().map(|step| step.job.id).collect();
+    let id = new.id;
+    assert!(subject.store.workflow_submit(new).await.expect("stored"));
+    (id, jobs)
+}
+
+fn output(text: &str) -> Outcome {
+    Outcome::Completed { output: format!("\"{text}\"") }
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed { error: JobError::new(ErrorKind::Permanent, "no") }
+}
+
+fn names(jobs: &[ClaimedJob]) -> Vec<&str> {
+    jobs.iter().filter_map(|job| job.step.as_deref()).collect()
+}
+
+async fn state(subject: &Subject, workflow: WorkflowId) -> WorkflowState {
+    subject.store.workflow_get(workflow).await.expect("there").state
+}
+
+/// a; b and c after a; d after b and c.
+const DIAMOND: &[(&str, &[usize])] = &[("a", &[]), ("b", &[0]), ("c", &[0]), ("d", &[1, 2])];
+
+/// A step is claimable exactly when all that it waits for are done.
+pub async fn steps_run_in_the_order_of_their_dependencies(subject: &Subject) {
+    let (id, _) = submit(subject, DIAMOND).await;
+    let session = subject.session().await;
+    for expected in [vec!["a"], vec!["b", "c"], vec!["d"]] {
+        let claimed = subject.claim(session, 10).await;
+        assert_eq!(names(&claimed), expected);
+        assert_eq!(state(subject, id).await, WorkflowState::Running);
+        subject.assert_sound().await;
+        for job in &claimed {
+            assert_eq!(subject.settle(job, output("x")).await, Settled::Accepted);
+        }
+    }
+    assert_eq!(state(subject, id).await, WorkflowState::Completed);
+    assert!(subject.store.workflow_get(id).await.expect("there").finished_at.is_some());
+}
+
+/// What a step returned is its dependents' to read, and no one else's.
+pub async fn outputs_reach_the_steps_that_waited_for_them(subject: &Subject) {
+    let (id, jobs) = submit(subject, DIAMOND).await;
+    let session = subject.session().await;
+    for _ in 0..2 {
+        for job in subject.claim(session, 10).await {
+            let name = job.step.clone().unwrap_or_default();
+            subject.settle(&job, output(&name)).await;
+        }
+    }
+    let inputs = subject.store.step_inputs(jobs[3]).await.expect("read");
+    let expected = [("b", "\"b\""), ("c", "\"c\"")].map(|(step, json)| (step.to_owned(), json.to_owned()));
+    assert_eq!(inputs, expected);
+    let steps = subject.store.workflow_steps(id).await.expect("read");
+    assert_eq!(steps[3].waits_for, ["b", "c"]);
+}
+
+/// A failure stops what depends on it and nothing is lost: an operator's retry goes on from there.
+pub async fn failed_step_fails_the_workflow_and_retry_revives_it(subject: &Subject) {
+    let (id, jobs) = submit(subject, &[("a", &[]), ("b", &[0])]).await;
+    let session = subject.session().await;
+    let a = subject.claim_one(session).await;
+    subject.settle(&a, failed()).await;
+    assert_eq!(state(subject, id).await, WorkflowState::Failed);
+    assert!(subject.claim(session, 10).await.is_empty(), "a failed step is not offered again");
+    assert_eq!(subject.store.job_get(jobs[1]).await.expect("there").state, JobState::Blocked);
+    subject.store.job_retry(jobs[0]).await.expect("retried");
+    assert_eq!(state(subject, id).await, WorkflowState::Running);
+    for name in ["a", "b"] {
+        let job = subject.claim_one(session).await;
+        assert_eq!(job.step.as_deref(), Some(name));
+        subject.settle(&job, output(name)).await;
+    }
+    assert_eq!(state(subject, id).await, WorkflowState::Completed);
+}
+
+/// Branches that do not depend on the failure run to their end first.
+pub async fn workflow_goes_on_beside_a_failed_step(subject: &Subject) {
+    let (id, _) = submit(subject, &[("bad", &[]), ("good", &[]), ("after", &[1])]).await;
+    let session = subject.session().await;
+    let claimed = subject.claim(session, 10).await;
+    assert_eq!(names(&claimed), ["bad", "good"]);
+    subject.settle(&claimed[0], failed()).await;
+    assert_eq!(state(subject, id).await, WorkflowState::Running);
+    subject.settle(&claimed[1], output("good")).await;
+    let after = subject.claim_one(session).await;
+    subject.settle(&after, output("after")).await;
+    assert_eq!(state(subject, id).await, WorkflowState::Failed);
+}
+
+/// One transaction: what runs, what waits and what is blocked.
+pub async fn cancelled_workflow_stops_everything(subject: &Subject) {
+    let (id, jobs) = submit(subject, &[("a", &[]), ("b", &[]), ("c", &[0, 1])]).await;
+    let session = subject.session().await;
+    let running = subject.claim(session, 1).await;
+    let stopped = subject.store.workflow_cancel(id, "enough").await.expect("cancelled");
+    assert_eq!(stopped, [running[0].token.job]);
+    for job in jobs {
+        assert_eq!(subject.store.job_get(job).await.expect("there").state, JobState::Cancelled);
+    }
+    assert_eq!(state(subject, id).await, WorkflowState::Cancelled);
+    assert_eq!(subject.settle(&running[0], output("late")).await, Settled::Refused(Revoked::Cancelled));
+    assert!(subject.store.workflow_cancel(id, "again").await.expect("answered").is_empty());
+    let unknown = subject.store.workflow_cancel(WorkflowId::make(), "x").await;
+    assert!(matches!(unknown, Err(Error::NotFound { .. })));
+}
+
+/// A version names one content for ever.
+pub async fn same_template_version_with_other_content_is_refused(subject: &Subject) {
+    subject.store.template_put(template()).await.expect("kept");
+    subject.store.template_put(template()).await.expect("the same again is fine");
+    let other = TemplateRecord { digest: "d2".to_owned(), content: "{\"x\":1}".to_owned(), ..template() };
+    assert!(matches!(subject.store.template_put(other.clone()).await, Err(Error::Conflict(_))));
+    assert!(matches!(subject.store.template_get("d2").await, Err(Error::NotFound { .. })));
+    let mut new = workflow(DIAMOND);
+    new.template = other.clone();
+    assert!(matches!(subject.store.workflow_submit(new).await, Err(Error::Conflict(_))));
+    let newer = TemplateRecord { version: "1.0.1".to_owned(), ..other };
+    subject.store.template_put(newer.clone()).await.expect("kept");
+    assert_eq!(subject.store.template_get("d2").await.expect("there"), newer);
+}
+
+/// The caller's id makes a repeated submit harmless.
+pub async fn same_workflow_submitted_twice_is_one(subject: &Subject) {
+    let new = workflow(DIAMOND);
+    assert!(subject.store.workflow_submit(new.clone()).await.expect("stored"));
+    assert!(!subject.store.workflow_submit(new.clone()).await.expect("found"));
+    assert_eq!(subject.store.workflow_steps(new.id).await.expect("read").len(), 4);
+}
+
+/// Both middle steps of a diamond in one call, and again by two calls at once.
+pub async fn diamond_settled_at_once_unblocks_its_end_once(subject: &Subject) {
+    let session = subject.session().await;
+    for at_once in [true, false] {
+        let (id, _) = submit(subject, DIAMOND).await;
+        let a = subject.claim_one(session).await;
+        subject.settle(&a, output("a")).await;
+        let middle = subject.claim(session, 10).await;
+        let settlements: Vec<Settlement> = middle
+            .iter()
+            .map(|job| Settlement { token: job.token, outcome: output("m"), linked: true })
+            .collect();
+        if at_once {
+            let request = ClaimRequest {
+                session,
+                queues: vec!["default".to_owned()],
+                handlers: vec!["work".to_owned()],
+                rows_max: 10,
+            };
+            let answer = subject.store.jobs_dispatch(settlements, Some(request)).await.expect("answered");
+            assert_eq!(names(&answer.claimed), ["d"], "the successor comes with the answer");
+            subject.settle(&answer.claimed[0], output("d")).await;
+        } else {
+            let (one, other) = tokio::join!(
+                subject.store.jobs_dispatch(vec![settlements[0].clone()], None),
+                subject.store.jobs_dispatch(vec![settlements[1].clone()], None),
+            );
+            assert_eq!(
+                [one.expect("answered").settled[0], other.expect("answered").settled[0]],
+                [Settled::Accepted; 2]
+            );
+            let d = subject.claim_one(session).await;
+            subject.settle(&d, output("d")).await;
+        }
+        assert_eq!(state(subject, id).await, WorkflowState::Completed);
+    }
+}

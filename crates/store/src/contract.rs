@@ -1,0 +1,179 @@
+//! The contract of a store: what the engine may ask of any database.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::job::JobState;
+use recache_model::time::Timestamp;
+use tokio::sync::broadcast;
+
+use crate::error::Result;
+use crate::records::{
+    Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
+    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
+    StagedItem, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead, ViewRecord,
+    WorkflowRecord,
+};
+use crate::signal::Signal;
+
+/// Durable state.
+///
+/// What every implementation promises:
+/// * A call that returns `Ok` is committed and survives a crash of any process and of the database. A call that returns
+///   an error changed nothing, unless the error is [`crate::Error::Unknown`].
+/// * A state change is one conditional statement, in one transaction with its history row; history numbers are
+///   dense from 1.
+/// * A call with a token that is no longer good changes nothing and says why.
+/// * Deadlines are set and judged by the store's clock.
+/// * Calls may be cancelled by dropping them; whether the change is made is then unknown.
+///
+/// What the caller guarantees: ids are unique; input and output are valid JSON; settlements in one call are of
+/// different jobs.
+#[async_trait]
+pub trait Store: Send + Sync + Debug {
+    /// For people and logs: `postgresql` or `sqlite`.
+    fn kind(&self) -> &'static str;
+
+    /// The store's clock; also tells whether it can be reached.
+    async fn now(&self) -> Result<Timestamp>;
+
+    /// Makes sure that a write would be accepted and committed.
+    async fn check_writable(&self) -> Result<()>;
+
+    /// Hints from this process and, where the database can, from others.
+    fn subscribe(&self) -> broadcast::Receiver<Signal>;
+
+    /// Sends hints to this process at once and to others as the database can. Never fails, never blocks for long.
+    async fn announce(&self, signals: Vec<Signal>);
+
+    /// Ends background tasks and closes connections.
+    async fn close(&self);
+
+    // --- sessions -----------------------------------------------------------------------------------------
+
+    /// Opens a worker session that is alive for `lease` unless it beats.
+    async fn session_open(&self, session: SessionId, node: &str, lease: Duration) -> Result<()>;
+
+    /// Extends the session by `lease` from now, and tells which of the held tokens are no longer good.
+    async fn session_beat(&self, session: SessionId, lease: Duration, held: Vec<LeaseToken>) -> Result<Beat>;
+
+    /// Ends the session; jobs that it still holds go back to the queue at once.
+    async fn session_close(&self, session: SessionId) -> Result<()>;
+
+    /// Takes the jobs of dead sessions away, at most `rows_max`: back to the queue, or failed when no attempt is
+    /// left. Their tokens are void afterwards.
+    async fn sessions_sweep(&self, rows_max: u32) -> Result<Swept>;
+
+    // --- jobs ---------------------------------------------------------------------------------------------
+
+    /// Stores jobs; all or none.
+    async fn jobs_submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>>;
+
+    /// Settles attempts and claims more, in one transaction where the database gains by it. Claimed are jobs that
+    /// are due, by priority (larger first), then due time, then id; no job is given to two sessions.
+    async fn jobs_dispatch(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<ClaimRequest>,
+    ) -> Result<Dispatched>;
+
+    /// Cancels a job that has not ended; its worker's token is void. Answers the state in which it is now and
+    /// whether this call changed it.
+    async fn job_cancel(&self, job: JobId, reason: &str) -> Result<(JobState, bool)>;
+
+    /// Puts a failed job back to the queue with its attempts renewed. A job in another state is a conflict.
+    async fn job_retry(&self, job: JobId) -> Result<()>;
+
+    /// Keeps a running job's progress (0 to 1) and message. `None` when the token is good.
+    async fn job_progress(
+        &self,
+        token: LeaseToken,
+        progress: f64,
+        message: Option<String>,
+    ) -> Result<Option<Revoked>>;
+
+    /// Whether a token is still good: `None`, or why not.
+    async fn job_revoked(&self, token: LeaseToken) -> Result<Option<Revoked>>;
+
+    /// A job.
+    async fn job_get(&self, job: JobId) -> Result<JobRecord>;
+
+    /// Its transitions, oldest first.
+    async fn job_history(&self, job: JobId) -> Result<Vec<HistoryRow>>;
+
+    /// Jobs, newest first.
+    async fn jobs_list(&self, filter: JobFilter) -> Result<Vec<JobRecord>>;
+
+    // --- templates and workflows --------------------------------------------------------------------------
+
+    /// Keeps a template. The same version with another content is a conflict.
+    async fn template_put(&self, template: TemplateRecord) -> Result<()>;
+
+    /// A template by its digest.
+    async fn template_get(&self, digest: &str) -> Result<TemplateRecord>;
+
+    /// Stores a workflow with its template, steps and edges. True when it is new.
+    async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool>;
+
+    /// A workflow.
+    async fn workflow_get(&self, workflow: WorkflowId) -> Result<WorkflowRecord>;
+
+    /// Its steps in the order of their submission.
+    async fn workflow_steps(&self, workflow: WorkflowId) -> Result<Vec<StepRecord>>;
+
+    /// Cancels every step that has not ended, in one transaction. Answers the jobs that were running.
+    async fn workflow_cancel(&self, workflow: WorkflowId, reason: &str) -> Result<Vec<JobId>>;
+
+    /// The outputs of the steps that `job` waited for: name and JSON.
+    async fn step_inputs(&self, job: JobId) -> Result<Vec<(String, String)>>;
+
+    // --- views --------------------------------------------------------------------------------------------
+
+    /// Creates a view or changes its definition; its versions stay.
+    async fn view_define(&self, view: NewView) -> Result<ViewRecord>;
+
+    /// A view.
+    async fn view_get(&self, namespace: &str, key: &str) -> Result<ViewRecord>;
+
+    /// Views by namespace and key; after `after`, if given.
+    async fn views_list(
+        &self,
+        namespace: Option<&str>,
+        after: Option<(String, String)>,
+        rows_max: u32,
+    ) -> Result<Vec<ViewRecord>>;
+
+    /// Touches views; all or none.
+    async fn views_touch(&self, touches: Vec<Touch>) -> Result<Vec<TouchOutcome>>;
+
+    /// Creates the build jobs that are due.
+    async fn views_reconcile(&self, rows_max: u32) -> Result<Reconciled>;
+
+    /// A worker begins the build that it claimed: takes the newest version wanted.
+    async fn build_begin(&self, token: LeaseToken) -> Result<std::result::Result<BuildStart, Revoked>>;
+
+    /// Puts items where no reader looks. `None` when the token is good.
+    async fn build_put(&self, token: LeaseToken, items: Vec<StagedItem>) -> Result<Option<Revoked>>;
+
+    /// Makes what the build put the live generation and completes its job, in one transaction.
+    async fn build_publish(&self, token: LeaseToken, publication: Publication) -> Result<Published>;
+
+    /// Reads one generation of a view: the live one. `items`: only these; `None`: all.
+    async fn view_read(&self, namespace: &str, key: &str, items: Option<Vec<String>>) -> Result<ViewRead>;
+
+    /// Reads items of a given generation. `None` when that generation is no longer kept.
+    async fn generation_read(
+        &self,
+        view: ViewId,
+        version: i64,
+        items: Vec<String>,
+    ) -> Result<Option<Vec<(String, String)>>>;
+
+    /// Published generations, newest first.
+    async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>>;
+
+    /// Removes what only generations replaced more than `keep` ago could see. Answers the rows removed.
+    async fn generations_remove(&self, keep: Duration) -> Result<u64>;
+}

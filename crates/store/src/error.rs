@@ -1,0 +1,124 @@
+//! What can go wrong with a store, by what the caller can do about it.
+
+/// An error of the store. Nothing was changed, except where [`Error::Unknown`] says that nobody knows.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fix the input: it can never be stored.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such thing.
+    #[error("{what} `{id}` does not exist")]
+    NotFound {
+        /// The kind of thing.
+        what: &'static str,
+        /// How it was asked for.
+        id: String,
+    },
+    /// What stands in the store does not allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// The database cannot be reached or cannot write now; try again later.
+    #[error("the database cannot do it now: {message}")]
+    Unavailable {
+        /// What it said, with the remedy where one is known.
+        message: String,
+        /// What lies below.
+        #[source]
+        source: Option<sqlx::Error>,
+    },
+    /// The answer to a commit was lost: the change may or may not be there. Repeating the call with the same
+    /// ids and tokens is safe and tells.
+    #[error("the outcome of a commit is unknown: {message}")]
+    Unknown {
+        /// What happened.
+        message: String,
+        /// What lies below.
+        #[source]
+        source: Option<sqlx::Error>,
+    },
+    /// Our bug, or somebody changed the tables by hand.
+    #[error("the store is not as it should be: {message}")]
+    Broken {
+        /// What was found.
+        message: String,
+        /// What lies below.
+        #[source]
+        source: Option<sqlx::Error>,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Unknown { .. })
+    }
+
+    pub(crate) fn broken(message: impl Into<String>) -> Self {
+        Self::Broken { message: message.into(), source: None }
+    }
+
+    pub(crate) fn not_found(what: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { what, id: id.to_string() }
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::Unavailable { message: message.into(), source: None }
+    }
+
+    /// The failure of a commit: unlike any other statement's, its effect is not known when the connection broke.
+    pub(crate) fn of_commit(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                Self::Unknown { message: error.to_string(), source: Some(error) }
+            }
+            other => Self::from(other),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let message = match &error {
+            sqlx::Error::Database(db) => {
+                let code = db.code().unwrap_or_default();
+                let remedy = match code.as_ref() {
+                    // SQLite's primary and extended result codes.
+                    "13" => Some("the disk is full: free space on the volume of the database file"),
+                    "8" | "264" | "520" | "776" | "1032" => {
+                        Some("the database file is read-only: check its permissions and its folder's")
+                    }
+                    "14" => Some(
+                        "the database file cannot be opened: check that its folder exists and is writable",
+                    ),
+                    "26" => Some("the file is not an SQLite database: name another one"),
+                    "11" => Some("the database file is damaged: restore it from a backup"),
+                    // SQLite busy and locked; PostgreSQL serialisation, deadlock, connection and resource classes.
+                    "5" | "6" | "261" | "517" | "40001" | "40P01" => {
+                        Some("another process holds it: try again")
+                    }
+                    code if code.len() == 5 && ["08", "53", "57", "58"].contains(&&code[..2]) => {
+                        Some("try again")
+                    }
+                    _ => None,
+                };
+                match remedy {
+                    Some(remedy) => format!("{} ({remedy})", db.message()),
+                    None => return Self::Broken { message: error.to_string(), source: Some(error) },
+                }
+            }
+            sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::Encode(_)
+            | sqlx::Error::RowNotFound
+            | sqlx::Error::TypeNotFound { .. } => {
+                return Self::Broken { message: error.to_string(), source: Some(error) };
+            }
+            other => other.to_string(),
+        };
+        Self::Unavailable { message, source: Some(error) }
+    }
+}
+
+/// The result of a call to the store.
+pub type Result<T> = std::result::Result<T, Error>;

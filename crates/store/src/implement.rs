@@ -1,0 +1,286 @@
+//! The contract, carried out. Compiled once inside each engine, like `statements`; `super` is the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::job::JobState;
+use recache_model::time::Timestamp;
+use tokio::sync::broadcast;
+
+use super::statements::{items, jobs, lists, sessions, settle, views, workflows};
+use super::{Driver, KIND, bulk};
+use crate::contract::Store;
+use crate::error::Result;
+use crate::records::{
+    Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
+    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settled,
+    Settlement, StagedItem, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
+    ViewRecord, WorkflowRecord,
+};
+use crate::signal::Signal;
+
+/// Work that may have to run twice owns its arguments: each run gets a handle of its own.
+macro_rules! work {
+    ([$($argument:ident),*] $db:ident, $now:ident, $effects:ident => $body:expr) => {{
+        $(let $argument = Arc::new($argument);)*
+        move |$db, $now, $effects| {
+            $(let $argument = Arc::clone(&$argument);)*
+            Box::pin(async move { let _ = (&$now, &$effects); $body })
+        }
+    }};
+}
+
+macro_rules! look {
+    ([$($argument:ident),*] $db:ident, $now:ident => $body:expr) => {
+        move |$db, $now| Box::pin(async move { $(let $argument = $argument;)* let _ = &$now; $body })
+    };
+}
+
+#[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
+#[async_trait]
+impl Store for Driver {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.read(look!([] _db, now => Ok(now))).await
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let id = SessionId::make();
+        self.write(work!(
+            [] db, now, effects => {
+                sessions::open(db, now, id, "writability check", Duration::ZERO).await?;
+                sessions::close(db, now, id, effects).await
+            }
+        ))
+        .await
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Signal> {
+        self.signals.subscribe()
+    }
+
+    async fn announce(&self, signals: Vec<Signal>) {
+        self.tell(signals);
+    }
+
+    async fn close(&self) {
+        self.shut_down().await;
+    }
+
+    async fn session_open(&self, session: SessionId, node: &str, lease: Duration) -> Result<()> {
+        let node = node.to_owned();
+        self.write(work!([node] db, now, effects => sessions::open(db, now, session, &node, lease).await))
+            .await
+    }
+
+    async fn session_beat(&self, session: SessionId, lease: Duration, held: Vec<LeaseToken>) -> Result<Beat> {
+        self.write(work!([held] db, now, effects => sessions::beat(db, now, session, lease, &held).await))
+            .await
+    }
+
+    async fn session_close(&self, session: SessionId) -> Result<()> {
+        self.write(work!([] db, now, effects => sessions::close(db, now, session, effects).await)).await
+    }
+
+    async fn sessions_sweep(&self, rows_max: u32) -> Result<Swept> {
+        self.write(work!([] db, now, effects => sessions::sweep(db, now, rows_max, effects).await)).await
+    }
+
+    async fn jobs_submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(work!([new] db, now, effects => bulk::jobs_insert(db, now, &new, effects).await)).await
+    }
+
+    async fn jobs_dispatch(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<ClaimRequest>,
+    ) -> Result<Dispatched> {
+        let claim = claim.filter(|claim| claim.rows_max > 0);
+        if settlements.is_empty() && claim.is_none() {
+            return Ok(Dispatched::default());
+        }
+        self.write(work!(
+            [settlements, claim] db, now, effects => {
+                let mut settled = vec![None; settlements.len()];
+                let plain: Vec<(usize, &Settlement)> =
+                    settlements.iter().enumerate().filter(|(_, settlement)| !settlement.linked).collect();
+                if !plain.is_empty() {
+                    for place in bulk::settle(db, now, &plain, effects).await? {
+                        settled[place] = Some(Settled::Accepted);
+                    }
+                }
+                let places: Vec<usize> =
+                    (0..settlements.len()).filter(|place| settled[*place].is_none()).collect();
+                if !places.is_empty() {
+                    let rest: Vec<Settlement> =
+                        places.iter().map(|place| settlements[*place].clone()).collect();
+                    for (place, answer) in
+                        places.into_iter().zip(settle::settle(db, now, &rest, effects).await?)
+                    {
+                        settled[place] = Some(answer);
+                    }
+                }
+                let claimed = match claim.as_ref() {
+                    Some(claim) => bulk::claim(db, now, claim).await?,
+                    None => Vec::new(),
+                };
+                Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed })
+            }
+        ))
+        .await
+    }
+
+    async fn job_cancel(&self, job: JobId, reason: &str) -> Result<(JobState, bool)> {
+        let reason = reason.to_owned();
+        self.write(work!([reason] db, now, effects => jobs::cancel(db, now, job, &reason, effects).await))
+            .await
+    }
+
+    async fn job_retry(&self, job: JobId) -> Result<()> {
+        self.write(work!([] db, now, effects => jobs::retry(db, now, job, effects).await)).await
+    }
+
+    async fn job_progress(
+        &self,
+        token: LeaseToken,
+        progress: f64,
+        message: Option<String>,
+    ) -> Result<Option<Revoked>> {
+        self.write(work!(
+            [message] db, now, effects => { jobs::progress(db, token, progress, (*message).as_deref()).await }
+        ))
+        .await
+    }
+
+    async fn job_revoked(&self, token: LeaseToken) -> Result<Option<Revoked>> {
+        self.read(look!([] db, now => { Ok(jobs::revoked(db, &[token]).await?.pop().map(|(_, why)| why)) }))
+            .await
+    }
+
+    async fn job_get(&self, job: JobId) -> Result<JobRecord> {
+        self.read(look!([] db, now => lists::get(db, job).await)).await
+    }
+
+    async fn job_history(&self, job: JobId) -> Result<Vec<HistoryRow>> {
+        self.read(look!([] db, now => lists::history(db, job).await)).await
+    }
+
+    async fn jobs_list(&self, filter: JobFilter) -> Result<Vec<JobRecord>> {
+        self.read(look!([filter] db, now => lists::list(db, &filter).await)).await
+    }
+
+    async fn template_put(&self, template: TemplateRecord) -> Result<()> {
+        self.write(work!([template] db, now, effects => workflows::template_put(db, now, &template).await))
+            .await
+    }
+
+    async fn template_get(&self, digest: &str) -> Result<TemplateRecord> {
+        let digest = digest.to_owned();
+        self.read(look!([digest] db, now => workflows::template_get(db, &digest).await)).await
+    }
+
+    async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool> {
+        self.write(work!(
+            [workflow] db, now, effects => workflows::submit(db, now, &workflow, effects).await
+        ))
+        .await
+    }
+
+    async fn workflow_get(&self, workflow: WorkflowId) -> Result<WorkflowRecord> {
+        self.read(look!([] db, now => workflows::get(db, workflow).await)).await
+    }
+
+    async fn workflow_steps(&self, workflow: WorkflowId) -> Result<Vec<StepRecord>> {
+        self.read(look!([] db, now => workflows::steps(db, workflow).await)).await
+    }
+
+    async fn workflow_cancel(&self, workflow: WorkflowId, reason: &str) -> Result<Vec<JobId>> {
+        let reason = reason.to_owned();
+        self.write(work!(
+            [reason] db, now, effects => { workflows::cancel(db, now, workflow, &reason, effects).await }
+        ))
+        .await
+    }
+
+    async fn step_inputs(&self, job: JobId) -> Result<Vec<(String, String)>> {
+        self.read(look!([] db, now => workflows::step_inputs(db, job).await)).await
+    }
+
+    async fn view_define(&self, view: NewView) -> Result<ViewRecord> {
+        self.write(work!([view] db, now, effects => views::define(db, now, &view).await)).await
+    }
+
+    async fn view_get(&self, namespace: &str, key: &str) -> Result<ViewRecord> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        self.read(look!([namespace, key] db, now => views::get(db, &namespace, &key).await)).await
+    }
+
+    async fn views_list(
+        &self,
+        namespace: Option<&str>,
+        after: Option<(String, String)>,
+        rows_max: u32,
+    ) -> Result<Vec<ViewRecord>> {
+        let namespace = namespace.map(str::to_owned);
+        self.read(look!(
+            [namespace, after] db, now => { views::list(db, namespace.as_deref(), after.as_ref(), rows_max).await }
+        ))
+        .await
+    }
+
+    async fn views_touch(&self, touches: Vec<Touch>) -> Result<Vec<TouchOutcome>> {
+        self.write(work!([touches] db, now, effects => views::touch(db, now, &touches, effects).await)).await
+    }
+
+    async fn views_reconcile(&self, rows_max: u32) -> Result<Reconciled> {
+        self.write(work!([] db, now, effects => views::reconcile(db, now, rows_max, effects).await)).await
+    }
+
+    async fn build_begin(&self, token: LeaseToken) -> Result<std::result::Result<BuildStart, Revoked>> {
+        self.write(work!([] db, now, effects => items::begin(db, now, token).await)).await
+    }
+
+    async fn build_put(&self, token: LeaseToken, staged: Vec<StagedItem>) -> Result<Option<Revoked>> {
+        self.write(work!([staged] db, now, effects => items::put(db, token, &staged).await)).await
+    }
+
+    async fn build_publish(&self, token: LeaseToken, publication: Publication) -> Result<Published> {
+        self.write(work!(
+            [publication] db, now, effects => { items::publish(db, now, token, &publication, effects).await }
+        ))
+        .await
+    }
+
+    async fn view_read(&self, namespace: &str, key: &str, wanted: Option<Vec<String>>) -> Result<ViewRead> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        self.read(look!(
+            [namespace, key, wanted] db, now => { items::read_live(db, now, &namespace, &key, wanted.as_deref()).await }
+        ))
+        .await
+    }
+
+    async fn generation_read(
+        &self,
+        view: ViewId,
+        version: i64,
+        wanted: Vec<String>,
+    ) -> Result<Option<Vec<(String, String)>>> {
+        self.read(look!([wanted] db, now => items::read_generation(db, view, version, &wanted).await)).await
+    }
+
+    async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {
+        self.read(look!([] db, now => views::generations(db, view, rows_max).await)).await
+    }
+
+    async fn generations_remove(&self, keep: Duration) -> Result<u64> {
+        self.write(work!([] db, now, effects => items::remove_old(db, now.minus(keep)).await)).await
+    }
+}

@@ -1,0 +1,614 @@
+//! What goes into the store and what comes out of it.
+
+use std::time::Duration;
+
+use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::job::{JobError, JobState};
+use recache_model::retry::RetryPolicy;
+use recache_model::time::Timestamp;
+use recache_model::view::{Versions, ViewPolicy};
+use recache_model::workflow::{StepCounts, WorkflowState};
+use uuid::Uuid;
+
+/// When a job may first run, by the store's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Due {
+    /// At once.
+    #[default]
+    Now,
+    /// This long after the submit.
+    In(Duration),
+    /// At this instant.
+    At(Timestamp),
+}
+
+/// A job to be submitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewJob {
+    /// Chosen by the caller; submitting the same id again finds the job that is there.
+    pub id: JobId,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Where it waits.
+    pub queue: String,
+    /// What does it.
+    pub handler: String,
+    /// JSON for the handler.
+    pub input: String,
+    /// Larger is more urgent. Default 0.
+    pub priority: i64,
+    /// When it may first run.
+    pub due: Due,
+    /// What follows a failure.
+    pub retry: RetryPolicy,
+    /// How long one attempt may run; `None`: as long as it likes.
+    pub timeout: Option<Duration>,
+    /// Ties what belongs together across logs, history and processes.
+    pub correlation_id: String,
+    /// W3C `traceparent` of the submit.
+    pub trace_context: Option<String>,
+}
+
+impl NewJob {
+    /// A job with defaults: namespace and queue `default`, priority 0, due now, the default retry policy.
+    pub fn new(handler: impl Into<String>, input: impl Into<String>) -> Self {
+        let id = JobId::make();
+        Self {
+            id,
+            namespace: "default".to_owned(),
+            queue: "default".to_owned(),
+            handler: handler.into(),
+            input: input.into(),
+            priority: 0,
+            due: Due::Now,
+            retry: RetryPolicy::default(),
+            timeout: None,
+            correlation_id: id.uuid().to_string(),
+            trace_context: None,
+        }
+    }
+}
+
+/// What became of a submit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// The job.
+    pub id: JobId,
+    /// It was there before; nothing was stored.
+    pub existed: bool,
+}
+
+/// A worker's proof that a job is its own: counter plus a random number drawn for each claim, so that a
+/// database that lost its last commits cannot issue the same one twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseToken {
+    /// The job.
+    pub job: JobId,
+    /// Raised at every claim and whenever the job is taken away.
+    pub epoch: i64,
+    /// Drawn for the claim.
+    pub claim: Uuid,
+}
+
+/// A job that a worker session has just taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimedJob {
+    /// The right to it.
+    pub token: LeaseToken,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Where it waited.
+    pub queue: String,
+    /// What does it.
+    pub handler: String,
+    /// JSON for the handler.
+    pub input: String,
+    /// This attempt, counted from 1.
+    pub attempt: u32,
+    /// What follows a failure.
+    pub retry: RetryPolicy,
+    /// How many attempts there may be.
+    pub attempts_max: u32,
+    /// How long this attempt may run.
+    pub timeout: Option<Duration>,
+    /// Ties what belongs together.
+    pub correlation_id: String,
+    /// W3C `traceparent` of the submit.
+    pub trace_context: Option<String>,
+    /// It is a step of this workflow.
+    pub workflow: Option<WorkflowId>,
+    /// Its name in the workflow.
+    pub step: Option<String>,
+    /// It builds this view.
+    pub view: Option<ViewId>,
+    /// How long it had been due.
+    pub waited: Duration,
+}
+
+impl ClaimedJob {
+    /// Its settlement changes more than the job itself: a workflow or a view.
+    pub fn is_linked(&self) -> bool {
+        self.workflow.is_some() || self.view.is_some()
+    }
+}
+
+/// How an attempt ended. Cancel and supersede are not here: they end a job at once, whatever its worker does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It succeeded with this JSON.
+    Completed {
+        /// The result.
+        output: String,
+    },
+    /// It failed and runs again after a while.
+    Retry {
+        /// Why it failed.
+        error: JobError,
+        /// Due after this long.
+        after: Duration,
+    },
+    /// It failed for good.
+    Failed {
+        /// Why.
+        error: JobError,
+    },
+    /// It was never started; the attempt does not count.
+    Released,
+}
+
+/// The end of one attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    /// The right to say so.
+    pub token: LeaseToken,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From [`ClaimedJob::is_linked`].
+    pub linked: bool,
+}
+
+/// What became of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It stands; this call made it stand, or an earlier one with the same token did.
+    Accepted,
+    /// The job is no longer this token's; nothing changed.
+    Refused(Revoked),
+}
+
+/// Why a token is no longer good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Revoked {
+    /// Another session has it, or it is back in the queue.
+    TakenOver,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// A newer version of its view is wanted.
+    Superseded,
+    /// It has ended otherwise.
+    Finished,
+    /// It does not exist.
+    Gone,
+}
+
+impl Revoked {
+    /// From the state in which the job was found.
+    pub(crate) fn by_state(state: JobState) -> Self {
+        match state {
+            JobState::Blocked | JobState::Queued | JobState::Running => Self::TakenOver,
+            JobState::Cancelled => Self::Cancelled,
+            JobState::Superseded => Self::Superseded,
+            JobState::Completed | JobState::Failed | JobState::Skipped | JobState::Resolved => Self::Finished,
+        }
+    }
+}
+
+/// What a worker session asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimRequest {
+    /// The session that the jobs will belong to.
+    pub session: SessionId,
+    /// From these queues.
+    pub queues: Vec<String>,
+    /// For these handlers.
+    pub handlers: Vec<String>,
+    /// At most so many.
+    pub rows_max: usize,
+}
+
+/// The answer to settlements and a claim in one call.
+#[derive(Debug, Default)]
+pub struct Dispatched {
+    /// One for each settlement, in order.
+    pub settled: Vec<Settled>,
+    /// In the order in which they should start.
+    pub claimed: Vec<ClaimedJob>,
+}
+
+/// The answer to a beat.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beat {
+    /// The session is known; if not, it was swept, and all its jobs are lost.
+    pub known: bool,
+    /// Jobs among those named that are no longer the session's.
+    pub revoked: Vec<(JobId, Revoked)>,
+}
+
+/// What a sweep found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Jobs of dead sessions that went back to the queue.
+    pub requeued: usize,
+    /// Jobs of dead sessions that had no attempt left.
+    pub failed: usize,
+    /// Dead sessions that were removed.
+    pub sessions: usize,
+}
+
+/// A job as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Where it waits or waited.
+    pub queue: String,
+    /// What does it.
+    pub handler: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// Larger is more urgent.
+    pub priority: i64,
+    /// When it may run.
+    pub due_at: Timestamp,
+    /// JSON for the handler.
+    pub input: String,
+    /// The result, as JSON.
+    pub output: Option<String>,
+    /// The last attempt's error.
+    pub error: Option<JobError>,
+    /// Attempts made.
+    pub attempt: u32,
+    /// Attempts allowed.
+    pub attempts_max: u32,
+    /// How long one attempt may run.
+    pub timeout: Option<Duration>,
+    /// Raised at every claim and take-away.
+    pub epoch: i64,
+    /// Who runs it.
+    pub session: Option<SessionId>,
+    /// How many history rows it has.
+    pub transitions: i64,
+    /// Ties what belongs together.
+    pub correlation_id: String,
+    /// W3C `traceparent` of the submit.
+    pub trace_context: Option<String>,
+    /// Its workflow.
+    pub workflow: Option<WorkflowId>,
+    /// Its name there.
+    pub step: Option<String>,
+    /// The view that it builds.
+    pub view: Option<ViewId>,
+    /// The version that it builds.
+    pub view_version: Option<i64>,
+    /// The version for whose sake it was ended.
+    pub superseded_by: Option<i64>,
+    /// 0 to 1, as its handler reported.
+    pub progress: Option<f64>,
+    /// What its handler last said.
+    pub message: Option<String>,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When its last attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// One transition of a job. Numbers are dense from 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryRow {
+    /// Its number.
+    pub seq: i64,
+    /// When.
+    pub at: Timestamp,
+    /// From where.
+    pub from: JobState,
+    /// To where.
+    pub to: JobState,
+    /// The attempt at that time.
+    pub attempt: u32,
+    /// The epoch after it.
+    pub epoch: i64,
+    /// The session that had it, before or after.
+    pub session: Option<SessionId>,
+    /// The error or the reason.
+    pub detail: Option<String>,
+}
+
+/// Which jobs to list; newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobFilter {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only in this state.
+    pub state: Option<JobState>,
+    /// Only of this queue.
+    pub queue: Option<String>,
+    /// Only of this handler.
+    pub handler: Option<String>,
+    /// Only older than this one: the last of the page before.
+    pub before: Option<JobId>,
+    /// At most so many.
+    pub rows_max: u32,
+}
+
+/// A template as it is pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateRecord {
+    /// Of the canonical content.
+    pub digest: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Canonical JSON.
+    pub content: String,
+}
+
+/// One step of a new workflow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewStep {
+    /// Its name, unique in the workflow.
+    pub name: String,
+    /// The job that does it.
+    pub job: NewJob,
+    /// Places of the steps that it waits for, in the list of steps.
+    pub waits_for: Vec<usize>,
+}
+
+/// A workflow to be submitted: all of it is stored, or nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewWorkflow {
+    /// Chosen by the caller; submitting the same id again finds what is there.
+    pub id: WorkflowId,
+    /// What it runs; stored with it if it is not there yet.
+    pub template: TemplateRecord,
+    /// JSON for its steps.
+    pub input: String,
+    /// Ties what belongs together.
+    pub correlation_id: String,
+    /// In any order.
+    pub steps: Vec<NewStep>,
+}
+
+/// A workflow as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkflowRecord {
+    /// Its id.
+    pub id: WorkflowId,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Name of the pinned template.
+    pub template_name: String,
+    /// Version of the pinned template.
+    pub template_version: String,
+    /// Digest of the pinned template.
+    pub template_digest: String,
+    /// Where it stands.
+    pub state: WorkflowState,
+    /// JSON for its steps.
+    pub input: String,
+    /// Ties what belongs together.
+    pub correlation_id: String,
+    /// Steps by where they stand.
+    pub counts: StepCounts,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A step's job and what it waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRecord {
+    /// The job.
+    pub job: JobRecord,
+    /// The names of the steps that it waits for.
+    pub waits_for: Vec<String>,
+}
+
+/// A view's definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewView {
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its key there.
+    pub key: String,
+    /// What builds it.
+    pub handler: String,
+    /// Where its builds wait.
+    pub queue: String,
+    /// When to build and when to give a build up.
+    pub policy: ViewPolicy,
+    /// What follows a failed build.
+    pub retry: RetryPolicy,
+    /// How long a build may run.
+    pub timeout: Option<Duration>,
+}
+
+/// A view as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewRecord {
+    /// Its id.
+    pub id: ViewId,
+    /// Its definition.
+    pub definition: NewView,
+    /// Its numbers.
+    pub versions: Versions,
+    /// The live build job.
+    pub build: Option<JobId>,
+    /// When the live version was published.
+    pub last_recached_at: Option<Timestamp>,
+    /// Why the newest version could not be built.
+    pub last_error: Option<String>,
+}
+
+/// Says that a view's inputs changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touch {
+    /// Of which namespace.
+    pub namespace: String,
+    /// Which view.
+    pub key: String,
+    /// The items that are affected; empty: any may be.
+    pub items: Vec<String>,
+    /// Build at once, without debounce.
+    pub at_once: bool,
+}
+
+/// What a touch did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TouchOutcome {
+    /// The view.
+    pub view: ViewId,
+    /// The version that it asks for.
+    pub version: i64,
+    /// The build job that it ended.
+    pub superseded: Option<JobId>,
+}
+
+/// What reconciling found to do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reconciled {
+    /// Build jobs that were created, with their queues.
+    pub builds: Vec<(JobId, String)>,
+    /// How long until the next view is due, if one is waiting.
+    pub next_due: Option<Duration>,
+}
+
+/// What is known of an item without its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemMark {
+    /// Its key.
+    pub item: String,
+    /// Of the inputs that it was computed from.
+    pub fingerprint: Option<String>,
+    /// Of its value.
+    pub digest: String,
+}
+
+/// What changed since the live version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TouchedItems {
+    /// Some touch named no items: any may have.
+    All,
+    /// Only these.
+    Only(Vec<String>),
+}
+
+/// What a build starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildStart {
+    /// The view.
+    pub view: ViewId,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its key.
+    pub key: String,
+    /// The version to make.
+    pub version: i64,
+    /// What readers see now; 0 for nothing.
+    pub live_version: i64,
+    /// What changed since then.
+    pub touched: TouchedItems,
+    /// The live items.
+    pub live: Vec<ItemMark>,
+    /// What superseded or failed builds have made since.
+    pub staged: Vec<ItemMark>,
+}
+
+/// An item that a build puts where no reader looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedItem {
+    /// Its key.
+    pub item: String,
+    /// Of its inputs.
+    pub fingerprint: Option<String>,
+    /// The value as JSON, or `None` to take over what is staged already.
+    pub value: Option<String>,
+}
+
+/// What a finished build says about its generation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Publication {
+    /// The version that was built.
+    pub version: i64,
+    /// Live items that this build did not put: they are gone after it.
+    pub removed: Vec<String>,
+    /// Items of the generation.
+    pub items_total: u64,
+    /// Items whose value this build computed.
+    pub items_computed: u64,
+    /// Items taken over, from the live generation or from an earlier build.
+    pub items_reused: u64,
+    /// The result of the build job, as JSON.
+    pub output: String,
+}
+
+/// What became of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// It is live; so many items changed.
+    Live {
+        /// Items whose value is new.
+        changed: u64,
+    },
+    /// The build is no longer this token's; nothing that anybody sees has changed.
+    Refused(Revoked),
+}
+
+/// What a read of a view found: one generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewRead {
+    /// The view.
+    pub view: ViewId,
+    /// The generation that was read; 0 when none was published yet.
+    pub version: i64,
+    /// The newest version that is wanted.
+    pub wanted: i64,
+    /// When the generation was published.
+    pub published_at: Option<Timestamp>,
+    /// How far behind the generation is.
+    pub staleness: Duration,
+    /// The items that were asked for and exist, ordered by key, with their values as JSON.
+    pub items: Vec<(String, String)>,
+}
+
+/// A published generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationRecord {
+    /// Its version.
+    pub version: i64,
+    /// The build job that made it.
+    pub job: JobId,
+    /// When readers began to see it.
+    pub published_at: Timestamp,
+    /// When readers ceased to.
+    pub replaced_at: Option<Timestamp>,
+    /// Items in it.
+    pub items_total: i64,
+    /// Items whose value was new.
+    pub items_changed: i64,
+    /// Items that were gone.
+    pub items_removed: i64,
+    /// Items that the build computed.
+    pub items_computed: i64,
+    /// Items that the build took over.
+    pub items_reused: i64,
+    /// How long the build took.
+    pub build: Duration,
+}

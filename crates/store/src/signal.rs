@@ -1,0 +1,59 @@
+//! Hints between processes that something is worth a look. Correctness never rests on them.
+
+use recache_model::ids::{JobId, ViewId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A hint. Lost ones are made up for by polling and by the beat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// A queue has claimable jobs.
+    Queued(String),
+    /// A running job was cancelled, superseded or taken away.
+    Revoked(JobId),
+    /// A view was touched, or a build of it ended.
+    ViewChanged(ViewId),
+    /// A view has a new live version.
+    Published(ViewId, i64),
+}
+
+/// How signals travel between processes: small JSON, well below PostgreSQL's 8,000 bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Wire {
+    /// The process that sent it, so that it does not hear itself twice.
+    pub(crate) from: Uuid,
+    q: Vec<String>,
+    r: Vec<Uuid>,
+    v: Vec<Uuid>,
+    p: Vec<(Uuid, i64)>,
+}
+
+/// Signals in one message.
+pub(crate) const WIRE_SIGNALS_MAX: usize = 100;
+
+impl Wire {
+    pub(crate) fn pack(from: Uuid, signals: &[Signal]) -> Self {
+        let mut wire = Self { from, q: vec![], r: vec![], v: vec![], p: vec![] };
+        for signal in signals {
+            match signal {
+                Signal::Queued(queue) => {
+                    if !wire.q.contains(queue) {
+                        wire.q.push(queue.clone());
+                    }
+                }
+                Signal::Revoked(job) => wire.r.push(job.uuid()),
+                Signal::ViewChanged(view) => wire.v.push(view.uuid()),
+                Signal::Published(view, version) => wire.p.push((view.uuid(), *version)),
+            }
+        }
+        wire
+    }
+
+    pub(crate) fn unpack(self) -> Vec<Signal> {
+        let mut signals: Vec<Signal> = self.q.into_iter().map(Signal::Queued).collect();
+        signals.extend(self.r.into_iter().map(|id| Signal::Revoked(JobId::from_uuid(id))));
+        signals.extend(self.v.into_iter().map(|id| Signal::ViewChanged(ViewId::from_uuid(id))));
+        signals.extend(self.p.into_iter().map(|(id, v)| Signal::Published(ViewId::from_uuid(id), v)));
+        signals
+    }
+}

@@ -1,0 +1,234 @@
+//! Many rows in one statement: lists travel as one JSON parameter that `json_each` takes apart.
+
+use std::collections::HashMap;
+
+use recache_model::ids::ViewId;
+use recache_model::time::Timestamp;
+use serde_json::json;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::statements::effects::Effects;
+use super::statements::items::digest;
+use super::statements::jobs;
+use super::{Connection, texts};
+use crate::error::{Error, Result};
+use crate::flights::Leg;
+use crate::records::{ClaimRequest, ClaimedJob, NewJob, Outcome, Settlement, StagedItem, Submitted};
+
+fn hex(id: Uuid) -> String {
+    id.simple().to_string()
+}
+
+pub(super) async fn jobs_insert(
+    db: &mut Connection,
+    now: Timestamp,
+    new: &[NewJob],
+    effects: &mut Effects,
+) -> Result<Vec<Submitted>> {
+    jobs::check(new)?;
+    let mut rows = Vec::with_capacity(new.len());
+    for job in new {
+        rows.push(json!([
+            hex(job.id.uuid()),
+            job.namespace,
+            job.queue,
+            job.handler,
+            job.priority,
+            jobs::due_micros(job.due, now),
+            job.input,
+            jobs::to_json(&job.retry)?,
+            job.retry.attempts_max,
+            jobs::timeout_ms(job.timeout),
+            job.correlation_id,
+            job.trace_context,
+        ]));
+    }
+    let inserted = sqlx::query(
+        "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
+         timeout_ms, correlation_id, trace_context, created_at) \
+         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, 'queued', value ->> 4, value ->> 5, \
+         value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2 \
+         FROM json_each($1) WHERE TRUE ON CONFLICT (id) DO NOTHING RETURNING id",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .bind(now.micros())
+    .fetch_all(db)
+    .await?;
+    let mut fresh = std::collections::HashSet::with_capacity(inserted.len());
+    for row in &inserted {
+        fresh.insert(row.try_get::<Uuid, _>("id")?);
+    }
+    Ok(new
+        .iter()
+        .map(|job| {
+            let existed = !fresh.contains(&job.id.uuid());
+            if !existed {
+                effects.queued(&job.queue);
+            }
+            Submitted { id: job.id, existed }
+        })
+        .collect())
+}
+
+/// Settles jobs that belong to nothing else. Answers the places of those whose token was good.
+pub(super) async fn settle(
+    db: &mut Connection,
+    now: Timestamp,
+    settlements: &[(usize, &Settlement)],
+    effects: &mut Effects,
+) -> Result<Vec<usize>> {
+    let mut rows = Vec::with_capacity(settlements.len());
+    for (_, settlement) in settlements {
+        let (state, output, error, due, uncount) = match &settlement.outcome {
+            Outcome::Completed { output } => ("completed", Some(output), None, None, 0),
+            Outcome::Retry { error, after } => {
+                ("queued", None, Some(jobs::to_json(error)?), Some(now.plus(*after)), 0)
+            }
+            Outcome::Failed { error } => ("failed", None, Some(jobs::to_json(error)?), None, 0),
+            Outcome::Released => ("queued", None, None, Some(now), 1),
+        };
+        rows.push(json!([
+            hex(settlement.token.job.uuid()),
+            settlement.token.epoch,
+            hex(settlement.token.claim),
+            state,
+            output,
+            error,
+            due.map(Timestamp::micros),
+            uncount,
+        ]));
+    }
+    let rows = serde_json::Value::from(rows).to_string();
+    sqlx::query(
+        "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+         SELECT j.id, j.transitions + 1, $2, 'running', s.value ->> 3, j.attempt - (s.value ->> 7), j.epoch, \
+         j.session_id, s.value ->> 5 FROM json_each($1) s CROSS JOIN jobs j \
+         WHERE j.id = unhex(s.value ->> 0) AND j.state = 'running' AND j.epoch = s.value ->> 1 \
+         AND j.claim = unhex(s.value ->> 2) AND j.workflow_id IS NULL AND j.view_id IS NULL",
+    )
+    .bind(&rows)
+    .bind(now.micros())
+    .execute(&mut *db)
+    .await?;
+    let settled = sqlx::query(
+        "UPDATE jobs SET state = s.value ->> 3, output = COALESCE(s.value ->> 4, output), \
+         error = COALESCE(s.value ->> 5, error), due_at = COALESCE(s.value ->> 6, due_at), \
+         attempt = attempt - (s.value ->> 7), session_id = NULL, transitions = transitions + 1, \
+         finished_at = CASE WHEN s.value ->> 3 = 'queued' THEN NULL ELSE $2 END \
+         FROM json_each($1) s WHERE jobs.id = unhex(s.value ->> 0) AND jobs.state = 'running' \
+         AND jobs.epoch = s.value ->> 1 AND jobs.claim = unhex(s.value ->> 2) \
+         AND jobs.workflow_id IS NULL AND jobs.view_id IS NULL RETURNING jobs.id, state, queue",
+    )
+    .bind(&rows)
+    .bind(now.micros())
+    .fetch_all(db)
+    .await?;
+    let mut places: HashMap<Uuid, usize> =
+        settlements.iter().map(|(place, settlement)| (settlement.token.job.uuid(), *place)).collect();
+    let mut accepted = Vec::with_capacity(settled.len());
+    for row in &settled {
+        if row.try_get::<&str, _>("state")? == "queued" {
+            effects.queued(row.try_get("queue")?);
+        }
+        accepted.extend(places.remove(&row.try_get::<Uuid, _>("id")?));
+    }
+    Ok(accepted)
+}
+
+pub(super) async fn claim(
+    db: &mut Connection,
+    now: Timestamp,
+    request: &ClaimRequest,
+) -> Result<Vec<ClaimedJob>> {
+    let rows_max = i64::try_from(request.rows_max).unwrap_or(i64::MAX);
+    let claim = Uuid::new_v4();
+    let handlers = texts(&request.handlers);
+    // One scan of the index per queue, so that the backlog of one costs the others nothing.
+    let claimed = sqlx::query(
+        "UPDATE jobs SET state = 'running', epoch = epoch + 1, claim = $1, session_id = $2, attempt = attempt + 1, \
+         started_at = $3, transitions = transitions + 1, progress = NULL, message = NULL \
+         WHERE rowid IN (SELECT c.rowid FROM json_each($4) q CROSS JOIN jobs c \
+         WHERE c.rowid IN (SELECT rowid FROM jobs WHERE queue = q.value AND state = 'queued' AND due_at <= $3 \
+         AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
+         ORDER BY priority DESC, due_at, id LIMIT $6) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6) \
+         RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
+         trace_context, workflow_id, step, view_id, epoch, due_at, priority, transitions",
+    )
+    .bind(claim)
+    .bind(request.session.uuid())
+    .bind(now.micros())
+    .bind(texts(&request.queues))
+    .bind(handlers)
+    .bind(rows_max)
+    .fetch_all(&mut *db)
+    .await?;
+    if claimed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut taken = Vec::with_capacity(claimed.len());
+    let mut log = Vec::with_capacity(claimed.len());
+    for row in &claimed {
+        let (priority, due_at): (i64, i64) = (row.try_get("priority")?, row.try_get("due_at")?);
+        let job = jobs::claimed(row, claim, now)?;
+        log.push(json!([
+            hex(job.token.job.uuid()),
+            row.try_get::<i64, _>("transitions")?,
+            job.attempt,
+            job.token.epoch
+        ]));
+        taken.push(((std::cmp::Reverse(priority), due_at, job.token.job), job));
+    }
+    sqlx::query(
+        "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+         SELECT unhex(value ->> 0), value ->> 1, $2, 'queued', 'running', value ->> 2, value ->> 3, $3, NULL \
+         FROM json_each($1)",
+    )
+    .bind(serde_json::Value::from(log).to_string())
+    .bind(now.micros())
+    .bind(request.session.uuid())
+    .execute(db)
+    .await?;
+    taken.sort_by_key(|(order, _)| *order);
+    Ok(taken.into_iter().map(|(_, job)| job).collect())
+}
+
+pub(super) async fn items_stage(
+    db: &mut Connection,
+    view: ViewId,
+    lease_epoch: i64,
+    items: &[&StagedItem],
+) -> Result<()> {
+    let mut rows = Vec::with_capacity(items.len());
+    for item in items {
+        let value =
+            item.value.as_deref().ok_or_else(|| Error::broken("an item without a value was to be staged"))?;
+        rows.push(json!([item.item, item.fingerprint, digest(value), value]));
+    }
+    sqlx::query(
+        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value) \
+         SELECT $1, value ->> 0, $2, value ->> 1, value ->> 2, value ->> 3 FROM json_each($3) WHERE TRUE \
+         ON CONFLICT (view_id, item) DO UPDATE SET lease_epoch = excluded.lease_epoch, \
+         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value",
+    )
+    .bind(view.uuid())
+    .bind(lease_epoch)
+    .bind(serde_json::Value::from(rows).to_string())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Flights of the example, numbered from `first`.
+pub(super) async fn flights_insert(db: &mut Connection, first: i64, legs: &[Leg]) -> Result<()> {
+    let rows: Vec<_> = legs.iter().map(|leg| json!([leg.carrier, leg.dest, leg.arr_delay])).collect();
+    sqlx::query(
+        "INSERT INTO example_flights (number, carrier, dest, arr_delay) \
+         SELECT $1 + key, value ->> 0, value ->> 1, value ->> 2 FROM json_each($2)",
+    )
+    .bind(first)
+    .bind(serde_json::Value::from(rows).to_string())
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! SQLite: bundled, one file, nothing to install.
+//!
+//! All writes go through one connection ([`writer`]), each group of them in one `BEGIN IMMEDIATE` transaction with
+//! one `fsync`; reads have connections of their own and never wait for it (WAL). Several processes may share one
+//! file on one host; they hear of each other by polling.
+
+mod bulk;
+mod writer;
+
+use std::fmt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use recache_model::time::{Clock, SystemClock, Timestamp};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::open::{OpenOptions, Synchronous};
+use crate::signal::Signal;
+use statements::effects::Effects;
+use writer::Writer;
+
+macro_rules! for_update {
+    () => {
+        // The writer is alone while it writes.
+        ""
+    };
+}
+macro_rules! for_update_skip_locked {
+    () => {
+        ""
+    };
+}
+macro_rules! in_ids {
+    ($parameter:literal) => {
+        concat!("IN (SELECT unhex(value) FROM json_each(", $parameter, "))")
+    };
+}
+macro_rules! in_texts {
+    ($parameter:literal) => {
+        concat!("IN (SELECT value FROM json_each(", $parameter, "))")
+    };
+}
+
+#[path = "../flight_statements.rs"]
+mod flight_statements;
+#[path = "../implement.rs"]
+mod implement;
+#[path = "../statements/mod.rs"]
+mod statements;
+
+pub(crate) type Connection = SqliteConnection;
+pub(crate) type Row = SqliteRow;
+pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
+const KIND: &str = "sqlite";
+
+/// How long a statement waits for another process that writes.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// Connections that read.
+const READERS_MAX: u32 = 4;
+/// Signals kept for a listener that is behind; one that misses some polls.
+const SIGNALS_KEPT: usize = 4096;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
+
+/// A list of ids as one parameter.
+fn ids(ids: &[Uuid]) -> String {
+    texts(&ids.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>())
+}
+
+/// A list of texts as one parameter.
+fn texts(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
+}
+
+/// The SQLite driver.
+pub struct Driver {
+    writer: Writer,
+    /// `None` for a database in memory, which only one connection can see.
+    readers: Option<SqlitePool>,
+    clock: Arc<dyn Clock>,
+    pub(crate) signals: broadcast::Sender<Signal>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("sqlite::Driver").finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// Opens a file, or a database in memory.
+    pub async fn open(path: Option<&Path>, options: &OpenOptions) -> Result<Self> {
+        let connect = SqliteConnectOptions::new()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(match options.synchronous {
+                Synchronous::Full => SqliteSynchronous::Full,
+                Synchronous::Normal => SqliteSynchronous::Normal,
+            })
+            .busy_timeout(BUSY_WAIT)
+            .foreign_keys(true)
+            .statement_cache_capacity(256)
+            .disable_statement_logging();
+        let connect = match path {
+            Some(path) => connect.filename(path),
+            None => connect.in_memory(true),
+        };
+        let place = |error: Error| match (path, error) {
+            (Some(path), Error::Unavailable { message, source }) => {
+                Error::Unavailable { message: format!("{}: {message}", path.display()), source }
+            }
+            (_, error) => error,
+        };
+        let mut connection =
+            SqliteConnection::connect_with(&connect).await.map_err(|error| place(error.into()))?;
+        if options.migrate {
+            migrate(&mut connection).await.map_err(place)?;
+        }
+        let readers = path.map(|_| {
+            SqlitePoolOptions::new()
+                .max_connections(READERS_MAX)
+                .connect_lazy_with(connect.clone().create_if_missing(false).read_only(true))
+        });
+        let clock = options.clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
+        let (signals, _) = broadcast::channel(SIGNALS_KEPT);
+        let writer = Writer::start(connection, Arc::clone(&clock), signals.clone());
+        Ok(Self { writer, readers, clock, signals })
+    }
+
+    async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
+    {
+        self.writer.write(work).await
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> Work<'c, T> + Send + 'static,
+    {
+        match &self.readers {
+            Some(readers) => {
+                let mut connection = readers.acquire().await?;
+                work(&mut connection, self.clock.now()).await
+            }
+            None => self.writer.read(work).await,
+        }
+    }
+
+    fn tell(&self, signals: Vec<Signal>) {
+        for signal in signals {
+            // Nobody listening is fine.
+            let _ = self.signals.send(signal);
+        }
+    }
+
+    async fn shut_down(&self) {
+        self.writer.close().await;
+        if let Some(readers) = &self.readers {
+            readers.close().await;
+        }
+    }
+}
+
+/// Brings the schema up to date. Another process may be doing the same: then the loser of the race looks again.
+async fn migrate(connection: &mut SqliteConnection) -> Result<()> {
+    const TRIES_MAX: usize = 5;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match MIGRATIONS.run_direct(None, &mut *connection, false).await {
+            Ok(()) => return Ok(()),
+            Err(MigrateError::VersionMissing(version)) => {
+                return Err(Error::Invalid(format!(
+                    "the database has schema version {version}, which this version of Recache does not know: \
+                     it was migrated by a newer one; run that one"
+                )));
+            }
+            Err(error) if tries >= TRIES_MAX => return Err(of_migration(error)),
+            Err(_) => {}
+        }
+    }
+}
+
+fn of_migration(error: MigrateError) -> Error {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Error::from(error),
+        other => Error::Broken { message: format!("migration: {other}"), source: None },
+    }
+}

@@ -1,0 +1,238 @@
+//! The one writer: takes whatever waits, runs it in one transaction, answers after its commit.
+//!
+//! A commit costs an `fsync` whether it carries one change or a hundred, so everything that arrived while the last commit was under way shares
+//! the next one. Nothing waits for company: an idle writer commits the first change alone. Each piece
+//! of work has a savepoint of its own, so that one that fails takes no other with it.
+
+use std::sync::Arc;
+
+use recache_model::time::{Clock, Timestamp};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, Executor as _};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::Work;
+use super::statements::effects::Effects;
+use crate::error::{Error, Result};
+use crate::signal::Signal;
+
+/// Pieces of work in one transaction at most: bounds how long the first one waits for the last.
+const GROUP_MAX: usize = 128;
+/// Pieces of work that may wait; more callers wait for a place.
+const WAITING_MAX: usize = 1024;
+
+/// A piece of work as the writer sees it.
+trait Piece: Send {
+    fn run<'c>(&'c mut self, db: &'c mut SqliteConnection, now: Timestamp) -> Work<'c, bool>;
+    /// The transaction's outcome; `None` for committed.
+    fn answer(self: Box<Self>, failed: Option<&str>, unknown: bool) -> Vec<Signal>;
+}
+
+struct Typed<T, F> {
+    work: F,
+    result: Option<Result<T>>,
+    effects: Effects,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Piece for Typed<T, F>
+where
+    T: Send + 'static,
+    F: for<'c> Fn(&'c mut SqliteConnection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
+{
+    fn run<'c>(&'c mut self, db: &'c mut SqliteConnection, now: Timestamp) -> Work<'c, bool> {
+        self.effects = Effects::default();
+        let future = (self.work)(db, now, &mut self.effects);
+        let result = &mut self.result;
+        Box::pin(async move {
+            let outcome = future.await;
+            let succeeded = outcome.is_ok();
+            *result = Some(outcome);
+            Ok(succeeded)
+        })
+    }
+
+    fn answer(self: Box<Self>, failed: Option<&str>, unknown: bool) -> Vec<Signal> {
+        let (result, signals) = match (self.result, failed) {
+            (Some(Ok(value)), None) => (Ok(value), self.effects.into_signals()),
+            (Some(Err(error)), _) => (Err(error), Vec::new()),
+            (_, Some(message)) if unknown => {
+                (Err(Error::Unknown { message: message.to_owned(), source: None }), Vec::new())
+            }
+            (_, message) => (Err(Error::unavailable(message.unwrap_or("the writer stopped"))), Vec::new()),
+        };
+        // A caller that no longer waits has its change all the same.
+        let _ = self.reply.send(result);
+        signals
+    }
+}
+
+enum Message {
+    Write(Box<dyn Piece>),
+    Read(Box<dyn Piece>),
+    Close(oneshot::Sender<()>),
+}
+
+/// A handle to the writer task.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Message>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        connection: SqliteConnection,
+        clock: Arc<dyn Clock>,
+        signals: broadcast::Sender<Signal>,
+    ) -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(run(connection, clock, signals, waiting));
+        Self { queue }
+    }
+
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut SqliteConnection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let piece = Typed { work, result: None, effects: Effects::default(), reply };
+        self.send(Message::Write(Box::new(piece)), answer).await
+    }
+
+    /// Reads on the writer's connection, for a database that no other connection can see.
+    pub(super) async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection, Timestamp) -> Work<'c, T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let piece = Once { work: Some(work), result: None, reply };
+        self.send(Message::Read(Box::new(piece)), answer).await
+    }
+
+    async fn send<T>(&self, message: Message, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+        let closed = || Error::unavailable("the store is closed");
+        self.queue.send(message).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    pub(super) async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.queue.send(Message::Close(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+}
+
+struct Once<T, F> {
+    work: Option<F>,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Piece for Once<T, F>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut SqliteConnection, Timestamp) -> Work<'c, T> + Send + 'static,
+{
+    fn run<'c>(&'c mut self, db: &'c mut SqliteConnection, now: Timestamp) -> Work<'c, bool> {
+        let work = self.work.take();
+        let result = &mut self.result;
+        Box::pin(async move {
+            if let Some(work) = work {
+                *result = Some(work(db, now).await);
+            }
+            Ok(true)
+        })
+    }
+
+    fn answer(self: Box<Self>, _failed: Option<&str>, _unknown: bool) -> Vec<Signal> {
+        let _ = self.reply.send(self.result.unwrap_or_else(|| Err(Error::broken("a read did not run"))));
+        Vec::new()
+    }
+}
+
+async fn run(
+    mut connection: SqliteConnection,
+    clock: Arc<dyn Clock>,
+    signals: broadcast::Sender<Signal>,
+    mut waiting: mpsc::Receiver<Message>,
+) {
+    let mut messages = Vec::with_capacity(GROUP_MAX);
+    let mut closing = None;
+    while closing.is_none() && waiting.recv_many(&mut messages, GROUP_MAX).await > 0 {
+        let mut group = Vec::new();
+        for message in messages.drain(..) {
+            match message {
+                Message::Write(piece) => group.push(piece),
+                Message::Read(mut piece) => {
+                    let _ = piece.run(&mut connection, clock.now()).await;
+                    piece.answer(None, false);
+                }
+                Message::Close(reply) => closing = Some(reply),
+            }
+        }
+        if group.is_empty() {
+            continue;
+        }
+        let outcome = transact(&mut connection, &*clock, &mut group).await;
+        let (failed, unknown) = match &outcome {
+            Ok(()) => (None, false),
+            Err(error) => (Some(error.to_string()), matches!(error, Error::Unknown { .. })),
+        };
+        for piece in group {
+            for signal in piece.answer(failed.as_deref(), unknown) {
+                let _ = signals.send(signal);
+            }
+        }
+    }
+    waiting.close();
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "sqlite connection did not close cleanly");
+    }
+    if let Some(reply) = closing {
+        let _ = reply.send(());
+    }
+}
+
+async fn transact(db: &mut SqliteConnection, clock: &dyn Clock, group: &mut [Box<dyn Piece>]) -> Result<()> {
+    db.execute("BEGIN IMMEDIATE").await?;
+    let outcome = run_group(db, clock, group).await;
+    match outcome {
+        Ok(true) => match db.execute("COMMIT").await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let _ = db.execute("ROLLBACK").await;
+                Err(Error::of_commit(error))
+            }
+        },
+        Ok(false) => {
+            db.execute("ROLLBACK").await?;
+            Ok(())
+        }
+        Err(error) => {
+            let _ = db.execute("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+/// False when there is nothing to commit: the only piece of work failed.
+async fn run_group(
+    db: &mut SqliteConnection,
+    clock: &dyn Clock,
+    group: &mut [Box<dyn Piece>],
+) -> Result<bool> {
+    if let [only] = group {
+        return only.run(db, clock.now()).await;
+    }
+    for piece in group.iter_mut() {
+        db.execute("SAVEPOINT piece").await?;
+        if !piece.run(db, clock.now()).await? {
+            db.execute("ROLLBACK TO piece").await?;
+        }
+        db.execute("RELEASE piece").await?;
+    }
+    Ok(true)
+}

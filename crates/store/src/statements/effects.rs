@@ -1,0 +1,40 @@
+//! What a transaction does that others may want to hear of once it is committed.
+
+use std::collections::BTreeSet;
+
+use recache_model::ids::{JobId, ViewId};
+
+use crate::signal::Signal;
+
+/// Collected while a transaction runs, announced after its commit.
+#[derive(Debug, Default)]
+pub(in super::super) struct Effects {
+    queued: BTreeSet<String>,
+    signals: Vec<Signal>,
+}
+
+impl Effects {
+    pub(in super::super) fn queued(&mut self, queue: &str) {
+        if !self.queued.contains(queue) {
+            self.queued.insert(queue.to_owned());
+        }
+    }
+
+    pub(in super::super) fn revoked(&mut self, job: JobId) {
+        self.signals.push(Signal::Revoked(job));
+    }
+
+    pub(in super::super) fn view_changed(&mut self, view: ViewId) {
+        self.signals.push(Signal::ViewChanged(view));
+    }
+
+    pub(in super::super) fn published(&mut self, view: ViewId, version: i64) {
+        self.signals.push(Signal::Published(view, version));
+    }
+
+    pub(in super::super) fn into_signals(self) -> Vec<Signal> {
+        let mut signals = self.signals;
+        signals.extend(self.queued.into_iter().map(Signal::Queued));
+        signals
+    }
+}

@@ -1,0 +1,410 @@
+//! Items of views: what a build starts from, stages and publishes, and what readers find.
+
+use recache_model::ids::ViewId;
+use recache_model::job::JobEvent;
+use recache_model::time::Timestamp;
+use sqlx::Row as _;
+
+use super::super::{Connection, Row, bulk, texts};
+use super::effects::Effects;
+use super::jobs::{self, Change};
+use super::views;
+use crate::error::{Error, Result};
+use crate::records::{
+    BuildStart, ItemMark, LeaseToken, Publication, Published, Revoked, StagedItem, TouchedItems, ViewRead,
+    ViewRecord,
+};
+
+/// The view whose build `token` holds, locked, or why the token is no longer good.
+async fn held_view(
+    db: &mut Connection,
+    token: LeaseToken,
+) -> Result<std::result::Result<ViewRecord, Revoked>> {
+    let row = sqlx::query("SELECT view_id FROM jobs WHERE id = $1")
+        .bind(token.job.uuid())
+        .fetch_optional(&mut *db)
+        .await?;
+    let Some(row) = row else { return Ok(Err(Revoked::Gone)) };
+    let Some(view) = row.try_get::<Option<uuid::Uuid>, _>("view_id")? else {
+        return Err(Error::Invalid(format!("job `{}` builds no view", token.job)));
+    };
+    let view = views::lock(db, ViewId::from_uuid(view)).await?;
+    let Some(job) = jobs::lock(db, token.job).await? else { return Ok(Err(Revoked::Gone)) };
+    if let Err(revoked) = job.held_by(token) {
+        return Ok(Err(revoked));
+    }
+    if view.build != Some(token.job) {
+        return Ok(Err(Revoked::Superseded));
+    }
+    Ok(Ok(view))
+}
+
+pub(in super::super) async fn begin(
+    db: &mut Connection,
+    now: Timestamp,
+    token: LeaseToken,
+) -> Result<std::result::Result<BuildStart, Revoked>> {
+    let mut view = match held_view(db, token).await? {
+        Ok(view) => view,
+        Err(revoked) => return Ok(Err(revoked)),
+    };
+    let version = view.versions.begin(now);
+    views::save(db, &view).await?;
+    sqlx::query("UPDATE jobs SET view_version = $2, progress = NULL, message = NULL WHERE id = $1")
+        .bind(token.job.uuid())
+        .bind(version)
+        .execute(&mut *db)
+        .await?;
+    let live_version = view.versions.live;
+    let touched = touched(db, view.id, live_version).await?;
+    let live = sqlx::query(
+        "SELECT item, fingerprint, digest FROM view_items WHERE view_id = $1 AND died IS NULL ORDER BY item",
+    )
+    .bind(view.id.uuid())
+    .fetch_all(&mut *db)
+    .await?;
+    let staged =
+        sqlx::query("SELECT item, fingerprint, digest FROM view_staged WHERE view_id = $1 ORDER BY item")
+            .bind(view.id.uuid())
+            .fetch_all(db)
+            .await?;
+    Ok(Ok(BuildStart {
+        view: view.id,
+        namespace: view.definition.namespace,
+        key: view.definition.key,
+        version,
+        live_version,
+        touched,
+        live: live.iter().map(mark).collect::<Result<_>>()?,
+        staged: staged.iter().map(mark).collect::<Result<_>>()?,
+    }))
+}
+
+async fn touched(db: &mut Connection, view: ViewId, live_version: i64) -> Result<TouchedItems> {
+    let all: i64 = sqlx::query("SELECT all_touched_version FROM views WHERE id = $1")
+        .bind(view.uuid())
+        .fetch_one(&mut *db)
+        .await?
+        .try_get("all_touched_version")?;
+    if all > live_version || live_version == 0 {
+        return Ok(TouchedItems::All);
+    }
+    let rows =
+        sqlx::query("SELECT item FROM view_touched_items WHERE view_id = $1 AND version > $2 ORDER BY item")
+            .bind(view.uuid())
+            .bind(live_version)
+            .fetch_all(db)
+            .await?;
+    Ok(TouchedItems::Only(rows.iter().map(|row| Ok(row.try_get("item")?)).collect::<Result<_>>()?))
+}
+
+fn mark(row: &Row) -> Result<ItemMark> {
+    Ok(ItemMark {
+        item: row.try_get("item")?,
+        fingerprint: row.try_get("fingerprint")?,
+        digest: row.try_get("digest")?,
+    })
+}
+
+/// The digest under which two values are the same value.
+pub(in super::super) fn digest(value: &str) -> String {
+    blake3::hash(value.as_bytes()).to_hex().to_string()
+}
+
+pub(in super::super) async fn put(
+    db: &mut Connection,
+    token: LeaseToken,
+    items: &[StagedItem],
+) -> Result<Option<Revoked>> {
+    let view = match held_view(db, token).await? {
+        Ok(view) => view,
+        Err(revoked) => return Ok(Some(revoked)),
+    };
+    if view.versions.processing.is_none() {
+        return Err(Error::Conflict(format!("the build of job `{}` has not begun", token.job)));
+    }
+    let epoch = view.versions.lease_epoch;
+    let reused: Vec<String> =
+        items.iter().filter(|item| item.value.is_none()).map(|item| item.item.clone()).collect();
+    if !reused.is_empty() {
+        let found = sqlx::query(concat!(
+            "UPDATE view_staged SET lease_epoch = $2 WHERE view_id = $1 AND item ",
+            in_texts!("$3")
+        ))
+        .bind(view.id.uuid())
+        .bind(epoch)
+        .bind(texts(&reused))
+        .execute(&mut *db)
+        .await?
+        .rows_affected();
+        if found != u64::try_from(reused.len()).unwrap_or(u64::MAX) {
+            return Err(Error::Conflict("an item to be taken over is not staged, or named twice".to_owned()));
+        }
+    }
+    let new: Vec<&StagedItem> = items.iter().filter(|item| item.value.is_some()).collect();
+    if !new.is_empty() {
+        bulk::items_stage(db, view.id, epoch, &new).await?;
+    }
+    Ok(None)
+}
+
+pub(in super::super) async fn publish(
+    db: &mut Connection,
+    now: Timestamp,
+    token: LeaseToken,
+    publication: &Publication,
+    effects: &mut Effects,
+) -> Result<Published> {
+    let mut view = match held_view(db, token).await? {
+        Ok(view) => view,
+        Err(revoked) => return already_published(db, token, publication.version, revoked).await,
+    };
+    let version = publication.version;
+    let before = view.versions;
+    let policy = view.definition.policy;
+    if view.versions.publish(&policy, version, now).is_err() {
+        return Ok(Published::Refused(Revoked::Superseded));
+    }
+    // The constraint on one live row per item wants the old row closed before the new one is born.
+    for (statement, from_version) in [
+        // Same value, other inputs: only the fingerprint is new, and no reader sees it.
+        (
+            "UPDATE view_items SET fingerprint = s.fingerprint FROM view_staged s WHERE view_items.view_id = $1 \
+             AND view_items.died IS NULL AND s.view_id = $1 AND s.item = view_items.item AND s.lease_epoch = $2 \
+             AND s.digest = view_items.digest AND $3 > 0",
+            version,
+        ),
+        (
+            "UPDATE view_items SET died = $3 FROM view_staged s WHERE view_items.view_id = $1 \
+             AND view_items.died IS NULL AND s.view_id = $1 AND s.item = view_items.item AND s.lease_epoch = $2 \
+             AND s.digest <> view_items.digest",
+            version,
+        ),
+    ] {
+        sqlx::query(statement)
+            .bind(view.id.uuid())
+            .bind(before.lease_epoch)
+            .bind(from_version)
+            .execute(&mut *db)
+            .await?;
+    }
+    let changed = sqlx::query(
+        "INSERT INTO view_items (view_id, item, born, fingerprint, digest, value) \
+         SELECT s.view_id, s.item, $3, s.fingerprint, s.digest, s.value FROM view_staged s \
+         WHERE s.view_id = $1 AND s.lease_epoch = $2 AND NOT EXISTS \
+         (SELECT 1 FROM view_items i WHERE i.view_id = $1 AND i.item = s.item AND i.died IS NULL)",
+    )
+    .bind(view.id.uuid())
+    .bind(before.lease_epoch)
+    .bind(version)
+    .execute(&mut *db)
+    .await?
+    .rows_affected();
+    if !publication.removed.is_empty() {
+        sqlx::query(concat!(
+            "UPDATE view_items SET died = $2 WHERE view_id = $1 AND died IS NULL AND item ",
+            in_texts!("$3")
+        ))
+        .bind(view.id.uuid())
+        .bind(version)
+        .bind(texts(&publication.removed))
+        .execute(&mut *db)
+        .await?;
+    }
+    for statement in [
+        "DELETE FROM view_staged WHERE view_id = $1 AND $2 > 0",
+        "DELETE FROM view_touched_items WHERE view_id = $1 AND version <= $2",
+    ] {
+        sqlx::query(statement).bind(view.id.uuid()).bind(version).execute(&mut *db).await?;
+    }
+    let Some(job) = jobs::lock(db, token.job).await? else { return Ok(Published::Refused(Revoked::Gone)) };
+    let change = Change { output: Some(publication.output.clone()), ..Change::default() };
+    jobs::advance(db, now, &job, JobEvent::Complete, change, effects).await?;
+    record_generation(db, now, &view, token, publication, changed).await?;
+    view.build = None;
+    view.last_recached_at = Some(now);
+    view.last_error = None;
+    views::save(db, &view).await?;
+    effects.published(view.id, version);
+    effects.view_changed(view.id);
+    Ok(Published::Live { changed })
+}
+
+/// A publication whose answer was lost is repeated with the same token: it gets the same answer.
+async fn already_published(
+    db: &mut Connection,
+    token: LeaseToken,
+    version: i64,
+    revoked: Revoked,
+) -> Result<Published> {
+    let row = sqlx::query(
+        "SELECT g.items_changed FROM generations g JOIN jobs j ON j.view_id = g.view_id \
+         WHERE g.version = $1 AND g.job_id = $2 AND j.id = $2 AND j.state = 'completed' AND j.epoch = $3 \
+         AND j.claim = $4",
+    )
+    .bind(version)
+    .bind(token.job.uuid())
+    .bind(token.epoch)
+    .bind(token.claim)
+    .fetch_optional(db)
+    .await?;
+    Ok(match row {
+        Some(row) => {
+            Published::Live { changed: u64::try_from(row.try_get::<i64, _>("items_changed")?).unwrap_or(0) }
+        }
+        None => Published::Refused(revoked),
+    })
+}
+
+async fn record_generation(
+    db: &mut Connection,
+    now: Timestamp,
+    view: &ViewRecord,
+    token: LeaseToken,
+    publication: &Publication,
+    changed: u64,
+) -> Result<()> {
+    sqlx::query("UPDATE generations SET replaced_at = $2 WHERE view_id = $1 AND replaced_at IS NULL")
+        .bind(view.id.uuid())
+        .bind(now.micros())
+        .execute(&mut *db)
+        .await?;
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    sqlx::query(
+        "INSERT INTO generations (view_id, version, job_id, published_at, items_total, items_changed, \
+         items_removed, items_computed, items_reused, build_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(view.id.uuid())
+    .bind(publication.version)
+    .bind(token.job.uuid())
+    .bind(now.micros())
+    .bind(number(publication.items_total))
+    .bind(number(changed))
+    .bind(i64::try_from(publication.removed.len()).unwrap_or(i64::MAX))
+    .bind(number(publication.items_computed))
+    .bind(number(publication.items_reused))
+    .bind(jobs::duration_micros(view.versions.last_build).unwrap_or(0))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// One statement, so one snapshot: version and items always belong together.
+pub(in super::super) async fn read_live(
+    db: &mut Connection,
+    now: Timestamp,
+    namespace: &str,
+    key: &str,
+    items: Option<&[String]>,
+) -> Result<ViewRead> {
+    let query = match items {
+        None => sqlx::query(
+            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, i.item, i.value \
+             FROM views v LEFT JOIN view_items i ON i.view_id = v.id AND i.born <= v.live_version \
+             AND (i.died IS NULL OR i.died > v.live_version) \
+             WHERE v.namespace = $1 AND v.key = $2 ORDER BY i.item",
+        )
+        .bind(namespace)
+        .bind(key),
+        Some(items) => sqlx::query(concat!(
+            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, i.item, i.value \
+             FROM views v LEFT JOIN view_items i ON i.view_id = v.id AND i.born <= v.live_version \
+             AND (i.died IS NULL OR i.died > v.live_version) AND i.item ",
+            in_texts!("$3"),
+            " WHERE v.namespace = $1 AND v.key = $2 ORDER BY i.item"
+        ))
+        .bind(namespace)
+        .bind(key)
+        .bind(texts(items)),
+    };
+    let rows = query.fetch_all(db).await?;
+    let Some(first) = rows.first() else {
+        return Err(Error::not_found("view", format!("{namespace}/{key}")));
+    };
+    let staleness =
+        jobs::instant(first, "dirty_since")?.map_or(std::time::Duration::ZERO, |since| now.since(since));
+    Ok(ViewRead {
+        view: ViewId::from_uuid(first.try_get("id")?),
+        version: first.try_get("live_version")?,
+        wanted: first.try_get("recache_version")?,
+        published_at: jobs::instant(first, "last_recached_at")?,
+        staleness,
+        items: found_items(&rows)?,
+    })
+}
+
+fn found_items(rows: &[Row]) -> Result<Vec<(String, String)>> {
+    let mut items = Vec::with_capacity(rows.len());
+    for row in rows {
+        if let (Some(item), Some(value)) =
+            (row.try_get::<Option<String>, _>("item")?, row.try_get::<Option<String>, _>("value")?)
+        {
+            items.push((item, value));
+        }
+    }
+    Ok(items)
+}
+
+/// One statement again: whether the generation is still kept is judged in the snapshot of its items.
+pub(in super::super) async fn read_generation(
+    db: &mut Connection,
+    view: ViewId,
+    version: i64,
+    items: &[String],
+) -> Result<Option<Vec<(String, String)>>> {
+    let rows = sqlx::query(concat!(
+        "SELECT v.oldest_version, v.live_version, i.item, i.value FROM views v LEFT JOIN view_items i \
+         ON i.view_id = v.id AND i.born <= $2 AND (i.died IS NULL OR i.died > $2) AND i.item ",
+        in_texts!("$3"),
+        " WHERE v.id = $1 ORDER BY i.item"
+    ))
+    .bind(view.uuid())
+    .bind(version)
+    .bind(texts(items))
+    .fetch_all(db)
+    .await?;
+    let Some(first) = rows.first() else { return Err(Error::not_found("view", view)) };
+    let (oldest, live): (i64, i64) = (first.try_get("oldest_version")?, first.try_get("live_version")?);
+    if version < oldest || version > live {
+        return Ok(None);
+    }
+    Ok(Some(found_items(&rows)?))
+}
+
+pub(in super::super) async fn remove_old(db: &mut Connection, replaced_before: Timestamp) -> Result<u64> {
+    let rows = sqlx::query(
+        "SELECT g.view_id, MAX(g.version) AS version FROM generations g JOIN views v ON v.id = g.view_id \
+         WHERE g.replaced_at IS NOT NULL AND g.replaced_at <= $1 AND g.version >= v.oldest_version \
+         GROUP BY g.view_id ORDER BY g.view_id",
+    )
+    .bind(replaced_before.micros())
+    .fetch_all(&mut *db)
+    .await?;
+    let mut removed = 0;
+    for row in rows {
+        let view = views::lock(db, ViewId::from_uuid(row.try_get("view_id")?)).await?;
+        let newest_unread: i64 = row.try_get("version")?;
+        let oldest_kept: Option<i64> = sqlx::query(
+            "SELECT MIN(version) AS version FROM generations WHERE view_id = $1 AND version > $2",
+        )
+        .bind(view.id.uuid())
+        .bind(newest_unread)
+        .fetch_one(&mut *db)
+        .await?
+        .try_get("version")?;
+        let Some(oldest_kept) = oldest_kept else { continue };
+        sqlx::query("UPDATE views SET oldest_version = $2 WHERE id = $1")
+            .bind(view.id.uuid())
+            .bind(oldest_kept)
+            .execute(&mut *db)
+            .await?;
+        removed +=
+            sqlx::query("DELETE FROM view_items WHERE view_id = $1 AND died IS NOT NULL AND died <= $2")
+                .bind(view.id.uuid())
+                .bind(oldest_kept)
+                .execute(&mut *db)
+                .await?
+                .rows_affected();
+    }
+    Ok(removed)
+}

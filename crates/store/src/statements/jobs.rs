@@ -1,0 +1,520 @@
+//! One job at a time: insert, lock, move.
+
+use std::time::Duration;
+
+use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
+use recache_model::retry::RetryPolicy;
+use recache_model::time::{Timestamp, micros};
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::super::{Connection, Row, ids};
+use super::effects::Effects;
+use super::{views, workflows};
+use crate::error::{Error, Result};
+use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked};
+
+/// The columns of [`record`], in no particular order.
+macro_rules! job_columns {
+    () => {
+        "id, namespace, queue, handler, state, priority, due_at, input, output, error, attempt, attempts_max, \
+         timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
+         view_version, superseded_by, progress, message, created_at, started_at, finished_at"
+    };
+}
+pub(super) use job_columns;
+
+pub(in super::super) fn state(row: &Row, column: &str) -> Result<JobState> {
+    let text: String = row.try_get(column)?;
+    text.parse().map_err(|error| Error::broken(format!("{column}: {error}")))
+}
+
+pub(in super::super) fn count(row: &Row, column: &str) -> Result<u32> {
+    let value: i64 = row.try_get(column)?;
+    u32::try_from(value).map_err(|_| Error::broken(format!("{column} is {value}")))
+}
+
+pub(in super::super) fn milliseconds(row: &Row, column: &str) -> Result<Option<Duration>> {
+    let value: Option<i64> = row.try_get(column)?;
+    Ok(value.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))))
+}
+
+pub(in super::super) fn instant(row: &Row, column: &str) -> Result<Option<Timestamp>> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
+}
+
+pub(in super::super) fn json<T: serde::de::DeserializeOwned>(column: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::broken(format!("{column}: {error}")))
+}
+
+pub(in super::super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::Invalid(format!("cannot be written as JSON: {error}")))
+}
+
+pub(in super::super) fn due_micros(due: Due, now: Timestamp) -> i64 {
+    match due {
+        Due::Now => now.micros(),
+        Due::In(delay) => now.plus(delay).micros(),
+        Due::At(instant) => instant.micros(),
+    }
+}
+
+pub(in super::super) fn timeout_ms(timeout: Option<Duration>) -> Option<i64> {
+    timeout.map(|timeout| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).max(1))
+}
+
+pub(super) fn record(row: &Row) -> Result<JobRecord> {
+    Ok(JobRecord {
+        id: JobId::from_uuid(row.try_get("id")?),
+        namespace: row.try_get("namespace")?,
+        queue: row.try_get("queue")?,
+        handler: row.try_get("handler")?,
+        state: state(row, "state")?,
+        priority: row.try_get("priority")?,
+        due_at: Timestamp::from_micros(row.try_get("due_at")?),
+        input: row.try_get("input")?,
+        output: row.try_get("output")?,
+        error: row.try_get::<Option<String>, _>("error")?.map(|text| json("error", &text)).transpose()?,
+        attempt: count(row, "attempt")?,
+        attempts_max: count(row, "attempts_max")?,
+        timeout: milliseconds(row, "timeout_ms")?,
+        epoch: row.try_get("epoch")?,
+        session: row.try_get::<Option<Uuid>, _>("session_id")?.map(SessionId::from_uuid),
+        transitions: row.try_get("transitions")?,
+        correlation_id: row.try_get("correlation_id")?,
+        trace_context: row.try_get("trace_context")?,
+        workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
+        step: row.try_get("step")?,
+        view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
+        view_version: row.try_get("view_version")?,
+        superseded_by: row.try_get("superseded_by")?,
+        progress: row.try_get("progress")?,
+        message: row.try_get("message")?,
+        created_at: Timestamp::from_micros(row.try_get("created_at")?),
+        started_at: instant(row, "started_at")?,
+        finished_at: instant(row, "finished_at")?,
+    })
+}
+
+/// Longest name of a namespace, queue, handler or step, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Refuses what could never run, with every reason.
+pub(in super::super) fn check<'a>(new: impl IntoIterator<Item = &'a NewJob>) -> Result<()> {
+    let mut problems = Vec::new();
+    for job in new {
+        for (field, text) in [("namespace", &job.namespace), ("queue", &job.queue), ("handler", &job.handler)]
+        {
+            if text.is_empty() || text.len() > NAME_BYTES_MAX || text.contains('\0') {
+                problems.push(format!(
+                    "job {}: {field} must have 1 to {NAME_BYTES_MAX} bytes and no NUL, and has {} bytes",
+                    job.id,
+                    text.len()
+                ));
+            }
+        }
+        if job.retry.attempts_max == 0 {
+            problems.push(format!("job {}: attempts_max is 0; it must be at least 1", job.id));
+        }
+        if job.input.contains('\0') {
+            problems.push(format!("job {}: input holds a NUL byte, which is not JSON", job.id));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+}
+
+/// A job that was just claimed, from the columns that the bulk statement returns.
+pub(in super::super) fn claimed(row: &Row, claim: Uuid, now: Timestamp) -> Result<ClaimedJob> {
+    let retry: &str = row.try_get("retry")?;
+    Ok(ClaimedJob {
+        token: LeaseToken { job: JobId::from_uuid(row.try_get("id")?), epoch: row.try_get("epoch")?, claim },
+        namespace: row.try_get("namespace")?,
+        queue: row.try_get("queue")?,
+        handler: row.try_get("handler")?,
+        input: row.try_get("input")?,
+        attempt: count(row, "attempt")?,
+        retry: json("retry", retry)?,
+        attempts_max: count(row, "attempts_max")?,
+        timeout: milliseconds(row, "timeout_ms")?,
+        correlation_id: row.try_get("correlation_id")?,
+        trace_context: row.try_get("trace_context")?,
+        workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
+        step: row.try_get("step")?,
+        view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
+        waited: Duration::from_micros(
+            u64::try_from(now.micros().saturating_sub(row.try_get::<i64, _>("due_at")?)).unwrap_or(0),
+        ),
+    })
+}
+
+/// What a job belongs to and waits for, where it is more than a plain job.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Links<'a> {
+    pub(super) step: Option<(WorkflowId, &'a str)>,
+    pub(super) waiting_on: usize,
+    pub(super) build: Option<(ViewId, i64)>,
+}
+
+pub(super) async fn insert(
+    db: &mut Connection,
+    now: Timestamp,
+    job: &NewJob,
+    links: Links<'_>,
+) -> Result<JobState> {
+    let state = if links.waiting_on > 0 { JobState::Blocked } else { JobState::Queued };
+    sqlx::query(
+        "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
+         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, view_id, view_version, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+    )
+    .bind(job.id.uuid())
+    .bind(&job.namespace)
+    .bind(&job.queue)
+    .bind(&job.handler)
+    .bind(state.as_str())
+    .bind(job.priority)
+    .bind(due_micros(job.due, now))
+    .bind(&job.input)
+    .bind(to_json(&job.retry)?)
+    .bind(i64::from(job.retry.attempts_max))
+    .bind(timeout_ms(job.timeout))
+    .bind(&job.correlation_id)
+    .bind(&job.trace_context)
+    .bind(links.step.map(|(workflow, _)| workflow.uuid()))
+    .bind(links.step.map(|(_, step)| step))
+    .bind(i64::try_from(links.waiting_on).unwrap_or(i64::MAX))
+    .bind(links.build.map(|(view, _)| view.uuid()))
+    .bind(links.build.map(|(_, version)| version))
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(state)
+}
+
+/// A locked job, as far as moving it needs to know.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Locked {
+    pub(super) id: JobId,
+    pub(in super::super) state: JobState,
+    pub(super) queue: String,
+    pub(super) epoch: i64,
+    claim: Option<Uuid>,
+    pub(super) attempt: u32,
+    pub(super) attempts_max: u32,
+    retry: String,
+    transitions: i64,
+    pub(super) session: Option<Uuid>,
+    pub(super) workflow: Option<WorkflowId>,
+    pub(super) view: Option<ViewId>,
+}
+
+impl Locked {
+    pub(super) fn retry(&self) -> Result<RetryPolicy> {
+        json("retry", &self.retry)
+    }
+
+    /// Whether `token` is the one that was issued last and not taken away since.
+    pub(super) fn issued(&self, token: LeaseToken) -> bool {
+        self.epoch == token.epoch && self.claim == Some(token.claim)
+    }
+
+    /// Whether `token` still gives the right to the job.
+    pub(super) fn held_by(&self, token: LeaseToken) -> std::result::Result<(), Revoked> {
+        if self.state == JobState::Running && self.issued(token) {
+            Ok(())
+        } else {
+            Err(Revoked::by_state(self.state))
+        }
+    }
+}
+
+/// Locks a job. Its view and workflow must be locked before ([`lock_links`]).
+pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Option<Locked>> {
+    let row = sqlx::query(concat!(
+        "SELECT id, state, queue, epoch, claim, attempt, attempts_max, retry, transitions, session_id, workflow_id, \
+         view_id FROM jobs WHERE id = $1",
+        for_update!()
+    ))
+    .bind(job.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| {
+        Ok(Locked {
+            id: JobId::from_uuid(row.try_get("id")?),
+            state: state(&row, "state")?,
+            queue: row.try_get("queue")?,
+            epoch: row.try_get("epoch")?,
+            claim: row.try_get("claim")?,
+            attempt: count(&row, "attempt")?,
+            attempts_max: count(&row, "attempts_max")?,
+            retry: row.try_get("retry")?,
+            transitions: row.try_get("transitions")?,
+            session: row.try_get("session_id")?,
+            workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
+            view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
+        })
+    })
+    .transpose()
+}
+
+/// Locks the views and workflows that these jobs belong to, in the one order.
+pub(super) async fn lock_links(db: &mut Connection, jobs: &[JobId]) -> Result<()> {
+    let jobs: Vec<Uuid> = jobs.iter().map(|job| job.uuid()).collect();
+    let rows = sqlx::query(concat!(
+        "SELECT DISTINCT view_id, workflow_id FROM jobs WHERE (view_id IS NOT NULL OR workflow_id IS NOT NULL) AND id ",
+        in_ids!("$1")
+    ))
+    .bind(ids(&jobs))
+    .fetch_all(&mut *db)
+    .await?;
+    let mut views: Vec<Uuid> = Vec::new();
+    let mut workflows: Vec<Uuid> = Vec::new();
+    for row in rows {
+        views.extend(row.try_get::<Option<Uuid>, _>("view_id")?);
+        workflows.extend(row.try_get::<Option<Uuid>, _>("workflow_id")?);
+    }
+    views.sort_unstable();
+    workflows.sort_unstable();
+    workflows.dedup();
+    for view in views {
+        sqlx::query(concat!("SELECT id FROM views WHERE id = $1", for_update!()))
+            .bind(view)
+            .fetch_optional(&mut *db)
+            .await?;
+    }
+    for workflow in workflows {
+        sqlx::query(concat!("SELECT id FROM workflows WHERE id = $1", for_update!()))
+            .bind(workflow)
+            .fetch_optional(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// What a move changes besides the state.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Change {
+    /// The result.
+    pub(super) output: Option<String>,
+    /// The attempt's error; kept in history too.
+    pub(super) error: Option<JobError>,
+    /// When it may run again; now if not said.
+    pub(super) due_at: Option<Timestamp>,
+    /// The version for whose sake it ends.
+    pub(super) superseded_by: Option<i64>,
+    /// Not its worker says so: the worker's token becomes void, whatever the event.
+    pub(super) by_force: bool,
+    /// The attempt did not count.
+    pub(super) uncount_attempt: bool,
+    /// An operator grants a new set of attempts.
+    pub(super) renew_attempts: bool,
+}
+
+/// Moves a locked job as the table of transitions allows, with its history row and what follows for its
+/// workflow. `None` when the event cannot happen in its state. Taking a running job away from its worker
+/// (cancel, supersede, reclaim) raises the epoch, so that the worker's token is void for good.
+pub(super) async fn advance(
+    db: &mut Connection,
+    now: Timestamp,
+    job: &Locked,
+    event: JobEvent,
+    change: Change,
+    effects: &mut Effects,
+) -> Result<Option<JobState>> {
+    let Some(to) = job.state.after(event) else { return Ok(None) };
+    let takes_away = job.state == JobState::Running
+        && (change.by_force
+            || matches!(event, JobEvent::Cancel | JobEvent::Supersede | JobEvent::Skip | JobEvent::Reclaim));
+    let epoch = if takes_away { job.epoch + 1 } else { job.epoch };
+    let attempt = if change.uncount_attempt { job.attempt.saturating_sub(1) } else { job.attempt };
+    let attempts_max = if change.renew_attempts {
+        job.attempt.saturating_add(job.retry()?.attempts_max)
+    } else {
+        job.attempts_max
+    };
+    let due_at = (to == JobState::Queued).then(|| change.due_at.unwrap_or(now).micros());
+    let error = change.error.as_ref().map(to_json).transpose()?;
+    sqlx::query(
+        "UPDATE jobs SET state = $2, epoch = $3, attempt = $4, attempts_max = $5, due_at = COALESCE($6, due_at), \
+         output = COALESCE($7, output), error = COALESCE($8, error), superseded_by = COALESCE($9, superseded_by), \
+         finished_at = $10, session_id = NULL, transitions = transitions + 1 WHERE id = $1",
+    )
+    .bind(job.id.uuid())
+    .bind(to.as_str())
+    .bind(epoch)
+    .bind(i64::from(attempt))
+    .bind(i64::from(attempts_max))
+    .bind(due_at)
+    .bind(change.output)
+    .bind(&error)
+    .bind(change.superseded_by)
+    .bind(to.is_terminal().then_some(now.micros()))
+    .execute(&mut *db)
+    .await?;
+    history(
+        db,
+        &Transition {
+            job: job.id,
+            seq: job.transitions + 1,
+            from: job.state,
+            to,
+            attempt,
+            epoch,
+            session: job.session,
+            detail: error.as_deref(),
+        },
+        now,
+    )
+    .await?;
+    if to == JobState::Queued {
+        effects.queued(&job.queue);
+    }
+    if takes_away {
+        effects.revoked(job.id);
+    }
+    if let Some(workflow) = job.workflow {
+        workflows::step_moved(db, now, workflow, job.id, job.state, to, effects).await?;
+    }
+    Ok(Some(to))
+}
+
+/// A history row to be.
+pub(super) struct Transition<'a> {
+    pub(super) job: JobId,
+    pub(super) seq: i64,
+    pub(super) from: JobState,
+    pub(super) to: JobState,
+    pub(super) attempt: u32,
+    pub(super) epoch: i64,
+    pub(super) session: Option<Uuid>,
+    pub(super) detail: Option<&'a str>,
+}
+
+pub(super) async fn history(db: &mut Connection, row: &Transition<'_>, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(row.job.uuid())
+    .bind(row.seq)
+    .bind(now.micros())
+    .bind(row.from.as_str())
+    .bind(row.to.as_str())
+    .bind(i64::from(row.attempt))
+    .bind(row.epoch)
+    .bind(row.session)
+    .bind(row.detail)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(in super::super) async fn cancel(
+    db: &mut Connection,
+    now: Timestamp,
+    job: JobId,
+    reason: &str,
+    effects: &mut Effects,
+) -> Result<(JobState, bool)> {
+    lock_links(db, &[job]).await?;
+    let locked = lock(db, job).await?.ok_or_else(|| Error::not_found("job", job))?;
+    let error = JobError::new(ErrorKind::Cancelled, reason);
+    let change = Change { error: Some(error), ..Change::default() };
+    match advance(db, now, &locked, JobEvent::Cancel, change, effects).await? {
+        Some(state) => {
+            if let Some(view) = locked.view {
+                views::build_ended(db, now, view, &format!("its build was cancelled: {reason}"), effects)
+                    .await?;
+            }
+            Ok((state, true))
+        }
+        None => Ok((locked.state, false)),
+    }
+}
+
+pub(in super::super) async fn retry(
+    db: &mut Connection,
+    now: Timestamp,
+    job: JobId,
+    effects: &mut Effects,
+) -> Result<()> {
+    lock_links(db, &[job]).await?;
+    let locked = lock(db, job).await?.ok_or_else(|| Error::not_found("job", job))?;
+    if locked.view.is_some() {
+        return Err(Error::Conflict(format!("job `{job}` builds a view: touch or rebuild the view instead")));
+    }
+    let change = Change { renew_attempts: true, ..Change::default() };
+    match advance(db, now, &locked, JobEvent::OperatorRetry, change, effects).await? {
+        Some(_) => Ok(()),
+        None => {
+            Err(Error::Conflict(format!("job `{job}` is {}; only a failed job can be retried", locked.state)))
+        }
+    }
+}
+
+pub(in super::super) async fn progress(
+    db: &mut Connection,
+    token: LeaseToken,
+    progress: f64,
+    message: Option<&str>,
+) -> Result<Option<Revoked>> {
+    if !(0.0..=1.0).contains(&progress) {
+        return Err(Error::Invalid(format!("progress is {progress}; it must be between 0 and 1")));
+    }
+    let changed = sqlx::query(
+        "UPDATE jobs SET progress = $4, message = COALESCE($5, message) \
+         WHERE id = $1 AND state = 'running' AND epoch = $2 AND claim = $3",
+    )
+    .bind(token.job.uuid())
+    .bind(token.epoch)
+    .bind(token.claim)
+    .bind(progress)
+    .bind(message)
+    .execute(&mut *db)
+    .await?
+    .rows_affected();
+    if changed == 1 { Ok(None) } else { Ok(revoked(db, &[token]).await?.pop().map(|(_, why)| why)) }
+}
+
+/// Which of these tokens are no longer good, and why.
+pub(in super::super) async fn revoked(
+    db: &mut Connection,
+    tokens: &[LeaseToken],
+) -> Result<Vec<(JobId, Revoked)>> {
+    let wanted: Vec<Uuid> = tokens.iter().map(|token| token.job.uuid()).collect();
+    let rows = sqlx::query(concat!("SELECT id, state, epoch, claim FROM jobs WHERE id ", in_ids!("$1")))
+        .bind(ids(&wanted))
+        .fetch_all(db)
+        .await?;
+    let mut found = std::collections::HashMap::with_capacity(rows.len());
+    for row in rows {
+        let id: Uuid = row.try_get("id")?;
+        let epoch: i64 = row.try_get("epoch")?;
+        let claim: Option<Uuid> = row.try_get("claim")?;
+        found.insert(id, (state(&row, "state")?, epoch, claim));
+    }
+    Ok(tokens
+        .iter()
+        .filter_map(|token| match found.get(&token.job.uuid()) {
+            None => Some((token.job, Revoked::Gone)),
+            Some((JobState::Running, epoch, claim))
+                if *epoch == token.epoch && *claim == Some(token.claim) =>
+            {
+                None
+            }
+            Some((state, _, _)) => Some((token.job, Revoked::by_state(*state))),
+        })
+        .collect())
+}
+
+/// The database's value of a duration in microseconds.
+pub(super) fn duration(value: Option<i64>) -> Option<Duration> {
+    value.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)))
+}
+
+/// A duration as the database keeps it.
+pub(super) fn duration_micros(value: Option<Duration>) -> Option<i64> {
+    value.map(micros)
+}

@@ -1,0 +1,18 @@
+//! The statements that read the same on both databases.
+//!
+//! This folder is compiled twice, once inside `postgres` and once inside `sqlite`; `super` is then that engine, which
+//! says what a `Connection` and a `Row` are and brings the few words that differ as macros (`for_update!`, `in_ids!`,
+//! `in_texts!`). SQL text is shared without being built at run time, and each engine's types are concrete. What needs another shape
+//! on each engine (bulk insert, claim, settle) is in the engine's own `bulk.rs`.
+//!
+//! Every function runs inside a transaction of its caller. Locks are taken in one order everywhere: views by id,
+//! workflows by id, then jobs; so transactions wait for each other but never in a circle.
+
+pub(super) mod effects;
+pub(super) mod items;
+pub(super) mod jobs;
+pub(super) mod lists;
+pub(super) mod sessions;
+pub(super) mod settle;
+pub(super) mod views;
+pub(super) mod workflows;

@@ -1,0 +1,155 @@
+//! Worker sessions: open, beat, close, sweep.
+
+use std::time::Duration;
+
+use recache_model::ids::{JobId, SessionId};
+use recache_model::job::{AfterFailure, ErrorKind, JobError, JobEvent, after_failure};
+use recache_model::time::Timestamp;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::super::Connection;
+use super::effects::Effects;
+use super::jobs::{self, Change};
+use super::views;
+use crate::error::Result;
+use crate::records::{Beat, LeaseToken, Swept};
+
+pub(in super::super) async fn open(
+    db: &mut Connection,
+    now: Timestamp,
+    session: SessionId,
+    node: &str,
+    lease: Duration,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO sessions (id, node, started_at, beat_at, expires_at) VALUES ($1, $2, $3, $3, $4) \
+         ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at, expires_at = excluded.expires_at",
+    )
+    .bind(session.uuid())
+    .bind(node)
+    .bind(now.micros())
+    .bind(now.plus(lease).micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(in super::super) async fn beat(
+    db: &mut Connection,
+    now: Timestamp,
+    session: SessionId,
+    lease: Duration,
+    held: &[LeaseToken],
+) -> Result<Beat> {
+    let known = sqlx::query("UPDATE sessions SET beat_at = $2, expires_at = $3 WHERE id = $1")
+        .bind(session.uuid())
+        .bind(now.micros())
+        .bind(now.plus(lease).micros())
+        .execute(&mut *db)
+        .await?
+        .rows_affected()
+        == 1;
+    let revoked = if held.is_empty() { Vec::new() } else { jobs::revoked(db, held).await? };
+    Ok(Beat { known, revoked })
+}
+
+pub(in super::super) async fn close(
+    db: &mut Connection,
+    now: Timestamp,
+    session: SessionId,
+    effects: &mut Effects,
+) -> Result<()> {
+    let rows = sqlx::query("SELECT id FROM jobs WHERE state = 'running' AND session_id = $1 ORDER BY id")
+        .bind(session.uuid())
+        .fetch_all(&mut *db)
+        .await?;
+    let held = rows.iter().map(|row| Ok(JobId::from_uuid(row.try_get("id")?))).collect::<Result<Vec<_>>>()?;
+    jobs::lock_links(db, &held).await?;
+    for job in held {
+        if let Some(job) = jobs::lock(db, job).await?
+            && job.session == Some(session.uuid())
+        {
+            take_away(db, now, &job, "its worker shut down before it ended", effects).await?;
+        }
+    }
+    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session.uuid()).execute(db).await?;
+    Ok(())
+}
+
+pub(in super::super) async fn sweep(
+    db: &mut Connection,
+    now: Timestamp,
+    rows_max: u32,
+    effects: &mut Effects,
+) -> Result<Swept> {
+    let rows = sqlx::query(
+        "SELECT id FROM jobs WHERE state = 'running' AND NOT EXISTS \
+         (SELECT 1 FROM sessions WHERE sessions.id = jobs.session_id AND sessions.expires_at > $1) \
+         ORDER BY id LIMIT $2",
+    )
+    .bind(now.micros())
+    .bind(i64::from(rows_max))
+    .fetch_all(&mut *db)
+    .await?;
+    let lost = rows.iter().map(|row| Ok(JobId::from_uuid(row.try_get("id")?))).collect::<Result<Vec<_>>>()?;
+    let mut swept = Swept::default();
+    jobs::lock_links(db, &lost).await?;
+    for job in lost {
+        // Between the look and the lock the session may have beaten or the job may have been settled.
+        let Some(job) = jobs::lock(db, job).await? else { continue };
+        let Some(session) = job.session else { continue };
+        if is_alive(db, now, session).await? {
+            continue;
+        }
+        if take_away(db, now, &job, "its worker stopped beating", effects).await? {
+            swept.requeued += 1;
+        } else {
+            swept.failed += 1;
+        }
+    }
+    let removed = sqlx::query(
+        "DELETE FROM sessions WHERE expires_at <= $1 AND NOT EXISTS \
+         (SELECT 1 FROM jobs WHERE jobs.state = 'running' AND jobs.session_id = sessions.id)",
+    )
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    swept.sessions = usize::try_from(removed.rows_affected()).unwrap_or(usize::MAX);
+    Ok(swept)
+}
+
+async fn is_alive(db: &mut Connection, now: Timestamp, session: Uuid) -> Result<bool> {
+    // Locked, so that a beat cannot slip in between this look and the take-away.
+    let row = sqlx::query(concat!("SELECT expires_at FROM sessions WHERE id = $1", for_update!()))
+        .bind(session)
+        .fetch_optional(db)
+        .await?;
+    Ok(match row {
+        Some(row) => row.try_get::<i64, _>("expires_at")? > now.micros(),
+        None => false,
+    })
+}
+
+/// Back to the queue at once, or failed when no attempt is left. True when it goes back.
+async fn take_away(
+    db: &mut Connection,
+    now: Timestamp,
+    job: &jobs::Locked,
+    why: &str,
+    effects: &mut Effects,
+) -> Result<bool> {
+    let error = JobError::new(ErrorKind::LeaseLost, why);
+    // `attempts_max` of the row rather than of the policy: an operator may have granted more.
+    let policy = recache_model::retry::RetryPolicy { attempts_max: job.attempts_max, ..job.retry()? };
+    let change = Change { error: Some(error.clone()), by_force: true, ..Change::default() };
+    if matches!(after_failure(&policy, job.attempt, &error, 0.0), AfterFailure::Retry(_)) {
+        jobs::advance(db, now, job, JobEvent::Reclaim, change, effects).await?;
+        return Ok(true);
+    }
+    jobs::advance(db, now, job, JobEvent::Fail, change, effects).await?;
+    if let Some(view) = job.view {
+        views::build_ended(db, now, view, &format!("{why}, and no attempt is left"), effects).await?;
+    }
+    Ok(false)
+}

@@ -1,0 +1,65 @@
+//! Settling attempts one by one: of jobs whose end changes a workflow or a view, and of any job whose token the
+//! bulk statement did not find.
+
+use recache_model::job::JobEvent;
+use recache_model::time::Timestamp;
+
+use super::super::Connection;
+use super::effects::Effects;
+use super::jobs::{self, Change};
+use super::views;
+use crate::error::Result;
+use crate::records::{Outcome, Revoked, Settled, Settlement};
+
+/// Settles in order, locking what they belong to first.
+pub(in super::super) async fn settle(
+    db: &mut Connection,
+    now: Timestamp,
+    settlements: &[Settlement],
+    effects: &mut Effects,
+) -> Result<Vec<Settled>> {
+    let ids: Vec<_> = settlements.iter().map(|settlement| settlement.token.job).collect();
+    jobs::lock_links(db, &ids).await?;
+    let mut answers = Vec::with_capacity(settlements.len());
+    for settlement in settlements {
+        answers.push(settle_one(db, now, settlement, effects).await?);
+    }
+    Ok(answers)
+}
+
+async fn settle_one(
+    db: &mut Connection,
+    now: Timestamp,
+    settlement: &Settlement,
+    effects: &mut Effects,
+) -> Result<Settled> {
+    let token = settlement.token;
+    let Some(job) = jobs::lock(db, token.job).await? else { return Ok(Settled::Refused(Revoked::Gone)) };
+    if let Err(revoked) = job.held_by(token) {
+        // The newest token, and the job not running: this very attempt was settled before. Taking a job
+        // away raises its epoch, so a token that was taken away does not look like this.
+        return Ok(if job.issued(token) { Settled::Accepted } else { Settled::Refused(revoked) });
+    }
+    let (event, change) = match &settlement.outcome {
+        Outcome::Completed { output } => {
+            (JobEvent::Complete, Change { output: Some(output.clone()), ..Change::default() })
+        }
+        Outcome::Retry { error, after } => (
+            JobEvent::RetryLater,
+            Change { error: Some(error.clone()), due_at: Some(now.plus(*after)), ..Change::default() },
+        ),
+        Outcome::Failed { error } => {
+            (JobEvent::Fail, Change { error: Some(error.clone()), ..Change::default() })
+        }
+        Outcome::Released => (JobEvent::Release, Change { uncount_attempt: true, ..Change::default() }),
+    };
+    let ended = matches!(event, JobEvent::Complete | JobEvent::Fail);
+    let message = change.error.as_ref().map(|error| error.message.clone());
+    jobs::advance(db, now, &job, event, change, effects).await?;
+    if let (Some(view), true) = (job.view, ended) {
+        // A build is completed by publishing; one that ends any other way made no version.
+        let why = message.unwrap_or_else(|| "its build ended without publishing".to_owned());
+        views::build_ended(db, now, view, &why, effects).await?;
+    }
+    Ok(Settled::Accepted)
+}

@@ -1,0 +1,347 @@
+//! Views: the row is locked, `model::view` decides, the row is written back.
+
+use recache_model::ids::{JobId, ViewId};
+use recache_model::job::{ErrorKind, JobError, JobEvent};
+use recache_model::time::Timestamp;
+use recache_model::view::Versions;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::super::{Connection, Row};
+use super::effects::Effects;
+use super::jobs::{self, Change, Links};
+use crate::error::{Error, Result};
+use crate::records::{Due, GenerationRecord, NewJob, NewView, Reconciled, Touch, TouchOutcome, ViewRecord};
+
+macro_rules! view_columns {
+    () => {
+        "id, namespace, key, handler, queue, policy, retry, timeout_ms, recache_version, processing_version, \
+         live_version, recache_status, lease_epoch, build_job_id, dirty_since, dirty_since_begin, touched_at, \
+         due_at, began_at, last_build_us, last_recached_at, last_error"
+    };
+}
+
+pub(super) fn record(row: &Row) -> Result<ViewRecord> {
+    let status: String = row.try_get("recache_status")?;
+    let policy: String = row.try_get("policy")?;
+    let retry: String = row.try_get("retry")?;
+    let build: Option<Uuid> = row.try_get("build_job_id")?;
+    Ok(ViewRecord {
+        id: ViewId::from_uuid(row.try_get("id")?),
+        definition: NewView {
+            namespace: row.try_get("namespace")?,
+            key: row.try_get("key")?,
+            handler: row.try_get("handler")?,
+            queue: row.try_get("queue")?,
+            policy: jobs::json("policy", &policy)?,
+            retry: jobs::json("retry", &retry)?,
+            timeout: jobs::milliseconds(row, "timeout_ms")?,
+        },
+        versions: Versions {
+            wanted: row.try_get("recache_version")?,
+            processing: row.try_get("processing_version")?,
+            live: row.try_get("live_version")?,
+            status: status.parse().map_err(|error| Error::broken(format!("recache_status: {error}")))?,
+            lease_epoch: row.try_get("lease_epoch")?,
+            has_build: build.is_some(),
+            dirty_since: jobs::instant(row, "dirty_since")?,
+            dirty_since_begin: jobs::instant(row, "dirty_since_begin")?,
+            touched_at: jobs::instant(row, "touched_at")?,
+            due_at: jobs::instant(row, "due_at")?,
+            began_at: jobs::instant(row, "began_at")?,
+            last_build: jobs::duration(row.try_get("last_build_us")?),
+        },
+        build: build.map(JobId::from_uuid),
+        last_recached_at: jobs::instant(row, "last_recached_at")?,
+        last_error: row.try_get("last_error")?,
+    })
+}
+
+pub(in super::super) async fn define(
+    db: &mut Connection,
+    now: Timestamp,
+    view: &NewView,
+) -> Result<ViewRecord> {
+    let row = sqlx::query(concat!(
+        "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         ON CONFLICT (namespace, key) DO UPDATE SET handler = excluded.handler, queue = excluded.queue, \
+         policy = excluded.policy, retry = excluded.retry, timeout_ms = excluded.timeout_ms RETURNING ",
+        view_columns!()
+    ))
+    .bind(ViewId::make().uuid())
+    .bind(&view.namespace)
+    .bind(&view.key)
+    .bind(&view.handler)
+    .bind(&view.queue)
+    .bind(jobs::to_json(&view.policy)?)
+    .bind(jobs::to_json(&view.retry)?)
+    .bind(jobs::timeout_ms(view.timeout))
+    .bind(now.micros())
+    .fetch_one(db)
+    .await?;
+    record(&row)
+}
+
+pub(in super::super) async fn get(db: &mut Connection, namespace: &str, key: &str) -> Result<ViewRecord> {
+    let row =
+        sqlx::query(concat!("SELECT ", view_columns!(), " FROM views WHERE namespace = $1 AND key = $2"))
+            .bind(namespace)
+            .bind(key)
+            .fetch_optional(db)
+            .await?
+            .ok_or_else(|| Error::not_found("view", format!("{namespace}/{key}")))?;
+    record(&row)
+}
+
+pub(in super::super) async fn list(
+    db: &mut Connection,
+    namespace: Option<&str>,
+    after: Option<&(String, String)>,
+    rows_max: u32,
+) -> Result<Vec<ViewRecord>> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        view_columns!(),
+        " FROM views WHERE (CAST($1 AS TEXT) IS NULL OR namespace = $1) \
+         AND (CAST($2 AS TEXT) IS NULL OR (namespace, key) > ($2, $3)) ORDER BY namespace, key LIMIT $4"
+    ))
+    .bind(namespace)
+    .bind(after.map(|(namespace, _)| namespace))
+    .bind(after.map(|(_, key)| key))
+    .bind(i64::from(rows_max))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(record).collect()
+}
+
+pub(super) async fn lock(db: &mut Connection, view: ViewId) -> Result<ViewRecord> {
+    let row = sqlx::query(concat!("SELECT ", view_columns!(), " FROM views WHERE id = $1", for_update!()))
+        .bind(view.uuid())
+        .fetch_optional(db)
+        .await?
+        .ok_or_else(|| Error::not_found("view", view))?;
+    record(&row)
+}
+
+/// Writes back what the rules may have changed.
+pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
+    let versions = &view.versions;
+    sqlx::query(
+        "UPDATE views SET recache_version = $2, processing_version = $3, live_version = $4, recache_status = $5, \
+         lease_epoch = $6, build_job_id = $7, dirty_since = $8, dirty_since_begin = $9, touched_at = $10, \
+         due_at = $11, began_at = $12, last_build_us = $13, last_recached_at = $14, last_error = $15 WHERE id = $1",
+    )
+    .bind(view.id.uuid())
+    .bind(versions.wanted)
+    .bind(versions.processing)
+    .bind(versions.live)
+    .bind(versions.status.as_str())
+    .bind(versions.lease_epoch)
+    .bind(view.build.filter(|_| versions.has_build).map(JobId::uuid))
+    .bind(versions.dirty_since.map(Timestamp::micros))
+    .bind(versions.dirty_since_begin.map(Timestamp::micros))
+    .bind(versions.touched_at.map(Timestamp::micros))
+    .bind(versions.due_at.map(Timestamp::micros))
+    .bind(versions.began_at.map(Timestamp::micros))
+    .bind(jobs::duration_micros(versions.last_build))
+    .bind(view.last_recached_at.map(Timestamp::micros))
+    .bind(&view.last_error)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(in super::super) async fn touch(
+    db: &mut Connection,
+    now: Timestamp,
+    touches: &[Touch],
+    effects: &mut Effects,
+) -> Result<Vec<TouchOutcome>> {
+    let mut order: Vec<usize> = (0..touches.len()).collect();
+    if touches.len() > 1 {
+        let mut ids = Vec::with_capacity(touches.len());
+        for touch in touches {
+            ids.push(get(db, &touch.namespace, &touch.key).await?.id);
+        }
+        order.sort_by_key(|place| ids[*place]);
+    }
+    let mut outcomes: Vec<Option<TouchOutcome>> = vec![None; touches.len()];
+    for place in order {
+        outcomes[place] = Some(touch_one(db, now, &touches[place], effects).await?);
+    }
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+async fn touch_one(
+    db: &mut Connection,
+    now: Timestamp,
+    touch: &Touch,
+    effects: &mut Effects,
+) -> Result<TouchOutcome> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        view_columns!(),
+        " FROM views WHERE namespace = $1 AND key = $2",
+        for_update!()
+    ))
+    .bind(&touch.namespace)
+    .bind(&touch.key)
+    .fetch_optional(&mut *db)
+    .await?
+    .ok_or_else(|| Error::not_found("view", format!("{}/{}", touch.namespace, touch.key)))?;
+    let mut view = record(&row)?;
+    let policy = view.definition.policy;
+    let touched =
+        if touch.at_once { view.versions.rebuild(&policy, now) } else { view.versions.touch(&policy, now) };
+    let mut superseded = None;
+    if touched.supersedes
+        && let Some(build) = view.build.take()
+    {
+        supersede(db, now, build, touched.version, effects).await?;
+        superseded = Some(build);
+    }
+    save(db, &view).await?;
+    if touch.items.is_empty() {
+        sqlx::query("UPDATE views SET all_touched_version = $2 WHERE id = $1")
+            .bind(view.id.uuid())
+            .bind(touched.version)
+            .execute(&mut *db)
+            .await?;
+    }
+    for item in &touch.items {
+        sqlx::query(
+            "INSERT INTO view_touched_items (view_id, item, version) VALUES ($1, $2, $3) \
+             ON CONFLICT (view_id, item) DO UPDATE SET version = excluded.version",
+        )
+        .bind(view.id.uuid())
+        .bind(item)
+        .bind(touched.version)
+        .execute(&mut *db)
+        .await?;
+    }
+    effects.view_changed(view.id);
+    Ok(TouchOutcome { view: view.id, version: touched.version, superseded })
+}
+
+async fn supersede(
+    db: &mut Connection,
+    now: Timestamp,
+    build: JobId,
+    version: i64,
+    effects: &mut Effects,
+) -> Result<()> {
+    let Some(job) = jobs::lock(db, build).await? else { return Ok(()) };
+    let change = Change {
+        error: Some(JobError::new(ErrorKind::Superseded, format!("version {version} is wanted"))),
+        superseded_by: Some(version),
+        ..Change::default()
+    };
+    jobs::advance(db, now, &job, JobEvent::Supersede, change, effects).await?;
+    Ok(())
+}
+
+/// A build job ended without a version. The view's row is locked by the caller.
+pub(super) async fn build_ended(
+    db: &mut Connection,
+    now: Timestamp,
+    view: ViewId,
+    why: &str,
+    effects: &mut Effects,
+) -> Result<()> {
+    let mut view = lock(db, view).await?;
+    let policy = view.definition.policy;
+    view.versions.build_ended(&policy, now);
+    view.build = None;
+    view.last_error = Some(why.to_owned());
+    effects.view_changed(view.id);
+    save(db, &view).await
+}
+
+pub(in super::super) async fn reconcile(
+    db: &mut Connection,
+    now: Timestamp,
+    rows_max: u32,
+    effects: &mut Effects,
+) -> Result<Reconciled> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        view_columns!(),
+        " FROM views WHERE due_at IS NOT NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
+        for_update_skip_locked!()
+    ))
+    .bind(now.micros())
+    .bind(i64::from(rows_max))
+    .fetch_all(&mut *db)
+    .await?;
+    let mut reconciled = Reconciled::default();
+    for row in rows {
+        let mut view = record(&row)?;
+        if !view.versions.is_due(now) {
+            continue;
+        }
+        let job = build_job(&view);
+        view.versions.build_created();
+        view.build = Some(job.id);
+        jobs::insert(
+            db,
+            now,
+            &job,
+            Links { build: Some((view.id, view.versions.wanted)), ..Links::default() },
+        )
+        .await?;
+        save(db, &view).await?;
+        effects.queued(&job.queue);
+        reconciled.builds.push((job.id, job.queue));
+    }
+    let next: Option<i64> = sqlx::query("SELECT MIN(due_at) AS due_at FROM views WHERE due_at IS NOT NULL")
+        .fetch_one(db)
+        .await?
+        .try_get("due_at")?;
+    reconciled.next_due = next.map(|due| Timestamp::from_micros(due).since(now));
+    Ok(reconciled)
+}
+
+fn build_job(view: &ViewRecord) -> NewJob {
+    let definition = &view.definition;
+    let input = serde_json::json!({ "namespace": definition.namespace, "key": definition.key });
+    NewJob {
+        namespace: definition.namespace.clone(),
+        queue: definition.queue.clone(),
+        retry: definition.retry,
+        timeout: definition.timeout,
+        due: Due::Now,
+        ..NewJob::new(&definition.handler, input.to_string())
+    }
+}
+
+pub(in super::super) async fn generations(
+    db: &mut Connection,
+    view: ViewId,
+    rows_max: u32,
+) -> Result<Vec<GenerationRecord>> {
+    let rows = sqlx::query(
+        "SELECT version, job_id, published_at, replaced_at, items_total, items_changed, items_removed, \
+         items_computed, items_reused, build_us FROM generations WHERE view_id = $1 ORDER BY version DESC LIMIT $2",
+    )
+    .bind(view.uuid())
+    .bind(i64::from(rows_max))
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(GenerationRecord {
+                version: row.try_get("version")?,
+                job: JobId::from_uuid(row.try_get("job_id")?),
+                published_at: Timestamp::from_micros(row.try_get("published_at")?),
+                replaced_at: jobs::instant(row, "replaced_at")?,
+                items_total: row.try_get("items_total")?,
+                items_changed: row.try_get("items_changed")?,
+                items_removed: row.try_get("items_removed")?,
+                items_computed: row.try_get("items_computed")?,
+                items_reused: row.try_get("items_reused")?,
+                build: jobs::duration(row.try_get("build_us")?).unwrap_or_default(),
+            })
+        })
+        .collect()
+}
