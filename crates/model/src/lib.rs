@@ -17,6 +17,7 @@ pub mod dispatch;
 pub mod ids;
 pub mod job;
 pub mod retry;
+pub mod template;
 pub mod time;
 pub mod view;
 pub mod workflow;

@@ -1,0 +1,53 @@
+//! Workflow templates: from YAML or JSON to a checked definition, or to every reason why not.
+//!
+//! ```
+//! use recache_model::template::Template;
+//!
+//! let template = Template::parse(
+//!     "
+//! name: refresh_catalogue
+//! version: 1.0.0
+//! steps:
+//!   - name: fetch
+//!     handler: { callable: catalogue.fetch }
+//!   - name: publish
+//!     handler: { callable: catalogue.publish }
+//!     depends_on: [fetch]
+//! ",
+//!     "catalogue.yaml",
+//! )?;
+//! assert_eq!(template.graph().topological_order(), [0, 1]);
+//!
+//! let problems = Template::parse("name: refresh catalogue\nversoin: 1.0.0\n", "bad.yaml").unwrap_err();
+//! let told = problems.to_string();
+//! assert!(told.contains("bad.yaml:1:7: `name` is not a name"));
+//! assert!(told.contains("bad.yaml:2:1: the template has no field \"versoin\" (help: did you mean `version`?)"));
+//! assert!(told.contains("bad.yaml:1:1: the template lacks `steps`"));
+//! # Ok::<(), recache_model::template::Problems>(())
+//! ```
+//!
+//! The way through: `yaml` (or `json`, for a pinned canonical form) reads text into a `tree` of values with
+//! positions; `read` walks it field by field and builds the [`Template`]. A field is accepted only if whoever
+//! runs the template honours it; what a later version will know is refused by name.
+//!
+//! Pure: no I/O, no clock. No input panics, and none takes more than its bounds in [`limits`] allow.
+
+mod canonical;
+mod definition;
+mod fields;
+pub mod graph;
+mod json;
+pub mod limits;
+mod problems;
+mod read;
+mod scalar;
+mod suggest;
+mod tree;
+mod values;
+mod yaml;
+
+pub use canonical::Digest;
+pub use definition::{BackoffSpec, Handler, RetrySpec, Step, StepType, Template};
+pub use graph::Graph;
+pub use problems::{Position, Problem, Problems};
+pub use semver::Version;
