@@ -1,0 +1,174 @@
+//! `[engine]`: how work is claimed, kept, handed back and swept up.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::schema::{ConfigOption, Kind};
+
+/// The rhythm of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EngineConfig {
+    /// How many jobs run at once in this process. Default: twice the number of cores.
+    pub(crate) slots: u32,
+    /// How long a worker may be silent before its jobs go to others. Default 2 s.
+    pub(crate) lease: Duration,
+    /// How often a worker says that it lives; at most a third of `lease`, so that two lost beats cost nothing.
+    /// Default 500 ms.
+    pub(crate) beat: Duration,
+    /// How often jobs of dead workers are looked for. Default 500 ms.
+    pub(crate) sweep: Duration,
+    /// How often the queue is looked at when no notification comes. Default 1 s.
+    pub(crate) poll: Duration,
+    /// The most jobs that one claim takes. Default 500.
+    pub(crate) claim_rows_max: u32,
+    /// How long running jobs may finish after the process was told to stop. Default 30 s.
+    pub(crate) drain: Duration,
+    /// How long a replaced generation of a view stays readable. Default 60 s.
+    pub(crate) generation_keep: Duration,
+}
+
+impl EngineConfig {
+    /// The defaults on a machine with so many cores.
+    pub(crate) fn defaults(cores: NonZeroUsize) -> Self {
+        let slots = u32::try_from(cores.get()).unwrap_or(SLOTS_MAX).saturating_mul(2).min(SLOTS_MAX);
+        Self {
+            slots,
+            lease: Duration::from_secs(2),
+            beat: Duration::from_millis(500),
+            sweep: Duration::from_millis(500),
+            poll: Duration::from_secs(1),
+            claim_rows_max: 500,
+            drain: Duration::from_secs(30),
+            generation_keep: Duration::from_mins(1),
+        }
+    }
+
+    /// The longest beat that this lease allows.
+    pub(super) fn beat_max(&self) -> Duration {
+        self.lease / 3
+    }
+}
+
+const SLOTS_MAX: u32 = 10_000;
+const LEASE_MS_MAX: u32 = 600_000;
+
+fn millis(count: u32) -> Duration {
+    Duration::from_millis(u64::from(count))
+}
+
+/// As the file writes it. Every duration here is bounded far below where this could saturate.
+fn shown(duration: Duration) -> Value {
+    Value::from(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+pub(super) const OPTIONS: &[ConfigOption] = &[
+    ConfigOption {
+        path: "engine.slots",
+        meaning: "how many jobs run at once in this process; by default twice the number of cores",
+        kind: Kind::Whole {
+            unit: "jobs",
+            min: 1,
+            max: SLOTS_MAX,
+            write: |config, _, count| config.engine.slots = count,
+        },
+        read: |config, _| Value::from(config.engine.slots),
+    },
+    ConfigOption {
+        path: "engine.lease_ms",
+        meaning: "how long a worker may be silent before its jobs go to others",
+        kind: Kind::Whole {
+            unit: "milliseconds",
+            min: 200,
+            max: LEASE_MS_MAX,
+            write: |config, _, count| config.engine.lease = millis(count),
+        },
+        read: |config, _| shown(config.engine.lease),
+    },
+    ConfigOption {
+        path: "engine.beat_ms",
+        meaning: "how often a worker says that it lives; at most a third of lease_ms",
+        kind: Kind::Whole {
+            unit: "milliseconds",
+            min: 10,
+            max: LEASE_MS_MAX / 3,
+            write: |config, _, count| config.engine.beat = millis(count),
+        },
+        read: |config, _| shown(config.engine.beat),
+    },
+    ConfigOption {
+        path: "engine.sweep_ms",
+        meaning: "how often the jobs of dead workers are looked for",
+        kind: Kind::Whole {
+            unit: "milliseconds",
+            min: 10,
+            max: 60_000,
+            write: |config, _, count| config.engine.sweep = millis(count),
+        },
+        read: |config, _| shown(config.engine.sweep),
+    },
+    ConfigOption {
+        path: "engine.poll_ms",
+        meaning: "how often the queue is looked at when no notification comes",
+        kind: Kind::Whole {
+            unit: "milliseconds",
+            min: 10,
+            max: 60_000,
+            write: |config, _, count| config.engine.poll = millis(count),
+        },
+        read: |config, _| shown(config.engine.poll),
+    },
+    ConfigOption {
+        path: "engine.claim_rows_max",
+        meaning: "the most jobs that one claim takes",
+        kind: Kind::Whole {
+            unit: "rows",
+            min: 1,
+            max: 5_000,
+            write: |config, _, count| config.engine.claim_rows_max = count,
+        },
+        read: |config, _| Value::from(config.engine.claim_rows_max),
+    },
+    ConfigOption {
+        path: "engine.drain_ms",
+        meaning: "how long running jobs may finish after the process was told to stop",
+        kind: Kind::Whole {
+            unit: "milliseconds",
+            min: 0,
+            max: 3_600_000,
+            write: |config, _, count| config.engine.drain = millis(count),
+        },
+        read: |config, _| shown(config.engine.drain),
+    },
+    ConfigOption {
+        path: "engine.generation_keep_ms",
+        meaning: "how long a replaced generation of a view stays readable",
+        kind: Kind::Whole {
+            unit: "milliseconds",
+            min: 0,
+            max: 86_400_000,
+            write: |config, _, count| config.engine.generation_keep = millis(count),
+        },
+        read: |config, _| shown(config.engine.generation_keep),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_twice_the_cores_and_bounded() {
+        let slots = |cores| EngineConfig::defaults(NonZeroUsize::new(cores).unwrap()).slots;
+        assert_eq!(slots(1), 2);
+        assert_eq!(slots(8), 16);
+        assert_eq!(slots(usize::MAX), SLOTS_MAX);
+    }
+
+    #[test]
+    fn default_beat_fits_the_default_lease() {
+        let defaults = EngineConfig::defaults(NonZeroUsize::MIN);
+        assert!(defaults.beat <= defaults.beat_max());
+    }
+}
