@@ -92,7 +92,7 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 }
 
 fn postgres_bin() -> Result<Option<PathBuf>, Failure> {
-    if let Some(named) = env::var_os("RECACHE_POSTGRES_BIN") {
+    if let Some(named) = env::var_os("RECACHE_POSTGRES_BIN").filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
         return match postgres_version(&named) {
             Some(_) => Ok(Some(named)),

@@ -9,6 +9,8 @@ use crate::{Failure, is_ci, process};
 /// it starts one, so ours says no while the packages are unpacked, unless the machine has a policy of its own.
 const APT_SCRIPT: &str = r#"
 set -eu
+# What a command prints on stdout is the command's alone.
+exec >&2
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
