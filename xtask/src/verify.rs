@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
             check("cargo-deny: bans, licences, sources", &mut deny)?;
             if advisory_database().is_some() {
                 let mut deny = Command::new(&program);
-                deny.current_dir(workspace_root()).args(["check", "--disable-fetch", "advisories"]);
+                deny.current_dir(workspace_root()).args(["--offline", "check", "advisories"]);
                 check("cargo-deny: advisories", &mut deny)?;
             } else {
                 println!(
