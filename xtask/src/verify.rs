@@ -27,7 +27,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         process::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     )?;
     // One after the other: the program `recache` and the library `recache` have one page, and the library's is to stay.
-    for (name, targets) in [("rustdoc: programs", "--bins"), ("rustdoc: libraries", "--lib")] {
+    for (name, targets) in [("rustdoc: program", "--bin=recache"), ("rustdoc: libraries", "--lib")] {
         let mut doc = process::cargo();
         doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", targets]);
         check(name, &mut doc)?;
