@@ -56,7 +56,7 @@ async fn fill(moka: &Moka, count: usize, value_bytes: usize) -> usize {
     let keys: Vec<_> = (0..count).map(|number| space.key([number.to_string()])).collect();
     for key in &keys {
         let item = Item::from(Bytes::from(vec![7; value_bytes]));
-        moka.set(key, item, Duration::from_secs(60)).await.unwrap();
+        moka.set(key, item, Duration::from_mins(1)).await.unwrap();
     }
     moka.tidy().await;
     moka.get_many(&keys).await.unwrap().iter().flatten().count()
