@@ -109,8 +109,8 @@ async fn strict_usage_is_on_where_the_provider_is_strict_and_joins_no_earlier_lo
         Loaded::Ok(Some(1))
     }));
     assert!((&mut early).now_or_never().is_none());
-    let late = strict.get_or_load(&key, &POLICY, || async { Loaded::Ok(Some(2)) }).await;
-    assert_eq!(late.unwrap().as_deref(), Some(&2));
+    let late = strict.get_or_load(&key, &POLICY, || async { Loaded::Ok(Some(2)) }).now_or_never();
+    assert_eq!(late.unwrap().unwrap().as_deref(), Some(&2));
     release.notify_one();
     early.await.unwrap();
     assert_eq!(

@@ -113,11 +113,13 @@ async fn age_counts_from_the_beginning_of_the_load() {
         bench.clock.advance(Duration::from_secs(20));
         Ok::<_, Infallible>(Some(1_u64))
     };
-    bench.cache.get_or_load(&key, &policy(), load).await.unwrap();
+    bench.cache.get_or_load(&key, &policy().keep_for(Duration::from_secs(100)), load).await.unwrap();
     let answer = bench.cache.lookup::<u64>(&key).await.unwrap();
     assert_eq!((answer.age, answer.build_cost), (Duration::from_secs(20), Duration::from_secs(20)));
     bench.clock.advance(Duration::from_secs(40));
-    assert!(bench.cache.get::<u64>(&key).await.is_none());
+    assert!(!bench.cache.lookup::<u64>(&key).await.unwrap().is_fresh);
+    bench.clock.advance(Duration::from_secs(40));
+    assert!(bench.cache.lookup::<u64>(&key).await.is_none());
 }
 
 #[tokio::test]

@@ -292,6 +292,8 @@ impl Drop for Lead<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::key::KeyPrefix;
 
@@ -368,6 +370,16 @@ mod tests {
         assert!(flights.lock().recent.len() <= RECENT_MAX);
     }
 
+    #[test]
+    fn outcome_for_those_present_is_not_joined_by_others() {
+        let (flights, key) = (Flights::default(), key());
+        let Join::Lead(lead) = flights.join(&key, None) else { panic!("nobody else is there") };
+        let Join::Follow(present) = flights.join(&key, None) else { panic!("somebody loads") };
+        lead.publish_to_present(Arc::new("error"));
+        assert!(matches!(flights.join(&key, None), Join::Lead(_)));
+        assert!(present.0.borrow().outcome.is_some());
+    }
+
     #[tokio::test]
     async fn flight_dropped_while_storing_is_unknown() {
         let (flights, key) = (Flights::default(), key());
@@ -375,7 +387,12 @@ mod tests {
         assert!(lead.begin_fill());
         let storing = flights.refuse(&key);
         drop(lead);
-        assert_eq!(storing[0].fill_over().await, Fill::Unknown);
-        assert!(storing[0].outcome(Duration::from_secs(1)).await.is_none());
+        assert_eq!(storing[0].fill_over().now_or_never(), Some(Fill::Unknown));
+        assert!(
+            storing[0]
+                .outcome(Duration::from_secs(1))
+                .now_or_never()
+                .is_some_and(|outcome| outcome.is_none())
+        );
     }
 }
