@@ -9,15 +9,15 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
-use super::statements::{items, jobs, lists, sessions, settle, views, workflows};
-use super::{Driver, KIND, bulk};
+use super::statements::{items, jobs, lists, sessions, views, workflows};
+use super::{Driver, KIND};
 use crate::contract::Store;
 use crate::error::Result;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settled,
-    Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome,
-    ViewRead, ViewRecord, WorkflowRecord,
+    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
+    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
+    ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 
@@ -46,7 +46,7 @@ impl Store for Driver {
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        self.read(look!([] _db, now => Ok(now))).await
+        self.database_time().await
     }
 
     async fn check_writable(&self) -> Result<()> {
@@ -102,7 +102,7 @@ impl Store for Driver {
         if new.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(work!([new] db, now, effects => bulk::jobs_insert(db, now, &new, effects).await)).await
+        self.submit(new).await
     }
 
     async fn jobs_dispatch(
@@ -114,35 +114,7 @@ impl Store for Driver {
         if settlements.is_empty() && claim.is_none() {
             return Ok(Dispatched::default());
         }
-        self.write(work!(
-            [settlements, claim] db, now, effects => {
-                let mut settled = vec![None; settlements.len()];
-                let plain: Vec<(usize, &Settlement)> =
-                    settlements.iter().enumerate().filter(|(_, settlement)| !settlement.linked).collect();
-                if !plain.is_empty() {
-                    for place in bulk::settle(db, now, &plain, effects).await? {
-                        settled[place] = Some(Settled::Accepted);
-                    }
-                }
-                let places: Vec<usize> =
-                    (0..settlements.len()).filter(|place| settled[*place].is_none()).collect();
-                if !places.is_empty() {
-                    let rest: Vec<Settlement> =
-                        places.iter().map(|place| settlements[*place].clone()).collect();
-                    for (place, answer) in
-                        places.into_iter().zip(settle::settle(db, now, &rest, effects).await?)
-                    {
-                        settled[place] = Some(answer);
-                    }
-                }
-                let claimed = match claim.as_ref() {
-                    Some(claim) => bulk::claim(db, now, claim).await?,
-                    None => Vec::new(),
-                };
-                Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed })
-            }
-        ))
-        .await
+        self.dispatch(settlements, claim).await
     }
 
     async fn job_cancel(&self, job: JobId, reason: &str) -> Result<(JobState, bool)> {

@@ -98,5 +98,6 @@ pub async fn open_with_flights(options: &OpenOptions) -> Result<(Arc<dyn Store>,
 
 fn pair<D: Store + FlightStore + 'static>(driver: D) -> (Arc<dyn Store>, Arc<dyn FlightStore>) {
     let driver = Arc::new(driver);
-    (Arc::clone(&driver) as Arc<dyn Store>, driver)
+    let store: Arc<dyn Store> = Arc::<D>::clone(&driver);
+    (store, driver)
 }

@@ -31,6 +31,10 @@ pub enum Failure {
     Stopped(Stop),
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "an error is given away to its failure; asking for a reference would only add a sign at every call"
+)]
 impl Failure {
     /// A failure that may go away.
     pub fn retryable(message: impl ToString) -> Self {

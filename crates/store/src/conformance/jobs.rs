@@ -127,9 +127,10 @@ pub async fn delayed_job_is_not_claimed_before_it_is_due(subject: &Subject) {
     let delay = Duration::from_secs(60);
     subject.store.jobs_submit(vec![NewJob { due: Due::In(delay), ..work() }]).await.expect("stored");
     let session = subject.session().await;
-    subject.advance(delay - Duration::from_micros(1));
+    let moment = Duration::from_micros(1);
+    subject.advance(delay.saturating_sub(moment));
     assert!(subject.claim(session, 1).await.is_empty());
-    subject.advance(Duration::from_micros(1));
+    subject.advance(moment);
     assert_eq!(subject.claim(session, 1).await.len(), 1);
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use recache_model::ids::ViewId;
-use recache_model::time::Timestamp;
+use recache_model::time::{Timestamp, micros};
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -13,25 +13,37 @@ use super::statements::items::digest;
 use super::statements::jobs;
 use crate::error::{Error, Result};
 use crate::flights::Leg;
-use crate::records::{ClaimRequest, ClaimedJob, NewJob, Outcome, Settlement, StagedItem, Submitted};
+use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Outcome, Settlement, StagedItem, Submitted};
 
+/// One statement, and so one round trip and one commit.
 pub(super) async fn jobs_insert(
     db: &mut Connection,
-    now: Timestamp,
+    now: Option<Timestamp>,
     new: &[NewJob],
     effects: &mut Effects,
 ) -> Result<Vec<Submitted>> {
     jobs::check(new)?;
     let column = |value: fn(&NewJob) -> &str| new.iter().map(value).collect::<Vec<&str>>();
     let retries = new.iter().map(|job| jobs::to_json(&job.retry)).collect::<Result<Vec<_>>>()?;
+    let (mut instants, mut delays) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
+    for job in new {
+        let (instant, delay) = match job.due {
+            Due::Now => (None, 0),
+            Due::In(delay) => (None, micros(delay)),
+            Due::At(instant) => (Some(instant.micros()), 0),
+        };
+        instants.push(instant);
+        delays.push(delay);
+    }
     let inserted = sqlx::query(
-        "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
+        "WITH t AS MATERIALIZED (SELECT COALESCE($14::bigint, clock()) AS now) \
+         INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, created_at) \
-         SELECT id, namespace, queue, handler, 'queued', priority, due_at, input, retry, attempts_max, timeout_ms, \
-         correlation_id, trace_context, $13 \
-         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], \
-         $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[]) AS n (id, namespace, queue, handler, \
-         priority, due_at, input, retry, attempts_max, timeout_ms, correlation_id, trace_context) \
+         SELECT id, namespace, queue, handler, 'queued', priority, COALESCE(instant, t.now + delay), input, retry, \
+         attempts_max, timeout_ms, correlation_id, trace_context, t.now \
+         FROM t, unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], \
+         $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[]) AS n (id, namespace, queue, \
+         handler, priority, instant, delay, input, retry, attempts_max, timeout_ms, correlation_id, trace_context) \
          ON CONFLICT (id) DO NOTHING RETURNING id",
     )
     .bind(new.iter().map(|job| job.id.uuid()).collect::<Vec<_>>())
@@ -39,14 +51,15 @@ pub(super) async fn jobs_insert(
     .bind(column(|job| &job.queue))
     .bind(column(|job| &job.handler))
     .bind(new.iter().map(|job| job.priority).collect::<Vec<_>>())
-    .bind(new.iter().map(|job| jobs::due_micros(job.due, now)).collect::<Vec<_>>())
+    .bind(instants)
+    .bind(delays)
     .bind(column(|job| &job.input))
     .bind(retries)
     .bind(new.iter().map(|job| i64::from(job.retry.attempts_max)).collect::<Vec<_>>())
     .bind(new.iter().map(|job| jobs::timeout_ms(job.timeout)).collect::<Vec<_>>())
     .bind(column(|job| &job.correlation_id))
     .bind(new.iter().map(|job| job.trace_context.as_deref()).collect::<Vec<_>>())
-    .bind(now.micros())
+    .bind(now.map(Timestamp::micros))
     .fetch_all(db)
     .await?;
     let mut fresh = std::collections::HashSet::with_capacity(inserted.len());
@@ -65,51 +78,74 @@ pub(super) async fn jobs_insert(
         .collect())
 }
 
-/// Settles jobs that belong to nothing else. Answers the places of those whose token was good.
-pub(super) async fn settle(
+/// Settles jobs that belong to nothing else and claims more: one statement, one round trip, one commit.
+/// Answers the places of the settlements whose token was good, and the claimed jobs in order.
+///
+/// What is settled is locked in id order first, so that two processes with overlapping batches wait for each
+/// other in one direction; `held` carries everything along, because a join of two lists without statistics is
+/// planned as a loop in a loop. What is claimed is locked in the scan of the index itself, one scan per queue,
+/// so that the backlog of one queue costs the others nothing; a lock on a CTE above it would lock nothing.
+pub(super) async fn settle_and_claim(
     db: &mut Connection,
-    now: Timestamp,
+    now: Option<Timestamp>,
     settlements: &[(usize, &Settlement)],
+    claim: Option<&ClaimRequest>,
     effects: &mut Effects,
-) -> Result<Vec<usize>> {
+) -> Result<(Vec<usize>, Vec<ClaimedJob>)> {
     let count = settlements.len();
     let mut states: Vec<&str> = Vec::with_capacity(count);
     let mut outputs: Vec<Option<&str>> = Vec::with_capacity(count);
     let mut errors: Vec<Option<String>> = Vec::with_capacity(count);
-    let mut dues: Vec<Option<i64>> = Vec::with_capacity(count);
+    let mut delays: Vec<Option<i64>> = Vec::with_capacity(count);
     let mut uncounts: Vec<i64> = Vec::with_capacity(count);
     for (_, settlement) in settlements {
-        let (state, output, error, due, uncount) = match &settlement.outcome {
+        let (state, output, error, delay, uncount) = match &settlement.outcome {
             Outcome::Completed { output } => ("completed", Some(output.as_str()), None, None, 0),
             Outcome::Retry { error, after } => {
-                ("queued", None, Some(jobs::to_json(error)?), Some(now.plus(*after).micros()), 0)
+                ("queued", None, Some(jobs::to_json(error)?), Some(micros(*after)), 0)
             }
             Outcome::Failed { error } => ("failed", None, Some(jobs::to_json(error)?), None, 0),
-            Outcome::Released => ("queued", None, None, Some(now.micros()), 1),
+            Outcome::Released => ("queued", None, None, Some(0), 1),
         };
         states.push(state);
         outputs.push(output);
         errors.push(error);
-        dues.push(due);
+        delays.push(delay);
         uncounts.push(uncount);
     }
-    // Locked in id order first, so that two processes with overlapping batches wait for each other in one
-    // direction; the locked rows themselves then carry the session into history before it is cleared.
-    let settled = sqlx::query(
-        "WITH s AS (SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
-         $7::bigint[], $8::bigint[]) AS s (id, epoch, claim, state, output, error, due_at, uncount)), \
-         held AS (SELECT j.id, j.session_id FROM jobs j JOIN s ON s.id = j.id WHERE j.state = 'running' \
-         AND j.epoch = s.epoch AND j.claim = s.claim AND j.workflow_id IS NULL AND j.view_id IS NULL \
-         ORDER BY j.id FOR UPDATE OF j), \
-         done AS (UPDATE jobs j SET state = s.state, output = COALESCE(s.output, j.output), \
-         error = COALESCE(s.error, j.error), due_at = COALESCE(s.due_at, j.due_at), attempt = j.attempt - s.uncount, \
-         session_id = NULL, transitions = j.transitions + 1, \
-         finished_at = CASE WHEN s.state = 'queued' THEN NULL ELSE $9 END \
-         FROM s JOIN held ON held.id = s.id WHERE j.id = s.id \
-         RETURNING j.id, j.state, j.queue, j.transitions, j.attempt, j.epoch, held.session_id, s.error AS detail), \
+    let nothing: &[String] = &[];
+    let (session, queues, handlers, rows_max) = match claim {
+        Some(claim) => (claim.session.uuid(), &*claim.queues, &*claim.handlers, claim.rows_max),
+        None => (Uuid::nil(), nothing, nothing, 0),
+    };
+    let number = Uuid::new_v4();
+    let rows = sqlx::query(
+        "WITH t AS MATERIALIZED (SELECT COALESCE($9::bigint, clock()) AS now), \
+         held AS MATERIALIZED (SELECT j.id, j.session_id, s.state, s.output, s.error, s.delay, s.uncount \
+         FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]) \
+         AS s (id, epoch, claim, state, output, error, delay, uncount) JOIN jobs j ON j.id = s.id \
+         WHERE j.state = 'running' AND j.epoch = s.epoch AND j.claim = s.claim AND j.workflow_id IS NULL \
+         AND j.view_id IS NULL ORDER BY j.id FOR UPDATE OF j), \
+         done AS (UPDATE jobs j SET state = h.state, output = COALESCE(h.output, j.output), \
+         error = COALESCE(h.error, j.error), due_at = COALESCE(t.now + h.delay, j.due_at), \
+         attempt = j.attempt - h.uncount, session_id = NULL, transitions = j.transitions + 1, \
+         finished_at = CASE WHEN h.state = 'queued' THEN NULL ELSE t.now END FROM held h, t WHERE j.id = h.id \
+         RETURNING j.id, j.state, j.queue, j.transitions, j.attempt, j.epoch, h.session_id, h.error AS detail), \
+         due AS MATERIALIZED (SELECT c.id, c.priority, c.due_at FROM t, unnest($12::text[]) AS q (queue) \
+         CROSS JOIN LATERAL (SELECT id, priority, due_at FROM jobs WHERE jobs.queue = q.queue AND state = 'queued' \
+         AND due_at <= t.now AND attempt < attempts_max AND handler = ANY($13) \
+         ORDER BY priority DESC, due_at, id LIMIT $14 FOR UPDATE SKIP LOCKED) AS c), \
+         picked AS MATERIALIZED (SELECT id FROM due ORDER BY priority DESC, due_at, id LIMIT $14), \
+         taken AS (UPDATE jobs j SET state = 'running', epoch = j.epoch + 1, claim = $10, session_id = $11, \
+         attempt = j.attempt + 1, started_at = t.now, transitions = j.transitions + 1, progress = NULL, message = NULL \
+         FROM picked, t WHERE j.id = picked.id RETURNING j.*), \
          log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
-         SELECT id, transitions, $9, 'running', state, attempt, epoch, session_id, detail FROM done) \
-         SELECT id, state, queue FROM done",
+         SELECT id, transitions, t.now, 'running', state, attempt, epoch, session_id, detail FROM done, t UNION ALL \
+         SELECT id, transitions, t.now, 'queued', 'running', attempt, epoch, session_id, NULL FROM taken, t) \
+         SELECT TRUE AS is_claim, id, state, t.now, namespace, queue, handler, input, attempt, retry, attempts_max, \
+         timeout_ms, correlation_id, trace_context, workflow_id, step, view_id, epoch, due_at, priority FROM taken, t \
+         UNION ALL SELECT FALSE, id, state, NULL, NULL, queue, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+         NULL, NULL, NULL, NULL, NULL FROM done",
     )
     .bind(settlements.iter().map(|(_, settlement)| settlement.token.job.uuid()).collect::<Vec<_>>())
     .bind(settlements.iter().map(|(_, settlement)| settlement.token.epoch).collect::<Vec<_>>())
@@ -117,61 +153,34 @@ pub(super) async fn settle(
     .bind(states)
     .bind(outputs)
     .bind(errors)
-    .bind(dues)
+    .bind(delays)
     .bind(uncounts)
-    .bind(now.micros())
+    .bind(now.map(Timestamp::micros))
+    .bind(number)
+    .bind(session)
+    .bind(queues)
+    .bind(handlers)
+    .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
     .fetch_all(db)
     .await?;
     let mut places: HashMap<Uuid, usize> =
         settlements.iter().map(|(place, settlement)| (settlement.token.job.uuid(), *place)).collect();
-    let mut accepted = Vec::with_capacity(settled.len());
-    for row in &settled {
-        if row.try_get::<&str, _>("state")? == "queued" {
-            effects.queued(row.try_get("queue")?);
+    let mut accepted = Vec::with_capacity(count);
+    let mut taken = Vec::with_capacity(rows.len().saturating_sub(count));
+    for row in &rows {
+        if row.try_get("is_claim")? {
+            let (priority, due_at): (i64, i64) = (row.try_get("priority")?, row.try_get("due_at")?);
+            let job = jobs::claimed(row, number, Timestamp::from_micros(row.try_get("now")?))?;
+            taken.push(((std::cmp::Reverse(priority), due_at, job.token.job), job));
+        } else {
+            if row.try_get::<&str, _>("state")? == "queued" {
+                effects.queued(row.try_get("queue")?);
+            }
+            accepted.extend(places.remove(&row.try_get::<Uuid, _>("id")?));
         }
-        accepted.extend(places.remove(&row.try_get::<Uuid, _>("id")?));
-    }
-    Ok(accepted)
-}
-
-pub(super) async fn claim(
-    db: &mut Connection,
-    now: Timestamp,
-    request: &ClaimRequest,
-) -> Result<Vec<ClaimedJob>> {
-    let claim = Uuid::new_v4();
-    // One scan of the index per queue, so that the backlog of one costs the others nothing. The rows
-    // themselves are locked, in the scan; a lock on a CTE or a subquery above it would lock nothing.
-    let claimed = sqlx::query(
-        "WITH due AS MATERIALIZED (SELECT c.id, c.priority, c.due_at FROM unnest($4::text[]) AS q (queue) \
-         CROSS JOIN LATERAL (SELECT id, priority, due_at FROM jobs WHERE jobs.queue = q.queue AND state = 'queued' \
-         AND due_at <= $3 AND attempt < attempts_max AND handler = ANY($5) \
-         ORDER BY priority DESC, due_at, id LIMIT $6 FOR UPDATE SKIP LOCKED) AS c), \
-         picked AS MATERIALIZED (SELECT id FROM due ORDER BY priority DESC, due_at, id LIMIT $6), \
-         taken AS (UPDATE jobs j SET state = 'running', epoch = j.epoch + 1, claim = $1, session_id = $2, \
-         attempt = j.attempt + 1, started_at = $3, transitions = j.transitions + 1, progress = NULL, message = NULL \
-         FROM picked WHERE j.id = picked.id RETURNING j.*), \
-         log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id) \
-         SELECT id, transitions, $3, 'queued', 'running', attempt, epoch, session_id FROM taken) \
-         SELECT id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
-         trace_context, workflow_id, step, view_id, epoch, due_at, priority FROM taken",
-    )
-    .bind(claim)
-    .bind(request.session.uuid())
-    .bind(now.micros())
-    .bind(&request.queues)
-    .bind(&request.handlers)
-    .bind(i64::try_from(request.rows_max).unwrap_or(i64::MAX))
-    .fetch_all(db)
-    .await?;
-    let mut taken = Vec::with_capacity(claimed.len());
-    for row in &claimed {
-        let (priority, due_at): (i64, i64) = (row.try_get("priority")?, row.try_get("due_at")?);
-        let job = jobs::claimed(row, claim, now)?;
-        taken.push(((std::cmp::Reverse(priority), due_at, job.token.job), job));
     }
     taken.sort_by_key(|(order, _)| *order);
-    Ok(taken.into_iter().map(|(_, job)| job).collect())
+    Ok((accepted, taken.into_iter().map(|(_, job)| job).collect()))
 }
 
 pub(super) async fn items_stage(

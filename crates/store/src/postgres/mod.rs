@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_model::time::{Clock, Timestamp};
+use recache_model::time::{Clock, SystemClock, Timestamp};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions as _, Executor as _, Row as _};
@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::open::OpenOptions;
+use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
 use listener::Listener;
 use statements::effects::Effects;
@@ -146,13 +147,11 @@ impl Driver {
     }
 
     async fn now_on(&self, db: &mut PgConnection) -> Result<Timestamp> {
-        match &self.clock {
-            Some(clock) => Ok(clock.now()),
-            None => {
-                let row = sqlx::query("SELECT clock() AS now").fetch_one(db).await?;
-                Ok(Timestamp::from_micros(row.try_get("now")?))
-            }
+        if let Some(now) = self.moved_time() {
+            return Ok(now);
         }
+        let row = sqlx::query("SELECT clock() AS now").fetch_one(db).await?;
+        Ok(Timestamp::from_micros(row.try_get("now")?))
     }
 
     async fn write<T, F>(&self, work: F) -> Result<T>
@@ -188,13 +187,97 @@ impl Driver {
         Ok(value)
     }
 
+    /// Without a transaction around it: the statement is its own.
+    async fn submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        let mut connection = self.pool.acquire().await?;
+        let mut effects = Effects::default();
+        let submitted = bulk::jobs_insert(&mut connection, self.moved_time(), &new, &mut effects)
+            .await
+            .map_err(as_of_commit)?;
+        self.tell(effects.into_signals());
+        Ok(submitted)
+    }
+
+    /// One statement for everything that belongs to nothing else, which is all there is on the busiest path.
+    async fn dispatch(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<ClaimRequest>,
+    ) -> Result<Dispatched> {
+        let plain: Vec<(usize, &Settlement)> =
+            settlements.iter().enumerate().filter(|(_, settlement)| !settlement.linked).collect();
+        let mut settled = vec![None; settlements.len()];
+        let mut claimed = Vec::new();
+        let has_linked = plain.len() < settlements.len();
+        if !plain.is_empty() || !has_linked {
+            // With linked settlements to come, the claim waits: they may unblock what it can then take.
+            let claim_now = claim.as_ref().filter(|_| !has_linked);
+            let mut tries = 1;
+            loop {
+                let mut connection = self.pool.acquire().await?;
+                let mut effects = Effects::default();
+                let now = self.moved_time();
+                match bulk::settle_and_claim(&mut connection, now, &plain, claim_now, &mut effects).await {
+                    Ok((places, jobs)) => {
+                        self.tell(effects.into_signals());
+                        for place in places {
+                            settled[place] = Some(Settled::Accepted);
+                        }
+                        claimed = jobs;
+                        break;
+                    }
+                    Err(error) if tries < TRIES_MAX && lost_a_race(&error) => tries += 1,
+                    Err(error) => return Err(as_of_commit(error)),
+                }
+            }
+        }
+        let places: Vec<usize> = (0..settlements.len()).filter(|place| settled[*place].is_none()).collect();
+        if places.is_empty() {
+            return Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed });
+        }
+        let rest: Arc<Vec<Settlement>> =
+            Arc::new(places.iter().map(|place| settlements[*place].clone()).collect());
+        let claim = Arc::new(claim.filter(|_| has_linked));
+        let (answers, jobs) = self
+            .write(move |db, now, effects| {
+                let (rest, claim) = (Arc::clone(&rest), Arc::clone(&claim));
+                Box::pin(async move {
+                    let answers = statements::settle::settle(db, now, &rest, effects).await?;
+                    let jobs = match claim.as_ref() {
+                        Some(claim) => {
+                            bulk::settle_and_claim(db, Some(now), &[], Some(claim), effects).await?.1
+                        }
+                        None => Vec::new(),
+                    };
+                    Ok((answers, jobs))
+                })
+            })
+            .await?;
+        for (place, answer) in places.into_iter().zip(answers) {
+            settled[place] = Some(answer);
+        }
+        claimed.extend(jobs);
+        Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed })
+    }
+
+    /// What stands in for the database's clock, if anything does.
+    fn moved_time(&self) -> Option<Timestamp> {
+        self.clock.as_ref().map(|clock| clock.now())
+    }
+
+    async fn database_time(&self) -> Result<Timestamp> {
+        let mut connection = self.pool.acquire().await?;
+        self.now_on(&mut connection).await
+    }
+
+    /// The time that readers get is for showing only, so it needs no round trip.
     async fn read<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> Work<'c, T> + Send + 'static,
     {
         let mut connection = self.pool.acquire().await?;
-        let now = self.now_on(&mut connection).await?;
+        let now = self.moved_time().unwrap_or_else(|| SystemClock.now());
         work(&mut connection, now).await
     }
 
@@ -217,6 +300,16 @@ fn ignore_race(error: sqlx::Error) -> Result<sqlx::postgres::PgQueryResult> {
     match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
         Some("23505" | "42P06") => Ok(sqlx::postgres::PgQueryResult::default()),
         _ => Err(error.into()),
+    }
+}
+
+/// A lone statement is its own commit: when the connection broke under it, nobody knows what became of it.
+fn as_of_commit(error: Error) -> Error {
+    match error {
+        Error::Unavailable {
+            source: Some(source @ (sqlx::Error::Io(_) | sqlx::Error::Protocol(_))), ..
+        } => Error::of_commit(source),
+        other => other,
     }
 }
 

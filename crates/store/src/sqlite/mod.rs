@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::open::{OpenOptions, Synchronous};
+use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
 use statements::effects::Effects;
 use writer::Writer;
@@ -145,6 +146,37 @@ impl Driver {
         self.writer.write(work).await
     }
 
+    async fn submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        let new = Arc::new(new);
+        self.write(move |db, now, effects| {
+            let new = Arc::clone(&new);
+            Box::pin(async move { bulk::jobs_insert(db, now, &new, effects).await })
+        })
+        .await
+    }
+
+    /// All of it is one transaction.
+    async fn dispatch(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<ClaimRequest>,
+    ) -> Result<Dispatched> {
+        let asked = Arc::new((settlements, claim));
+        self.write(move |db, now, effects| {
+            let asked = Arc::clone(&asked);
+            Box::pin(async move {
+                let (settlements, claim) = &*asked;
+                dispatch(db, now, settlements, claim.as_ref(), effects).await
+            })
+        })
+        .await
+    }
+
+    /// On one host the database's clock is the host's.
+    async fn database_time(&self) -> Result<Timestamp> {
+        self.read(|_, now| Box::pin(async move { Ok(now) })).await
+    }
+
     async fn read<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -172,6 +204,36 @@ impl Driver {
             readers.close().await;
         }
     }
+}
+
+async fn dispatch(
+    db: &mut Connection,
+    now: Timestamp,
+    settlements: &[Settlement],
+    claim: Option<&ClaimRequest>,
+    effects: &mut Effects,
+) -> Result<Dispatched> {
+    let mut settled = vec![None; settlements.len()];
+    let plain: Vec<(usize, &Settlement)> =
+        settlements.iter().enumerate().filter(|(_, settlement)| !settlement.linked).collect();
+    if !plain.is_empty() {
+        for place in bulk::settle(db, now, &plain, effects).await? {
+            settled[place] = Some(Settled::Accepted);
+        }
+    }
+    let places: Vec<usize> = (0..settlements.len()).filter(|place| settled[*place].is_none()).collect();
+    if !places.is_empty() {
+        let rest: Vec<Settlement> = places.iter().map(|place| settlements[*place].clone()).collect();
+        let answers = statements::settle::settle(db, now, &rest, effects).await?;
+        for (place, answer) in places.into_iter().zip(answers) {
+            settled[place] = Some(answer);
+        }
+    }
+    let claimed = match claim {
+        Some(claim) => bulk::claim(db, now, claim).await?,
+        None => Vec::new(),
+    };
+    Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed })
 }
 
 /// Brings the schema up to date. Another process may be doing the same: then the loser of the race looks again.

@@ -1,0 +1,99 @@
+//! No-op jobs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use recache_engine::{Engine, Options};
+use recache_store::NewJob;
+use recache_worker::{Context, Handlers};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::report::{Report, milliseconds, nearest_rank};
+use super::{BenchResult, Place};
+
+/// How many.
+#[derive(Debug, clap::Args)]
+pub(super) struct JobsArgs {
+    /// Jobs to submit and drain
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    jobs: u32,
+    /// Jobs of one bulk submit
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    bulk: u32,
+    /// Jobs sent one at a time, each waited for
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    singles: u32,
+    /// Handlers that may run at once; default: the engine's
+    #[arg(long)]
+    slots: Option<usize>,
+}
+
+pub(super) async fn run(args: &JobsArgs, place: &Place) -> BenchResult<Report> {
+    let store = place.open().await?;
+    let options = Options::default();
+    let options = Options { slots: args.slots.unwrap_or(options.slots), ..options };
+    let mut report = Report::new(format!(
+        "no-op jobs on {}: {} drained by {} slots, history and fencing on, every commit durable",
+        store.kind(),
+        args.jobs,
+        options.slots
+    ));
+    let bare = report.bare_transaction(&*store).await?;
+
+    let total = usize::try_from(args.jobs)?;
+    let bulk = usize::try_from(args.bulk)?;
+    let began = Instant::now();
+    let mut left = total;
+    while left > 0 {
+        let part = left.min(bulk);
+        store.jobs_submit((0..part).map(|_| NewJob::new("noop", "null")).collect()).await?;
+        left -= part;
+    }
+    let submitted = began.elapsed();
+    report.row("submit, in bulk", per_second(args.jobs, submitted), "jobs/s");
+
+    let done = Arc::new(AtomicUsize::new(0));
+    let all_done = Arc::new(Notify::new());
+    let mut handlers = Handlers::new();
+    let (counter, notify) = (Arc::clone(&done), Arc::clone(&all_done));
+    handlers.job("noop", move |_: Context, (): ()| {
+        let ran = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        if ran == total {
+            notify.notify_one();
+        }
+        async { Ok(()) }
+    })?;
+    let began = Instant::now();
+    let engine = Engine::builder(Arc::clone(&store)).handlers(handlers).options(options).start().await?;
+    all_done.notified().await;
+    // The last handlers have run; what counts is that their ends are committed.
+    while engine.held_count() > 0 {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    let drained = began.elapsed();
+    report.row("drain", per_second(args.jobs, drained), "jobs/s");
+
+    let mut sample = Vec::new();
+    for _ in 0..args.singles {
+        let began = Instant::now();
+        let job = engine.submit(NewJob::new("noop", "null")).await?;
+        engine.wait_for_job(job).await?;
+        sample.push(began.elapsed());
+    }
+    report.percentiles("one job, submit to done", &mut sample);
+    let median = nearest_rank(&sample, 0.5);
+    report.row(
+        "one job, p50 in bare transactions",
+        milliseconds(median) / milliseconds(bare).max(0.001),
+        "x",
+    );
+    engine.shut_down().await;
+    store.close().await;
+    Ok(report)
+}
+
+fn per_second(count: u32, took: Duration) -> f64 {
+    f64::from(count) / took.as_secs_f64()
+}

@@ -1,0 +1,80 @@
+//! `recache bench`: figures of this machine, measured now.
+//!
+//! Every figure stands beside one of the same run that the machine or the database sets: a bare durable transaction. The
+//! ratio says more than the figure, which changes with the disk and with who else uses it.
+
+mod jobs;
+mod report;
+mod touch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use recache_store::{OpenOptions, Store, open};
+
+use crate::cli_error::{CliError, ExitStatus};
+
+pub(crate) use report::Report;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// No-op jobs: submit in bulk, drain, and one at a time from submit to done
+    ///
+    /// Example: recache bench jobs --jobs 100000
+    Jobs(jobs::JobsArgs),
+    /// From the commit of a touch to the running build's handler seeing it
+    ///
+    /// Example: recache bench touch --rounds 500
+    Touch(touch::TouchArgs),
+}
+
+/// Runs a bench. Without a database it makes an SQLite file in a throw-away folder.
+pub(crate) async fn run(args: BenchArgs, database: Option<String>) -> Result<Report, CliError> {
+    let place = Place::new(database)?;
+    let result = match args.what {
+        What::Jobs(args) => jobs::run(&args, &place).await,
+        What::Touch(args) => touch::run(&args, &place).await,
+    };
+    place.remove();
+    result.map_err(|error| CliError::new("E-BENCH", ExitStatus::Failed, error.to_string()))
+}
+
+pub(crate) type BenchResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Where the database of a bench is.
+struct Place {
+    options: OpenOptions,
+    folder: Option<PathBuf>,
+}
+
+impl Place {
+    fn new(database: Option<String>) -> Result<Self, CliError> {
+        if let Some(url) = database {
+            return Ok(Self { options: OpenOptions::new(url), folder: None });
+        }
+        let folder = std::env::temp_dir().join(format!("recache-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            CliError::new("E-BENCH", ExitStatus::Failed, format!("no throw-away folder: {error}"))
+                .at(folder.display().to_string())
+        })?;
+        let url = format!("sqlite:{}", folder.join("bench.db").display());
+        Ok(Self { options: OpenOptions::new(url), folder: Some(folder) })
+    }
+
+    async fn open(&self) -> BenchResult<Arc<dyn Store>> {
+        Ok(open(&self.options).await?)
+    }
+
+    fn remove(self) {
+        if let Some(folder) = self.folder {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
