@@ -136,7 +136,9 @@ pub struct JobHistoryRow {
     pub attempt: u32,
     /// The worker session that had it, before or after.
     pub session_id: Option<String>,
-    /// The error or the reason.
+    /// The error that ended the attempt.
+    pub error: Option<JobError>,
+    /// Why, where it was no error.
     pub detail: Option<String>,
 }
 

@@ -58,6 +58,10 @@ pub(crate) fn of_store(error: &Error) -> CliError {
             CliError::new("E-DENIED", ExitStatus::Denied, what)
                 .help("check user and password in --database, and the user's rights on schema `recache`")
         }
+        Error::Unavailable { .. } | Error::Broken { .. } if is_read_only(error) => {
+            CliError::new("E-UNAVAILABLE", ExitStatus::Unavailable, what)
+                .help("check the permissions of the database file and of its folder: both must be writable")
+        }
         Error::Unavailable { .. } => CliError::new("E-UNAVAILABLE", ExitStatus::Unavailable, what)
             .help("check that the database runs and accepts connections"),
         Error::Unknown { .. } => CliError::new("E-OUTCOME-UNKNOWN", ExitStatus::Unavailable, what)
@@ -80,6 +84,14 @@ pub(crate) fn database_code(error: &Error) -> Option<String> {
 /// PostgreSQL does not let the user in, or not at the tables.
 fn is_refused(error: &Error) -> bool {
     database_code(error).is_some_and(|code| (code.len() == 5 && code.starts_with("28")) || code == "42501")
+}
+
+/// SQLite may not write the file or its folder. The low byte of an extended code is the primary one.
+fn is_read_only(error: &Error) -> bool {
+    const READ_ONLY: u32 = 8;
+    const CANNOT_OPEN: u32 = 14;
+    let code = database_code(error).filter(|code| code.len() < 5).and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, READ_ONLY | CANNOT_OPEN))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! `recache job`: look at jobs, cancel and retry them.
 
 use clap::Subcommand;
-use recache_api::{Job, JobChange, JobDetails, JobHistoryRow, JobList, JobState as State};
+use recache_api::{
+    ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState as State,
+};
 use recache_model::ids::JobId;
 use recache_model::job::JobState;
 use recache_store::{JobFilter, Store};
@@ -142,7 +144,7 @@ impl List {
                     "QUEUE",
                     "ATTEMPT",
                     "CREATED",
-                    "DONE",
+                    "PROGRESS",
                 ]);
                 for job in jobs {
                     let (state, tone) = state(job.state);
@@ -236,6 +238,21 @@ fn state(state: State) -> (String, Tone) {
     (name.to_owned(), tone)
 }
 
+/// `permanent smtp_550: no such mailbox`.
+fn error_text(error: &JobError) -> String {
+    let kind = match error.kind {
+        ErrorKind::Retryable => "retryable",
+        ErrorKind::Permanent => "permanent",
+        ErrorKind::Cancelled => "cancelled",
+        ErrorKind::Superseded => "superseded",
+        ErrorKind::Timeout => "timeout",
+        ErrorKind::LeaseLost => "lease lost",
+        ErrorKind::Panic => "panic",
+    };
+    let code = error.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
+    format!("{kind}{code}: {}", error.message)
+}
+
 fn percent(progress: f64) -> String {
     format!("{:.0} %", progress * 100.0)
 }
@@ -268,10 +285,7 @@ fn facts(job: &Job, mut table: Table) -> String {
         }
     }
     if let Some(error) = &job.error {
-        let code = error.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
-        let kind = serde_json::to_value(error.kind).ok();
-        let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
-        fact("error", format!("{kind}{code}: {}", error.message));
+        fact("error", error_text(error));
     }
     for (name, id) in [
         ("workflow", &job.workflow_id),
@@ -305,7 +319,7 @@ fn timeline(job: &Job, history: Vec<JobHistoryRow>, now_micros: i64, mut table: 
     let mut entered = (job.created_at, first, 0, Some("submitted".to_owned()));
     for row in history {
         add(&mut table, entered, Some(row.spent_ms));
-        entered = (row.at, row.to, row.attempt, row.detail);
+        entered = (row.at, row.to, row.attempt, row.error.as_ref().map(error_text).or(row.detail));
     }
     let live = matches!(entered.1, State::Blocked | State::Queued | State::Running);
     let since_ms = u64::try_from(now_micros.saturating_sub(entered.0.micros()) / 1000).unwrap_or(0);

@@ -152,13 +152,13 @@ impl Show {
             None => None,
         };
         let view = output::view(record, store.now().await?);
-        let generations: Vec<Generation> = generations.into_iter().map(output::generation).collect();
+        let generations: Vec<Generation> = generations.iter().map(output::generation).collect();
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&ViewDetails::new(view, build, generations))?,
             Format::Table => {
                 let mut text = facts(&view, context.table(["", ""]));
                 if let Some(build) = &build {
-                    let mut table = context.table(["BUILD", "STATE", "VERSION", "ATTEMPT", "DONE"]);
+                    let mut table = context.table(["BUILD", "STATE", "VERSION", "ATTEMPT", "PROGRESS"]);
                     table.row([
                         build.id.clone(),
                         serde_json::to_value(build.state).map_or_else(|_| String::new(), word),
@@ -192,7 +192,7 @@ impl Items {
                 if !read.items.is_empty() {
                     let mut table = context.table(["ITEM", "VALUE"]);
                     for item in read.items {
-                        table.row([item.item, item.value.text().to_owned()]);
+                        table.row([item.item, output::visible_json(item.value.text())]);
                     }
                     context.print_text(&table.text())?;
                 }
@@ -250,7 +250,7 @@ impl Get {
                 staleness_ms: read.staleness_ms,
             })?,
             Format::Table => {
-                context.print_text(&format!("{}\n", output::visible(found.value.text())))?;
+                context.print_text(&format!("{}\n", output::visible_json(found.value.text())))?;
                 if read.staleness_ms > 0 {
                     context.note(&standing)?;
                 }

@@ -64,6 +64,8 @@ pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::
         .map(|row| {
             let spent_ms = ms(row.at.since(since));
             since = row.at;
+            // The store keeps either in one column; an error is an object there.
+            let error = row.detail.as_deref().and_then(|text| serde_json::from_str::<JobError>(text).ok());
             api::JobHistoryRow {
                 seq: row.seq,
                 at: instant(row.at),
@@ -72,7 +74,8 @@ pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::
                 spent_ms,
                 attempt: row.attempt,
                 session_id: row.session.map(|id| id.to_string()),
-                detail: row.detail,
+                detail: if error.is_some() { None } else { row.detail },
+                error: error.map(job_error),
             }
         })
         .collect()
@@ -168,7 +171,7 @@ fn retry_policy(policy: RetryPolicy) -> api::RetryPolicy {
 }
 
 /// A generation.
-pub(crate) fn generation(record: GenerationRecord) -> api::Generation {
+pub(crate) fn generation(record: &GenerationRecord) -> api::Generation {
     api::Generation {
         version: record.version,
         job_id: record.job.to_string(),

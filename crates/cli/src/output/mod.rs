@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 pub(crate) use convert::{generation, history, items, job, job_state, view};
 pub(crate) use table::{Table, Tone};
-pub(crate) use text::{duration, instant, visible};
+pub(crate) use text::{duration, instant, visible_json};
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

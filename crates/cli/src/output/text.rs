@@ -41,6 +41,26 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
+/// JSON on a line of its own: control characters, which can only be in its strings, are written as JSON writes them.
+pub(crate) fn visible_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\t' => shown.push(' '),
+            _ if character.is_control() => escape(character, &mut shown),
+            _ => shown.push(character),
+        }
+    }
+    shown
+}
+
+/// As JSON escapes it; a control character is one UTF-16 unit.
+fn escape(character: char, shown: &mut String) {
+    let code = u32::from(character);
+    shown.push_str("\\u");
+    shown.extend([12, 8, 4, 0].iter().filter_map(|shift| char::from_digit((code >> shift) & 0xf, 16)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +84,15 @@ mod tests {
     fn instants_are_shown_to_the_second() {
         let at = Instant::from_micros(1_700_000_000_999_999).unwrap();
         assert_eq!(instant(at), "2023-11-14T22:13:20Z");
+    }
+
+    #[test]
+    fn json_with_control_characters_stays_json() {
+        let json = "{\t\"a\u{9b}\": \"\u{7f}ü\"}";
+        let shown = visible_json(json);
+        assert_eq!(shown, "{ \"a\\u009b\": \"\\u007fü\"}");
+        let read = |text| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(read(&shown), read(json));
     }
 
     #[test]
