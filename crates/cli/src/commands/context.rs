@@ -13,7 +13,7 @@ use super::failure::{Failure, Result};
 use super::globals::Globals;
 use crate::cli_error::ExitStatus;
 use crate::config::{self, Environment, Flag, Loaded, Style};
-use crate::output::{Format, Table};
+use crate::output::{self, Format, Table};
 
 /// What a command is given.
 pub(crate) struct Context<'a> {
@@ -97,9 +97,8 @@ impl Context<'_> {
     }
 
     /// An empty table with these columns.
-    pub(crate) fn table<const N: usize>(&self, header: [&str; N]) -> Table {
-        let is_terminal = io::stdout().is_terminal();
-        Table::new(header, is_terminal, self.colour(is_terminal))
+    pub(crate) fn table<const N: usize>(&self, header: [&'static str; N]) -> Table {
+        Table::new(header, output::terminal_width(), self.colour(io::stdout().is_terminal()))
     }
 
     /// How data is printed.

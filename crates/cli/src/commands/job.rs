@@ -136,12 +136,9 @@ impl List {
                     context.note("no jobs")?;
                     return Ok(ExitStatus::Ok);
                 }
-                let mut table = context.table([
-                    "ID",
-                    "STATE",
-                    "HANDLER",
-                    "NAMESPACE",
+                let mut table = context.table(LIST).leaving_out(&[
                     "QUEUE",
+                    "NAMESPACE",
                     "ATTEMPT",
                     "CREATED",
                     "PROGRESS",
@@ -169,6 +166,8 @@ impl List {
         Ok(ExitStatus::Ok)
     }
 }
+
+const LIST: [&str; 8] = ["ID", "STATE", "HANDLER", "NAMESPACE", "QUEUE", "ATTEMPT", "CREATED", "PROGRESS"];
 
 impl Show {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {

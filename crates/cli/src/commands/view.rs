@@ -159,6 +159,7 @@ impl Show {
                 let mut text = facts(&view, context.table(["", ""]));
                 if let Some(build) = &build {
                     let mut table = context.table(["BUILD", "STATE", "VERSION", "ATTEMPT", "PROGRESS"]);
+                    table = table.leaving_out(&["ATTEMPT"]);
                     table.row([
                         build.id.clone(),
                         serde_json::to_value(build.state).map_or_else(|_| String::new(), word),
@@ -357,7 +358,8 @@ fn facts(view: &View, mut table: Table) -> String {
 const GENERATIONS: [&str; 9] =
     ["VERSION", "PUBLISHED", "REPLACED", "ITEMS", "CHANGED", "REMOVED", "COMPUTED", "REUSED", "BUILD TOOK"];
 
-fn generation_rows(generations: Vec<Generation>, mut table: Table) -> String {
+fn generation_rows(generations: Vec<Generation>, table: Table) -> String {
+    let mut table = table.leaving_out(&["REMOVED", "REUSED", "COMPUTED", "REPLACED"]);
     for generation in generations {
         table.row([
             generation.version.to_string(),
