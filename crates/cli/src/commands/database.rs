@@ -134,7 +134,10 @@ impl Database {
         let checked = open(&self.options).await;
         store.close().await;
         match checked {
-            Ok(store) => Ok(Opened::Ready(store)),
+            Ok(store) => {
+                tracing::debug!(database = %self.url, schema_version = SCHEMA_VERSION, "database opened");
+                Ok(Opened::Ready(store))
+            }
             Err(error @ (Error::Invalid(_) | Error::Broken { .. })) => {
                 Ok(Opened::WrongSchema(self.of_schema(&error)))
             }

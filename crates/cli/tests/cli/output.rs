@@ -26,7 +26,29 @@ async fn debug_log_goes_to_stderr_alone() {
     let loud = world.run(&["job", "list", "-vv", "-o", "json"]);
     let calm = world.run(&["job", "list", "-o", "json"]);
     assert_eq!(calm.err, "");
+    assert!(loud.err.contains("database opened"), "{loud:?}");
     assert_eq!(loud.expect(0), calm.expect(0));
+}
+
+/// A full disk must not look like success to a script.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_that_cannot_be_written_is_an_error() {
+    let world = World::sqlite().await;
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let command = world.command(&["job", "list", "-o", "json"]);
+    let mut process = std::process::Command::new(command.get_program());
+    process.args(command.get_args()).stdout(full);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => process.env(name, value),
+            None => process.env_remove(name),
+        };
+    }
+    let output = process.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("E-OUTPUT"), "{said}");
 }
 
 #[test]
