@@ -1,1 +1,49 @@
-//! Runs and durably tracks jobs, workflows and views.
+//! Runs and durably tracks jobs, workflows and views. Embeds without HTTP.
+//!
+//! An [`Engine`] is a handle to a store with, if handlers were given, a worker in the same process: one session,
+//! one *pump* that settles and claims in batches, as many running handlers as there are slots, a beat that keeps the lease, a
+//! sweep that returns what dead workers held, and a reconciler that starts builds. Every task may be
+//! killed at any moment: what they do is committed before it counts, and what was lost is found again by looking at
+//! the store.
+//!
+//! ```
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use recache_engine::Engine;
+//! use recache_store::{NewJob, OpenOptions, open};
+//! use recache_worker::{Context, Handlers};
+//!
+//! let mut handlers = Handlers::new();
+//! handlers.job("double", async |_: Context, n: i64| Ok(n * 2))?;
+//!
+//! let store = open(&OpenOptions::new("sqlite::memory:")).await?;
+//! let engine = Engine::builder(store).handlers(handlers).start().await?;
+//! let job = engine.submit(NewJob::new("double", "21")).await?;
+//! let done = engine.wait_for_job(job).await?;
+//! assert_eq!(done.output.as_deref(), Some("42"));
+//! engine.shut_down().await;
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+
+mod builder;
+mod engine;
+mod error;
+mod execute;
+mod held;
+mod link;
+mod options;
+mod pump;
+mod reconcile;
+mod session;
+mod signals;
+mod stats;
+mod touches;
+mod views;
+mod waiters;
+mod workflows;
+
+pub use builder::Builder;
+pub use engine::Engine;
+pub use error::{Error, Result};
+pub use options::Options;
+pub use stats::Stats;
+pub use views::{ViewItem, ViewItems};

@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
-    StagedItem, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead, ViewRecord,
-    WorkflowRecord,
+    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
+    ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 
@@ -61,6 +61,10 @@ pub trait Store: Send + Sync + Debug {
 
     /// Ends the session; jobs that it still holds go back to the queue at once.
     async fn session_close(&self, session: SessionId) -> Result<()>;
+
+    /// Hands back what the session holds without knowing it: jobs of a claim whose answer was lost. `known` are
+    /// the jobs that it does know of. Answers how many went back.
+    async fn session_reclaim(&self, session: SessionId, known: Vec<JobId>) -> Result<usize>;
 
     /// Takes the jobs of dead sessions away, at most `rows_max`: back to the queue, or failed when no attempt is
     /// left. Their tokens are void afterwards.
@@ -126,8 +130,8 @@ pub trait Store: Send + Sync + Debug {
     /// Cancels every step that has not ended, in one transaction. Answers the jobs that were running.
     async fn workflow_cancel(&self, workflow: WorkflowId, reason: &str) -> Result<Vec<JobId>>;
 
-    /// The outputs of the steps that `job` waited for: name and JSON.
-    async fn step_inputs(&self, job: JobId) -> Result<Vec<(String, String)>>;
+    /// What a step starts from.
+    async fn step_inputs(&self, job: JobId) -> Result<StepInputs>;
 
     // --- views --------------------------------------------------------------------------------------------
 

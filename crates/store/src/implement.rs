@@ -16,8 +16,8 @@ use crate::error::Result;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settled,
-    Settlement, StagedItem, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
-    ViewRecord, WorkflowRecord,
+    Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome,
+    ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 
@@ -85,6 +85,13 @@ impl Store for Driver {
 
     async fn session_close(&self, session: SessionId) -> Result<()> {
         self.write(work!([] db, now, effects => sessions::close(db, now, session, effects).await)).await
+    }
+
+    async fn session_reclaim(&self, session: SessionId, known: Vec<JobId>) -> Result<usize> {
+        self.write(
+            work!([known] db, now, effects => sessions::reclaim(db, now, session, &known, effects).await),
+        )
+        .await
     }
 
     async fn sessions_sweep(&self, rows_max: u32) -> Result<Swept> {
@@ -210,7 +217,7 @@ impl Store for Driver {
         .await
     }
 
-    async fn step_inputs(&self, job: JobId) -> Result<Vec<(String, String)>> {
+    async fn step_inputs(&self, job: JobId) -> Result<StepInputs> {
         self.read(look!([] db, now => workflows::step_inputs(db, job).await)).await
     }
 

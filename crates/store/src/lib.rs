@@ -35,7 +35,7 @@ pub use open::{DatabaseUrl, OpenOptions, Synchronous, open, open_with_flights};
 pub use records::{
     Beat, BuildStart, ClaimRequest, ClaimedJob, Dispatched, Due, GenerationRecord, HistoryRow, ItemMark,
     JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication, Published,
-    Reconciled, Revoked, Settled, Settlement, StagedItem, StepRecord, Submitted, Swept, TemplateRecord,
-    Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+    Reconciled, Revoked, Settled, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept,
+    TemplateRecord, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use signal::Signal;

@@ -421,6 +421,15 @@ pub struct StepRecord {
     pub waits_for: Vec<String>,
 }
 
+/// What a step starts from besides its own job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInputs {
+    /// JSON that the workflow was submitted with.
+    pub workflow_input: String,
+    /// Name and JSON output of the steps that it waited for.
+    pub results: Vec<(String, String)>,
+}
+
 /// A view's definition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewView {

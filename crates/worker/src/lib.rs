@@ -1,1 +1,51 @@
-//! What handlers are written against: context, failures, registry.
+//! What handlers are written against.
+//!
+//! A *handler* does a job: it gets a [`Context`] and its input, and returns a result or a [`Failure`] whose kind
+//! says what shall happen next. A *builder* makes a view's next version: it gets a [`BuildContext`] and puts items.
+//! Both are registered by name in [`Handlers`]; whoever runs them (the embedded engine, or a remote worker's runtime) gives
+//! the contexts their [`Link`].
+//!
+//! ```
+//! use recache_worker::{BuildContext, Context, Failure, Handlers};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Deserialize)]
+//! struct Order { net: f64 }
+//! #[derive(Serialize)]
+//! struct Total { gross: f64 }
+//!
+//! let mut handlers = Handlers::new();
+//! handlers.job("total", async |context: Context, order: Order| {
+//!     context.checkpoint().await?; // ends here if the job was cancelled
+//!     if order.net < 0.0 {
+//!         return Err(Failure::permanent("negative_net", "an order cannot cost less than nothing"));
+//!     }
+//!     Ok(Total { gross: order.net * 1.19 })
+//! })?;
+//! handlers.view("price-list", async |build: BuildContext| {
+//!     for (item, cents) in [("tea", 250), ("coffee", 310)] {
+//!         // Same fingerprint as before: nothing is computed, nothing is written.
+//!         if !build.reuse(item, &format!("{cents}")).await? {
+//!             build.put(item, Some(&format!("{cents}")), &cents).await?;
+//!         }
+//!     }
+//!     Ok(())
+//! })?;
+//! # Ok::<(), recache_worker::DuplicateHandler>(())
+//! ```
+
+mod build;
+mod context;
+mod failure;
+mod handlers;
+mod link;
+mod stop;
+
+pub use build::{
+    BuildContext, BuildSource, BuildSummary, ITEM_KEY_BYTES_MAX, ITEM_VALUE_BYTES_MAX, KnownItem, Touched,
+};
+pub use context::{Context, JobFacts};
+pub use failure::Failure;
+pub use handlers::{Builder, DuplicateHandler, Handler, Handlers, Registered};
+pub use link::{Item, Link, LinkError};
+pub use stop::{Stop, StopSignal};

@@ -183,6 +183,7 @@ macro_rules! conformance_suite {
                 swept_session_is_unknown_to_its_beat,
                 job_of_a_session_that_never_existed_is_swept,
                 two_processes_see_each_others_jobs,
+                job_that_its_session_does_not_know_is_handed_back,
             ],
             workflows: [
                 steps_run_in_the_order_of_their_dependencies,

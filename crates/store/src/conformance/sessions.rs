@@ -126,3 +126,16 @@ pub async fn two_processes_see_each_others_jobs(subject: &Subject) {
     assert_eq!(subject.settle(&job, completed()).await, Settled::Refused(Revoked::Cancelled));
     second.close().await;
 }
+
+/// A claim whose answer was lost does not leave jobs with a session that beats on without them.
+pub async fn job_that_its_session_does_not_know_is_handed_back(subject: &Subject) {
+    subject.store.jobs_submit(vec![work(), work()]).await.expect("stored");
+    let session = subject.session().await;
+    let jobs = subject.claim(session, 2).await;
+    let known = vec![jobs[0].token.job];
+    assert_eq!(subject.store.session_reclaim(session, known.clone()).await.expect("answered"), 1);
+    assert_eq!(subject.store.session_reclaim(session, known).await.expect("answered"), 0);
+    assert_eq!(subject.claim_one(session).await.token.job, jobs[1].token.job);
+    assert_eq!(subject.settle(&jobs[0], completed()).await, Settled::Accepted);
+    assert_eq!(subject.settle(&jobs[1], completed()).await, Settled::Refused(Revoked::TakenOver));
+}

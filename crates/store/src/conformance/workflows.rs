@@ -99,7 +99,7 @@ pub async fn outputs_reach_the_steps_that_waited_for_them(subject: &Subject) {
     }
     let inputs = subject.store.step_inputs(jobs[3]).await.expect("read");
     let expected = [("b", "\"b\""), ("c", "\"c\"")].map(|(step, json)| (step.to_owned(), json.to_owned()));
-    assert_eq!(inputs, expected);
+    assert_eq!((inputs.workflow_input.as_str(), inputs.results), ("{}", expected.to_vec()));
     let steps = subject.store.workflow_steps(id).await.expect("read");
     assert_eq!(steps[3].waits_for, ["b", "c"]);
 }

@@ -60,21 +60,48 @@ pub(in super::super) async fn close(
     session: SessionId,
     effects: &mut Effects,
 ) -> Result<()> {
+    hand_back(db, now, session, &[], "its worker shut down before it ended", effects).await?;
+    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session.uuid()).execute(db).await?;
+    Ok(())
+}
+
+pub(in super::super) async fn reclaim(
+    db: &mut Connection,
+    now: Timestamp,
+    session: SessionId,
+    known: &[JobId],
+    effects: &mut Effects,
+) -> Result<usize> {
+    hand_back(db, now, session, known, "its worker never heard that it had it", effects).await
+}
+
+/// Takes from a session all that it holds but what it is known to have.
+async fn hand_back(
+    db: &mut Connection,
+    now: Timestamp,
+    session: SessionId,
+    known: &[JobId],
+    why: &str,
+    effects: &mut Effects,
+) -> Result<usize> {
     let rows = sqlx::query("SELECT id FROM jobs WHERE state = 'running' AND session_id = $1 ORDER BY id")
         .bind(session.uuid())
         .fetch_all(&mut *db)
         .await?;
-    let held = rows.iter().map(|row| Ok(JobId::from_uuid(row.try_get("id")?))).collect::<Result<Vec<_>>>()?;
+    let mut held =
+        rows.iter().map(|row| Ok(JobId::from_uuid(row.try_get("id")?))).collect::<Result<Vec<_>>>()?;
+    held.retain(|job| !known.contains(job));
     jobs::lock_links(db, &held).await?;
+    let mut count = 0;
     for job in held {
         if let Some(job) = jobs::lock(db, job).await?
             && job.session == Some(session.uuid())
         {
-            take_away(db, now, &job, "its worker shut down before it ended", effects).await?;
+            take_away(db, now, &job, why, effects).await?;
+            count += 1;
         }
     }
-    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session.uuid()).execute(db).await?;
-    Ok(())
+    Ok(count)
 }
 
 pub(in super::super) async fn sweep(

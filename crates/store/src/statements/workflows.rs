@@ -13,7 +13,7 @@ use super::super::{Connection, Row};
 use super::effects::Effects;
 use super::jobs::{self, Change, Links, Transition};
 use crate::error::{Error, Result};
-use crate::records::{NewWorkflow, StepRecord, TemplateRecord, WorkflowRecord};
+use crate::records::{NewWorkflow, StepInputs, StepRecord, TemplateRecord, WorkflowRecord};
 
 pub(in super::super) async fn template_put(
     db: &mut Connection,
@@ -307,7 +307,13 @@ pub(in super::super) async fn steps(db: &mut Connection, workflow: WorkflowId) -
         .collect()
 }
 
-pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Result<Vec<(String, String)>> {
+pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Result<StepInputs> {
+    let workflow =
+        sqlx::query("SELECT w.input FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.id = $1")
+            .bind(job.uuid())
+            .fetch_optional(&mut *db)
+            .await?
+            .ok_or_else(|| Error::not_found("step", job))?;
     let rows = sqlx::query(
         "SELECT p.step, p.output FROM job_edges e JOIN jobs p ON p.id = e.parent_id \
          WHERE e.child_id = $1 AND p.output IS NOT NULL ORDER BY p.step",
@@ -315,5 +321,11 @@ pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Re
     .bind(job.uuid())
     .fetch_all(db)
     .await?;
-    rows.iter().map(|row| Ok((row.try_get("step")?, row.try_get("output")?))).collect()
+    Ok(StepInputs {
+        workflow_input: workflow.try_get("input")?,
+        results: rows
+            .iter()
+            .map(|row| Ok((row.try_get("step")?, row.try_get("output")?)))
+            .collect::<Result<_>>()?,
+    })
 }

@@ -1,0 +1,119 @@
+//! Calls of the provider: none takes longer than its limit, none fails or panics into the caller, and each change
+//! between working and failing is said once.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::clock::{Clock, Timestamp};
+use crate::provider::{self, Provider};
+use crate::stats::Counters;
+
+/// A provider that has failed counts as working again with the first success that comes this long after its last
+/// failure. Without the pause a provider that fails now and then would fill the log.
+pub const QUIET_BEFORE_RECOVERED: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Calls {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) counters: Counters,
+    limit: Duration,
+    is_failing: AtomicBool,
+    last_failure_us: AtomicI64,
+}
+
+/// Why a call gave nothing. Already counted and said when it is returned.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error(transparent)]
+    Provider(#[from] provider::Error),
+    #[error("the provider panicked")]
+    Panic,
+}
+
+impl Calls {
+    pub(super) fn new(provider: Arc<dyn Provider>, clock: Arc<dyn Clock>, limit: Duration) -> Self {
+        Self {
+            provider,
+            clock,
+            counters: Counters::default(),
+            limit,
+            is_failing: AtomicBool::new(false),
+            last_failure_us: AtomicI64::new(0),
+        }
+    }
+
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Carries out one call of the provider.
+    pub(super) async fn run<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, provider::Error>>,
+    ) -> Result<T, Failure> {
+        let result = self.bounded(call).await;
+        match &result {
+            Ok(_) => self.succeeded(),
+            Err(failure) => self.failed(operation, failure),
+        }
+        result
+    }
+
+    /// A call that is answered at its first poll, as those of an in-process provider are, costs no timer and needs no
+    /// runtime.
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, provider::Error>>) -> Result<T, Failure> {
+        let mut call = pin!(AssertUnwindSafe(call).catch_unwind());
+        let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+        let answer = match first {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => match timeout(self.limit, call).await {
+                Ok(answer) => answer,
+                Err(_) => return Err(Failure::Timeout(self.limit)),
+            },
+        };
+        match answer {
+            Ok(result) => result.map_err(Failure::Provider),
+            Err(_) => Err(Failure::Panic),
+        }
+    }
+
+    fn failed(&self, operation: &'static str, failure: &Failure) {
+        match failure {
+            Failure::Timeout(_) => self.counters.timeouts.one(),
+            Failure::Provider(_) | Failure::Panic => self.counters.provider_errors.one(),
+        }
+        self.last_failure_us.store(self.clock.now().as_micros(), Ordering::Relaxed);
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            let provider = self.provider.name();
+            warn!(provider, operation, error = %failure, "cache provider fails: reads miss and writes are dropped until it recovers");
+        }
+    }
+
+    fn succeeded(&self) {
+        if !self.is_failing() {
+            return;
+        }
+        let now = self.clock.now();
+        let failed_at = Timestamp::from_micros(self.last_failure_us.load(Ordering::Relaxed));
+        let is_quiet = now < failed_at || now.saturating_since(failed_at) >= QUIET_BEFORE_RECOVERED;
+        if is_quiet && self.is_failing.swap(false, Ordering::Relaxed) {
+            info!(provider = self.provider.name(), "cache provider works again");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Values that parse and cannot be used.
+
+use super::{CacheConfig, ConfigProblem, ServerUrl};
+
+/// Ten years. A longer time is a slip of the keyboard.
+const SECONDS_MAX: u64 = 10 * 365 * 86_400;
+
+/// A longer prefix would be replaced by its digest in keys, see [`key`](crate::key).
+const KEY_PREFIX_BYTES_MAX: usize = 64;
+
+impl CacheConfig {
+    /// Everything that is wrong with the values, in the order of the file. All tables are checked, also those of
+    /// backends that are not chosen.
+    pub fn problems(&self) -> Vec<ConfigProblem> {
+        let mut found = Found(Vec::new());
+        if self.backend().is_none() {
+            found.add(
+                "common.cache.backend",
+                format!("unknown backend {:?}", self.backend),
+                "choose redis, dragonfly, valkey, memcached, moka, memory, in-memory or tiered",
+            );
+        }
+        found.seconds("common.cache.default_ttl_seconds", self.default_ttl_seconds);
+        found.seconds("common.cache.template_ttl_seconds", self.template_ttl_seconds);
+        found.seconds("common.cache.analytics_ttl_seconds", self.analytics_ttl_seconds);
+        found.key_prefix(&self.key_prefix);
+
+        let redis = &self.redis;
+        found.url("common.cache.redis.url", &redis.url, &["redis", "rediss"]);
+        found.at_least_one("common.cache.redis.max_connections", redis.max_connections.into());
+        found.seconds("common.cache.redis.connection_timeout_seconds", redis.connection_timeout_seconds);
+
+        let memcached = &self.memcached;
+        found.url("common.cache.memcached.url", &memcached.url, &["tcp"]);
+        found.seconds(
+            "common.cache.memcached.connection_timeout_seconds",
+            memcached.connection_timeout_seconds,
+        );
+
+        found.at_least_one("common.cache.moka.max_capacity", self.moka.max_capacity);
+
+        let breaker = "common.circuit_breakers.component_configs.cache";
+        found.at_least_one(&format!("{breaker}.failure_threshold"), self.breaker.failure_threshold.into());
+        found.seconds(&format!("{breaker}.timeout_seconds"), self.breaker.timeout_seconds);
+        found.at_least_one(&format!("{breaker}.success_threshold"), self.breaker.success_threshold.into());
+        found.0
+    }
+}
+
+struct Found(Vec<ConfigProblem>);
+
+impl Found {
+    fn add(&mut self, path: &str, message: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(ConfigProblem { path: path.to_owned(), message: message.into(), remedy: remedy.into() });
+    }
+
+    fn seconds(&mut self, path: &str, seconds: u64) {
+        if !(1..=SECONDS_MAX).contains(&seconds) {
+            self.add(
+                path,
+                format!("{seconds} s is out of range"),
+                format!("give 1 to {SECONDS_MAX} seconds"),
+            );
+        }
+    }
+
+    fn at_least_one(&mut self, path: &str, number: u64) {
+        if number == 0 {
+            self.add(path, "0 is too small", "give 1 or more");
+        }
+    }
+
+    fn key_prefix(&mut self, prefix: &str) {
+        let path = "common.cache.key_prefix";
+        if prefix.is_empty() {
+            self.add(
+                path,
+                "the prefix is empty",
+                "name the deployment, so that none shares keys with it by chance",
+            );
+        } else if crate::KeyPrefix::new(prefix).as_str().len() > KEY_PREFIX_BYTES_MAX {
+            self.add(
+                path,
+                format!("the prefix takes more than {KEY_PREFIX_BYTES_MAX} bytes in a key"),
+                "shorten it; letters, digits, '.', '_' and '-' take one byte, others three for each of their bytes",
+            );
+        }
+    }
+
+    fn url(&mut self, path: &str, url: &ServerUrl, schemes: &[&str]) {
+        let is_good = url.split().is_some_and(|(scheme, rest)| {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            schemes.contains(&scheme) && !host.is_empty() && !host.starts_with(['/', ':'])
+        });
+        if !is_good {
+            let expected: Vec<_> = schemes.iter().map(|scheme| format!("{scheme}://host:port")).collect();
+            self.add(path, "not an address of such a server", format!("write {}", expected.join(" or ")));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The cache's part of the configuration: `[common.cache]` with its tables, and
+//! `[common.circuit_breakers.component_configs.cache]`. Unknown keys are refused when it is read, bad values are told
+//! all at once by [`CacheConfig::problems`].
+
+mod check;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// `[common.cache]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Whether to cache. Default false.
+    pub enabled: bool,
+    /// `redis`, `dragonfly`, `valkey`, `memcached`, `moka` (also `memory`, `in-memory`) or `tiered`. Default `moka`.
+    pub backend: String,
+    /// How long values live that have no time of their own, in seconds. Default 3600.
+    pub default_ttl_seconds: u64,
+    /// How long templates live, in seconds. Default 3600.
+    pub template_ttl_seconds: u64,
+    /// How long analytics live, in seconds. Default 60.
+    pub analytics_ttl_seconds: u64,
+    /// With what every key begins, so that deployments can share a server. Default `recache`.
+    pub key_prefix: String,
+    /// `[common.cache.redis]`
+    pub redis: RedisConfig,
+    /// `[common.cache.memcached]`
+    pub memcached: MemcachedConfig,
+    /// `[common.cache.moka]`
+    pub moka: MokaConfig,
+    /// `[common.circuit_breakers.component_configs.cache]`. It does not stand in `[common.cache]`: who reads the
+    /// file puts it here.
+    #[serde(skip)]
+    pub breaker: BreakerConfig,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            backend: "moka".to_owned(),
+            default_ttl_seconds: 3_600,
+            template_ttl_seconds: 3_600,
+            analytics_ttl_seconds: 60,
+            key_prefix: "recache".to_owned(),
+            redis: RedisConfig::default(),
+            memcached: MemcachedConfig::default(),
+            moka: MokaConfig::default(),
+            breaker: BreakerConfig::default(),
+        }
+    }
+}
+
+/// `[common.cache.redis]`; also read for Dragonfly and Valkey.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisConfig {
+    /// `redis://` or `rediss://`. Default `redis://localhost:6379`.
+    pub url: ServerUrl,
+    /// Connections held at most. Default 10.
+    pub max_connections: u32,
+    /// How long a connection may take to come about, in seconds. Default 5.
+    pub connection_timeout_seconds: u64,
+    /// Number of the database. Default 0.
+    pub database: u32,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            url: ServerUrl::new("redis://localhost:6379"),
+            max_connections: 10,
+            connection_timeout_seconds: 5,
+            database: 0,
+        }
+    }
+}
+
+/// `[common.cache.memcached]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemcachedConfig {
+    /// `tcp://`. Default `tcp://localhost:11211`.
+    pub url: ServerUrl,
+    /// How long a connection may take to come about, in seconds. Default 5.
+    pub connection_timeout_seconds: u64,
+}
+
+impl Default for MemcachedConfig {
+    fn default() -> Self {
+        Self { url: ServerUrl::new("tcp://localhost:11211"), connection_timeout_seconds: 5 }
+    }
+}
+
+/// `[common.cache.moka]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MokaConfig {
+    /// Entries held at most. Default 10000. A limit in bytes holds beside it, see
+    /// [`Moka`](crate::provider::Moka).
+    pub max_capacity: u64,
+}
+
+impl Default for MokaConfig {
+    fn default() -> Self {
+        Self { max_capacity: crate::provider::CAPACITY_DEFAULT }
+    }
+}
+
+/// `[common.circuit_breakers.component_configs.cache]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BreakerConfig {
+    /// Consecutive failures that open it. Default 5.
+    pub failure_threshold: u32,
+    /// How long it stays open before it is tried, in seconds. Default 15.
+    pub timeout_seconds: u64,
+    /// Successes in a trial that close it. Default 2.
+    pub success_threshold: u32,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self { failure_threshold: 5, timeout_seconds: 15, success_threshold: 2 }
+    }
+}
+
+/// Which backend a configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backend {
+    /// `redis`
+    Redis,
+    /// `dragonfly`
+    Dragonfly,
+    /// `valkey`
+    Valkey,
+    /// `memcached`
+    Memcached,
+    /// `moka`, `memory`, `in-memory`
+    Moka,
+    /// `tiered`
+    Tiered,
+}
+
+impl CacheConfig {
+    /// The backend, when its name is known.
+    pub fn backend(&self) -> Option<Backend> {
+        match self.backend.as_str() {
+            "redis" => Some(Backend::Redis),
+            "dragonfly" => Some(Backend::Dragonfly),
+            "valkey" => Some(Backend::Valkey),
+            "memcached" => Some(Backend::Memcached),
+            "moka" | "memory" | "in-memory" => Some(Backend::Moka),
+            "tiered" => Some(Backend::Tiered),
+            _ => None,
+        }
+    }
+}
+
+/// Something in the configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// Where: `common.cache.backend`.
+    pub path: String,
+    /// What is wrong, with the value, unless it may hold a password.
+    pub message: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.path, self.message, self.remedy)
+    }
+}
+
+/// The address of a server. It may hold a password, so it is shown without what stands between scheme and host.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct ServerUrl(String);
+
+impl ServerUrl {
+    /// An address, not checked.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The address with its password, for who connects.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Scheme and the rest.
+    fn split(&self) -> Option<(&str, &str)> {
+        self.0.split_once("://")
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // By the last `@`, not by parsing: a password with odd characters must not end up half shown. What follows `?`
+        // may hold credentials too.
+        let Some((scheme, rest)) = self.split() else {
+            return f.write_str("***");
+        };
+        let (user, rest) = match rest.rsplit_once('@') {
+            Some((_, rest)) => ("***@", rest),
+            None => ("", rest),
+        };
+        let (place, query) = match rest.split_once('?') {
+            Some((place, _)) => (place, "?***"),
+            None => (rest, ""),
+        };
+        write!(f, "{scheme}://{user}{place}{query}")
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl Serialize for ServerUrl {
+    /// Masked: what is written out is for people to read.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,65 @@
+//! The provider that keeps nothing: for a cache that is switched off or cannot run.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Capabilities, Entry, Error, Item, Provider, Scope};
+use crate::key::Key;
+use crate::usage::Coherence;
+
+/// Keeps nothing, fails never.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Noop;
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Provider for Noop {
+    fn name(&self) -> &'static str {
+        "noop"
+    }
+
+    /// Strict: what is never served is never served wrong.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            retains: false,
+            shared: false,
+            coherence: Coherence::Strict,
+            batch: true,
+            key_bytes_max: None,
+            value_bytes_max: None,
+        }
+    }
+
+    async fn get(&self, _key: &Key) -> Result<Option<Item>, Error> {
+        Ok(None)
+    }
+
+    async fn set(&self, _key: &Key, _item: Item, _keep_for: Duration) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn delete(&self, _key: &Key) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
+        Ok(keys.iter().map(|_| None).collect())
+    }
+
+    async fn set_many(&self, _entries: Vec<Entry>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn clear(&self, _scope: &Scope) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn health(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn evictions(&self) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,99 @@
+//! From a description to a running engine.
+
+use std::sync::Arc;
+
+use recache_cache::provider::Moka;
+use recache_cache::{Cache, SystemClock};
+use recache_store::Store;
+use recache_worker::Handlers;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::{Engine, Shared};
+use crate::error::Result;
+use crate::held::HeldJobs;
+use crate::options::Options;
+use crate::session::Lease;
+use crate::stats::Counters;
+use crate::touches::Touches;
+use crate::views::Heads;
+use crate::waiters::Waiters;
+use crate::{pump, reconcile, session, signals};
+
+/// View items that the default cache keeps.
+const DEFAULT_CACHE_ENTRIES: u64 = 10_000;
+/// Bytes that the default cache keeps.
+const DEFAULT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Describes an engine.
+#[derive(Debug)]
+pub struct Builder {
+    store: Arc<dyn Store>,
+    handlers: Handlers,
+    options: Options,
+    cache: Option<Cache>,
+}
+
+impl Builder {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, handlers: Handlers::new(), options: Options::default(), cache: None }
+    }
+
+    /// What the worker in this process can do. Without handlers there is no worker: the engine then only submits,
+    /// touches, reads, and keeps leases and views moving.
+    pub fn handlers(mut self, handlers: Handlers) -> Self {
+        self.handlers = handlers;
+        self
+    }
+
+    /// How it runs.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// What view items are read through. Default: 10,000 entries, at most 64 MiB, in this process.
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Opens a session and starts all tasks.
+    pub async fn start(self) -> Result<Engine> {
+        self.options.check()?;
+        let cache = self.cache.unwrap_or_else(|| {
+            let clock = Arc::new(SystemClock);
+            let moka = Moka::new(DEFAULT_CACHE_ENTRIES, DEFAULT_CACHE_BYTES, clock.clone());
+            Cache::builder(Arc::new(moka), clock).build()
+        });
+        let works = !self.handlers.names().is_empty();
+        let shared = Arc::new(Shared {
+            heads: Heads::new(&cache),
+            store: self.store,
+            options: self.options,
+            handlers: self.handlers,
+            cache,
+            held: HeldJobs::default(),
+            lease: Lease::default(),
+            counters: Counters::default(),
+            waiters: Arc::new(Waiters::default()),
+            work: Notify::new(),
+            due: Notify::new(),
+            draining: CancellationToken::new(),
+            ending: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let hints = shared.store.subscribe();
+        shared.tasks.spawn(signals::run(Arc::clone(&shared), hints));
+        if works {
+            session::open(&shared).await?;
+            shared.tasks.spawn(session::beat(Arc::clone(&shared)));
+            shared.tasks.spawn(pump::run(Arc::clone(&shared)));
+        }
+        shared.tasks.spawn(session::sweep(Arc::clone(&shared)));
+        shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
+        let touches = Touches::start(&shared);
+        Ok(Engine { shared, touches })
+    }
+}

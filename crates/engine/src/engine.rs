@@ -1,0 +1,204 @@
+//! The handle: submit, wait, cancel, touch, read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use recache_cache::Cache;
+use recache_model::ids::{JobId, WorkflowId};
+use recache_model::job::JobState;
+use recache_model::workflow::WorkflowState;
+use recache_store::{
+    JobRecord, NewJob, NewView, Store, Submitted, Touch, TouchOutcome, ViewRecord, WorkflowRecord,
+};
+use recache_worker::Handlers;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::builder::Builder;
+use crate::error::{Error, Result};
+use crate::held::HeldJobs;
+use crate::options::Options;
+use crate::session::Lease;
+use crate::stats::{Counters, Stats, add};
+use crate::touches::Touches;
+use crate::views::Heads;
+use crate::waiters::Waiters;
+
+/// What all parts of an engine share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) options: Options,
+    pub(crate) handlers: Handlers,
+    pub(crate) cache: Cache,
+    pub(crate) held: HeldJobs,
+    pub(crate) lease: Lease,
+    pub(crate) counters: Counters,
+    pub(crate) waiters: Arc<Waiters>,
+    pub(crate) heads: Heads,
+    /// There may be something to claim.
+    pub(crate) work: Notify,
+    /// Some view may be due earlier than planned.
+    pub(crate) due: Notify,
+    /// No new claims.
+    pub(crate) draining: CancellationToken,
+    /// Everything ends.
+    pub(crate) ending: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// A handle to a running engine; cheap to clone. Dropping the last one does not stop it: [`Engine::shut_down`] does.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) touches: Touches,
+}
+
+impl Engine {
+    /// Begins to describe an engine over `store`.
+    pub fn builder(store: Arc<dyn Store>) -> Builder {
+        Builder::new(store)
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// The cache that view items are read through.
+    pub fn cache(&self) -> &Cache {
+        &self.shared.cache
+    }
+
+    /// Counts since the start.
+    pub fn stats(&self) -> Stats {
+        self.shared.counters.read()
+    }
+
+    /// Stores a job. When this returns, it survives any crash. Submitting the same id again is harmless.
+    pub async fn submit(&self, job: NewJob) -> Result<JobId> {
+        let id = job.id;
+        self.submit_many(vec![job]).await?;
+        Ok(id)
+    }
+
+    /// Stores jobs; all or none.
+    pub async fn submit_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        for job in &jobs {
+            if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&job.input) {
+                return Err(Error::Invalid(format!("job {}: input is not JSON: {error}", job.id)));
+            }
+        }
+        Ok(self.shared.store.jobs_submit(jobs).await?)
+    }
+
+    /// A job as it stands.
+    pub async fn job(&self, job: JobId) -> Result<JobRecord> {
+        Ok(self.shared.store.job_get(job).await?)
+    }
+
+    /// Waits until a job has ended, however long that takes.
+    pub async fn wait_for_job(&self, job: JobId) -> Result<JobRecord> {
+        let watch = self.shared.waiters.watch(job.uuid());
+        loop {
+            let changed = watch.changed();
+            let record = self.shared.store.job_get(job).await?;
+            if record.state.is_terminal() {
+                return Ok(record);
+            }
+            self.pause(changed).await?;
+        }
+    }
+
+    /// Waits until a workflow no longer runs.
+    pub async fn wait_for_workflow(&self, workflow: WorkflowId) -> Result<WorkflowRecord> {
+        let watch = self.shared.waiters.watch(workflow.uuid());
+        loop {
+            let changed = watch.changed();
+            let record = self.shared.store.workflow_get(workflow).await?;
+            if record.state != WorkflowState::Running {
+                return Ok(record);
+            }
+            self.pause(changed).await?;
+        }
+    }
+
+    /// Until woken, or until it is time to look again; an end of the engine is an error.
+    pub(crate) async fn pause(&self, changed: impl Future<Output = ()>) -> Result<()> {
+        tokio::select! {
+            () = changed => Ok(()),
+            () = tokio::time::sleep(self.shared.options.poll) => Ok(()),
+            () = self.shared.ending.cancelled() => Err(Error::ShuttingDown),
+        }
+    }
+
+    /// Cancels a job that has not ended; a running handler is told. The state it is in now, and whether this
+    /// call changed it.
+    pub async fn cancel_job(&self, job: JobId, reason: &str) -> Result<(JobState, bool)> {
+        let answer = self.shared.store.job_cancel(job, reason).await?;
+        self.shared.waiters.wake(job.uuid());
+        Ok(answer)
+    }
+
+    /// Runs a failed job again with new attempts.
+    pub async fn retry_job(&self, job: JobId) -> Result<()> {
+        Ok(self.shared.store.job_retry(job).await?)
+    }
+
+    /// Cancels every step that has not ended.
+    pub async fn cancel_workflow(&self, workflow: WorkflowId, reason: &str) -> Result<Vec<JobId>> {
+        let stopped = self.shared.store.workflow_cancel(workflow, reason).await?;
+        self.shared.waiters.wake(workflow.uuid());
+        Ok(stopped)
+    }
+
+    /// Creates a view or changes its definition.
+    pub async fn define_view(&self, view: NewView) -> Result<ViewRecord> {
+        Ok(self.shared.store.view_define(view).await?)
+    }
+
+    /// Says that a view's inputs changed. When this returns, the version it answers will be built, or a newer
+    /// one. Touches of one view that come at the same time share one statement and one version.
+    pub async fn touch(&self, touch: Touch) -> Result<TouchOutcome> {
+        add(&self.shared.counters.touches, 1);
+        self.touches.touch(touch).await
+    }
+
+    /// Jobs that this process holds now, running or about to.
+    pub fn held_count(&self) -> usize {
+        self.shared.held.count()
+    }
+
+    /// Takes no more work, lets running handlers go on for [`Options::drain`], hands back what is left, and ends
+    /// all tasks. The store stays open.
+    pub async fn shut_down(&self) {
+        let shared = &self.shared;
+        shared.draining.cancel();
+        shared.work.notify_one();
+        let deadline = tokio::time::Instant::now() + shared.options.drain;
+        while shared.held.count() > 0 && tokio::time::Instant::now() < deadline {
+            let look_again = deadline.min(tokio::time::Instant::now() + Duration::from_millis(20));
+            tokio::time::sleep_until(look_again).await;
+        }
+        shared.held.stop_all(recache_worker::Stop::Shutdown);
+        let deadline = tokio::time::Instant::now() + shared.options.grace + Duration::from_secs(1);
+        while shared.held.count() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shared.ending.cancel();
+        shared.tasks.close();
+        shared.tasks.wait().await;
+        if let Some(session) = shared.lease.current()
+            && let Err(error) = shared.store.session_close(session).await
+        {
+            tracing::warn!(%error, "session not closed; its jobs go back when its lease has passed");
+        }
+    }
+}
+
+/// The id that waiters of a job's workflow use.
+pub(crate) fn workflow_key(workflow: Option<WorkflowId>) -> Option<Uuid> {
+    workflow.map(WorkflowId::uuid)
+}

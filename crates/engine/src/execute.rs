@@ -1,0 +1,337 @@
+//! One attempt: wait for a slot, run the handler, decide what its end means.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use recache_model::ids::WorkflowId;
+use recache_model::job::{AfterFailure, ErrorKind, JobError, after_failure};
+use recache_model::retry::RetryPolicy;
+use recache_store::{
+    BuildStart, ClaimedJob, LeaseToken, Outcome, Publication, Published, Settlement, TouchedItems,
+};
+use recache_worker::{
+    BuildContext, BuildSource, BuildSummary, Builder, Context, Failure, Handler, JobFacts, KnownItem,
+    Registered, Stop, StopSignal, Touched,
+};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::engine::Shared;
+use crate::held::stop_for;
+use crate::link::StoreLink;
+use crate::stats::{add, one};
+
+/// Between tries to publish while the store cannot be reached.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
+
+/// How an attempt ended, as the pump needs to know it.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) token: LeaseToken,
+    pub(crate) workflow: Option<WorkflowId>,
+    /// `None` when there is nothing to say: the job was taken away, or publishing has settled it.
+    pub(crate) settlement: Option<Settlement>,
+    /// `None` when the handler did not run.
+    pub(crate) run_time: Option<Duration>,
+}
+
+pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal, slots: &Semaphore) -> Ended {
+    let slot = tokio::select! {
+        biased;
+        why = stop.stopped() => Err(why),
+        slot = slots.acquire() => slot.map_err(|_| Stop::Shutdown),
+    };
+    let mut ended = Ended { token: job.token, workflow: job.workflow, settlement: None, run_time: None };
+    let outcome = match slot {
+        Err(Stop::Shutdown) => {
+            one(&shared.counters.released);
+            Some(Outcome::Released)
+        }
+        Err(why) => {
+            count_stop(shared, why);
+            None
+        }
+        Ok(_slot) => {
+            one(&shared.counters.started);
+            let began = Instant::now();
+            let outcome = attempt(shared, &job, &stop).await;
+            ended.run_time = Some(began.elapsed());
+            outcome
+        }
+    };
+    let linked = job.is_linked();
+    ended.settlement = outcome.map(|outcome| Settlement { token: job.token, outcome, linked });
+    ended
+}
+
+fn count_stop(shared: &Shared, why: Stop) {
+    match why {
+        Stop::Cancelled => one(&shared.counters.cancelled),
+        Stop::Superseded => one(&shared.counters.superseded),
+        Stop::LeaseLost => one(&shared.counters.lease_lost),
+        Stop::Timeout | Stop::Shutdown => {}
+    }
+}
+
+/// What the handler's end means. `None`: nothing is left to settle.
+async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Option<Outcome> {
+    let result = run_handler(shared, job, stop).await;
+    let (error, counter) = match result {
+        Ok(Finished::Output(output)) => {
+            one(&shared.counters.completed);
+            return Some(Outcome::Completed { output });
+        }
+        Ok(Finished::Published) => {
+            one(&shared.counters.completed);
+            return None;
+        }
+        Err(Failure::Stopped(Stop::Shutdown)) => {
+            one(&shared.counters.released);
+            return Some(Outcome::Released);
+        }
+        Err(Failure::Stopped(Stop::Timeout)) => {
+            let limit = job.timeout.unwrap_or_default().as_millis();
+            (
+                JobError::new(ErrorKind::Timeout, format!("ran longer than {limit} ms")),
+                &shared.counters.failed,
+            )
+        }
+        Err(Failure::Stopped(why)) => {
+            // Its end is in the store already: cancel, supersede and take-over are transactions of their own.
+            count_stop(shared, why);
+            return None;
+        }
+        Err(Failure::Permanent { code, message }) => {
+            let error = JobError { code: Some(code), ..JobError::new(ErrorKind::Permanent, message) };
+            (error, &shared.counters.failed)
+        }
+        Err(Failure::Retryable { code, message, after }) => {
+            let is_panic = code.as_deref() == Some(PANIC);
+            let kind = if is_panic { ErrorKind::Panic } else { ErrorKind::Retryable };
+            let retry_after_ms = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+            (JobError { code, retry_after_ms, ..JobError::new(kind, message) }, &shared.counters.failed)
+        }
+    };
+    // The row's limit rather than the policy's: an operator may have granted more.
+    let policy = RetryPolicy { attempts_max: job.attempts_max, ..job.retry };
+    match after_failure(&policy, job.attempt, &error, rand::random()) {
+        AfterFailure::Retry(after) => {
+            one(&shared.counters.retried);
+            Some(Outcome::Retry { error, after })
+        }
+        AfterFailure::Fail => {
+            one(counter);
+            tracing::info!(job_id = %job.token.job, handler = job.handler, error = error.message, "job failed");
+            Some(Outcome::Failed { error })
+        }
+    }
+}
+
+/// The code of a failure that was a panic.
+const PANIC: &str = "panic";
+
+enum Finished {
+    Output(String),
+    Published,
+}
+
+async fn run_handler(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Result<Finished, Failure> {
+    let registered = shared
+        .handlers
+        .get(&job.handler)
+        .ok_or_else(|| Failure::permanent("unknown_handler", format!("no handler `{}` here", job.handler)))?;
+    let link = Arc::new(StoreLink { store: Arc::clone(&shared.store), token: job.token });
+    let (facts, input) = facts(shared, job).await?;
+    let context = Context::new(facts, stop.clone(), link);
+    match registered {
+        Registered::Job(handler) => {
+            let output = within_limits(shared, job, stop, run_job(handler, context, input)).await?;
+            let output = serde_json::to_string(&output)
+                .map_err(|error| Failure::permanent("invalid_output", error))?;
+            Ok(Finished::Output(output))
+        }
+        Registered::View(builder) => build(shared, job, stop, builder, context).await,
+    }
+}
+
+async fn run_job(handler: &Arc<dyn Handler>, context: Context, input: Value) -> Result<Value, Failure> {
+    handler.run(context, input).await
+}
+
+async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value), Failure> {
+    let parse = |what: &str, text: &str| {
+        serde_json::from_str(text)
+            .map_err(|error| Failure::permanent("invalid_input", format!("{what} is not JSON: {error}")))
+    };
+    let own: Value = parse("input", &job.input)?;
+    let mut facts = JobFacts {
+        id: job.token.job.uuid(),
+        handler: job.handler.clone(),
+        namespace: job.namespace.clone(),
+        attempt: job.attempt,
+        attempts_max: job.attempts_max,
+        attempt_token: format!("{}-{}-{}", job.token.job.uuid(), job.token.epoch, job.token.claim.simple()),
+        correlation_id: job.correlation_id.clone(),
+        trace_context: job.trace_context.clone(),
+        step: job.step.clone(),
+        ..JobFacts::default()
+    };
+    if job.workflow.is_none() {
+        return Ok((facts, own));
+    }
+    let inputs = shared.store.step_inputs(job.token.job).await.map_err(Failure::retryable)?;
+    let mut results = BTreeMap::new();
+    for (step, output) in inputs.results {
+        results.insert(step, parse("a result", &output)?);
+    }
+    facts.results = results;
+    facts.settings = own;
+    Ok((facts, parse("the workflow's input", &inputs.workflow_input)?))
+}
+
+/// Runs a handler's future under its timeout and its stop signal. When it shall stop it has [`grace`] to do so by
+/// itself; then it is dropped at its next await, and its slot is free.
+///
+/// [`grace`]: crate::Options::grace
+async fn within_limits<T>(
+    shared: &Shared,
+    job: &ClaimedJob,
+    stop: &StopSignal,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
+    let timeout = async {
+        match job.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let why = tokio::select! {
+        result = &mut work => return unwind(result, stop),
+        () = timeout => Stop::Timeout,
+        why = stop.stopped() => why,
+    };
+    stop.stop(why);
+    match tokio::time::timeout(shared.options.grace, &mut work).await {
+        // It may have finished in the same moment; but a job that was taken away has no result.
+        Ok(Ok(Ok(value))) if why == Stop::Shutdown => Ok(value),
+        Ok(Err(_)) => {
+            one(&shared.counters.panicked);
+            Err(Failure::Stopped(why))
+        }
+        Ok(Ok(_)) => Err(Failure::Stopped(why)),
+        Err(_) => {
+            tracing::warn!(job_id = %job.token.job, handler = job.handler, %why, "handler did not stop in time and was dropped");
+            Err(Failure::Stopped(why))
+        }
+    }
+}
+
+fn unwind<T>(
+    result: Result<Result<T, Failure>, Box<dyn std::any::Any + Send>>,
+    stop: &StopSignal,
+) -> Result<T, Failure> {
+    match result {
+        Ok(Err(Failure::Stopped(seen))) => Err(Failure::Stopped(stop.reason().unwrap_or(seen))),
+        Ok(result) => result,
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "the handler panicked".to_owned());
+            Err(Failure::Retryable { code: Some(PANIC.to_owned()), message, after: None })
+        }
+    }
+}
+
+async fn build(
+    shared: &Arc<Shared>,
+    job: &ClaimedJob,
+    stop: &StopSignal,
+    builder: &Arc<dyn Builder>,
+    context: Context,
+) -> Result<Finished, Failure> {
+    if job.view.is_none() {
+        let message = format!("handler `{}` builds views; this job belongs to none", job.handler);
+        return Err(Failure::permanent("not_a_view", message));
+    }
+    let start = match shared.store.build_begin(job.token).await {
+        Ok(Ok(start)) => start,
+        Ok(Err(revoked)) => return Err(Failure::Stopped(stop_for(revoked))),
+        Err(error) => return Err(Failure::retryable(error)),
+    };
+    let version = start.version;
+    let build = BuildContext::new(context, source(start));
+    let result = within_limits(shared, job, stop, builder.build(build.clone())).await;
+    let summary = match result {
+        Ok(()) => build.finish().await?,
+        Err(failure) => {
+            // What is ready may serve the next build; a token that is void is refused, and that is fine.
+            let _ = build.flush().await;
+            return Err(failure);
+        }
+    };
+    publish(shared, job.token, version, summary).await
+}
+
+fn source(start: BuildStart) -> BuildSource {
+    let known = |marks: Vec<recache_store::ItemMark>| {
+        marks.into_iter().map(|mark| KnownItem { key: mark.item, fingerprint: mark.fingerprint }).collect()
+    };
+    BuildSource {
+        namespace: start.namespace,
+        key: start.key,
+        version: start.version,
+        live_version: start.live_version,
+        touched: match start.touched {
+            TouchedItems::All => Touched::All,
+            TouchedItems::Only(items) => Touched::Only(items),
+        },
+        live: known(start.live),
+        staged: known(start.staged),
+    }
+}
+
+async fn publish(
+    shared: &Shared,
+    token: LeaseToken,
+    version: i64,
+    summary: BuildSummary,
+) -> Result<Finished, Failure> {
+    let (computed, reused) = (summary.computed, summary.reused);
+    let publication = Publication {
+        version,
+        output: serde_json::json!({
+            "version": version, "items": summary.total, "computed": computed, "reused": reused,
+            "removed": summary.removed.len(),
+        })
+        .to_string(),
+        removed: summary.removed,
+        items_total: summary.total,
+        items_computed: computed,
+        items_reused: reused,
+    };
+    let deadline = Instant::now() + shared.options.lease;
+    loop {
+        match shared.store.build_publish(token, publication.clone()).await {
+            Ok(Published::Live { .. }) => {
+                one(&shared.counters.published);
+                add(&shared.counters.items_computed, usize::try_from(computed).unwrap_or(usize::MAX));
+                add(&shared.counters.items_reused, usize::try_from(reused).unwrap_or(usize::MAX));
+                return Ok(Finished::Published);
+            }
+            Ok(Published::Refused(why)) => return Err(Failure::Stopped(stop_for(why))),
+            // Publishing again with the same token is safe, and finds out whether the first try got through.
+            Err(error) if error.is_retryable() && Instant::now() < deadline => {
+                tracing::warn!(job_id = %token.job, %error, "publication waits for the store");
+                tokio::time::sleep(PUBLISH_PAUSE).await;
+            }
+            Err(error) => return Err(Failure::retryable(error)),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The link of a handler that runs beside the store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use recache_store::{LeaseToken, Revoked, StagedItem, Store};
+use recache_worker::{Item, Link, LinkError};
+
+use crate::held::stop_for;
+
+#[derive(Debug)]
+pub(crate) struct StoreLink {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) token: LeaseToken,
+}
+
+fn refused(error: &recache_store::Error) -> LinkError {
+    if error.is_retryable() {
+        LinkError::Unavailable(error.to_string())
+    } else {
+        LinkError::Refused(error.to_string())
+    }
+}
+
+fn answer(revoked: recache_store::Result<Option<Revoked>>) -> Result<(), LinkError> {
+    match revoked {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(LinkError::Revoked(stop_for(why))),
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+#[async_trait]
+impl Link for StoreLink {
+    async fn check(&self) -> Result<(), LinkError> {
+        match answer(self.store.job_revoked(self.token).await) {
+            // A checkpoint asks, it does not depend: while the store cannot be reached the token stays good.
+            Err(LinkError::Unavailable(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn progress(&self, fraction: f64, message: Option<String>) -> Result<(), LinkError> {
+        answer(self.store.job_progress(self.token, fraction, message).await)
+    }
+
+    async fn put(&self, items: Vec<Item>) -> Result<(), LinkError> {
+        let items = items
+            .into_iter()
+            .map(|item| StagedItem { item: item.key, fingerprint: item.fingerprint, value: item.value })
+            .collect();
+        answer(self.store.build_put(self.token, items).await)
+    }
+}

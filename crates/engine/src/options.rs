@@ -1,0 +1,105 @@
+//! How an engine runs.
+
+use std::num::NonZero;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// Settings of an engine; the defaults give throughput and latency alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Handlers that may run at once. Default: four times the number of cores.
+    pub slots: usize,
+    /// Queues that the worker serves. Default: `default`.
+    pub queues: Vec<String>,
+    /// How long a session lives without a beat. Default 2 s.
+    pub lease: Duration,
+    /// Between two beats; at most a third of the lease. Default 500 ms.
+    pub beat: Duration,
+    /// Between two looks for dead sessions. Default 500 ms.
+    pub sweep: Duration,
+    /// Work is found at the latest after this long, whatever hints were lost. Default 1 s.
+    pub poll: Duration,
+    /// No claim asks for more jobs. Default 500.
+    pub claim_rows_max: usize,
+    /// At shutdown running handlers may go on this long before they are told to stop. Default 30 s.
+    pub drain: Duration,
+    /// A handler that was told to stop may go on this long before it is dropped. Default 5 s.
+    pub grace: Duration,
+    /// A replaced generation stays readable this long. Default 60 s.
+    pub generation_keep: Duration,
+    /// A reader may see the version before the live one for this long after another process published. Default 100 ms.
+    pub view_head_fresh: Duration,
+    /// Says who this is, for people. Default: host name and process id.
+    pub node: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+        Self {
+            slots: cores * 4,
+            queues: vec!["default".to_owned()],
+            lease: Duration::from_secs(2),
+            beat: Duration::from_millis(500),
+            sweep: Duration::from_millis(500),
+            poll: Duration::from_secs(1),
+            claim_rows_max: 500,
+            drain: Duration::from_secs(30),
+            grace: Duration::from_secs(5),
+            generation_keep: Duration::from_secs(60),
+            view_head_fresh: Duration::from_millis(100),
+            node: format!("pid {}", std::process::id()),
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what cannot work, with every reason.
+    pub fn check(&self) -> Result<()> {
+        let mut problems = Vec::new();
+        if self.slots == 0 || self.slots > 10_000 {
+            problems.push(format!("slots is {}; it must be 1 to 10000", self.slots));
+        }
+        if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
+            problems.push("queues must name at least one queue, none of them empty".to_owned());
+        }
+        if self.beat.is_zero() || self.beat * 3 > self.lease {
+            problems.push(format!(
+                "beat is {} ms; it must be more than 0 and at most a third of the lease ({} ms)",
+                self.beat.as_millis(),
+                self.lease.as_millis()
+            ));
+        }
+        for (name, value) in [("sweep", self.sweep), ("poll", self.poll)] {
+            if value.is_zero() {
+                problems.push(format!("{name} must be more than 0"));
+            }
+        }
+        if self.claim_rows_max == 0 || self.claim_rows_max > 5_000 {
+            problems.push(format!("claim_rows_max is {}; it must be 1 to 5000", self.claim_rows_max));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_problems_are_named_at_once() {
+        let options = Options {
+            slots: 0,
+            queues: vec![],
+            beat: Duration::from_secs(1),
+            claim_rows_max: 0,
+            ..Options::default()
+        };
+        let message = options.check().unwrap_err().to_string();
+        for name in ["slots", "queues", "beat", "claim_rows_max"] {
+            assert!(message.contains(name), "{message}");
+        }
+        assert!(Options::default().check().is_ok());
+    }
+}

@@ -1,0 +1,176 @@
+//! Settles what has ended and claims what comes next, in one call to the store, over and over.
+//!
+//! Batches form by themselves: while one call is under way, settlements gather for the next one. An idle engine settles a
+//! single job at once, a busy one hundreds together; there is nothing to tune and no timer to wait for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use recache_model::dispatch::claim_size;
+use recache_store::{ClaimRequest, ClaimedJob, LeaseToken, Outcome, Settled, Settlement};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use crate::engine::{Shared, workflow_key};
+use crate::execute::{self, Ended};
+use crate::stats::one;
+
+/// Settlements in one call.
+const SETTLEMENTS_MAX: usize = 1_000;
+/// After a failed call to the store, the first wait; doubles up to [`RETRY_PAUSE_MAX`].
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How much a new run time counts in the mean: one eighth.
+const MEAN_WEIGHT: u32 = 8;
+
+struct Pump {
+    shared: Arc<Shared>,
+    handlers: Vec<String>,
+    slots: Arc<Semaphore>,
+    ended: mpsc::UnboundedSender<Ended>,
+    /// There may be more to claim than the last claim brought.
+    hungry: bool,
+    mean_run: Option<Duration>,
+    /// When a job that was retried here is due again: earlier than polling would find it.
+    next_due: Option<Instant>,
+}
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    // Bounded by the number of held jobs, which claiming bounds.
+    let (ended, mut waiting) = mpsc::unbounded_channel();
+    let mut pump = Pump {
+        handlers: shared.handlers.names(),
+        slots: Arc::new(Semaphore::new(shared.options.slots)),
+        ended,
+        hungry: true,
+        mean_run: None,
+        next_due: None,
+        shared,
+    };
+    let mut settling: Vec<Ended> = Vec::new();
+    loop {
+        while settling.len() < SETTLEMENTS_MAX
+            && let Ok(ended) = waiting.try_recv()
+        {
+            settling.push(ended);
+        }
+        let claim = pump.claim();
+        if settling.is_empty() && claim.is_none() {
+            let shared = Arc::clone(&pump.shared);
+            if shared.ending.is_cancelled() {
+                return;
+            }
+            let poll = Instant::now() + shared.options.poll.mul_f64(0.75 + rand::random::<f64>() * 0.5);
+            let look_at = pump.next_due.map_or(poll, |due| due.min(poll));
+            tokio::select! {
+                () = shared.ending.cancelled() => return,
+                ended = waiting.recv() => settling.extend(ended),
+                () = shared.work.notified() => pump.hungry = true,
+                () = tokio::time::sleep_until(look_at) => {
+                    pump.hungry = true;
+                    pump.next_due = None;
+                }
+            }
+            continue;
+        }
+        pump.turn(&mut settling, claim).await;
+    }
+}
+
+impl Pump {
+    fn claim(&self) -> Option<ClaimRequest> {
+        let shared = &self.shared;
+        if !self.hungry || shared.draining.is_cancelled() {
+            return None;
+        }
+        let session = shared.lease.sure(shared.options.lease)?;
+        let held = shared.held.count();
+        let options = &shared.options;
+        let rows_max = claim_size(options.slots, held, self.mean_run, options.claim_rows_max);
+        // Many small claims cost more than one that waits until a quarter of the buffer is free.
+        let is_worth_it = held <= options.slots || rows_max * 4 >= options.claim_rows_max;
+        (rows_max > 0 && is_worth_it).then(|| ClaimRequest {
+            session,
+            queues: options.queues.clone(),
+            handlers: self.handlers.clone(),
+            rows_max,
+        })
+    }
+
+    /// One call. What it could not settle stays in `settling`.
+    async fn turn(&mut self, settling: &mut Vec<Ended>, claim: Option<ClaimRequest>) {
+        let settlements: Vec<Settlement> =
+            settling.iter().filter_map(|ended| ended.settlement.clone()).collect();
+        let rows_max = claim.as_ref().map_or(0, |claim| claim.rows_max);
+        let mut pause = RETRY_PAUSE;
+        let answer = loop {
+            match self.shared.store.jobs_dispatch(settlements.clone(), claim.clone()).await {
+                Ok(answer) => break answer,
+                Err(error) => {
+                    one(&self.shared.counters.store_errors);
+                    if claim.is_some() && matches!(error, recache_store::Error::Unknown { .. }) {
+                        self.shared.lease.doubt();
+                    }
+                    tracing::warn!(%error, settlements = settlements.len(), "settlements wait for the store");
+                    if self.shared.ending.is_cancelled() {
+                        settling.clear();
+                        return;
+                    }
+                    // Repeating is safe: a settlement that got through is answered the same way again.
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+            }
+        };
+        let refused: HashMap<LeaseToken, bool> = settlements
+            .iter()
+            .zip(&answer.settled)
+            .map(|(settlement, settled)| (settlement.token, matches!(settled, Settled::Refused(_))))
+            .collect();
+        for ended in settling.drain(..) {
+            let is_refused = refused.get(&ended.token).copied().unwrap_or(false);
+            self.conclude(&ended, is_refused);
+        }
+        if claim.is_some() {
+            self.hungry = answer.claimed.len() >= rows_max;
+        }
+        for job in answer.claimed {
+            self.start(job);
+        }
+    }
+
+    fn conclude(&mut self, ended: &Ended, is_refused: bool) {
+        let shared = &self.shared;
+        shared.held.remove(ended.token);
+        if is_refused {
+            one(&shared.counters.refused);
+            tracing::debug!(job_id = %ended.token.job, "settlement refused: the job is no longer this worker's");
+        }
+        if let Some(Settlement { outcome: Outcome::Retry { after, .. }, .. }) = &ended.settlement {
+            let due = Instant::now() + *after;
+            self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+        }
+        if let Some(run) = ended.run_time {
+            self.mean_run = Some(match self.mean_run {
+                None => run,
+                Some(mean) => (mean * (MEAN_WEIGHT - 1) + run) / MEAN_WEIGHT,
+            });
+        }
+        shared.waiters.wake(ended.token.job.uuid());
+        if let Some(workflow) = workflow_key(ended.workflow) {
+            // Its other steps may be claimable now, and its waiters may be done.
+            self.hungry = true;
+            shared.waiters.wake(workflow);
+        }
+    }
+
+    fn start(&self, job: ClaimedJob) {
+        let stop = self.shared.held.add(job.token);
+        let (shared, slots, ended) = (Arc::clone(&self.shared), Arc::clone(&self.slots), self.ended.clone());
+        self.shared.tasks.spawn(async move {
+            let outcome = execute::run(&shared, job, stop, &slots).await;
+            let _ = ended.send(outcome);
+        });
+    }
+}

@@ -1,0 +1,162 @@
+//! The worker's session: beat, and the sweep of sessions that no longer do.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use recache_model::ids::{JobId, SessionId};
+use recache_worker::Stop;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::engine::Shared;
+use crate::error::Result;
+use crate::held::stop_for;
+use crate::stats::{add, one};
+
+/// Jobs that one sweep takes away at most.
+const SWEEP_ROWS_MAX: u32 = 500;
+/// Between two removals of old generations.
+const GENERATIONS_PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+struct State {
+    session: Option<SessionId>,
+    /// When the last beat that was answered was sent, by this process's monotonic clock.
+    confirmed: Option<Instant>,
+    /// Jobs may be with the session that this process does not know of.
+    doubtful: bool,
+}
+
+/// What this process knows of its right to work.
+#[derive(Debug, Default)]
+pub(crate) struct Lease(Mutex<State>);
+
+impl Lease {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn current(&self) -> Option<SessionId> {
+        self.state().session
+    }
+
+    /// The session, if it was confirmed within two thirds of the lease: without that nothing new is begun.
+    pub(crate) fn sure(&self, lease: Duration) -> Option<SessionId> {
+        let state = self.state();
+        let sure = state.confirmed.is_some_and(|at| at.elapsed() < lease * 2 / 3);
+        state.session.filter(|_| sure)
+    }
+
+    /// The answer to a claim was lost: the session may hold jobs that nobody runs.
+    pub(crate) fn doubt(&self) {
+        self.state().doubtful = true;
+    }
+}
+
+pub(crate) async fn open(shared: &Shared) -> Result<()> {
+    let session = SessionId::make();
+    let sent = Instant::now();
+    shared.store.session_open(session, &shared.options.node, shared.options.lease).await?;
+    *shared.lease.state() = State { session: Some(session), confirmed: Some(sent), doubtful: false };
+    tracing::debug!(session = %session, "session opened");
+    Ok(())
+}
+
+pub(crate) async fn beat(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(shared.options.beat);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.ending.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = beat_once(&shared).await {
+            one(&shared.counters.store_errors);
+            tracing::warn!(%error, "beat not answered");
+        }
+    }
+}
+
+async fn beat_once(shared: &Shared) -> Result<()> {
+    let Some(session) = shared.lease.current() else { return open(shared).await };
+    let held = shared.held.tokens();
+    let sent = Instant::now();
+    let beat = shared.store.session_beat(session, shared.options.lease, held.clone()).await?;
+    if !beat.known {
+        tracing::warn!(session = %session, held = held.len(), "session was swept while this process was silent");
+        for token in held {
+            shared.held.stop(token, Stop::LeaseLost);
+        }
+        return open(shared).await;
+    }
+    let doubtful = {
+        let mut state = shared.lease.state();
+        state.confirmed = Some(sent);
+        std::mem::take(&mut state.doubtful)
+    };
+    for (job, why) in beat.revoked {
+        // A job that was settled between asking and answering is gone from here too.
+        if let Some(token) = held.iter().find(|token| token.job == job) {
+            shared.held.stop(*token, stop_for(why));
+        }
+    }
+    if doubtful {
+        let known: Vec<JobId> = shared.held.tokens().iter().map(|token| token.job).collect();
+        match shared.store.session_reclaim(session, known).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "jobs handed back whose claim had gone unanswered"),
+            Err(error) => {
+                shared.lease.doubt();
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns what dead workers held. Waits one lease after the start, and after every failed call: when the store was away,
+/// the others could not beat either.
+pub(crate) async fn sweep(shared: Arc<Shared>) {
+    let mut not_before = Instant::now() + shared.options.lease;
+    let mut generations_at = Instant::now() + GENERATIONS_PAUSE;
+    loop {
+        let pause = shared.options.sweep.mul_f64(0.75 + rand::random::<f64>() * 0.5);
+        tokio::select! {
+            () = shared.ending.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        if let Err(error) = shared.store.now().await {
+            not_before = Instant::now() + shared.options.lease;
+            one(&shared.counters.store_errors);
+            tracing::warn!(%error, "sweep waits: the store cannot be reached");
+            continue;
+        }
+        if Instant::now() < not_before {
+            continue;
+        }
+        match shared.store.sessions_sweep(SWEEP_ROWS_MAX).await {
+            Ok(swept) => {
+                let count = swept.requeued + swept.failed;
+                add(&shared.counters.swept, count);
+                if count + swept.sessions > 0 {
+                    tracing::info!(
+                        requeued = swept.requeued,
+                        failed = swept.failed,
+                        sessions = swept.sessions,
+                        "dead sessions swept"
+                    );
+                }
+            }
+            Err(error) => {
+                not_before = Instant::now() + shared.options.lease;
+                one(&shared.counters.store_errors);
+                tracing::warn!(%error, "sweep failed");
+            }
+        }
+        if Instant::now() >= generations_at {
+            generations_at = Instant::now() + GENERATIONS_PAUSE;
+            if let Err(error) = shared.store.generations_remove(shared.options.generation_keep).await {
+                tracing::warn!(%error, "old generations not removed");
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Hints of the store, turned into wake-ups. A lost hint costs a poll interval, never a result.
+
+use std::sync::Arc;
+
+use recache_store::Signal;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::engine::Shared;
+use crate::held::stop_for;
+
+pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Signal>) {
+    loop {
+        let hint = tokio::select! {
+            () = shared.ending.cancelled() => return,
+            hint = hints.recv() => hint,
+        };
+        match hint {
+            Ok(hint) => follow(&shared, hint).await,
+            Err(RecvError::Lagged(_)) => {
+                shared.work.notify_one();
+                shared.due.notify_one();
+                shared.heads.forget();
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn follow(shared: &Arc<Shared>, hint: Signal) {
+    match hint {
+        Signal::Queued(queue) => {
+            if shared.options.queues.contains(&queue) {
+                shared.work.notify_one();
+            }
+        }
+        Signal::Revoked(job) => {
+            shared.waiters.wake(job.uuid());
+            let Some(token) = shared.held.token_of(job) else { return };
+            // A hint is not believed: the store says whether the token is still good, and why not.
+            if let Ok(Some(why)) = shared.store.job_revoked(token).await {
+                shared.held.stop(token, stop_for(why));
+            }
+        }
+        Signal::ViewChanged(view) => {
+            shared.due.notify_one();
+            shared.waiters.wake(view.uuid());
+        }
+        Signal::Published(view, version) => {
+            shared.heads.published(view, version);
+            shared.waiters.wake(view.uuid());
+        }
+    }
+}

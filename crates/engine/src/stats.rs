@@ -1,0 +1,71 @@
+//! What the engine counts, by itself and cheaply.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counts since the engine started.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn read(&self) -> Stats {
+                Stats { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Attempts that began.
+    started,
+    /// Attempts that ended well.
+    completed,
+    /// Attempts that failed and run again.
+    retried,
+    /// Jobs that failed for good here.
+    failed,
+    /// Attempts that were told to stop because their job was cancelled.
+    cancelled,
+    /// Builds that were told to stop because a newer version is wanted.
+    superseded,
+    /// Attempts whose job was taken away.
+    lease_lost,
+    /// Jobs that were handed back unstarted.
+    released,
+    /// Settlements that the store refused.
+    refused,
+    /// Handlers that panicked.
+    panicked,
+    /// Generations published.
+    published,
+    /// Items whose value a build computed.
+    items_computed,
+    /// Items that a build took over.
+    items_reused,
+    /// Touches asked for.
+    touches,
+    /// Touches that shared another one's statement.
+    touches_coalesced,
+    /// Build jobs created.
+    builds_created,
+    /// Jobs of dead workers that were returned to the queue or failed here.
+    swept,
+    /// Calls to the store that failed and were tried again.
+    store_errors,
+}
+
+pub(crate) fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+pub(crate) fn one(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,237 @@
+//! Reading views: one generation, through the cache.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use recache_cache::{Cache, Policy, Space, Usage};
+use recache_model::ids::ViewId;
+use recache_model::time::Timestamp;
+use tokio::time::Instant;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// How long an item of a generation may stay in the cache. It cannot become wrong: its key names the generation.
+const ITEM_FRESH: Duration = Duration::from_secs(3600);
+/// A reader whose generation was removed under it looks again this often.
+const LOOKS_MAX: usize = 5;
+
+/// One item as a reader gets it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewItem {
+    /// The generation that it was read from; 0 when none was published yet.
+    pub version: i64,
+    /// When that was published, by the store's clock.
+    pub published_at: Option<Timestamp>,
+    /// Its value as JSON; `None` when the generation has no such item.
+    pub value: Option<Arc<String>>,
+}
+
+/// Items of one generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewItems {
+    /// The generation that all of them were read from; 0 when none was published yet.
+    pub version: i64,
+    /// When it was published, by the store's clock.
+    pub published_at: Option<Timestamp>,
+    /// In the order in which they were asked for.
+    pub values: Vec<Option<Arc<String>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    view: ViewId,
+    version: i64,
+    published_at: Option<Timestamp>,
+    /// When the store said so; `None`: it must be asked again.
+    seen: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_name: HashMap<(String, String), Head>,
+    names: HashMap<ViewId, (String, String)>,
+}
+
+/// Which version of each view is live, as far as this process knows. It never goes back.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    known: Mutex<Known>,
+    items: Space,
+}
+
+impl Heads {
+    pub(crate) fn new(cache: &Cache) -> Self {
+        Self { known: Mutex::default(), items: cache.keys().space("view") }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hints were lost: every head is looked up again before its next use. Versions stay, so that none goes back.
+    pub(crate) fn forget(&self) {
+        for head in self.known().by_name.values_mut() {
+            head.seen = None;
+        }
+    }
+
+    /// A newer version is live: what is known is looked up again before its next use.
+    pub(crate) fn published(&self, view: ViewId, version: i64) {
+        let mut known = self.known();
+        let Some(name) = known.names.get(&view).cloned() else { return };
+        if let Some(head) = known.by_name.get_mut(&name)
+            && head.version < version
+        {
+            head.seen = None;
+        }
+    }
+
+    fn fresh(&self, namespace: &str, key: &str, fresh_for: Duration) -> Option<Head> {
+        let known = self.known();
+        // One allocation for the look-up; the map is small and this is not the hot part of a read.
+        let head = known.by_name.get(&(namespace.to_owned(), key.to_owned()))?;
+        head.seen.is_some_and(|seen| seen.elapsed() < fresh_for).then_some(*head)
+    }
+
+    fn learn(&self, namespace: &str, key: &str, found: Head) -> Head {
+        let mut known = self.known();
+        let name = (namespace.to_owned(), key.to_owned());
+        known.names.insert(found.view, name.clone());
+        let head = known.by_name.entry(name).or_insert(found);
+        if found.version >= head.version {
+            *head = found;
+        }
+        *head
+    }
+}
+
+impl Engine {
+    async fn head(&self, namespace: &str, key: &str, fresh_for: Duration) -> Result<Head> {
+        if let Some(head) = self.shared.heads.fresh(namespace, key, fresh_for) {
+            return Ok(head);
+        }
+        let seen = Some(Instant::now());
+        let record = self.shared.store.view_get(namespace, key).await?;
+        let found = Head {
+            view: record.id,
+            version: record.versions.live,
+            published_at: record.last_recached_at,
+            seen,
+        };
+        Ok(self.shared.heads.learn(namespace, key, found))
+    }
+
+    /// Reads one item of the live generation.
+    pub async fn read_item(&self, namespace: &str, key: &str, item: &str) -> Result<ViewItem> {
+        let mut items = self.read_items(namespace, key, &[item]).await?;
+        Ok(ViewItem {
+            version: items.version,
+            published_at: items.published_at,
+            value: items.values.pop().flatten(),
+        })
+    }
+
+    /// Reads items, all of the same generation: the live one, or the one before it for at most
+    /// [`view_head_fresh`](crate::Options::view_head_fresh) after another process published.
+    pub async fn read_items(&self, namespace: &str, key: &str, items: &[&str]) -> Result<ViewItems> {
+        let mut fresh_for = self.shared.options.view_head_fresh;
+        for _ in 0..LOOKS_MAX {
+            let head = self.head(namespace, key, fresh_for).await?;
+            if head.version == 0 {
+                return Ok(ViewItems { version: 0, published_at: None, values: vec![None; items.len()] });
+            }
+            let mut values = Vec::with_capacity(items.len());
+            for item in items {
+                match self.generation_item(head, namespace, key, item).await {
+                    Ok(value) => values.push(value),
+                    Err(Missing::Generation) => break,
+                    Err(Missing::Store(message)) => {
+                        return Err(recache_store::Error::Unavailable { message, source: None }.into());
+                    }
+                }
+            }
+            if values.len() == items.len() {
+                return Ok(ViewItems { version: head.version, published_at: head.published_at, values });
+            }
+            // The generation was removed while this reader slept: take the live one as it is now.
+            fresh_for = Duration::ZERO;
+        }
+        Err(recache_store::Error::Unavailable {
+            message: format!("{namespace}/{key} is published faster than it can be read"),
+            source: None,
+        }
+        .into())
+    }
+
+    /// Like [`read_items`](Self::read_items), but of version `min_version` or newer: waits for it up to `wait`.
+    pub async fn read_items_since(
+        &self,
+        namespace: &str,
+        key: &str,
+        items: &[&str],
+        min_version: i64,
+        wait: Duration,
+    ) -> Result<ViewItems> {
+        self.wait_for_version(namespace, key, min_version, wait).await?;
+        self.read_items(namespace, key, items).await
+    }
+
+    /// Waits until `min_version` or a newer version is live, and answers which.
+    pub async fn wait_for_version(
+        &self,
+        namespace: &str,
+        key: &str,
+        min_version: i64,
+        wait: Duration,
+    ) -> Result<i64> {
+        let deadline = Instant::now() + wait;
+        let view = self.head(namespace, key, self.shared.options.view_head_fresh).await?.view;
+        let watch = self.shared.waiters.watch(view.uuid());
+        loop {
+            let changed = watch.changed();
+            let head = self.head(namespace, key, Duration::ZERO).await?;
+            if head.version >= min_version {
+                return Ok(head.version);
+            }
+            let look_again = self.pause(changed);
+            if tokio::time::timeout_at(deadline, look_again).await.is_err() {
+                let what =
+                    format!("{namespace}/{key} is at version {}, wanted is {min_version}", head.version);
+                return Err(Error::TimedOut { what, waited: wait });
+            }
+        }
+    }
+
+    async fn generation_item(
+        &self,
+        head: Head,
+        namespace: &str,
+        key: &str,
+        item: &str,
+    ) -> std::result::Result<Option<Arc<String>>, Missing> {
+        let version = head.version.to_string();
+        let cache_key = self.shared.heads.items.key([namespace, key, version.as_str(), item]);
+        let policy = Policy::new(ITEM_FRESH).negative_for(ITEM_FRESH);
+        let store = &self.shared.store;
+        let loader = || async {
+            match store.generation_read(head.view, head.version, vec![item.to_owned()]).await {
+                Ok(Some(mut found)) => Ok(found.pop().map(|(_, value)| value)),
+                Ok(None) => Err(Missing::Generation),
+                Err(error) => Err(Missing::Store(error.to_string())),
+            }
+        };
+        let cache = self.shared.cache.for_usage(&Usage::ViewItem);
+        cache.get_or_load(&cache_key, &policy, loader).await.map_err(|error| match &*error {
+            Missing::Generation => Missing::Generation,
+            Missing::Store(message) => Missing::Store(message.clone()),
+        })
+    }
+}
+
+#[derive(Debug)]
+enum Missing {
+    Generation,
+    Store(String),
+}

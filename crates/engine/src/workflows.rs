@@ -1,0 +1,126 @@
+//! From a template to a workflow.
+
+use std::collections::HashMap;
+
+use recache_model::ids::WorkflowId;
+use recache_model::retry::{Backoff, RetryPolicy};
+use recache_model::template::{BackoffSpec, RetrySpec, Template};
+use recache_store::{NewJob, NewStep, NewWorkflow, TemplateRecord};
+use serde_json::Value;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+impl Engine {
+    /// Stores a workflow of this template with all its steps; the template's content is pinned by its digest.
+    pub async fn submit_workflow(
+        &self,
+        id: WorkflowId,
+        template: &Template,
+        input: &Value,
+    ) -> Result<WorkflowId> {
+        let new = new_workflow(id, template, input)?;
+        self.shared.store.workflow_submit(new).await?;
+        Ok(id)
+    }
+}
+
+fn new_workflow(id: WorkflowId, template: &Template, input: &Value) -> Result<NewWorkflow> {
+    let correlation_id = id.uuid().to_string();
+    let places: HashMap<&str, usize> =
+        template.steps().iter().enumerate().map(|(place, step)| (step.name.as_str(), place)).collect();
+    let mut steps = Vec::with_capacity(template.steps().len());
+    for step in template.steps() {
+        let waits_for = step
+            .dependencies
+            .iter()
+            .map(|name| {
+                places.get(name.as_str()).copied().ok_or_else(|| {
+                    Error::Invalid(format!("step `{}` waits for `{name}`, which is not there", step.name))
+                })
+            })
+            .collect::<Result<Vec<usize>>>()?;
+        let plain = NewJob::new(
+            &step.handler.callable,
+            Value::Object(step.handler.initialization.clone()).to_string(),
+        );
+        let job = NewJob {
+            namespace: template.namespace().to_owned(),
+            queue: step.queue.clone().unwrap_or_else(|| plain.queue.clone()),
+            priority: i64::from(step.priority),
+            retry: retry(&step.retry),
+            timeout: step.timeout,
+            correlation_id: correlation_id.clone(),
+            ..plain
+        };
+        steps.push(NewStep { name: step.name.clone(), job, waits_for });
+    }
+    Ok(NewWorkflow {
+        id,
+        template: TemplateRecord {
+            digest: template.digest().to_string(),
+            namespace: template.namespace().to_owned(),
+            name: template.name().to_owned(),
+            version: template.version().to_string(),
+            content: template.canonical_json().to_owned(),
+        },
+        input: input.to_string(),
+        correlation_id,
+        steps,
+    })
+}
+
+fn retry(spec: &RetrySpec) -> RetryPolicy {
+    RetryPolicy {
+        attempts_max: if spec.retryable { spec.max_attempts.max(1) } else { 1 },
+        backoff: match spec.backoff {
+            BackoffSpec::None => Backoff::None,
+            BackoffSpec::Linear => Backoff::Linear,
+            BackoffSpec::Exponential => Backoff::Exponential,
+            BackoffSpec::Fibonacci => Backoff::Fibonacci,
+        },
+        base_ms: spec.backoff_base_ms,
+        cap_ms: spec.max_backoff_ms,
+        jitter: spec.jitter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_field_of_a_step_reaches_its_job() {
+        let source = "
+name: billing
+namespace: shop
+version: 1.2.0
+steps:
+  - name: fetch
+    handler: { callable: http, initialization: { url: 'http://127.0.0.1/' } }
+    timeout_seconds: 7
+    queue: slow
+    priority: 9
+    retry: { max_attempts: 5, backoff: linear, backoff_base_ms: 10, max_backoff_ms: 20, jitter: 0.5 }
+  - name: bill
+    handler: { callable: echo }
+    depends_on: [fetch]
+    retry: { retryable: false }
+";
+        let template = Template::parse(source, "billing.yaml").expect("a good template");
+        let id = WorkflowId::make();
+        let new = new_workflow(id, &template, &serde_json::json!({ "a": 1 })).expect("a workflow");
+        let (fetch, bill) = (&new.steps[0], &new.steps[1]);
+        assert_eq!((new.template.name.as_str(), new.template.version.as_str()), ("billing", "1.2.0"));
+        assert_eq!(fetch.job.input, "{\"url\":\"http://127.0.0.1/\"}");
+        assert_eq!((fetch.job.namespace.as_str(), fetch.job.queue.as_str()), ("shop", "slow"));
+        assert_eq!((fetch.job.priority, fetch.job.timeout), (9, Some(Duration::from_secs(7))));
+        let expected =
+            RetryPolicy { attempts_max: 5, backoff: Backoff::Linear, base_ms: 10, cap_ms: 20, jitter: 0.5 };
+        assert_eq!(fetch.job.retry, expected);
+        assert_eq!((bill.waits_for.as_slice(), bill.job.retry.attempts_max), ([0].as_slice(), 1));
+        assert_eq!(bill.job.correlation_id, id.uuid().to_string());
+    }
+}

@@ -1,0 +1,280 @@
+//! Building a view's next version: put items, or take them over unchanged.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::link::Item;
+
+/// Items that are sent together.
+const ITEMS_A_CALL: usize = 64;
+/// Bytes of values that are sent together.
+const BYTES_A_CALL: usize = 256 * 1024;
+/// Longest item key, in bytes.
+pub const ITEM_KEY_BYTES_MAX: usize = 1024;
+/// Largest value of an item, in bytes of JSON.
+pub const ITEM_VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What changed since the live version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// Anything may have.
+    All,
+    /// Only these items.
+    Only(Vec<String>),
+}
+
+/// An item that exists already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownItem {
+    /// Its key.
+    pub key: String,
+    /// Of the inputs that it was computed from.
+    pub fingerprint: Option<String>,
+}
+
+/// What a build starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildSource {
+    /// The view's namespace.
+    pub namespace: String,
+    /// The view's key.
+    pub key: String,
+    /// The version to make.
+    pub version: i64,
+    /// What readers see now; 0 for nothing.
+    pub live_version: i64,
+    /// What changed since then.
+    pub touched: Touched,
+    /// The live items.
+    pub live: Vec<KnownItem>,
+    /// What superseded or failed builds have made since.
+    pub staged: Vec<KnownItem>,
+}
+
+/// What a build did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BuildSummary {
+    /// Live items that were not put: gone after publication.
+    pub removed: Vec<String>,
+    /// Items of the new generation.
+    pub total: u64,
+    /// Values computed.
+    pub computed: u64,
+    /// Items taken over.
+    pub reused: u64,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    put: HashSet<String>,
+    waiting: Vec<Item>,
+    waiting_bytes: usize,
+    computed: u64,
+    reused: u64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    context: Context,
+    source: BuildSource,
+    live: HashMap<String, Option<String>>,
+    staged: HashMap<String, Option<String>>,
+    progress: Mutex<Progress>,
+}
+
+/// Handed to every builder; cheap to clone. What is put becomes visible all at once when the builder returns `Ok`, and
+/// not at all otherwise. An item that is neither put nor taken over is gone from the new generation.
+#[derive(Debug, Clone)]
+pub struct BuildContext(Arc<Inner>);
+
+impl BuildContext {
+    /// Made by whoever runs the builder.
+    pub fn new(context: Context, mut source: BuildSource) -> Self {
+        let index =
+            |items: Vec<KnownItem>| items.into_iter().map(|item| (item.key, item.fingerprint)).collect();
+        let live = index(std::mem::take(&mut source.live));
+        let staged = index(std::mem::take(&mut source.staged));
+        Self(Arc::new(Inner { context, source, live, staged, progress: Mutex::default() }))
+    }
+
+    /// The job's own context: facts, checkpoint, progress.
+    pub fn context(&self) -> &Context {
+        &self.0.context
+    }
+
+    /// The view's namespace.
+    pub fn namespace(&self) -> &str {
+        &self.0.source.namespace
+    }
+
+    /// The view's key.
+    pub fn key(&self) -> &str {
+        &self.0.source.key
+    }
+
+    /// The version that this build makes.
+    pub fn version(&self) -> i64 {
+        self.0.source.version
+    }
+
+    /// The version that readers see meanwhile; 0 for none.
+    pub fn live_version(&self) -> i64 {
+        self.0.source.live_version
+    }
+
+    /// What changed since the live version.
+    pub fn touched(&self) -> &Touched {
+        &self.0.source.touched
+    }
+
+    /// See [`Context::checkpoint`].
+    pub async fn checkpoint(&self) -> Result<(), Failure> {
+        self.0.context.checkpoint().await
+    }
+
+    /// Takes `item` over if it was computed from the same inputs: live, or made by a build that was superseded.
+    /// True: done, nothing to compute. A live item costs no write.
+    pub async fn reuse(&self, item: &str, fingerprint: &str) -> Result<bool, Failure> {
+        let same = |known: &HashMap<String, Option<String>>| {
+            known.get(item).is_some_and(|known| known.as_deref() == Some(fingerprint))
+        };
+        if same(&self.0.live) {
+            let mut progress = self.0.progress.lock().await;
+            if progress.put.insert(item.to_owned()) {
+                progress.reused += 1;
+            }
+            return Ok(true);
+        }
+        if same(&self.0.staged) {
+            let mut progress = self.0.progress.lock().await;
+            if progress.put.insert(item.to_owned()) {
+                progress.reused += 1;
+                let taken =
+                    Item { key: item.to_owned(), fingerprint: Some(fingerprint.to_owned()), value: None };
+                self.send_later(&mut progress, taken).await?;
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Keeps a live item as it is, whatever its fingerprint. False when there is no such item.
+    pub async fn keep(&self, item: &str) -> bool {
+        let exists = self.0.live.contains_key(item);
+        if exists {
+            let mut progress = self.0.progress.lock().await;
+            if progress.put.insert(item.to_owned()) {
+                progress.reused += 1;
+            }
+        }
+        exists
+    }
+
+    /// Puts an item that was computed. With a fingerprint of its inputs, a later build can take it over.
+    pub async fn put<T: Serialize + ?Sized>(
+        &self,
+        item: &str,
+        fingerprint: Option<&str>,
+        value: &T,
+    ) -> Result<(), Failure> {
+        if item.is_empty() || item.len() > ITEM_KEY_BYTES_MAX || item.contains('\0') {
+            return Err(Failure::permanent(
+                "item_key",
+                format!(
+                    "an item's key must have 1 to {ITEM_KEY_BYTES_MAX} bytes and no NUL, and has {}",
+                    item.len()
+                ),
+            ));
+        }
+        let value = serde_json::to_string(value)
+            .map_err(|error| Failure::permanent("item_value", format!("item `{item}`: {error}")))?;
+        if value.len() > ITEM_VALUE_BYTES_MAX {
+            return Err(Failure::permanent(
+                "item_value",
+                format!("item `{item}` has {} bytes; at most {ITEM_VALUE_BYTES_MAX} are kept", value.len()),
+            ));
+        }
+        let mut progress = self.0.progress.lock().await;
+        if !progress.put.insert(item.to_owned()) {
+            return Err(Failure::permanent(
+                "item_twice",
+                format!("item `{item}` was put twice in one build"),
+            ));
+        }
+        progress.computed += 1;
+        let item =
+            Item { key: item.to_owned(), fingerprint: fingerprint.map(str::to_owned), value: Some(value) };
+        self.send_later(&mut progress, item).await
+    }
+
+    /// For each item: takes it over if its fingerprint is known, else computes and puts it, at most
+    /// `at_once` at a time. Stops at the first failure, and when the build shall stop.
+    pub async fn for_each<T, C>(
+        &self,
+        items: impl IntoIterator<Item = (String, String)>,
+        at_once: usize,
+        compute: C,
+    ) -> Result<(), Failure>
+    where
+        T: Serialize,
+        C: AsyncFn(&str) -> Result<T, Failure>,
+    {
+        let compute = &compute;
+        stream::iter(items)
+            .map(|(item, fingerprint)| async move {
+                self.checkpoint().await?;
+                if self.reuse(&item, &fingerprint).await? {
+                    return Ok(());
+                }
+                let value = compute(&item).await?;
+                self.put(&item, Some(&fingerprint), &value).await
+            })
+            .buffer_unordered(at_once.max(1))
+            .try_collect::<()>()
+            .await
+    }
+
+    async fn send_later(&self, progress: &mut Progress, item: Item) -> Result<(), Failure> {
+        progress.waiting_bytes += item.value.as_ref().map_or(0, String::len);
+        progress.waiting.push(item);
+        if progress.waiting.len() >= ITEMS_A_CALL || progress.waiting_bytes >= BYTES_A_CALL {
+            self.send(progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, progress: &mut Progress) -> Result<(), Failure> {
+        if progress.waiting.is_empty() {
+            return Ok(());
+        }
+        progress.waiting_bytes = 0;
+        let items = std::mem::take(&mut progress.waiting);
+        Ok(self.0.context.link().put(items).await?)
+    }
+
+    /// Sends what is still here, so that a build that is stopped loses none of it.
+    pub async fn flush(&self) -> Result<(), Failure> {
+        self.send(&mut *self.0.progress.lock().await).await
+    }
+
+    /// Sends what is still here and sums up. Called by whoever runs the builder, after it returned `Ok`.
+    pub async fn finish(&self) -> Result<BuildSummary, Failure> {
+        let mut progress = self.0.progress.lock().await;
+        self.send(&mut progress).await?;
+        let mut removed: Vec<String> =
+            self.0.live.keys().filter(|item| !progress.put.contains(*item)).cloned().collect();
+        removed.sort_unstable();
+        Ok(BuildSummary {
+            removed,
+            total: u64::try_from(progress.put.len()).unwrap_or(u64::MAX),
+            computed: progress.computed,
+            reused: progress.reused,
+        })
+    }
+}

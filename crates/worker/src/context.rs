@@ -1,0 +1,110 @@
+//! What a handler knows of its job, and what it can say about it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::failure::Failure;
+use crate::link::Link;
+use crate::stop::{Stop, StopSignal};
+
+/// At checkpoints the store is asked at most this often; between, only the signal is looked at.
+const CHECK_PAUSE: Duration = Duration::from_millis(25);
+
+/// What is known of a job when it starts.
+#[derive(Debug, Clone, Default)]
+pub struct JobFacts {
+    /// Its id.
+    pub id: Uuid,
+    /// The handler's name.
+    pub handler: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Counted from 1.
+    pub attempt: u32,
+    /// How many there may be.
+    pub attempts_max: u32,
+    /// Unique to this attempt: hand it to other systems as their idempotency key.
+    pub attempt_token: String,
+    /// Ties what belongs together across logs and processes.
+    pub correlation_id: String,
+    /// W3C `traceparent` of the submit.
+    pub trace_context: Option<String>,
+    /// The name of the step, in a workflow.
+    pub step: Option<String>,
+    /// In a workflow: what the steps returned that this one waited for.
+    pub results: BTreeMap<String, Value>,
+    /// In a workflow: the step's `handler.initialization`.
+    pub settings: Value,
+}
+
+/// Handed to every handler; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Context {
+    facts: Arc<JobFacts>,
+    stop: StopSignal,
+    link: Arc<dyn Link>,
+    checked: Arc<Mutex<Instant>>,
+}
+
+impl Context {
+    /// Made by whoever runs the handler.
+    pub fn new(facts: JobFacts, stop: StopSignal, link: Arc<dyn Link>) -> Self {
+        Self { facts: Arc::new(facts), stop, link, checked: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// What is known of the job.
+    pub fn facts(&self) -> &JobFacts {
+        &self.facts
+    }
+
+    /// The result of a step that this one waited for.
+    pub fn result(&self, step: &str) -> Option<&Value> {
+        self.facts.results.get(step)
+    }
+
+    /// Ends here, by `Err`, when the handler shall stop. Costs nanoseconds: the store itself is asked at most
+    /// every 25 ms, for the case that the signal was lost. Call it as often as you like.
+    pub async fn checkpoint(&self) -> Result<(), Failure> {
+        self.go_on()?;
+        // A handler that computes without ever waiting would keep the runtime from everything else.
+        tokio::task::coop::consume_budget().await;
+        if self.is_time_to_ask() {
+            self.link.check().await?;
+        }
+        self.go_on()
+    }
+
+    fn go_on(&self) -> Result<(), Failure> {
+        self.stop.reason().map_or(Ok(()), |reason| Err(Failure::Stopped(reason)))
+    }
+
+    fn is_time_to_ask(&self) -> bool {
+        let Ok(mut checked) = self.checked.lock() else { return true };
+        let now = Instant::now();
+        let is_time = now.duration_since(*checked) >= CHECK_PAUSE;
+        if is_time {
+            *checked = now;
+        }
+        is_time
+    }
+
+    /// Waits until the handler shall stop: for `tokio::select!` beside something slow.
+    pub async fn stopped(&self) -> Stop {
+        self.stop.stopped().await
+    }
+
+    /// Keeps progress (0 to 1) and a message with the job.
+    pub async fn progress(&self, fraction: f64, message: Option<&str>) -> Result<(), Failure> {
+        self.go_on()?;
+        Ok(self.link.progress(fraction, message.map(str::to_owned)).await?)
+    }
+
+    pub(crate) fn link(&self) -> &Arc<dyn Link> {
+        &self.link
+    }
+}

@@ -1,0 +1,107 @@
+//! The chores of Recache, in Rust, so that a fresh machine needs a Rust toolchain, a C compiler and nothing else.
+//!
+//! ```text
+//! cargo xtask test                      the whole suite, against servers of its own
+//! cargo xtask test -- -p recache-cache  a part of it
+//! cargo xtask servers -- env            any command, with the same servers
+//! cargo xtask verify                    format, lints, documentation, dependencies
+//! ```
+//!
+//! Who starts and stops the servers, and what happens when a chore is killed, stands in `servers/mod.rs`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the terminal")]
+
+mod find;
+mod install;
+pub mod layering;
+mod process;
+mod servers;
+mod test;
+mod totals;
+mod verify;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+the chores of Recache
+
+usage: cargo xtask test [--keep-going] [-- FILTER...]   run the suite against servers of its own
+       cargo xtask servers -- COMMAND [ARG...]          run a command with those servers
+       cargo xtask verify                               format, lints, documentation, dependencies
+
+FILTER goes to `cargo nextest run` where it is installed, else to `cargo test`.
+PostgreSQL is looked for in $RECACHE_POSTGRES_BIN, on the PATH and in /usr/lib/postgresql/*/bin.";
+
+/// Why a chore could not be done; the text is all that a caller can use.
+#[derive(Debug)]
+struct Failure(String);
+
+impl Failure {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// For `map_err`: says what was being tried in front of the cause.
+    fn at<E: fmt::Display>(what: impl fmt::Display) -> impl FnOnce(E) -> Self {
+        move |cause| Self(format!("{what}: {cause}"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Runs the chore that `arguments` name and answers with its exit code: 0 done, 1 failed, 2 not a chore.
+///
+/// The arguments come without the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
+    let Ok(arguments) = arguments else {
+        return usage("an argument is not valid UTF-8");
+    };
+    let Some((chore, rest)) = arguments.split_first() else {
+        return usage("no chore is named");
+    };
+    let done = match (chore.as_str(), rest) {
+        ("test", rest) => match test::Options::parse(rest) {
+            Ok(options) => test::run(&options),
+            Err(wrong) => return usage(&wrong),
+        },
+        ("servers", [dashes, command @ ..]) if dashes == "--" && !command.is_empty() => servers::run(command),
+        ("servers", _) => return usage("servers: what is to run stands behind `--`"),
+        ("verify", []) => verify::run(),
+        ("verify", [more, ..]) => return usage(&format!("verify: takes no argument, got `{more}`")),
+        (servers::GUARD_CHORE, rest) => servers::guard(rest).map(|()| ExitCode::SUCCESS),
+        ("help" | "--help" | "-h", _) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        (unknown, _) => return usage(&format!("no such chore: `{unknown}`")),
+    };
+    done.unwrap_or_else(|failure| {
+        eprintln!("xtask {chore}: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+fn usage(wrong: &str) -> ExitCode {
+    eprintln!("xtask: {wrong}\n\n{USAGE}");
+    ExitCode::from(2)
+}
+
+/// The folder that holds the workspace's `Cargo.toml`.
+fn workspace_root() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}
+
+/// Whether nobody is there to read a hint: what is missing is then a failure.
+fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
