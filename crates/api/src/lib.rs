@@ -1,1 +1,38 @@
 //! The wire contract of Recache: the JSON documents that programs read.
+//!
+//! `recache -o json` prints them, and the HTTP server answers with them. What holds for all of them:
+//!
+//! * Fields may be added; none changes its meaning or goes away. Whoever reads them ignores fields it does not know.
+//! * The outermost document names its shape and the shape's version in `schema`, such as `recache.jobs.v1`. With
+//!   `-o jsonl` each line is one element of a list, without an envelope.
+//! * Ids are text with a prefix (`job_`, `wf_`, `view_`, `ses_`); instants are RFC 3339 in UTC with microseconds
+//!   ([`Instant`]); durations are whole numbers that name their unit (`_ms`).
+//! * A field without a value is `null`, never missing.
+//! * What handlers wrote (input, output, items) stands there as they wrote it ([`Json`]).
+//!
+//! ```
+//! use recache_api::{Instant, JobChange, JobState};
+//!
+//! let change = JobChange::new("job_0190…".to_owned(), JobState::Cancelled, true);
+//! let text = serde_json::to_string(&change)?;
+//! assert_eq!(text, r#"{"schema":"recache.job-change.v1","id":"job_0190…","state":"cancelled","changed":true}"#);
+//! assert_eq!(Instant::from_micros(0)?.to_string(), "1970-01-01T00:00:00.000000Z");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod instant;
+mod job;
+mod json;
+mod operation;
+mod problem;
+mod view;
+
+pub use instant::{Instant, OutOfRange};
+pub use job::{ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState};
+pub use json::Json;
+pub use operation::{Check, CheckStatus, Diagnosis, Migration};
+pub use problem::{FieldProblem, Problem};
+pub use view::{
+    Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
+    ViewStatus, ViewValue,
+};

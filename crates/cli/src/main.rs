@@ -1,10 +1,17 @@
-//! temp
-#[allow(dead_code, unused_imports)]
-mod bench;
-#[allow(dead_code, unused_imports)]
+//! The `recache` command: reads the command line and hands over to one of [`commands`].
+
+mod commands;
+
+#[allow(dead_code, reason = "not every exit code has its command yet")]
 mod cli_error;
-use clap::Parser;
-#[derive(clap::Parser)]
-struct A { #[arg(long)] database: Option<String>, #[command(flatten)] b: bench::BenchArgs }
-#[tokio::main]
-async fn main() { let a = A::parse(); match bench::run(a.b, a.database).await { Ok(r) => print!("{}", r.text()), Err(e) => println!("{e:?}") } }
+#[allow(dead_code, unused_imports, reason = "the commands that need the rest are not here yet")]
+mod config;
+mod output;
+
+use std::io;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Not locked: whoever logs from another thread must not wait for this one.
+    commands::run(std::env::args_os(), &mut io::stdout(), &mut io::stderr()).into()
+}

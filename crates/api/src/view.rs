@@ -1,0 +1,259 @@
+//! Views on the wire.
+
+use serde::{Deserialize, Serialize};
+
+use crate::instant::Instant;
+use crate::job::Job;
+use crate::json::Json;
+
+/// What a view is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ViewStatus {
+    /// Never touched.
+    Idle,
+    /// A newer version is wanted; its build waits or is queued.
+    Pending,
+    /// A build runs.
+    Processing,
+    /// The newest version is live.
+    Completed,
+    /// The newest version could not be built; the last live one is still served.
+    Failed,
+}
+
+/// What a touch does to a running build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTouch {
+    /// Stop it; build the newer version.
+    Abort,
+    /// Let it publish, then build again.
+    Finish,
+    /// Abort, unless more than half of the last build's time has already gone into this one.
+    Auto,
+}
+
+/// When to build, and what to do with a build that a touch overtakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewPolicy {
+    /// A build waits until no touch came for this long.
+    pub debounce_quiet_ms: u64,
+    /// It waits no longer than this after the first touch.
+    pub debounce_max_ms: u64,
+    /// What a touch does to a running build.
+    pub on_touch: OnTouch,
+    /// Beyond this much behind, a build is let through although touches keep coming; `null`: never.
+    pub max_staleness_ms: Option<u64>,
+}
+
+/// How the delay between attempts grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backoff {
+    /// At once.
+    None,
+    /// By the base each time.
+    Linear,
+    /// Twice as long each time.
+    Exponential,
+    /// As the Fibonacci numbers.
+    Fibonacci,
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Attempts in all.
+    pub attempts_max: u32,
+    /// How the delay grows.
+    pub backoff: Backoff,
+    /// The first delay.
+    pub base_ms: u64,
+    /// No delay is longer.
+    pub cap_ms: u64,
+    /// The fraction of a delay, 0 to 1, that chance may take away.
+    pub jitter: f64,
+}
+
+/// A view as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// `view_…`
+    pub id: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its key there.
+    pub key: String,
+    /// What it is doing.
+    pub recache_status: ViewStatus,
+    /// The newest version that is wanted: raised by one at every touch.
+    pub recache_version: i64,
+    /// The version that is being built.
+    pub processing_version: Option<i64>,
+    /// The version that readers see; 0 before the first publication.
+    pub live_version: i64,
+    /// How far behind what readers see is; 0 when the newest version is live.
+    pub staleness_ms: u64,
+    /// The first touch that the live version does not show.
+    pub dirty_since: Option<Instant>,
+    /// The last touch.
+    pub touched_at: Option<Instant>,
+    /// When the next build is due, if one is to be created.
+    pub due_at: Option<Instant>,
+    /// When the live version was published.
+    pub last_recached_at: Option<Instant>,
+    /// How long the last published build took.
+    pub last_build_ms: Option<u64>,
+    /// Why the newest version could not be built.
+    pub last_error: Option<String>,
+    /// `job_…`: the live build, queued or running.
+    pub build_job_id: Option<String>,
+    /// What builds it.
+    pub handler: String,
+    /// Where its builds wait.
+    pub queue: String,
+    /// When to build and when to give a build up.
+    pub policy: ViewPolicy,
+    /// What follows a failed build.
+    pub retry: RetryPolicy,
+    /// How long a build may run; `null`: as long as it likes.
+    pub timeout_ms: Option<u64>,
+}
+
+/// A published generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Its version.
+    pub version: i64,
+    /// `job_…`: the build that made it.
+    pub job_id: String,
+    /// When readers began to see it.
+    pub published_at: Instant,
+    /// When readers ceased to; `null`: they see it.
+    pub replaced_at: Option<Instant>,
+    /// Items in it.
+    pub items_total: i64,
+    /// Items whose value was new.
+    pub items_changed: i64,
+    /// Items that were gone.
+    pub items_removed: i64,
+    /// Items that the build computed.
+    pub items_computed: i64,
+    /// Items that the build took over.
+    pub items_reused: i64,
+    /// How long the build took.
+    pub build_ms: u64,
+}
+
+/// One view with its build and its last generations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewDetails {
+    /// [`ViewDetails::SCHEMA`]
+    pub schema: String,
+    /// The view.
+    pub view: View,
+    /// The live build.
+    pub build: Option<Job>,
+    /// The last generations, newest first.
+    pub generations: Vec<Generation>,
+}
+
+impl ViewDetails {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view.v1";
+
+    /// A view with its build and its last generations.
+    pub fn new(view: View, build: Option<Job>, generations: Vec<Generation>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), view, build, generations }
+    }
+}
+
+/// One item of a generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewItem {
+    /// Its key.
+    pub item: String,
+    /// Its value.
+    pub value: Json,
+}
+
+/// The items of one generation: the live one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewItems {
+    /// [`ViewItems::SCHEMA`]
+    pub schema: String,
+    /// `view_…`
+    pub view_id: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its key there.
+    pub key: String,
+    /// The generation; 0 when none was published yet.
+    pub version: i64,
+    /// The newest version that is wanted.
+    pub recache_version: i64,
+    /// When the generation was published.
+    pub published_at: Option<Instant>,
+    /// How far behind the generation is.
+    pub staleness_ms: u64,
+    /// Ordered by key.
+    pub items: Vec<ViewItem>,
+}
+
+impl ViewItems {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-items.v1";
+}
+
+/// One item, with the generation that it was read from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewValue {
+    /// [`ViewValue::SCHEMA`]
+    pub schema: String,
+    /// `view_…`
+    pub view_id: String,
+    /// Who the view belongs to.
+    pub namespace: String,
+    /// The view's key there.
+    pub key: String,
+    /// The item's key.
+    pub item: String,
+    /// Its value.
+    pub value: Json,
+    /// The generation.
+    pub version: i64,
+    /// The newest version that is wanted.
+    pub recache_version: i64,
+    /// When the generation was published.
+    pub published_at: Option<Instant>,
+    /// How far behind the generation is.
+    pub staleness_ms: u64,
+}
+
+impl ViewValue {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-value.v1";
+}
+
+/// What a touch did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touched {
+    /// [`Touched::SCHEMA`]
+    pub schema: String,
+    /// `view_…`
+    pub view_id: String,
+    /// Who the view belongs to.
+    pub namespace: String,
+    /// The view's key there.
+    pub key: String,
+    /// The version that the touch asks for: whoever reads it or a newer one sees the change.
+    pub recache_version: i64,
+    /// `job_…`: the build that the touch ended.
+    pub superseded_job_id: Option<String>,
+}
+
+impl Touched {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.touch.v1";
+}

@@ -1,0 +1,258 @@
+//! The shape of every document, pinned: a change of one of these snapshots is a change of the wire contract.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test says what it expects")]
+
+use std::fmt::Debug;
+
+use recache_api::{
+    Backoff, Check, CheckStatus, Diagnosis, ErrorKind, FieldProblem, Generation, Instant, Job, JobChange,
+    JobDetails, JobError, JobHistoryRow, JobList, JobState, Json, Migration, OnTouch, Problem, RetryPolicy,
+    Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy, ViewStatus, ViewValue,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// As it is printed; and what is printed is read back as the same document.
+fn printed<T: Serialize + DeserializeOwned + PartialEq + Debug>(document: &T) -> String {
+    let text = serde_json::to_string_pretty(document).unwrap();
+    assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), document);
+    text
+}
+
+fn at(seconds: i64) -> Instant {
+    Instant::from_micros(1_700_000_000_000_000 + seconds * 1_000_000).unwrap()
+}
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn error() -> JobError {
+    JobError {
+        kind: ErrorKind::LeaseLost,
+        code: Some(text("http_503")),
+        message: text("gone"),
+        retry_after_ms: Some(1500),
+    }
+}
+
+fn job() -> Job {
+    Job {
+        id: text("job_1"),
+        namespace: text("default"),
+        queue: text("mail"),
+        handler: text("send_mail"),
+        state: JobState::Running,
+        priority: -3,
+        attempt: 2,
+        attempts_max: 5,
+        timeout_ms: Some(90_000),
+        created_at: at(0),
+        due_at: at(1),
+        started_at: Some(at(2)),
+        finished_at: None,
+        progress: Some(0.25),
+        message: Some(text("page 1")),
+        error: Some(error()),
+        input: Json::from_text("{\"n\": 10.50}").unwrap(),
+        output: None,
+        session_id: Some(text("ses_1")),
+        workflow_id: Some(text("wf_1")),
+        step: Some(text("send")),
+        view_id: Some(text("view_1")),
+        view_version: Some(7),
+        superseded_by: None,
+        correlation_id: text("order-7"),
+        trace_context: Some(text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+    }
+}
+
+fn view() -> View {
+    View {
+        id: text("view_1"),
+        namespace: text("shop"),
+        key: text("prices"),
+        recache_status: ViewStatus::Processing,
+        recache_version: 8,
+        processing_version: Some(8),
+        live_version: 7,
+        staleness_ms: 1200,
+        dirty_since: Some(at(3)),
+        touched_at: Some(at(4)),
+        due_at: None,
+        last_recached_at: Some(at(2)),
+        last_build_ms: Some(400),
+        last_error: Some(text("no such table")),
+        build_job_id: Some(text("job_1")),
+        handler: text("build_prices"),
+        queue: text("default"),
+        policy: ViewPolicy {
+            debounce_quiet_ms: 1000,
+            debounce_max_ms: 10_000,
+            on_touch: OnTouch::Finish,
+            max_staleness_ms: None,
+        },
+        retry: RetryPolicy {
+            attempts_max: 3,
+            backoff: Backoff::Fibonacci,
+            base_ms: 1000,
+            cap_ms: 300_000,
+            jitter: 0.1,
+        },
+        timeout_ms: None,
+    }
+}
+
+#[test]
+fn documents_of_jobs_keep_their_shape() {
+    insta::assert_snapshot!("jobs", printed(&JobList::new(vec![job()], Some(text("job_1")))));
+    let row = JobHistoryRow {
+        seq: 1,
+        at: at(2),
+        from: JobState::Queued,
+        to: JobState::Running,
+        spent_ms: 1000,
+        attempt: 1,
+        session_id: Some(text("ses_1")),
+        error: Some(error()),
+        detail: Some(text("taken back")),
+    };
+    insta::assert_snapshot!("job", printed(&JobDetails::new(job(), vec![row])));
+    insta::assert_snapshot!("job_change", printed(&JobChange::new(text("job_1"), JobState::Queued, true)));
+}
+
+#[test]
+fn documents_of_views_keep_their_shape() {
+    let generation = Generation {
+        version: 7,
+        job_id: text("job_1"),
+        published_at: at(2),
+        replaced_at: None,
+        items_total: 3,
+        items_changed: 2,
+        items_removed: 1,
+        items_computed: 2,
+        items_reused: 1,
+        build_ms: 400,
+    };
+    insta::assert_snapshot!("view", printed(&ViewDetails::new(view(), Some(job()), vec![generation])));
+    let value = Json::from_text("[1, 2.50]").unwrap();
+    let items = ViewItems {
+        schema: text(ViewItems::SCHEMA),
+        view_id: text("view_1"),
+        namespace: text("shop"),
+        key: text("prices"),
+        version: 7,
+        recache_version: 8,
+        published_at: Some(at(2)),
+        staleness_ms: 1200,
+        items: vec![ViewItem { item: text("sku-1"), value: value.clone() }],
+    };
+    insta::assert_snapshot!("view_items", printed(&items));
+    let read = ViewValue {
+        schema: text(ViewValue::SCHEMA),
+        view_id: text("view_1"),
+        namespace: text("shop"),
+        key: text("prices"),
+        item: text("sku-1"),
+        value,
+        version: 7,
+        recache_version: 8,
+        published_at: Some(at(2)),
+        staleness_ms: 1200,
+    };
+    insta::assert_snapshot!("view_value", printed(&read));
+    let touched = Touched {
+        schema: text(Touched::SCHEMA),
+        view_id: text("view_1"),
+        namespace: text("shop"),
+        key: text("prices"),
+        recache_version: 9,
+        superseded_job_id: Some(text("job_1")),
+    };
+    insta::assert_snapshot!("touch", printed(&touched));
+}
+
+#[test]
+fn documents_of_operations_keep_their_shape() {
+    insta::assert_snapshot!("migration", printed(&Migration::new(text("sqlite:recache.db"), 1)));
+    let check = |name, status| Check {
+        name: text(name),
+        status,
+        message: text("found"),
+        place: Some(text("sqlite:recache.db")),
+        remedy: None,
+    };
+    let checks = vec![check("database", CheckStatus::Ok), check("disk", CheckStatus::Warn)];
+    insta::assert_snapshot!("diagnosis", printed(&Diagnosis::new(checks)));
+}
+
+#[test]
+fn diagnosis_is_as_bad_as_its_worst_check() {
+    let diagnosis = |statuses: &[CheckStatus]| {
+        let check = |status: &CheckStatus| Check {
+            name: text("disk"),
+            status: *status,
+            message: String::new(),
+            place: None,
+            remedy: None,
+        };
+        Diagnosis::new(statuses.iter().map(check).collect()).status
+    };
+    assert_eq!(diagnosis(&[]), CheckStatus::Ok);
+    assert_eq!(diagnosis(&[CheckStatus::Warn, CheckStatus::Ok]), CheckStatus::Warn);
+    assert_eq!(diagnosis(&[CheckStatus::Ok, CheckStatus::Fail, CheckStatus::Warn]), CheckStatus::Fail);
+}
+
+#[test]
+fn problem_keeps_its_shape() {
+    let mut problem = Problem::new(409, "conflict", "Conflict", "job `job_1` is completed");
+    problem.remedy = Some(text("submit a new one"));
+    problem.request_id = Some(text("req_1"));
+    problem.errors =
+        vec![FieldProblem { pointer: text("/retry/attempts_max"), message: text("must be at least 1") }];
+    insta::assert_snapshot!("problem", printed(&problem));
+    assert_eq!(Problem::MEDIA_TYPE, "application/problem+json");
+}
+
+#[test]
+fn every_word_of_an_enum_is_pinned() {
+    fn words<T: Serialize>(values: &[T]) -> String {
+        let word = |value| serde_json::to_value(value).unwrap().as_str().unwrap().to_owned();
+        values.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+    use {ErrorKind as E, JobState as J, ViewStatus as V};
+    assert_eq!(
+        words(&[
+            J::Blocked,
+            J::Queued,
+            J::Running,
+            J::Completed,
+            J::Failed,
+            J::Cancelled,
+            J::Superseded,
+            J::Skipped,
+            J::Resolved
+        ]),
+        "blocked queued running completed failed cancelled superseded skipped resolved"
+    );
+    assert_eq!(
+        words(&[E::Retryable, E::Permanent, E::Cancelled, E::Superseded, E::Timeout, E::LeaseLost, E::Panic]),
+        "retryable permanent cancelled superseded timeout lease_lost panic"
+    );
+    assert_eq!(
+        words(&[V::Idle, V::Pending, V::Processing, V::Completed, V::Failed]),
+        "idle pending processing completed failed"
+    );
+    assert_eq!(words(&[OnTouch::Abort, OnTouch::Finish, OnTouch::Auto]), "abort finish auto");
+    assert_eq!(
+        words(&[Backoff::None, Backoff::Linear, Backoff::Exponential, Backoff::Fibonacci]),
+        "none linear exponential fibonacci"
+    );
+    assert_eq!(words(&[CheckStatus::Ok, CheckStatus::Warn, CheckStatus::Fail]), "ok warn fail");
+}
+
+#[test]
+fn field_that_is_not_known_yet_is_passed_over() {
+    let text = r#"{"schema":"recache.job-change.v1","id":"job_1","state":"queued","changed":true,"new":1}"#;
+    assert!(serde_json::from_str::<JobChange>(text).is_ok());
+}

@@ -1,0 +1,143 @@
+//! What a command works with: flags, configuration, and where its output goes.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
+
+use miette::Severity;
+use recache_store::Store;
+use serde::Serialize;
+use tracing::level_filters::LevelFilter;
+
+use super::database::Database;
+use super::failure::{Failure, Result};
+use super::globals::Globals;
+use crate::cli_error::ExitStatus;
+use crate::config::{self, Environment, Flag, Loaded, Style};
+use crate::output::{self, Format, Table};
+
+/// What a command is given.
+pub(crate) struct Context<'a> {
+    /// The flags that every command takes.
+    pub(crate) globals: Globals,
+    /// What the process was started with.
+    pub(crate) environment: Environment,
+    /// For data (stdout).
+    pub(crate) out: &'a mut dyn Write,
+    /// For everything else (stderr).
+    pub(crate) err: &'a mut dyn Write,
+}
+
+impl Context<'_> {
+    /// The configuration: flags over environment over file over defaults. Problems are shown and stop the command; those
+    /// of the cache's own sections are only warnings.
+    pub(crate) fn load(&mut self) -> Result<Loaded> {
+        let loaded = config::load_file(self.globals.config.as_deref(), &self.environment, &self.flags());
+        if loaded.problems.is_empty() {
+            if !self.globals.quiet {
+                loaded.write_problems(self.style(), Severity::Warning, self.err)?;
+            }
+            Ok(loaded)
+        } else {
+            loaded.write_problems(self.style(), Severity::Warning, self.err)?;
+            Err(Failure::Reported(ExitStatus::Failed))
+        }
+    }
+
+    /// The database that the configuration names, and a log on stderr; not opened yet.
+    pub(crate) fn database(&mut self) -> Result<Database> {
+        let loaded = self.load()?;
+        self.log();
+        Ok(Database::configured(&loaded.config.database))
+    }
+
+    /// Opens the configured database, which must exist and have the schema that this program knows.
+    pub(crate) async fn open(&mut self) -> Result<Arc<dyn Store>> {
+        Ok(self.database()?.open_existing().await?)
+    }
+
+    /// The options that flags set.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let database = self.globals.database(self.environment.variable("RECACHE_DATABASE"));
+        let flag = |(name, value): (&str, &str)| Flag {
+            name: name.to_owned(),
+            path: "database.url".to_owned(),
+            value: value.to_owned(),
+        };
+        database.map(flag).into_iter().collect()
+    }
+
+    /// How problems with the configuration are drawn.
+    pub(crate) fn style(&self) -> Style {
+        const WIDTH: usize = 100;
+        if io::stderr().is_terminal() {
+            Style::Terminal { width: WIDTH, colour: self.colour(true) }
+        } else {
+            Style::Plain
+        }
+    }
+
+    fn colour(&self, is_terminal: bool) -> bool {
+        self.globals.color.is_on(is_terminal, self.environment.variable("NO_COLOR"))
+    }
+
+    /// Lets the crates below log to stderr, for commands that have no log of their own.
+    fn log(&self) {
+        let level = match (self.globals.quiet, self.globals.verbose) {
+            (true, _) => LevelFilter::ERROR,
+            (false, 0) => LevelFilter::WARN,
+            (false, 1) => LevelFilter::INFO,
+            (false, _) => LevelFilter::DEBUG,
+        };
+        // A second one is not needed: the first stays.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(io::stderr)
+            .with_ansi(self.colour(io::stderr().is_terminal()))
+            .try_init();
+    }
+
+    /// An empty table with these columns.
+    pub(crate) fn table<const N: usize>(&self, header: [&'static str; N]) -> Table {
+        Table::new(header, output::terminal_width(), self.colour(io::stdout().is_terminal()))
+    }
+
+    /// How data is printed.
+    pub(crate) fn format(&self) -> Format {
+        self.globals.output
+    }
+
+    /// Prints one document, over several lines or on one.
+    pub(crate) fn print<T: Serialize>(&mut self, document: &T) -> Result<()> {
+        let text = match self.globals.output {
+            Format::Jsonl => serde_json::to_string(document),
+            Format::Json | Format::Table => serde_json::to_string_pretty(document),
+        };
+        writeln!(self.out, "{}", text.map_err(io::Error::from)?)?;
+        Ok(())
+    }
+
+    /// Prints each element of a list on a line of its own.
+    pub(crate) fn print_lines<T: Serialize>(&mut self, elements: &[T]) -> Result<()> {
+        let mut text = String::new();
+        for element in elements {
+            text.push_str(&serde_json::to_string(element).map_err(io::Error::from)?);
+            text.push('\n');
+        }
+        self.out.write_all(text.as_bytes())?;
+        Ok(())
+    }
+
+    /// Prints text for people.
+    pub(crate) fn print_text(&mut self, text: &str) -> Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        Ok(())
+    }
+
+    /// Says something beside the data, unless asked to be quiet.
+    pub(crate) fn note(&mut self, text: &str) -> Result<()> {
+        if !self.globals.quiet {
+            writeln!(self.err, "{text}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,343 @@
+//! `recache job`: look at jobs, cancel and retry them.
+
+use clap::Subcommand;
+use recache_api::{
+    ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState as State,
+};
+use recache_model::ids::JobId;
+use recache_model::job::JobState;
+use recache_store::{JobFilter, Store};
+
+use super::{Context, Outcome};
+use crate::cli_error::{CliError, ExitStatus};
+use crate::output::{self, Format, Table, Tone};
+
+/// Look at jobs, cancel them, run them again
+#[derive(Debug, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  recache job list --state failed --queue mail
+  recache job retry job_0190c7a2-7b5e-7000-8000-000000000001"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    List(List),
+    Show(Show),
+    Cancel(Cancel),
+    Retry(Retry),
+}
+
+/// List jobs, newest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache job list --state failed --limit 10
+  recache job list --handler build_prices -o jsonl")]
+struct List {
+    /// Only in this state: blocked, queued, running, completed, failed, cancelled,
+    /// superseded, skipped or resolved
+    #[arg(long)]
+    state: Option<JobState>,
+    /// Only of this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only of this handler
+    #[arg(long)]
+    handler: Option<String>,
+    /// Only of this namespace
+    #[arg(long)]
+    namespace: Option<String>,
+    /// At most so many, 1 to 1000
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Only older than this job: the last one of the page before
+    #[arg(long, value_name = "ID")]
+    before: Option<JobId>,
+}
+
+/// Show a job and its history
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache job show job_0190c7a2-7b5e-7000-8000-000000000001")]
+struct Show {
+    /// The job
+    id: JobId,
+}
+
+/// Cancel a job that has not ended
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache job cancel job_0190c7a2-7b5e-7000-8000-000000000001 \\
+      --reason \"wrong customer\"
+
+A running job is told to stop; a job that is cancelled already stays so.")]
+struct Cancel {
+    /// The job
+    id: JobId,
+    /// Why; kept in the job's history
+    #[arg(long, default_value = "cancelled from the command line")]
+    reason: String,
+}
+
+/// Run a failed job again, with its attempts renewed
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache job retry job_0190c7a2-7b5e-7000-8000-000000000001
+
+Only a failed job can be retried. A failed build is retried by touching its
+view: recache view touch NAMESPACE/KEY --now")]
+struct Retry {
+    /// The job
+    id: JobId,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let store = context.open().await?;
+        let outcome = match self.verb {
+            Verb::List(arguments) => arguments.run(&*store, context).await,
+            Verb::Show(arguments) => arguments.run(&*store, context).await,
+            Verb::Cancel(arguments) => arguments.run(&*store, context).await,
+            Verb::Retry(arguments) => arguments.run(&*store, context).await,
+        };
+        store.close().await;
+        outcome
+    }
+}
+
+impl List {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let filter = JobFilter {
+            namespace: self.namespace,
+            state: self.state,
+            queue: self.queue,
+            handler: self.handler,
+            before: self.before,
+            // One more than asked for tells whether there is a next page.
+            rows_max: self.limit.saturating_add(1),
+        };
+        let mut jobs: Vec<Job> = store.jobs_list(filter).await?.into_iter().map(output::job).collect();
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        let next = jobs.last().filter(|_| more).map(|job| job.id.clone());
+        match context.format() {
+            Format::Json => context.print(&JobList::new(jobs, next))?,
+            Format::Jsonl => context.print_lines(&jobs)?,
+            Format::Table => {
+                if jobs.is_empty() {
+                    context.note("no jobs")?;
+                    return Ok(ExitStatus::Ok);
+                }
+                let mut table = context.table(LIST).leaving_out(&[
+                    "QUEUE",
+                    "NAMESPACE",
+                    "ATTEMPT",
+                    "CREATED",
+                    "PROGRESS",
+                ]);
+                for job in jobs {
+                    let (state, tone) = state(job.state);
+                    let plain = |text| (text, Tone::Plain);
+                    table.toned([
+                        plain(job.id),
+                        (state, tone),
+                        plain(job.handler),
+                        plain(job.namespace),
+                        plain(job.queue),
+                        plain(format!("{}/{}", job.attempt, job.attempts_max)),
+                        plain(output::instant(job.created_at)),
+                        plain(job.progress.map(percent).unwrap_or_default()),
+                    ]);
+                }
+                context.print_text(&table.text())?;
+                if let Some(next) = next {
+                    context.note(&format!("there are more: --before {next}"))?;
+                }
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+const LIST: [&str; 8] = ["ID", "STATE", "HANDLER", "NAMESPACE", "QUEUE", "ATTEMPT", "CREATED", "PROGRESS"];
+
+impl Show {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let record = store.job_get(self.id).await?;
+        let history = output::history(record.created_at, store.job_history(self.id).await?);
+        let now = store.now().await?;
+        let job = output::job(record);
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&JobDetails::new(job, history))?,
+            Format::Table => {
+                let facts = facts(&job, context.table(["", ""]));
+                let timeline = timeline(&job, history, now.micros(), context.table(TIMELINE));
+                context.print_text(&format!("{facts}\n{timeline}"))?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Cancel {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let (now, changed) = store.job_cancel(self.id, &self.reason).await?;
+        if !changed && now != JobState::Cancelled {
+            return Err(CliError::new(
+                "E-CONFLICT",
+                ExitStatus::Conflict,
+                format!("job `{}` is {now}; only a job that has not ended can be cancelled", self.id),
+            )
+            .into());
+        }
+        changed_to(self.id, output::job_state(now), changed, context)
+    }
+}
+
+impl Retry {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        store.job_retry(self.id).await?;
+        // Queued by that call; a worker may have it by now, which is not this command's news.
+        changed_to(self.id, State::Queued, true, context)
+    }
+}
+
+fn changed_to(id: JobId, now: State, changed: bool, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&JobChange::new(id.to_string(), now, changed))?,
+        Format::Table => {
+            let word = if changed { "is now" } else { "was already" };
+            context.print_text(&format!("{id} {word} {}\n", state(now).0))?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// The state's name and what it means to whoever looks.
+fn state(state: State) -> (String, Tone) {
+    let (name, tone) = match state {
+        State::Blocked => ("blocked", Tone::Plain),
+        State::Queued => ("queued", Tone::Plain),
+        State::Running => ("running", Tone::Active),
+        State::Completed => ("completed", Tone::Good),
+        State::Failed => ("failed", Tone::Bad),
+        State::Cancelled => ("cancelled", Tone::Doubtful),
+        State::Superseded => ("superseded", Tone::Doubtful),
+        State::Skipped => ("skipped", Tone::Plain),
+        State::Resolved => ("resolved", Tone::Good),
+    };
+    (name.to_owned(), tone)
+}
+
+/// `permanent smtp_550: no such mailbox`.
+fn error_text(error: &JobError) -> String {
+    let kind = match error.kind {
+        ErrorKind::Retryable => "retryable",
+        ErrorKind::Permanent => "permanent",
+        ErrorKind::Cancelled => "cancelled",
+        ErrorKind::Superseded => "superseded",
+        ErrorKind::Timeout => "timeout",
+        ErrorKind::LeaseLost => "lease lost",
+        ErrorKind::Panic => "panic",
+    };
+    let code = error.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
+    format!("{kind}{code}: {}", error.message)
+}
+
+fn percent(progress: f64) -> String {
+    format!("{:.0} %", progress * 100.0)
+}
+
+fn facts(job: &Job, mut table: Table) -> String {
+    let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
+    fact("job", job.id.clone());
+    fact("state", state(job.state).0);
+    fact("handler", job.handler.clone());
+    fact("namespace", job.namespace.clone());
+    fact("queue", format!("{}, priority {}", job.queue, job.priority));
+    fact("attempt", format!("{} of {}", job.attempt, job.attempts_max));
+    fact("created", output::instant(job.created_at));
+    if matches!(job.state, State::Queued | State::Blocked) {
+        fact("due", output::instant(job.due_at));
+    }
+    for (name, at) in [("started", job.started_at), ("finished", job.finished_at)] {
+        if let Some(at) = at {
+            fact(name, output::instant(at));
+        }
+    }
+    if let Some(timeout_ms) = job.timeout_ms {
+        fact("timeout", output::duration(timeout_ms));
+    }
+    match (job.progress, &job.message) {
+        (None, None) => {}
+        (progress, message) => {
+            let parts = [progress.map(percent), message.clone()];
+            fact("progress", parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        }
+    }
+    if let Some(error) = &job.error {
+        fact("error", error_text(error));
+    }
+    for (name, id) in [
+        ("workflow", &job.workflow_id),
+        ("step", &job.step),
+        ("view", &job.view_id),
+        ("session", &job.session_id),
+    ] {
+        if let Some(id) = id {
+            fact(name, id.clone());
+        }
+    }
+    if let Some(version) = job.view_version {
+        fact("builds version", version.to_string());
+    }
+    if let Some(version) = job.superseded_by {
+        fact("superseded by", format!("version {version}"));
+    }
+    fact("correlation", job.correlation_id.clone());
+    fact("input", job.input.text().to_owned());
+    if let Some(output) = &job.output {
+        fact("output", output.text().to_owned());
+    }
+    table.text()
+}
+
+const TIMELINE: [&str; 5] = ["AT", "STATE", "ATTEMPT", "FOR", "DETAIL"];
+
+/// One row for each state that the job was in, with how long it was there: the last one until `now`.
+fn timeline(job: &Job, history: Vec<JobHistoryRow>, now_micros: i64, mut table: Table) -> String {
+    let first = history.first().map_or(job.state, |row| row.from);
+    let mut entered = (job.created_at, first, 0, Some("submitted".to_owned()));
+    for row in history {
+        add(&mut table, entered, Some(row.spent_ms));
+        entered = (row.at, row.to, row.attempt, row.error.as_ref().map(error_text).or(row.detail));
+    }
+    let live = matches!(entered.1, State::Blocked | State::Queued | State::Running);
+    let since_ms = u64::try_from(now_micros.saturating_sub(entered.0.micros()) / 1000).unwrap_or(0);
+    add(&mut table, entered, live.then_some(since_ms));
+    table.text()
+}
+
+fn add(
+    table: &mut Table,
+    (at, entered, attempt, detail): (recache_api::Instant, State, u32, Option<String>),
+    spent_ms: Option<u64>,
+) {
+    let (name, tone) = state(entered);
+    let plain = |text| (text, Tone::Plain);
+    table.toned([
+        plain(output::instant(at)),
+        (name, tone),
+        plain(if attempt == 0 { String::new() } else { attempt.to_string() }),
+        plain(spent_ms.map(output::duration).unwrap_or_default()),
+        plain(detail.unwrap_or_default()),
+    ]);
+}

@@ -1,0 +1,166 @@
+//! The verbs, one file a noun, and what they have in common.
+//!
+//! A new one is a file with a struct that derives [`clap::Args`] and has `async fn run(self, &mut Context<'_>) ->
+//! Outcome`, its `mod` line, and its line in `verbs!` below. The summary and the examples of its help stand on the
+//! struct; a test holds that they are there.
+
+mod config;
+mod doctor;
+mod job;
+mod migrate;
+mod view;
+
+mod completions;
+
+mod context;
+mod database;
+mod failure;
+mod globals;
+mod name;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use clap::{Parser, Subcommand};
+
+use crate::cli_error::{CliError, ExitStatus};
+use crate::config::Environment;
+
+pub(crate) use context::Context;
+pub(crate) use failure::{Failure, Outcome};
+pub(crate) use globals::Globals;
+
+/// Makes the list of commands and hands each its arguments.
+macro_rules! verbs {
+    ($($name:ident($arguments:ty)),* $(,)?) => {
+        #[derive(Debug, Subcommand)]
+        enum Command {
+            $($name($arguments)),*
+        }
+
+        impl Command {
+            async fn run(self, context: &mut Context<'_>) -> Outcome {
+                match self {
+                    // In a box: the biggest command must not make every other one's stack as big.
+                    $(Self::$name(arguments) => Box::pin(arguments.run(context)).await),*
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    Job(job::Args),
+    View(view::Args),
+    Migrate(migrate::Args),
+    Config(config::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+}
+
+/// Background work that keeps caches right
+#[derive(Debug, Parser)]
+#[command(
+    name = "recache",
+    version,
+    max_term_width = 80,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  recache migrate --database sqlite:recache.db
+  recache job list --state failed
+  recache view show shop/prices -o json
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict,
+6 unavailable, 7 the job that was waited for failed, 124 timed out."
+)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Runs one command line. Data goes to `out`, all else to `err`.
+pub(crate) fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitStatus {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let status = if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok };
+            // Nobody is left to be told that help could not be shown.
+            let _ = error.print();
+            return status;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error =
+                CliError::new("E-RUNTIME", ExitStatus::Failed, format!("cannot start threads: {error}"));
+            let _ = error.write(err);
+            return error.exit;
+        }
+    };
+    let mut context = Context { globals: cli.globals, environment: Environment::of_process(), out, err };
+    let outcome = runtime.block_on(cli.command.run(&mut context));
+    let outcome = outcome.and_then(|status| Ok(context.out.flush().map(|()| status)?));
+    match outcome {
+        Ok(status) | Err(Failure::Reported(status)) => status,
+        Err(Failure::Said(error)) => {
+            let _ = error.write(context.err);
+            error.exit
+        }
+        // Whoever read the output has gone: nothing is left to be said.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitStatus::Ok,
+        Err(Failure::Output(error)) => {
+            let error =
+                CliError::new("E-OUTPUT", ExitStatus::Failed, format!("cannot write the output: {error}"));
+            let _ = error.write(context.err);
+            error.exit
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    fn each(command: &clap::Command, visit: &mut dyn FnMut(&clap::Command)) {
+        visit(command);
+        for subcommand in command.get_subcommands() {
+            each(subcommand, visit);
+        }
+    }
+
+    #[test]
+    fn command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_summary_an_example_and_fits_80_columns() {
+        let mut root = Cli::command();
+        root.build();
+        let mut seen = 0;
+        each(&root, &mut |command| {
+            seen += 1;
+            let name = command.get_bin_name().unwrap_or_default().to_owned();
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty() && !about.contains('\n') && !about.ends_with('.'), "{name}: {about}");
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("\nExample"), "{name} has no example");
+            assert!(help.contains(&format!("  {name}")), "{name}'s examples do not show it");
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{name}: {line}");
+            }
+        });
+        assert!(seen >= 17, "only {seen} commands were looked at");
+    }
+}

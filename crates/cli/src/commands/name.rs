@@ -1,0 +1,70 @@
+//! How things are named on the command line.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A view: `NAMESPACE/KEY`. The key may hold further slashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ViewName {
+    /// Who it belongs to.
+    pub(crate) namespace: String,
+    /// Its key there.
+    pub(crate) key: String,
+}
+
+impl fmt::Display for ViewName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.key)
+    }
+}
+
+impl FromStr for ViewName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, key)) if !namespace.is_empty() && !key.is_empty() => {
+                Ok(Self { namespace: namespace.to_owned(), key: key.to_owned() })
+            }
+            _ => Err("expected NAMESPACE/KEY, for example shop/prices".to_owned()),
+        }
+    }
+}
+
+/// The longest wait that can be asked for.
+const WAIT_MAX: Duration = Duration::from_hours(24);
+
+/// Reads a length of time: `500ms`, `5s`, `2m`, `1h 30m`.
+pub(crate) fn wait(text: &str) -> Result<Duration, String> {
+    let form = "expected a length of time with its unit, at most 24h: 500ms, 5s, 2m";
+    let signed: jiff::SignedDuration = text.parse().map_err(|_| form.to_owned())?;
+    let wait = Duration::try_from(signed).map_err(|_| form.to_owned())?;
+    if wait <= WAIT_MAX { Ok(wait) } else { Err(form.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn view_name_is_split_at_its_first_slash() {
+        let name: ViewName = "shop/prices/de".parse().unwrap();
+        assert_eq!((name.namespace.as_str(), name.key.as_str()), ("shop", "prices/de"));
+        assert_eq!(name.to_string(), "shop/prices/de");
+        for text in ["", "shop", "/prices", "shop/"] {
+            assert!(text.parse::<ViewName>().unwrap_err().contains("NAMESPACE/KEY"), "{text}");
+        }
+    }
+
+    #[test]
+    fn wait_needs_a_unit_and_an_end() {
+        assert_eq!(wait("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(wait("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(wait("1h 30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(wait("24h"), Ok(WAIT_MAX));
+        for text in ["", "5", "-5s", "5 apples", "24h 1s", "99999999999999h"] {
+            assert!(wait(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! `recache view`: touch views, look at them, read their items.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use recache_api::{Generation, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue};
+use recache_store::{Store, Touch};
+use tokio::time::{Instant, sleep_until};
+
+use super::name::{ViewName, wait};
+use super::{Context, Outcome};
+use crate::cli_error::{CliError, ExitStatus};
+use crate::output::{self, Format, Table};
+
+/// Touch views, look at them, read their items
+#[derive(Debug, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  recache view touch shop/prices --item sku-1
+  recache view get shop/prices sku-1 --min-version 7"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Touch(TouchArgs),
+    Show(Show),
+    Items(Items),
+    Get(Get),
+}
+
+/// Say that a view's inputs changed
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache view touch shop/prices
+  recache view touch shop/prices --item sku-1 --item sku-2 --now")]
+struct TouchArgs {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+    /// An item that is affected; repeat it for more. Without it, any may be
+    #[arg(long = "item", value_name = "ITEM")]
+    items: Vec<String>,
+    /// Build at once, without debounce
+    #[arg(long)]
+    now: bool,
+}
+
+/// Show a view: versions, status, policy, build, generations
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache view show shop/prices")]
+struct Show {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+    /// How many of the last generations to show, 0 to 1000
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    generations: u32,
+}
+
+/// Print all items of the live generation
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache view items shop/prices
+  recache view items shop/prices -o jsonl")]
+struct Items {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+}
+
+/// Print the value of one item of the live generation, as JSON
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache view get shop/prices sku-1
+  recache view get shop/prices sku-1 --min-version 7 --timeout 5s
+
+`view touch` says which version it asks for: whoever reads that one or a newer
+one sees the change. Exit code 124 when it is not live in time.")]
+struct Get {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+    /// The item's key
+    item: String,
+    /// Wait until this version or a newer one is live
+    #[arg(long, value_name = "VERSION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    min_version: i64,
+    /// How long to wait for it
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = wait)]
+    timeout: Duration,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let store = context.open().await?;
+        let outcome = match self.verb {
+            Verb::Touch(arguments) => arguments.run(&*store, context).await,
+            Verb::Show(arguments) => arguments.run(&*store, context).await,
+            Verb::Items(arguments) => arguments.run(&*store, context).await,
+            Verb::Get(arguments) => arguments.run(&*store, context).await,
+        };
+        store.close().await;
+        outcome
+    }
+}
+
+impl TouchArgs {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let ViewName { namespace, key } = self.view.clone();
+        let touch =
+            Touch { namespace: namespace.clone(), key: key.clone(), items: self.items, at_once: self.now };
+        let outcomes = store.views_touch(vec![touch]).await?;
+        let outcome = outcomes.first().ok_or_else(|| {
+            CliError::new("E-BROKEN", ExitStatus::Failed, "the store did not answer the touch")
+        })?;
+        let touched = Touched {
+            schema: Touched::SCHEMA.to_owned(),
+            view_id: outcome.view.to_string(),
+            namespace,
+            key,
+            recache_version: outcome.version,
+            superseded_job_id: outcome.superseded.map(|id| id.to_string()),
+        };
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&touched)?,
+            Format::Table => {
+                context
+                    .print_text(&format!("{}: version {} wanted\n", self.view, touched.recache_version))?;
+                if let Some(job) = &touched.superseded_job_id {
+                    context.note(&format!("the running build {job} is superseded"))?;
+                }
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Show {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let record = store.view_get(&self.view.namespace, &self.view.key).await?;
+        let generations = store.generations_list(record.id, self.generations).await?;
+        let build = match record.build {
+            Some(job) => Some(output::job(store.job_get(job).await?)),
+            None => None,
+        };
+        let view = output::view(record, store.now().await?);
+        let generations: Vec<Generation> = generations.iter().map(output::generation).collect();
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&ViewDetails::new(view, build, generations))?,
+            Format::Table => {
+                let mut text = facts(&view, context.table(["", ""]));
+                if let Some(build) = &build {
+                    let mut table = context.table(["BUILD", "STATE", "VERSION", "ATTEMPT", "PROGRESS"]);
+                    table = table.leaving_out(&["ATTEMPT"]);
+                    table.row([
+                        build.id.clone(),
+                        serde_json::to_value(build.state).map_or_else(|_| String::new(), word),
+                        build.view_version.map(|version| version.to_string()).unwrap_or_default(),
+                        format!("{}/{}", build.attempt, build.attempts_max),
+                        build.progress.map(|done| format!("{:.0} %", done * 100.0)).unwrap_or_default(),
+                    ]);
+                    text.push('\n');
+                    text.push_str(&table.text());
+                }
+                if !generations.is_empty() {
+                    text.push('\n');
+                    text.push_str(&generation_rows(generations, context.table(GENERATIONS)));
+                }
+                context.print_text(&text)?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Items {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let read = store.view_read(&self.view.namespace, &self.view.key, None).await?;
+        let read = output::items(&self.view.namespace, &self.view.key, read);
+        match context.format() {
+            Format::Json => context.print(&read)?,
+            Format::Jsonl => context.print_lines(&read.items)?,
+            Format::Table => {
+                let said = standing(&read);
+                if !read.items.is_empty() {
+                    let mut table = context.table(["ITEM", "VALUE"]);
+                    for item in read.items {
+                        table.row([item.item, output::visible_json(item.value.text())]);
+                    }
+                    context.print_text(&table.text())?;
+                }
+                context.note(&said)?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Get {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        /// How often the store is asked while waiting.
+        const POLL: Duration = Duration::from_millis(50);
+
+        let deadline = Instant::now() + self.timeout;
+        let read = loop {
+            let asked = Instant::now();
+            let items = Some(vec![self.item.clone()]);
+            let read = store.view_read(&self.view.namespace, &self.view.key, items).await?;
+            if read.version >= self.min_version {
+                break output::items(&self.view.namespace, &self.view.key, read);
+            }
+            if asked >= deadline {
+                return Err(self.late(store, read.version, read.wanted).await?.into());
+            }
+            sleep_until((asked + POLL).min(deadline)).await;
+        };
+        let standing = standing(&read);
+        let Some(found) = read.items.into_iter().next() else {
+            let what = if read.version == 0 {
+                format!("view `{}` has no generation yet", self.view)
+            } else {
+                format!("version {} of view `{}` has no item `{}`", read.version, self.view, self.item)
+            };
+            return Err(CliError::new("E-NOT-FOUND", ExitStatus::NotFound, what)
+                .help(if read.version == 0 {
+                    "wait for the first one with --min-version 1".to_owned()
+                } else {
+                    format!("run `recache view items {}` for what is there", self.view)
+                })
+                .into());
+        };
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&ViewValue {
+                schema: ViewValue::SCHEMA.to_owned(),
+                view_id: read.view_id,
+                namespace: read.namespace,
+                key: read.key,
+                item: found.item,
+                value: found.value,
+                version: read.version,
+                recache_version: read.recache_version,
+                published_at: read.published_at,
+                staleness_ms: read.staleness_ms,
+            })?,
+            Format::Table => {
+                context.print_text(&format!("{}\n", output::visible_json(found.value.text())))?;
+                if read.staleness_ms > 0 {
+                    context.note(&standing)?;
+                }
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+
+    /// The version did not come in time: says how far the view is, and why.
+    async fn late(&self, store: &dyn Store, live: i64, wanted: i64) -> recache_store::Result<CliError> {
+        let what = format!(
+            "version {} of view `{}` was not live within {}: version {live} is",
+            self.min_version,
+            self.view,
+            output::duration(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
+        );
+        let error = CliError::new("E-TIMED-OUT", ExitStatus::TimedOut, what);
+        if wanted < self.min_version {
+            return Ok(error.help(format!(
+                "nobody has asked for it yet: {wanted} is the newest version that is wanted; `recache view touch {}` asks for the next",
+                self.view
+            )));
+        }
+        let view = store.view_get(&self.view.namespace, &self.view.key).await?;
+        Ok(error.help(match (view.last_error, view.build) {
+            (Some(reason), _) => format!("its last build failed: {reason}"),
+            (None, Some(build)) => format!("see `recache job show {build}`, or wait longer with --timeout"),
+            (None, None) => "its build has not begun: check that a worker runs, or wait longer".to_owned(),
+        }))
+    }
+}
+
+/// Which generation was read, and how far behind it is.
+fn standing(read: &ViewItems) -> String {
+    let name = format!("{}/{}", read.namespace, read.key);
+    if read.version == 0 {
+        format!("{name}: nothing is published yet")
+    } else if read.staleness_ms == 0 {
+        format!("{name}: version {}, up to date", read.version)
+    } else {
+        format!(
+            "{name}: version {}, {} behind version {}",
+            read.version,
+            output::duration(read.staleness_ms),
+            read.recache_version
+        )
+    }
+}
+
+/// The wire's word for an enum.
+fn word(value: serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(word) => word,
+        other => other.to_string(),
+    }
+}
+
+fn facts(view: &View, mut table: Table) -> String {
+    let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
+    fact("view", format!("{}/{}", view.namespace, view.key));
+    fact("id", view.id.clone());
+    fact("status", serde_json::to_value(view.recache_status).map_or_else(|_| String::new(), word));
+    fact("wanted version", view.recache_version.to_string());
+    if let Some(version) = view.processing_version {
+        fact("being built", version.to_string());
+    }
+    fact("live version", view.live_version.to_string());
+    let behind = match (view.staleness_ms, view.recache_status) {
+        (0, ViewStatus::Idle) => "never touched".to_owned(),
+        (0, _) => "none".to_owned(),
+        (ms, _) => output::duration(ms),
+    };
+    fact("staleness", behind);
+    for (name, at) in
+        [("touched", view.touched_at), ("next build due", view.due_at), ("published", view.last_recached_at)]
+    {
+        if let Some(at) = at {
+            fact(name, output::instant(at));
+        }
+    }
+    if let Some(ms) = view.last_build_ms {
+        fact("last build took", output::duration(ms));
+    }
+    if let Some(error) = &view.last_error {
+        fact("last error", error.clone());
+    }
+    fact("handler", format!("{} in queue {}", view.handler, view.queue));
+    let policy = view.policy;
+    let on_touch = serde_json::to_value(policy.on_touch).map_or_else(|_| String::new(), word);
+    fact(
+        "debounce",
+        format!(
+            "{} quiet, {} at most",
+            output::duration(policy.debounce_quiet_ms),
+            output::duration(policy.debounce_max_ms)
+        ),
+    );
+    fact("on touch", on_touch);
+    fact("staleness limit", policy.max_staleness_ms.map_or_else(|| "none".to_owned(), output::duration));
+    fact("attempts", view.retry.attempts_max.to_string());
+    table.text()
+}
+
+const GENERATIONS: [&str; 9] =
+    ["VERSION", "PUBLISHED", "REPLACED", "ITEMS", "CHANGED", "REMOVED", "COMPUTED", "REUSED", "BUILD TOOK"];
+
+fn generation_rows(generations: Vec<Generation>, table: Table) -> String {
+    let mut table = table.leaving_out(&["REMOVED", "REUSED", "COMPUTED", "REPLACED"]);
+    for generation in generations {
+        table.row([
+            generation.version.to_string(),
+            output::instant(generation.published_at),
+            generation.replaced_at.map_or_else(|| "live".to_owned(), output::instant),
+            generation.items_total.to_string(),
+            generation.items_changed.to_string(),
+            generation.items_removed.to_string(),
+            generation.items_computed.to_string(),
+            generation.items_reused.to_string(),
+            output::duration(generation.build_ms),
+        ]);
+    }
+    table.text()
+}

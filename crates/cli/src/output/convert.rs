@@ -1,0 +1,224 @@
+//! From the store's records to the documents of the wire contract.
+
+use std::time::Duration;
+
+use recache_api as api;
+use recache_model::job::{ErrorKind, JobError, JobState};
+use recache_model::retry::{Backoff, RetryPolicy};
+use recache_model::time::Timestamp;
+use recache_model::view::{OnTouch, ViewStatus};
+use recache_store::{GenerationRecord, HistoryRow, JobRecord, ViewRecord};
+
+fn instant(at: Timestamp) -> api::Instant {
+    let end = if at.micros() < 0 { api::Instant::MIN } else { api::Instant::MAX };
+    // Beyond the calendar only where a due time was asked for that never comes.
+    api::Instant::from_micros(at.micros()).unwrap_or(end)
+}
+
+/// Whole milliseconds; saturates.
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a handler wrote. What is no JSON, which the store does not let in, is shown as text.
+fn json(text: &str) -> api::Json {
+    api::Json::from_text(text).unwrap_or_else(|_| api::Json::of_string(text))
+}
+
+/// A job.
+pub(crate) fn job(record: JobRecord) -> api::Job {
+    api::Job {
+        id: record.id.to_string(),
+        namespace: record.namespace,
+        queue: record.queue,
+        handler: record.handler,
+        state: job_state(record.state),
+        priority: record.priority,
+        attempt: record.attempt,
+        attempts_max: record.attempts_max,
+        timeout_ms: record.timeout.map(ms),
+        created_at: instant(record.created_at),
+        due_at: instant(record.due_at),
+        started_at: record.started_at.map(instant),
+        finished_at: record.finished_at.map(instant),
+        progress: record.progress,
+        message: record.message,
+        error: record.error.map(job_error),
+        input: json(&record.input),
+        output: record.output.as_deref().map(json),
+        session_id: record.session.map(|id| id.to_string()),
+        workflow_id: record.workflow.map(|id| id.to_string()),
+        step: record.step,
+        view_id: record.view.map(|id| id.to_string()),
+        view_version: record.view_version,
+        superseded_by: record.superseded_by,
+        correlation_id: record.correlation_id,
+        trace_context: record.trace_context,
+    }
+}
+
+/// The transitions of a job that was submitted at `created_at`.
+pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::JobHistoryRow> {
+    let mut since = created_at;
+    rows.into_iter()
+        .map(|row| {
+            let spent_ms = ms(row.at.since(since));
+            since = row.at;
+            // The store keeps either in one column; an error is an object there.
+            let error = row.detail.as_deref().and_then(|text| serde_json::from_str::<JobError>(text).ok());
+            api::JobHistoryRow {
+                seq: row.seq,
+                at: instant(row.at),
+                from: job_state(row.from),
+                to: job_state(row.to),
+                spent_ms,
+                attempt: row.attempt,
+                session_id: row.session.map(|id| id.to_string()),
+                detail: if error.is_some() { None } else { row.detail },
+                error: error.map(job_error),
+            }
+        })
+        .collect()
+}
+
+/// Where a job stands.
+pub(crate) fn job_state(state: JobState) -> api::JobState {
+    match state {
+        JobState::Blocked => api::JobState::Blocked,
+        JobState::Queued => api::JobState::Queued,
+        JobState::Running => api::JobState::Running,
+        JobState::Completed => api::JobState::Completed,
+        JobState::Failed => api::JobState::Failed,
+        JobState::Cancelled => api::JobState::Cancelled,
+        JobState::Superseded => api::JobState::Superseded,
+        JobState::Skipped => api::JobState::Skipped,
+        JobState::Resolved => api::JobState::Resolved,
+    }
+}
+
+fn job_error(error: JobError) -> api::JobError {
+    api::JobError {
+        kind: match error.kind {
+            ErrorKind::Retryable => api::ErrorKind::Retryable,
+            ErrorKind::Permanent => api::ErrorKind::Permanent,
+            ErrorKind::Cancelled => api::ErrorKind::Cancelled,
+            ErrorKind::Superseded => api::ErrorKind::Superseded,
+            ErrorKind::Timeout => api::ErrorKind::Timeout,
+            ErrorKind::LeaseLost => api::ErrorKind::LeaseLost,
+            ErrorKind::Panic => api::ErrorKind::Panic,
+        },
+        code: error.code,
+        message: error.message,
+        retry_after_ms: error.retry_after_ms,
+    }
+}
+
+/// A view, with its staleness at `now`.
+pub(crate) fn view(record: ViewRecord, now: Timestamp) -> api::View {
+    let (versions, definition) = (record.versions, record.definition);
+    api::View {
+        id: record.id.to_string(),
+        namespace: definition.namespace,
+        key: definition.key,
+        recache_status: match versions.status {
+            ViewStatus::Idle => api::ViewStatus::Idle,
+            ViewStatus::Pending => api::ViewStatus::Pending,
+            ViewStatus::Processing => api::ViewStatus::Processing,
+            ViewStatus::Completed => api::ViewStatus::Completed,
+            ViewStatus::Failed => api::ViewStatus::Failed,
+        },
+        recache_version: versions.wanted,
+        processing_version: versions.processing,
+        live_version: versions.live,
+        staleness_ms: ms(versions.staleness(now)),
+        dirty_since: versions.dirty_since.map(instant),
+        touched_at: versions.touched_at.map(instant),
+        due_at: versions.due_at.map(instant),
+        last_recached_at: record.last_recached_at.map(instant),
+        last_build_ms: versions.last_build.map(ms),
+        last_error: record.last_error,
+        build_job_id: record.build.map(|id| id.to_string()),
+        handler: definition.handler,
+        queue: definition.queue,
+        policy: api::ViewPolicy {
+            debounce_quiet_ms: definition.policy.debounce_quiet_ms,
+            debounce_max_ms: definition.policy.debounce_max_ms,
+            on_touch: match definition.policy.on_touch {
+                OnTouch::Abort => api::OnTouch::Abort,
+                OnTouch::Finish => api::OnTouch::Finish,
+                OnTouch::Auto => api::OnTouch::Auto,
+            },
+            max_staleness_ms: definition.policy.max_staleness_ms,
+        },
+        retry: retry_policy(definition.retry),
+        timeout_ms: definition.timeout.map(ms),
+    }
+}
+
+fn retry_policy(policy: RetryPolicy) -> api::RetryPolicy {
+    api::RetryPolicy {
+        attempts_max: policy.attempts_max,
+        backoff: match policy.backoff {
+            Backoff::None => api::Backoff::None,
+            Backoff::Linear => api::Backoff::Linear,
+            Backoff::Exponential => api::Backoff::Exponential,
+            Backoff::Fibonacci => api::Backoff::Fibonacci,
+        },
+        base_ms: policy.base_ms,
+        cap_ms: policy.cap_ms,
+        jitter: policy.jitter,
+    }
+}
+
+/// A generation.
+pub(crate) fn generation(record: &GenerationRecord) -> api::Generation {
+    api::Generation {
+        version: record.version,
+        job_id: record.job.to_string(),
+        published_at: instant(record.published_at),
+        replaced_at: record.replaced_at.map(instant),
+        items_total: record.items_total,
+        items_changed: record.items_changed,
+        items_removed: record.items_removed,
+        items_computed: record.items_computed,
+        items_reused: record.items_reused,
+        build_ms: ms(record.build),
+    }
+}
+
+/// The items of a read.
+pub(crate) fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -> api::ViewItems {
+    api::ViewItems {
+        schema: api::ViewItems::SCHEMA.to_owned(),
+        view_id: read.view.to_string(),
+        namespace: namespace.to_owned(),
+        key: key.to_owned(),
+        version: read.version,
+        recache_version: read.wanted,
+        published_at: read.published_at.map(instant),
+        staleness_ms: ms(read.staleness),
+        items: read
+            .items
+            .into_iter()
+            .map(|(item, value)| api::ViewItem { item, value: json(&value) })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_the_same_names_in_store_and_on_the_wire() {
+        for state in JobState::ALL {
+            assert_eq!(serde_json::to_value(job_state(state)).unwrap(), state.as_str());
+        }
+    }
+
+    #[test]
+    fn due_time_that_never_comes_is_the_end_of_the_calendar() {
+        assert_eq!(instant(Timestamp::from_micros(i64::MAX)), api::Instant::MAX);
+        assert_eq!(instant(Timestamp::from_micros(i64::MIN)), api::Instant::MIN);
+    }
+}

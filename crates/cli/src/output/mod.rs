@@ -1,0 +1,22 @@
+//! What goes to stdout: documents for programs, tables for people, and from the store's records to either.
+
+mod convert;
+mod table;
+mod text;
+
+use clap::ValueEnum;
+
+pub(crate) use convert::{generation, history, items, job, job_state, view};
+pub(crate) use table::{Table, Tone, terminal_width};
+pub(crate) use text::{duration, instant, visible_json};
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs: one document, its shape named by `schema`
+    Json,
+    /// For programs: one document a line, lists without their envelope
+    Jsonl,
+}

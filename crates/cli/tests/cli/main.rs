@@ -1,0 +1,16 @@
+//! The real binary over real databases: what it prints, with which exit code, and that a refused command changes
+//! nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what it expects, and says loudly what it cannot run"
+)]
+
+mod operations;
+mod output;
+mod refused;
+mod verbs;
+mod world;
