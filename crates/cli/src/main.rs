@@ -1,5 +1,6 @@
 //! The `recache` command: reads the command line and hands over to one of [`commands`].
 
+mod bench;
 mod commands;
 
 #[allow(dead_code, reason = "not every exit code has its command yet")]

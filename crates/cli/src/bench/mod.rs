@@ -13,6 +13,7 @@ use std::sync::Arc;
 use recache_store::{OpenOptions, Store, open};
 
 use crate::cli_error::{CliError, ExitStatus};
+use crate::commands::Database;
 
 pub(crate) use report::Report;
 
@@ -24,20 +25,19 @@ pub(crate) struct BenchArgs {
 }
 
 #[derive(Debug, clap::Subcommand)]
+#[command(disable_help_subcommand = true)]
 enum What {
     /// No-op jobs: submit in bulk, drain, and one at a time from submit to done
-    ///
-    /// Example: recache bench jobs --jobs 100000
+    #[command(after_help = "Example:\n  recache bench jobs --jobs 100000")]
     Jobs(jobs::JobsArgs),
     /// From the commit of a touch to the running build's handler seeing it
-    ///
-    /// Example: recache bench touch --rounds 500
+    #[command(after_help = "Example:\n  recache bench touch --rounds 500")]
     Touch(touch::TouchArgs),
 }
 
 /// Runs a bench. Without a database it makes an SQLite file in a throw-away folder.
-pub(crate) async fn run(args: BenchArgs, database: Option<String>) -> Result<Report, CliError> {
-    let place = Place::new(database)?;
+pub(crate) async fn run(args: BenchArgs, database: Option<&Database>) -> Result<Report, CliError> {
+    let place = Place::new(database).await?;
     let result = match args.what {
         What::Jobs(args) => jobs::run(&args, &place).await,
         What::Touch(args) => touch::run(&args, &place).await,
@@ -50,14 +50,19 @@ pub(crate) type BenchResult<T> = Result<T, Box<dyn std::error::Error + Send + Sy
 
 /// Where the database of a bench is.
 struct Place {
-    options: OpenOptions,
+    database: Opening,
     folder: Option<PathBuf>,
 }
 
+enum Opening {
+    Given(Arc<dyn Store>),
+    Own(OpenOptions),
+}
+
 impl Place {
-    fn new(database: Option<String>) -> Result<Self, CliError> {
-        if let Some(url) = database {
-            return Ok(Self { options: OpenOptions::new(url), folder: None });
+    async fn new(database: Option<&Database>) -> Result<Self, CliError> {
+        if let Some(database) = database {
+            return Ok(Self { database: Opening::Given(database.open_or_create().await?), folder: None });
         }
         let folder = std::env::temp_dir().join(format!("recache-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| {
@@ -65,11 +70,14 @@ impl Place {
                 .at(folder.display().to_string())
         })?;
         let url = format!("sqlite:{}", folder.join("bench.db").display());
-        Ok(Self { options: OpenOptions::new(url), folder: Some(folder) })
+        Ok(Self { database: Opening::Own(OpenOptions::new(url)), folder: Some(folder) })
     }
 
     async fn open(&self) -> BenchResult<Arc<dyn Store>> {
-        Ok(open(&self.options).await?)
+        match &self.database {
+            Opening::Given(store) => Ok(Arc::clone(store)),
+            Opening::Own(options) => Ok(open(options).await?),
+        }
     }
 
     fn remove(self) {

@@ -1,5 +1,6 @@
 //! What a bench prints.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -51,7 +52,8 @@ impl Report {
         let mut text = format!("{}\n", self.title);
         for (name, value, unit) in &self.rows {
             let value = if *value >= 1000.0 { format!("{value:.0}") } else { format!("{value:.3}") };
-            text.push_str(&format!("  {name:width$}  {value:>12} {unit}\n"));
+            // Writing to a text cannot fail.
+            let _ = writeln!(text, "  {name:width$}  {value:>12} {unit}");
         }
         text
     }

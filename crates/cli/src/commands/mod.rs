@@ -4,14 +4,17 @@
 //! Outcome`, its `mod` line, and its line in `verbs!` below. The summary and the examples of its help stand on the
 //! struct; a test holds that they are there.
 
+mod bench;
 mod config;
 mod doctor;
 mod job;
 mod migrate;
+mod serve;
 mod view;
 
 mod completions;
 
+mod compose;
 mod context;
 mod database;
 mod failure;
@@ -27,6 +30,7 @@ use crate::cli_error::{CliError, ExitStatus};
 use crate::config::Environment;
 
 pub(crate) use context::Context;
+pub(crate) use database::Database;
 pub(crate) use failure::{Failure, Outcome};
 pub(crate) use globals::Globals;
 
@@ -52,9 +56,11 @@ macro_rules! verbs {
 verbs! {
     Job(job::Args),
     View(view::Args),
+    Serve(serve::Args),
     Migrate(migrate::Args),
     Config(config::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
     Completions(completions::Args),
 }
 

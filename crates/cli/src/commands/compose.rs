@@ -1,0 +1,109 @@
+//! From configuration to the parts of an engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use recache_cache::{Cache, CacheConfig, ConfigProblem, SystemClock};
+use recache_engine::Options;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config::{self, Config};
+
+/// The engine's options as configured; what the configuration does not name keeps its default.
+pub(super) fn options(config: &Config, node: &str) -> Options {
+    let engine = &config.engine;
+    let count = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+    Options {
+        slots: count(engine.slots),
+        lease: engine.lease,
+        beat: engine.beat,
+        sweep: engine.sweep,
+        poll: engine.poll,
+        claim_rows_max: count(engine.claim_rows_max),
+        drain: engine.drain,
+        generation_keep: engine.generation_keep,
+        grace: Duration::from_secs(5),
+        node: format!("{node}, pid {}", std::process::id()),
+        ..Options::default()
+    }
+}
+
+/// The cache as configured. Whatever is wrong with its sections, there is a cache: one that does nothing, and says why.
+pub(super) fn cache(config: &config::CacheConfig) -> Cache {
+    let clock = Arc::new(SystemClock);
+    match config.tables().map(read) {
+        Some(Ok(config)) => Cache::from_config(&config, clock),
+        Some(Err(message)) => out_of_order(clock, message, "run `recache config check`"),
+        None => out_of_order(clock, "its sections have problems".to_owned(), "mend what was warned of"),
+    }
+}
+
+fn out_of_order(clock: Arc<SystemClock>, message: String, remedy: &str) -> Cache {
+    let problem = ConfigProblem { path: "common.cache".to_owned(), message, remedy: remedy.to_owned() };
+    Cache::out_of_order(&CacheConfig::default(), clock, &[problem])
+}
+
+fn read(tables: &Value) -> Result<CacheConfig, String> {
+    let mut config: CacheConfig = table(tables, "/common/cache")?;
+    config.breaker = table(tables, "/common/circuit_breakers/component_configs/cache")?;
+    Ok(config)
+}
+
+fn table<T: DeserializeOwned>(tables: &Value, pointer: &str) -> Result<T, String> {
+    let table = tables.pointer(pointer).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    serde_json::from_value(table).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    fn loaded(text: &str) -> config::Loaded {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recache.toml");
+        std::fs::write(&path, text).unwrap();
+        config::load_file(Some(&path), &Environment::of_process(), &[])
+    }
+
+    #[test]
+    fn every_cache_option_of_the_file_reaches_the_cache() {
+        let loaded = loaded(
+            "[common.cache]\nenabled = true\nbackend = \"moka\"\ndefault_ttl_seconds = 7\nkey_prefix = \"p\"\n\
+             [common.cache.redis]\ndatabase = 3\n[common.cache.moka]\nmax_capacity = 99\n\
+             [common.circuit_breakers.component_configs.cache]\nfailure_threshold = 8\n",
+        );
+        assert!(loaded.is_clean());
+        let config = read(loaded.config.cache.tables().unwrap()).unwrap();
+        assert_eq!((config.enabled, config.backend.as_str()), (true, "moka"));
+        assert_eq!((config.default_ttl_seconds, config.key_prefix.as_str()), (7, "p"));
+        assert_eq!((config.redis.database, config.moka.max_capacity), (3, 99));
+        assert_eq!(config.breaker.failure_threshold, 8);
+        assert!(config.problems().is_empty());
+    }
+
+    #[tokio::test]
+    async fn bad_cache_section_gives_a_cache_that_does_nothing_and_says_why() {
+        let loaded = loaded("[common.cache]\nenabled = true\nbackend = \"paper\"\n");
+        let health = cache(&loaded.config.cache).health().await;
+        assert_eq!(health.condition, recache_cache::Condition::Degraded);
+        assert!(!health.reasons.is_empty());
+    }
+
+    #[test]
+    fn every_engine_option_reaches_the_engine() {
+        let loaded = loaded(
+            "[engine]\nslots = 3\nlease_ms = 3000\nbeat_ms = 400\nsweep_ms = 300\npoll_ms = 200\n\
+             claim_rows_max = 7\ndrain_ms = 100\ngeneration_keep_ms = 50\n",
+        );
+        assert!(loaded.is_clean());
+        let options = options(&loaded.config, "test");
+        let ms = Duration::from_millis;
+        assert_eq!((options.slots, options.claim_rows_max), (3, 7));
+        assert_eq!((options.lease, options.beat), (ms(3000), ms(400)));
+        assert_eq!((options.sweep, options.poll), (ms(300), ms(200)));
+        assert_eq!((options.drain, options.generation_keep), (ms(100), ms(50)));
+        assert!(options.check().is_ok());
+    }
+}
