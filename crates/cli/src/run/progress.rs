@@ -69,7 +69,9 @@ impl Teller {
             for (index, row) in history.iter().enumerate() {
                 if row.seq > told.unwrap_or(0) {
                     let before = index.checked_sub(1).and_then(|before| history.get(before));
-                    lines.push((row.at, line(step, row, before.map(|row| row.at))));
+                    let after = history.get(index + 1);
+                    let times = Times { since: before.map(|row| row.at), until: after.map(|row| row.at) };
+                    lines.push((row.at, line(step, row, times)));
                 }
             }
             self.told.insert(job.id, history.last().map_or(job.transitions, |row| row.seq));
@@ -84,20 +86,26 @@ impl Teller {
     }
 }
 
+/// Of the transitions before and after one, if there are any.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
 /// What happened to a step.
-fn line(step: &StepRecord, row: &HistoryRow, since: Option<Timestamp>) -> String {
+fn line(step: &StepRecord, row: &HistoryRow, times: Times) -> String {
     let name = name_of(step);
-    let took = duration_text(row.at.since(since.unwrap_or(step.job.created_at)));
+    let took = duration_text(row.at.since(times.since.unwrap_or(step.job.created_at)));
     let attempt = format!("attempt {} of {}", row.attempt, step.job.attempts_max);
     match (row.from, row.to) {
+        (JobState::Running, JobState::Queued) if row.detail.is_none() => {
+            format!("{name}: handed back by its worker after {took}")
+        }
         (JobState::Running, JobState::Queued) => {
-            let why = why(row);
-            match retry_in(&step.job, row.seq, row.at) {
-                Some(pause) => {
-                    format!("{name}: {attempt} failed after {took}{why}; retry in {}", duration_text(pause))
-                }
-                None => format!("{name}: {attempt} failed after {took}{why}; will be retried"),
-            }
+            // What came of it says how long it was, when the look came too late to see it waiting.
+            let pause = times.until.unwrap_or(step.job.due_at).since(row.at);
+            format!("{name}: {attempt} failed after {took}{}; retry in {}", why(row), duration_text(pause))
         }
         (_, JobState::Queued) => format!("{name}: queued"),
         (_, JobState::Running) => format!("{name}: running, {attempt}"),
@@ -107,11 +115,6 @@ fn line(step: &StepRecord, row: &HistoryRow, since: Option<Timestamp>) -> String
         }
         (_, state) => format!("{name}: {state}{}", why(row)),
     }
-}
-
-/// When the job runs again, if this row is its last one.
-fn retry_in(job: &JobRecord, seq: i64, at: Timestamp) -> Option<Duration> {
-    (job.transitions == seq && job.state == JobState::Queued).then(|| job.due_at.since(at))
 }
 
 fn why(row: &HistoryRow) -> String {

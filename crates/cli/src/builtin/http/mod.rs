@@ -270,7 +270,10 @@ async fn read_body(mut response: Response, named: &Named<'_>) -> Result<Vec<u8>,
 
 #[cfg(test)]
 mod tests {
-    use super::is_json;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
 
     #[test]
     fn json_is_known_by_its_type() {
@@ -279,6 +282,39 @@ mod tests {
         }
         for text in ["text/plain", "application/jsonl", "text/html; a=application/json", ""] {
             assert!(!is_json(text), "{text}");
+        }
+    }
+
+    /// A public server, as far as the handler can know, sends it to this machine.
+    #[tokio::test]
+    async fn redirect_to_a_private_address_is_refused_by_number_and_by_name() {
+        for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "169.254.169.254", "localhost"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let answer = format!(
+                "HTTP/1.1 302 Found\r\nlocation: http://{host}:{}/\r\ncontent-length: 0\r\n\r\n",
+                address.port()
+            );
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            let client = Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .dns_resolver(PublicOnly)
+                .resolve("public.example", address)
+                .build()
+                .unwrap();
+            let http = Http { options: Options::default(), client: OnceLock::from(Ok(client)) };
+            let settings = json!({ "url": format!("http://public.example:{}/", address.port()) });
+            let request = settings::read(settings.as_object().unwrap(), http.options).unwrap();
+            match http.exchange(request).await {
+                Err(Failure::Permanent { code, .. }) => assert_eq!(code, "address_refused", "{host}"),
+                other => panic!("{host}: {other:?}"),
+            }
+            server.join().unwrap();
         }
     }
 }
