@@ -153,6 +153,7 @@ async fn carry_out(plan: Plan, interrupts: &mut Interrupts) -> Result<ExitStatus
         () = interrupts.next() => return Ok(ExitStatus::Interrupted),
         result = tokio::time::timeout(CANCEL_WAIT, RunResult::read(store.as_ref(), workflow)) => result,
     };
+    let has_ended = matches!(&result, Ok(Ok(result)) if result.state() != Some(WorkflowState::Running));
     let status = match result {
         Ok(Ok(result)) => conclude(&plan, &result, &end),
         Ok(Err(error)) => {
@@ -161,7 +162,7 @@ async fn carry_out(plan: Plan, interrupts: &mut Interrupts) -> Result<ExitStatus
         }
         Err(_) => status_of(&end, None),
     };
-    if let Err(error) = cancelled {
+    if let (Err(error), false) = (cancelled, has_ended) {
         tell(&[error]);
     }
     let status = match &end {
