@@ -1,6 +1,7 @@
 //! The `recache` command: reads the command line and hands over to one of [`commands`].
 
 mod bench;
+mod builtin;
 mod commands;
 
 #[allow(dead_code, reason = "not every exit code has its command yet")]
@@ -8,6 +9,7 @@ mod cli_error;
 #[allow(dead_code, unused_imports, reason = "the commands that need the rest are not here yet")]
 mod config;
 mod output;
+mod run;
 
 use std::io;
 use std::process::ExitCode;

@@ -34,9 +34,9 @@ fn answer(revoked: recache_store::Result<Option<Revoked>>) -> Result<(), LinkErr
 impl Link for StoreLink {
     async fn check(&self) -> Result<(), LinkError> {
         match answer(self.store.job_revoked(self.token).await) {
-            // A checkpoint asks, it does not depend: while the store cannot be reached the token stays good.
-            Err(LinkError::Unavailable(_)) => Ok(()),
-            other => other,
+            Err(LinkError::Revoked(why)) => Err(LinkError::Revoked(why)),
+            // A checkpoint asks, it does not depend: until the store says otherwise the token stays good.
+            Ok(()) | Err(LinkError::Unavailable(_) | LinkError::Refused(_)) => Ok(()),
         }
     }
 

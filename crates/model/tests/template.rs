@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use recache_model::template::{BackoffSpec, Problems, RetrySpec, Template, limits};
+use recache_model::template::{BackoffSpec, Problems, RetrySpec, SettingProblem, Template, limits};
 
 fn templates(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates").join(folder)
@@ -536,4 +536,44 @@ fn columns_count_characters_not_bytes() {
     let problems = problems("name: x\nversion: 1.0.0\nmetadata: { é: 'ü🙂', é: 1 }\nsteps: 1\n");
     let places: Vec<_> = problems.items().iter().map(|p| (p.code, p.line, p.column)).collect();
     assert_eq!(places, [("duplicate_key", Some(3), Some(22)), ("wrong_type", Some(4), Some(8))]);
+}
+
+#[test]
+fn problems_of_settings_stand_where_the_setting_or_the_handler_does() {
+    let source = with_step("    description: x\n").replace(
+        "steps:\n",
+        "steps:\n  - name: first\n    handler:\n      callable: h\n      initialization: { a: 1, \"b/c\": 2 }\n",
+    );
+    let template = Template::parse(&source, "t.yaml").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(template.check_settings(|_| Vec::new()), Ok(()));
+    let found = |setting: Option<&str>| SettingProblem {
+        setting: setting.map(str::to_owned),
+        message: "no".to_owned(),
+        suggestion: None,
+    };
+    let check = |template: &Template| {
+        let problems = template.check_settings(|step| match step.name.as_str() {
+            "first" => vec![found(Some("b/c")), found(None), found(Some("gone"))],
+            _ => Vec::new(),
+        });
+        let problems = problems.unwrap_err();
+        assert_eq!(codes(&problems), ["bad_setting"; 3]);
+        let mut places: Vec<_> =
+            problems.items().iter().map(|p| (p.line, p.column, p.path.clone())).collect();
+        places.sort();
+        places
+    };
+    let path = |end: &str| format!("/steps/0/handler/initialization{end}");
+    let line = source.lines().position(|line| line.contains("callable: h")).unwrap() + 1;
+    let line = u32::try_from(line).unwrap();
+    assert_eq!(
+        check(&template),
+        [
+            (Some(line), Some(17), path("")),
+            (Some(line), Some(17), path("/gone")),
+            (Some(line + 1), Some(31), path("/b~1c")),
+        ]
+    );
+    let pinned = Template::from_canonical_json(template.canonical_json()).unwrap();
+    assert!(check(&pinned).iter().all(|(line, column, _)| line.is_none() && column.is_none()));
 }

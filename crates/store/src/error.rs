@@ -96,7 +96,9 @@ impl From<sqlx::Error> for Error {
                     "5" | "6" | "261" | "517" | "40001" | "40P01" => {
                         Some("another process holds it: try again")
                     }
-                    code if code.len() == 5 && ["08", "53", "57", "58"].contains(&&code[..2]) => {
+                    "25006" => Some("the server is a read-only replica: connect to the primary"),
+                    // Class 55 too: a database that takes no connections now, a lock that is not to be had.
+                    code if code.len() == 5 && ["08", "53", "55", "57", "58"].contains(&&code[..2]) => {
                         Some("try again")
                     }
                     _ => None,

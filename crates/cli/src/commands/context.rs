@@ -103,12 +103,12 @@ impl Context<'_> {
 
     /// How data is printed.
     pub(crate) fn format(&self) -> Format {
-        self.globals.output
+        self.globals.output.unwrap_or(Format::Table)
     }
 
     /// Prints one document, over several lines or on one.
     pub(crate) fn print<T: Serialize>(&mut self, document: &T) -> Result<()> {
-        let text = match self.globals.output {
+        let text = match self.format() {
             Format::Jsonl => serde_json::to_string(document),
             Format::Json | Format::Table => serde_json::to_string_pretty(document),
         };

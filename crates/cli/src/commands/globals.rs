@@ -21,9 +21,9 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "URL", help_heading = HEADING)]
     database: Option<String>,
 
-    /// How data is printed
-    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", help_heading = HEADING)]
-    pub(crate) output: Format,
+    /// How data is printed; default table, for `run` json
+    #[arg(short, long, global = true, value_name = "FORMAT", help_heading = HEADING)]
+    pub(crate) output: Option<Format>,
 
     /// When colours are used; NO_COLOR turns them off
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = HEADING)]

@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod job;
 mod migrate;
+mod run;
 mod serve;
 mod view;
 
@@ -54,6 +55,7 @@ macro_rules! verbs {
 }
 
 verbs! {
+    Run(run::Args),
     Job(job::Args),
     View(view::Args),
     Serve(serve::Args),
@@ -114,6 +116,8 @@ pub(crate) fn run(
     };
     let mut context = Context { globals: cli.globals, environment: Environment::of_process(), out, err };
     let outcome = runtime.block_on(cli.command.run(&mut context));
+    // A name that is still being resolved must not hold the end up.
+    runtime.shutdown_background();
     let outcome = outcome.and_then(|status| Ok(context.out.flush().map(|()| status)?));
     match outcome {
         Ok(status) | Err(Failure::Reported(status)) => status,

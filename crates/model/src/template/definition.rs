@@ -1,6 +1,6 @@
 //! What a template is, once it is known to be right.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use semver::Version;
@@ -29,8 +29,28 @@ pub struct Template {
     pub(super) graph: Graph,
     pub(super) canonical: String,
     pub(super) file: String,
-    /// Where each step names its handler; none when read from a canonical form.
-    pub(super) callables_at: Vec<Option<Position>>,
+    /// Where each step names its handler and settings; empty when read from a canonical form.
+    pub(super) handlers_at: Vec<HandlerAt>,
+}
+
+/// Where a step's handler stands in the source.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HandlerAt {
+    /// Its name.
+    pub(super) callable: Option<Position>,
+    /// The names of its settings.
+    pub(super) settings: HashMap<String, Position>,
+}
+
+/// What a handler has against a step's settings, in [`Template::check_settings`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingProblem {
+    /// The setting; none when one is missing, or when they do not go together.
+    pub setting: Option<String>,
+    /// What is wrong, naming the setting and its value.
+    pub message: String,
+    /// What to do about it.
+    pub suggestion: Option<String>,
 }
 
 /// One step of a template.
@@ -224,7 +244,7 @@ impl Template {
             if names.contains(callable) {
                 continue;
             }
-            let at = self.callables_at.get(index).copied().flatten();
+            let at = self.handlers_at.get(index).and_then(|at| at.callable);
             let steps = Path::Field(&Path::Root, "steps");
             let step_path = Path::Item(&steps, index);
             let handler = Path::Field(&step_path, "handler");
@@ -240,6 +260,35 @@ impl Template {
                 path: Path::Field(&handler, "callable").pointer(),
                 suggestion: suggester.did_you_mean(callable, known.iter().copied()),
             });
+        }
+        problems.into_result(Some(()))
+    }
+
+    /// Asks `check`, which knows the handlers, about every step's settings; what it finds gets its place: that of
+    /// the setting, or of the handler's name.
+    pub fn check_settings(&self, check: impl Fn(&Step) -> Vec<SettingProblem>) -> Result<(), Problems> {
+        let mut problems = Problems::new(&self.file);
+        for (index, step) in self.steps.iter().enumerate() {
+            for found in check(step) {
+                let places = self.handlers_at.get(index);
+                let setting = found.setting.as_deref();
+                let at = places.and_then(|at| {
+                    setting.and_then(|setting| at.settings.get(setting).copied()).or(at.callable)
+                });
+                let steps = Path::Field(&Path::Root, "steps");
+                let step_path = Path::Item(&steps, index);
+                let handler = Path::Field(&step_path, "handler");
+                let settings = Path::Field(&handler, "initialization");
+                problems.push(Problem {
+                    code: "bad_setting",
+                    message: format!("step {}: {}", step.name, found.message),
+                    line: at.map(|at| at.line),
+                    column: at.map(|at| at.column),
+                    path: setting
+                        .map_or_else(|| settings.pointer(), |name| Path::Field(&settings, name).pointer()),
+                    suggestion: found.suggestion,
+                });
+            }
         }
         problems.into_result(Some(()))
     }

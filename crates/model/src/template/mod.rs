@@ -47,7 +47,7 @@ mod values;
 mod yaml;
 
 pub use canonical::Digest;
-pub use definition::{BackoffSpec, Handler, RetrySpec, Step, StepType, Template};
+pub use definition::{BackoffSpec, Handler, RetrySpec, SettingProblem, Step, StepType, Template};
 pub use graph::Graph;
 pub use problems::{Position, Problem, Problems};
 pub use semver::Version;

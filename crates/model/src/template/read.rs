@@ -6,7 +6,7 @@ use std::time::Duration;
 use semver::Version;
 use serde_json::{Map, Value};
 
-use super::definition::{BackoffSpec, Handler, RetrySpec, Step, StepType, Template};
+use super::definition::{BackoffSpec, Handler, HandlerAt, RetrySpec, Step, StepType, Template};
 use super::fields::{Field, Fields, Given, Reader, Schema};
 use super::graph::{self, Graph};
 use super::limits::{
@@ -112,7 +112,7 @@ pub(super) fn template(tree: &Tree, problems: &mut Problems) -> Option<Template>
     let description = reader.description(&fields, path);
     let metadata = reader.free_mapping(&fields, "metadata", path);
     let steps = reader.required(&fields, "steps", path, &TEMPLATE).and_then(|given| reader.steps(given));
-    let (steps, graph, callables_at) = steps?;
+    let (steps, graph, handlers_at) = steps?;
     let mut template = Template {
         name: name?.to_owned(),
         namespace: namespace?.to_owned(),
@@ -123,7 +123,7 @@ pub(super) fn template(tree: &Tree, problems: &mut Problems) -> Option<Template>
         graph,
         canonical: String::new(),
         file,
-        callables_at,
+        handlers_at,
     };
     let canonical_bytes = template.pin().len();
     if canonical_bytes > CANONICAL_BYTES_MAX {
@@ -142,7 +142,7 @@ struct Draft<'t> {
     dependencies: Vec<Dependency<'t>>,
     /// None if something about it is wrong.
     step: Option<Step>,
-    callable_at: Option<Position>,
+    handler_at: HandlerAt,
 }
 
 #[derive(Clone, Copy)]
@@ -167,7 +167,7 @@ impl Dependency<'_> {
     }
 }
 
-type Steps = (Vec<Step>, Graph, Vec<Option<Position>>);
+type Steps = (Vec<Step>, Graph, Vec<HandlerAt>);
 
 impl<'t> Reader<'t, '_> {
     fn version(&mut self, given: Given<'t>) -> Option<Version> {
@@ -227,12 +227,17 @@ impl<'t> Reader<'t, '_> {
                 drafts.push(draft);
             } else {
                 // Keeps the numbering; a problem was told.
-                drafts.push(Draft { name: None, dependencies: Vec::new(), step: None, callable_at: None });
+                drafts.push(Draft {
+                    name: None,
+                    dependencies: Vec::new(),
+                    step: None,
+                    handler_at: HandlerAt::default(),
+                });
             }
         }
         let edges = self.edges(&drafts, path);
         let graph = self.graph(&drafts, &edges)?;
-        let callables_at = drafts.iter().map(|draft| draft.callable_at).collect();
+        let handlers_at = drafts.iter().map(|draft| draft.handler_at.clone()).collect();
         let names: Vec<&str> = drafts.iter().map(|draft| draft.name.map_or("", |(name, _)| name)).collect();
         let mut steps = Vec::with_capacity(drafts.len());
         for (index, draft) in drafts.into_iter().enumerate() {
@@ -241,7 +246,7 @@ impl<'t> Reader<'t, '_> {
                 graph.dependencies(index).iter().map(|dependency| names[*dependency].to_owned()).collect();
             steps.push(step);
         }
-        Some((steps, graph, callables_at))
+        Some((steps, graph, handlers_at))
     }
 
     fn step(&mut self, node: &'t Node, path: Path<'_>) -> Option<Draft<'t>> {
@@ -273,7 +278,7 @@ impl<'t> Reader<'t, '_> {
                 .and_then(|value| i32::try_from(value).ok()),
             None => Some(0),
         };
-        let callable_at = handler.as_ref().and_then(|(_, at)| *at);
+        let handler_at = handler.as_ref().map(|(_, at)| at.clone()).unwrap_or_default();
         let is_right = self.problems.count() == before;
         let step = match (checked_name, handler, step_type, retry, priority) {
             (Some(name), Some((handler, _)), Some(step_type), Some(retry), Some(priority)) if is_right => {
@@ -296,12 +301,18 @@ impl<'t> Reader<'t, '_> {
             Content::Text(text) => Some((text.as_str(), given.node.position)),
             _ => None,
         });
-        Some(Draft { name, dependencies, step, callable_at })
+        Some(Draft { name, dependencies, step, handler_at })
     }
 
-    fn handler(&mut self, given: Given<'t>, path: Path<'_>) -> Option<(Handler, Option<Position>)> {
+    fn handler(&mut self, given: Given<'t>, path: Path<'_>) -> Option<(Handler, HandlerAt)> {
         let fields = self.fields(given.node, path, &HANDLER)?;
         let initialization = self.free_mapping(&fields, "initialization", path);
+        let settings = match fields.get("initialization").map(|given| &given.node.content) {
+            Some(Content::Object(entries)) => {
+                entries.iter().filter_map(|entry| Some((entry.key.clone(), entry.key_position?))).collect()
+            }
+            _ => HashMap::new(),
+        };
         let given = self.required(&fields, "callable", path, &HANDLER)?;
         let path = Path::Field(&path, given.spelling);
         let callable = self.text(given, path)?;
@@ -312,7 +323,8 @@ impl<'t> Reader<'t, '_> {
         } else if let Some(stranger) = callable.chars().find(|one| one.is_whitespace() || one.is_control()) {
             format!("it holds {stranger:?}")
         } else {
-            return Some((Handler { callable: callable.to_owned(), initialization }, given.node.position));
+            let at = HandlerAt { callable: given.node.position, settings };
+            return Some((Handler { callable: callable.to_owned(), initialization }, at));
         };
         let message = format!("`callable` does not name a handler: {} ({reason})", shown(callable));
         self.problem("bad_name", given.node.position, path, message, None);

@@ -1,0 +1,320 @@
+//! `http`: one exchange with a server, with everything that it may do bounded.
+//!
+//! Returns `{"status", "headers", "body"}`: a few headers that are useful to later steps, and the body as JSON where
+//! the server says that it is JSON (or says nothing, and it is), else as text. Answers from 400 up are failures with the
+//! code `http_<status>`: 408, 425, 429 and 5xx may be tried again, after `Retry-After` if the server says so.
+
+mod address;
+mod retry_after;
+mod settings;
+
+use std::error::Error as _;
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use recache_model::template::SettingProblem;
+use recache_model::time::{Clock as _, SystemClock};
+use recache_worker::{Context, Failure, Handler};
+use reqwest::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT,
+};
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use serde_json::{Map, Value, json};
+
+use super::Options;
+use address::{AddressRefused, PublicOnly, check_literal};
+use settings::Request;
+
+/// Largest body that is read, in bytes.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Redirects that are followed.
+const REDIRECTS_MAX: usize = 5;
+/// For the connection alone; the whole exchange has its own limit.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The headers of an answer that are kept.
+const HEADERS_KEPT: [&str; 10] = [
+    "cache-control",
+    "content-length",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+    "last-modified",
+    "link",
+    "location",
+    "x-request-id",
+];
+/// Longest value of a header that is kept, in bytes.
+const HEADER_BYTES_MAX: usize = 2048;
+
+/// Whether the settings can be used.
+pub(super) fn check(settings: &Map<String, Value>, options: Options) -> Result<(), Vec<SettingProblem>> {
+    settings::read(settings, options).map(drop)
+}
+
+/// The handler.
+#[derive(Debug)]
+pub(super) struct Http {
+    options: Options,
+    /// Made at the first request: loading the machine's certificates is not free.
+    client: OnceLock<Result<Client, String>>,
+}
+
+impl Http {
+    pub(super) fn new(options: Options) -> Self {
+        Self { options, client: OnceLock::new() }
+    }
+
+    fn client(&self) -> Result<&Client, Failure> {
+        let made = self.client.get_or_init(|| {
+            let builder = Client::builder()
+                // A proxy from the environment would connect to what is refused here.
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .user_agent(concat!("recache/", env!("CARGO_PKG_VERSION")));
+            let builder =
+                if self.options.allow_private_addresses { builder } else { builder.dns_resolver(PublicOnly) };
+            builder.build().map_err(|error| error.to_string())
+        });
+        made.as_ref().map_err(|error| Failure::permanent("http_client", error))
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Value, Failure> {
+        let client = self.client()?;
+        let Request { mut url, mut method, mut headers, mut body, .. } = request;
+        for _ in 0..=REDIRECTS_MAX {
+            if !self.options.allow_private_addresses {
+                check_literal(&url).map_err(|refused| refused_failure(&refused))?;
+            }
+            let mut sending = client.request(method.clone(), url.clone()).headers(headers.clone());
+            if let Some(body) = &body {
+                sending = sending.body(body.clone());
+            }
+            let response = sending
+                .send()
+                .await
+                .map_err(|error| failure(&error, &Named { method: &method, url: &url }))?;
+            let Some(next) = redirect(&response, &url)? else {
+                return answer(response, &Named { method: &method, url: &url }).await;
+            };
+            let status = response.status();
+            if status == StatusCode::SEE_OTHER && method != Method::HEAD
+                || method == Method::POST
+                    && matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND)
+            {
+                method = Method::GET;
+                body = None;
+                headers.remove(CONTENT_TYPE);
+            }
+            if next.origin() != url.origin() {
+                // Any of them may be a secret that was meant for the first server only.
+                headers = harmless(&headers);
+            }
+            url = next;
+        }
+        let named = Named { method: &method, url: &url };
+        Err(Failure::permanent("too_many_redirects", format!("{named}: more than {REDIRECTS_MAX} redirects")))
+    }
+}
+
+#[async_trait]
+impl Handler for Http {
+    async fn run(&self, context: Context, input: Value) -> Result<Value, Failure> {
+        let settings = super::settings_of(&context, &input)?;
+        let request =
+            settings::read(&settings, self.options).map_err(|problems| super::invalid(&problems))?;
+        context.checkpoint().await?;
+        let timeout = request.timeout;
+        tokio::select! {
+            why = context.stopped() => Err(Failure::Stopped(why)),
+            result = self.exchange(request) => result,
+            () = tokio::time::sleep(timeout) => Err(Failure::Retryable {
+                code: Some("http_timeout".to_owned()),
+                message: format!("no whole answer within {} ms", timeout.as_millis()),
+                after: None,
+            }),
+        }
+    }
+}
+
+/// A request as a message names it: without query, which may hold a secret.
+struct Named<'a> {
+    method: &'a Method,
+    url: &'a Url,
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}{}", self.method, self.url.origin().ascii_serialization(), self.url.path())
+    }
+}
+
+fn refused_failure(refused: &AddressRefused) -> Failure {
+    Failure::permanent("address_refused", refused)
+}
+
+/// What a failed call means.
+fn failure(error: &reqwest::Error, named: &Named<'_>) -> Failure {
+    // The outermost message repeats the URL with its query; the innermost says what happened.
+    let (mut cause, mut source) = (None, error.source());
+    while let Some(inner) = source {
+        if let Some(refused) = inner.downcast_ref::<AddressRefused>() {
+            return refused_failure(refused);
+        }
+        cause = Some(inner.to_string());
+        source = inner.source();
+    }
+    let cause = cause.unwrap_or_else(|| "the request failed".to_owned());
+    let message = format!("{named}: {cause}");
+    if error.is_builder() {
+        return Failure::permanent("http_request", message);
+    }
+    let code = if error.is_connect() { "http_connect" } else { "http_connection" };
+    Failure::Retryable { code: Some(code.to_owned()), message, after: None }
+}
+
+/// Where the answer sends the request, if anywhere.
+fn redirect(response: &Response, from: &Url) -> Result<Option<Url>, Failure> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let Some(location) = response.headers().get(LOCATION) else { return Ok(None) };
+    let refuse = |why: &str| Err(Failure::permanent("redirect_refused", format!("redirect refused: {why}")));
+    let Ok(Ok(next)) = location.to_str().map(|location| from.join(location)) else {
+        return refuse("its location is not a URL");
+    };
+    if !matches!(next.scheme(), "http" | "https") {
+        return refuse(&format!("its scheme is `{}`", next.scheme()));
+    }
+    if !next.username().is_empty() || next.password().is_some() {
+        return refuse("it holds a user name or password");
+    }
+    Ok(Some(next))
+}
+
+/// The headers that another server may see.
+fn harmless(headers: &HeaderMap) -> HeaderMap {
+    let kept = [ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, USER_AGENT];
+    kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect()
+}
+
+async fn answer(response: Response, named: &Named<'_>) -> Result<Value, Failure> {
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        return Err(refusal(&response, named));
+    }
+    let headers = kept_headers(response.headers());
+    let content_type = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let may_be_json = content_type.is_none_or(is_json);
+    let bytes = read_body(response, named).await?;
+    let json = if may_be_json { serde_json::from_slice(&bytes).ok() } else { None };
+    let body: Value = json.unwrap_or_else(|| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+    Ok(json!({ "status": status.as_u16(), "headers": headers, "body": body }))
+}
+
+fn refusal(response: &Response, named: &Named<'_>) -> Failure {
+    let status = response.status();
+    let code = format!("http_{}", status.as_u16());
+    let message = format!("{named} answered {status}");
+    if !(status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)) {
+        return Failure::permanent(code, message);
+    }
+    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let after = text(RETRY_AFTER).and_then(|value| retry_after::read(value, text(DATE), now()));
+    Failure::Retryable { code: Some(code), message, after }
+}
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(u64::try_from(SystemClock.now().micros()).unwrap_or(0))
+}
+
+fn kept_headers(headers: &HeaderMap) -> Map<String, Value> {
+    HEADERS_KEPT
+        .iter()
+        .filter_map(|name| {
+            let value = headers.get(*name)?.to_str().ok().filter(|value| value.len() <= HEADER_BYTES_MAX)?;
+            Some(((*name).to_owned(), Value::from(value)))
+        })
+        .collect()
+}
+
+/// `application/json`, or a type built on it, such as `application/problem+json`.
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.ends_with("/json") || essence.ends_with("+json")
+}
+
+async fn read_body(mut response: Response, named: &Named<'_>) -> Result<Vec<u8>, Failure> {
+    let too_large = || {
+        let message = format!("{named}: the answer is larger than {BODY_BYTES_MAX} bytes");
+        Err(Failure::permanent("http_body_too_large", message))
+    };
+    if response
+        .content_length()
+        .is_some_and(|bytes| usize::try_from(bytes).map_or(true, |bytes| bytes > BODY_BYTES_MAX))
+    {
+        return too_large();
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error, named))? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            return too_large();
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn json_is_known_by_its_type() {
+        for json in ["application/json", "Application/JSON; charset=utf-8", "application/problem+json"] {
+            assert!(is_json(json), "{json}");
+        }
+        for text in ["text/plain", "application/jsonl", "text/html; a=application/json", ""] {
+            assert!(!is_json(text), "{text}");
+        }
+    }
+
+    /// A public server, as far as the handler can know, sends it to this machine.
+    #[tokio::test]
+    async fn redirect_to_a_private_address_is_refused_by_number_and_by_name() {
+        for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "169.254.169.254", "localhost"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let answer = format!(
+                "HTTP/1.1 302 Found\r\nlocation: http://{host}:{}/\r\ncontent-length: 0\r\n\r\n",
+                address.port()
+            );
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            let client = Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .dns_resolver(PublicOnly)
+                .resolve("public.example", address)
+                .build()
+                .unwrap();
+            let http = Http { options: Options::default(), client: OnceLock::from(Ok(client)) };
+            let settings = json!({ "url": format!("http://public.example:{}/", address.port()) });
+            let request = settings::read(settings.as_object().unwrap(), http.options).unwrap();
+            match http.exchange(request).await {
+                Err(Failure::Permanent { code, .. }) => assert_eq!(code, "address_refused", "{host}"),
+                other => panic!("{host}: {other:?}"),
+            }
+            server.join().unwrap();
+        }
+    }
+}

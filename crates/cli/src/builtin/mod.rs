@@ -1,0 +1,106 @@
+//! Handlers that come with the command: enough to try a template without writing code.
+//!
+//! | Name | Settings | Result |
+//! |---|---|---|
+//! | `echo` | any | `{"input": …, "results": {step: …}, "settings": …}` |
+//! | `sleep` | `milliseconds` or `seconds` | `{"slept_ms": …}` |
+//! | `fail` | `kind`, `message`, `times` | `{"attempt": …}` once it no longer fails |
+//! | `http` | `url`, `method`, `headers`, `body`, `timeout_seconds` | `{"status": …, "headers": {…}, "body": …}` |
+//!
+//! In a workflow the settings are the step's `handler.initialization`. For a job that stands alone they are its
+//! input. A setting that a handler does not know is refused: before a run by [`check`], and again by the attempt, as a
+//! permanent failure with code `invalid_settings`.
+
+mod echo;
+mod fail;
+mod http;
+mod settings;
+mod sleep;
+
+use std::sync::Arc;
+
+use recache_model::template::SettingProblem;
+use recache_worker::{Context, DuplicateHandler, Failure, Handlers, Registered};
+use serde_json::{Map, Value};
+
+/// The names of all of them, in order.
+pub(crate) const NAMES: [&str; 4] = ["echo", "fail", "http", "sleep"];
+
+/// What only the operator decides, never a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Options {
+    /// `http` may reach private, loopback, link-local and metadata addresses. Default false.
+    pub(crate) allow_private_addresses: bool,
+}
+
+/// All of them, ready to run.
+pub(crate) fn handlers(options: Options) -> Result<Handlers, DuplicateHandler> {
+    let mut handlers = Handlers::new();
+    handlers.job("echo", echo::run)?;
+    handlers.job("fail", fail::run)?;
+    handlers.register("http", Registered::Job(Arc::new(http::Http::new(options))))?;
+    handlers.job("sleep", sleep::run)?;
+    Ok(handlers)
+}
+
+/// What a handler has against these settings. Nothing for a handler that is not built in.
+pub(crate) fn check(handler: &str, settings: &Map<String, Value>, options: Options) -> Vec<SettingProblem> {
+    let found = match handler {
+        "fail" => fail::read(settings).map(drop),
+        "http" => http::check(settings, options),
+        "sleep" => sleep::read(settings).map(drop),
+        _ => Ok(()),
+    };
+    found.err().unwrap_or_default()
+}
+
+/// The settings of this attempt.
+fn settings_of(context: &Context, input: &Value) -> Result<Map<String, Value>, Failure> {
+    let facts = context.facts();
+    let settings = if facts.step.is_some() { &facts.settings } else { input };
+    match settings {
+        Value::Object(settings) => Ok(settings.clone()),
+        Value::Null => Ok(Map::new()),
+        _ => Err(Failure::permanent("invalid_settings", "the settings must be an object")),
+    }
+}
+
+/// The failure of an attempt whose settings are wrong.
+fn invalid(problems: &[SettingProblem]) -> Failure {
+    let said: Vec<String> = problems
+        .iter()
+        .map(|problem| match &problem.suggestion {
+            Some(help) => format!("{} (help: {help})", problem.message),
+            None => problem.message.clone(),
+        })
+        .collect();
+    Failure::permanent("invalid_settings", said.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_are_registered() {
+        let handlers = handlers(Options::default()).unwrap();
+        assert_eq!(handlers.names(), NAMES);
+    }
+
+    #[test]
+    fn unknown_setting_is_refused_with_the_known_ones() {
+        for (handler, known) in [("fail", "kind, message, times"), ("sleep", "milliseconds, seconds")] {
+            let settings = serde_json::json!({ "secs": 1, "milliseconds": 1 });
+            let problems = check(handler, settings.as_object().unwrap(), Options::default());
+            let said = invalid(&problems).to_string();
+            assert!(said.contains("has no setting \"secs\"") && said.contains(known), "{said}");
+        }
+    }
+
+    #[test]
+    fn whether_private_addresses_may_be_reached_is_no_setting() {
+        let settings = serde_json::json!({ "url": "http://example.com/", "allow_private": true });
+        let problems = check("http", settings.as_object().unwrap(), Options::default());
+        assert_eq!(problems[0].setting.as_deref(), Some("allow_private"));
+    }
+}

@@ -1,0 +1,28 @@
+//! `recache run`: the command around [`crate::run`].
+
+use super::{Context, Outcome};
+use crate::output::Format;
+use crate::run::{self, RunArgs};
+
+/// Check a workflow template, run it here with built-in handlers, print its result
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache run examples/templates/hello.yaml --input '{\"name\": \"Ada\"}'
+  recache run order.yaml --input @order.json --timeout 60s -o table
+
+Handlers: echo, sleep, fail, http. Without --database the workflow is kept in
+memory. In a database that others use too, this process works on its queues'
+other jobs as well while it runs. Exit code 7: the workflow failed.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let is_named = !context.flags().is_empty();
+        let database = is_named.then(|| context.database()).transpose()?;
+        let format = context.globals.output.unwrap_or(Format::Json);
+        Ok(run::run(self.run, database, format).await)
+    }
+}
