@@ -31,6 +31,8 @@ on_both_databases!(
     job_completes_with_its_output,
     retryable_failure_is_tried_again_after_its_backoff,
     permanent_failure_ends_the_job_at_once,
+    panic_is_captured_counted_and_tried_again,
+    handler_that_panics_while_it_is_dropped_still_ends_its_attempt,
     slow_handler_is_told_then_dropped_and_its_job_times_out,
     cancel_reaches_a_running_handler,
     progress_is_kept_with_the_job,
@@ -109,6 +111,52 @@ async fn permanent_failure_ends_the_job_at_once(database: TestDatabase) {
     let error = record.error.unwrap();
     assert_eq!((record.state, record.attempt), (JobState::Failed, 1));
     assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Permanent, Some("no_customer")));
+    engine.shut_down().await;
+}
+
+async fn panic_is_captured_counted_and_tried_again(database: TestDatabase) {
+    let mut handlers = Handlers::new();
+    let shaky = async |context: Context, (): ()| {
+        assert!(context.facts().attempt > 1, "the first attempt goes wrong");
+        Ok(())
+    };
+    handlers.job("shaky", shaky).unwrap();
+    let engine = start(&store_of(&database).await, handlers).await;
+    let job = engine.submit(NewJob { retry: retries(2, 1), ..NewJob::new("shaky", "null") }).await.unwrap();
+    let record = soon(engine.wait_for_job(job)).await.unwrap();
+    let error = record.error.unwrap();
+    assert_eq!((record.state, record.attempt, error.kind), (JobState::Completed, 2, ErrorKind::Panic));
+    assert!(error.message.contains("the first attempt goes wrong"), "{}", error.message);
+    assert_eq!(engine.stats().panicked, 1);
+    engine.shut_down().await;
+}
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "dropped in the middle of its work");
+    }
+}
+
+async fn handler_that_panics_while_it_is_dropped_still_ends_its_attempt(database: TestDatabase) {
+    let mut handlers = Handlers::new();
+    let stubborn = async |_: Context, (): ()| {
+        let _guard = PanicsWhenDropped;
+        std::future::pending::<()>().await;
+        Ok(())
+    };
+    handlers.job("stubborn", stubborn).unwrap();
+    let engine = start(&store_of(&database).await, handlers).await;
+    let job = NewJob {
+        timeout: Some(Duration::from_millis(20)),
+        retry: retries(1, 1),
+        ..NewJob::new("stubborn", "null")
+    };
+    let job = engine.submit(job).await.unwrap();
+    let record = soon(engine.wait_for_job(job)).await.unwrap();
+    assert_eq!(record.state, JobState::Failed);
+    until("the slot is free again", async || (engine.held_count() == 0).then_some(())).await;
     engine.shut_down().await;
 }
 
