@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use recache_model::ids::{JobId, SessionId};
+use recache_model::ids::SessionId;
 use recache_worker::Stop;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -46,9 +46,30 @@ impl Lease {
         state.session.filter(|_| sure)
     }
 
-    /// The answer to a claim was lost: the session may hold jobs that nobody runs.
-    pub(crate) fn doubt(&self) {
-        self.state().doubtful = true;
+    /// The answer to a claim was lost: the session may hold jobs that nobody runs. A session that was replaced
+    /// needs no doubt: the sweep takes what it held.
+    pub(crate) fn doubt(&self, session: SessionId) {
+        let mut state = self.state();
+        state.doubtful |= state.session == Some(session);
+    }
+
+    /// The session, if it is in doubt what it holds.
+    pub(crate) fn doubtful(&self) -> Option<SessionId> {
+        let state = self.state();
+        state.session.filter(|_| state.doubtful)
+    }
+
+    /// What the session holds is known again.
+    pub(crate) fn trust(&self, session: SessionId) {
+        let mut state = self.state();
+        state.doubtful &= state.session != Some(session);
+    }
+
+    fn confirm(&self, session: SessionId, sent: Instant) {
+        let mut state = self.state();
+        if state.session == Some(session) {
+            state.confirmed = Some(sent);
+        }
     }
 }
 
@@ -88,26 +109,11 @@ async fn beat_once(shared: &Shared) -> Result<()> {
         }
         return open(shared).await;
     }
-    let doubtful = {
-        let mut state = shared.lease.state();
-        state.confirmed = Some(sent);
-        std::mem::take(&mut state.doubtful)
-    };
+    shared.lease.confirm(session, sent);
     for (job, why) in beat.revoked {
         // A job that was settled between asking and answering is gone from here too.
         if let Some(token) = held.iter().find(|token| token.job == job) {
             shared.held.stop(*token, stop_for(why));
-        }
-    }
-    if doubtful {
-        let known: Vec<JobId> = shared.held.tokens().iter().map(|token| token.job).collect();
-        match shared.store.session_reclaim(session, known).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "jobs handed back whose claim had gone unanswered"),
-            Err(error) => {
-                shared.lease.doubt();
-                return Err(error.into());
-            }
         }
     }
     Ok(())

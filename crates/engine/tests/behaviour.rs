@@ -50,6 +50,7 @@ on_both_databases!(
     worker_leaves_jobs_of_other_handlers_alone,
     work_is_found_without_any_hint,
     finished_work_outlives_an_outage_of_the_store,
+    claim_whose_answer_was_lost_costs_no_attempt,
 );
 
 async fn start(store: &Arc<dyn Store>, handlers: Handlers) -> Engine {
@@ -724,5 +725,22 @@ async fn finished_work_outlives_an_outage_of_the_store(database: TestDatabase) {
     cut.beats_fail.store(false, Ordering::SeqCst);
     let record = soon(engine.wait_for_job(job)).await.unwrap();
     assert_eq!((record.state, runs.load(Ordering::SeqCst)), (JobState::Completed, 1));
+    engine.shut_down().await;
+}
+
+async fn claim_whose_answer_was_lost_costs_no_attempt(database: TestDatabase) {
+    let cut = Faulty::over(store_of(&database).await);
+    let mut handlers = Handlers::new();
+    handlers.job("once", async |context: Context, (): ()| Ok(context.facts().attempt)).unwrap();
+    let faulty: Arc<dyn Store> = Arc::<Faulty>::clone(&cut);
+    let engine = start(&faulty, handlers).await;
+    for _ in 0..5 {
+        cut.lose_claim.store(true, Ordering::SeqCst);
+        let job = NewJob { retry: retries(1, 1), ..NewJob::new("once", "null") };
+        let job = engine.submit(job).await.unwrap();
+        let record = soon(engine.wait_for_job(job)).await.unwrap();
+        assert!(!cut.lose_claim.load(Ordering::SeqCst), "an answer was lost");
+        assert_eq!((record.state, record.output.as_deref()), (JobState::Completed, Some("1")));
+    }
     engine.shut_down().await;
 }
