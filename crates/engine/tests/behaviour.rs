@@ -51,6 +51,8 @@ on_both_databases!(
     work_is_found_without_any_hint,
     finished_work_outlives_an_outage_of_the_store,
     claim_whose_answer_was_lost_costs_no_attempt,
+    bad_touch_fails_nobody_else,
+    lost_answer_of_a_shared_touch_is_called_unknown_to_all,
 );
 
 async fn start(store: &Arc<dyn Store>, handlers: Handlers) -> Engine {
@@ -741,6 +743,82 @@ async fn claim_whose_answer_was_lost_costs_no_attempt(database: TestDatabase) {
         let record = soon(engine.wait_for_job(job)).await.unwrap();
         assert!(!cut.lose_claim.load(Ordering::SeqCst), "an answer was lost");
         assert_eq!((record.state, record.output.as_deref()), (JobState::Completed, Some("1")));
+    }
+    engine.shut_down().await;
+}
+
+/// Touches `others` in one statement: a first touch is held back until all of them wait behind it.
+async fn touch_together(
+    engine: &Engine,
+    cut: &Faulty,
+    others: Vec<recache_store::Touch>,
+) -> Vec<recache_engine::Result<recache_store::TouchOutcome>> {
+    let (open, gate) = oneshot::channel();
+    *cut.touch_gate.lock().unwrap() = Some(gate);
+    let before = engine.stats().touches;
+    let first = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.touch(touch("first", &[])).await }
+    });
+    until("the first touch is at the gate", async || cut.touch_gate.lock().unwrap().is_none().then_some(()))
+        .await;
+    let count = u64::try_from(others.len()).unwrap();
+    let waiting: Vec<_> = others
+        .into_iter()
+        .map(|other| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.touch(other).await })
+        })
+        .collect();
+    until("the others wait", async || (engine.stats().touches == before + 1 + count).then_some(())).await;
+    // Counted, and queued by the same poll.
+    tokio::task::yield_now().await;
+    open.send(()).unwrap();
+    first.await.unwrap().unwrap();
+    let mut answers = Vec::new();
+    for one in waiting {
+        answers.push(soon(one).await.unwrap());
+    }
+    answers
+}
+
+async fn bad_touch_fails_nobody_else(database: TestDatabase) {
+    let cut = Faulty::over(store_of(&database).await);
+    let faulty: Arc<dyn Store> = Arc::<Faulty>::clone(&cut);
+    let engine = start(&faulty, Handlers::new()).await;
+    for key in ["first", "good", "bad"] {
+        engine.define_view(view(key, "nobody", ViewPolicy::default())).await.unwrap();
+    }
+    let answers = touch_together(
+        &engine,
+        &cut,
+        vec![touch("good", &["x"]), touch("bad", &["a\0b"]), touch("none", &[])],
+    )
+    .await;
+    assert_eq!(answers[0].as_ref().unwrap().version, 1);
+    assert!(matches!(answers[1], Err(Error::Store(recache_store::Error::Invalid(_)))), "{:?}", answers[1]);
+    assert!(
+        matches!(answers[2], Err(Error::Store(recache_store::Error::NotFound { .. }))),
+        "{:?}",
+        answers[2]
+    );
+    assert_eq!(engine.store().view_get("n", "bad").await.unwrap().versions.wanted, 0, "nothing was changed");
+    engine.shut_down().await;
+}
+
+async fn lost_answer_of_a_shared_touch_is_called_unknown_to_all(database: TestDatabase) {
+    let cut = Faulty::over(store_of(&database).await);
+    let faulty: Arc<dyn Store> = Arc::<Faulty>::clone(&cut);
+    let engine = start(&faulty, Handlers::new()).await;
+    for key in ["first", "a", "b"] {
+        engine.define_view(view(key, "nobody", ViewPolicy::default())).await.unwrap();
+    }
+    cut.lose_touch.store(true, Ordering::SeqCst);
+    let answers =
+        touch_together(&engine, &cut, vec![touch("a", &[]), touch("b", &[]), touch("b", &["x"])]).await;
+    for answer in answers {
+        let error = answer.expect_err("its answer was lost");
+        assert!(matches!(error, Error::Store(recache_store::Error::Unknown { .. })), "{error:?}");
     }
     engine.shut_down().await;
 }
