@@ -13,7 +13,7 @@ use recache_store::{ClaimRequest, ClaimedJob, LeaseToken, Outcome, Settled, Sett
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::engine::{Shared, workflow_key};
+use crate::engine::{Shared, deadline, workflow_key};
 use crate::execute::{self, Ended};
 use crate::stats::one;
 
@@ -184,7 +184,7 @@ impl Pump {
             tracing::debug!(job_id = %ended.token.job, "settlement refused: the job is no longer this worker's");
         }
         if let Some(Settlement { outcome: Outcome::Retry { after, .. }, .. }) = &ended.settlement {
-            let due = Instant::now() + *after;
+            let due = deadline(*after);
             self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
         }
         if let Some(run) = ended.run_time {

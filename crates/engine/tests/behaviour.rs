@@ -53,6 +53,7 @@ on_both_databases!(
     claim_whose_answer_was_lost_costs_no_attempt,
     bad_touch_fails_nobody_else,
     lost_answer_of_a_shared_touch_is_called_unknown_to_all,
+    longest_waits_are_not_an_overflow,
 );
 
 async fn start(store: &Arc<dyn Store>, handlers: Handlers) -> Engine {
@@ -821,4 +822,33 @@ async fn lost_answer_of_a_shared_touch_is_called_unknown_to_all(database: TestDa
         assert!(matches!(error, Error::Store(recache_store::Error::Unknown { .. })), "{error:?}");
     }
     engine.shut_down().await;
+}
+
+async fn longest_waits_are_not_an_overflow(database: TestDatabase) {
+    let inputs = Arc::new(Mutex::new(vec![("x".to_owned(), 1)]));
+    let mut handlers = Handlers::new();
+    mirror(&mut handlers, &inputs);
+    let later =
+        async |_: Context, (): ()| Err::<(), _>(Failure::retryable_after("come back later", Duration::MAX));
+    handlers.job("later", later).unwrap();
+    handlers.job("quick", async |_: Context, (): ()| Ok(())).unwrap();
+    let options = Options { drain: Duration::MAX, ..quick() };
+    let engine = start_with(&store_of(&database).await, handlers, options).await;
+    let job =
+        engine.submit(NewJob { retry: retries(3, u64::MAX), ..NewJob::new("later", "null") }).await.unwrap();
+    until("it failed once", async || (engine.stats().retried == 1).then_some(())).await;
+    let never =
+        NewJob { due: Due::In(Duration::MAX), timeout: Some(Duration::MAX), ..NewJob::new("quick", "null") };
+    let never = engine.submit(never).await.unwrap();
+    let quick = NewJob { timeout: Some(Duration::MAX), ..NewJob::new("quick", "null") };
+    let quick = engine.submit(quick).await.unwrap();
+    assert_eq!(soon(engine.wait_for_job(quick)).await.unwrap().state, JobState::Completed);
+    for waiting in [job, never] {
+        assert_eq!(engine.job(waiting).await.unwrap().state, JobState::Queued);
+    }
+    engine.define_view(view("v", "mirror", at_once())).await.unwrap();
+    let version = engine.touch(touch("v", &[])).await.unwrap().version;
+    let read = soon(engine.read_items_since("n", "v", &["x"], version, Duration::MAX)).await.unwrap();
+    assert_eq!(text(read.values[0].as_ref()), Some("1"));
+    soon(engine.shut_down()).await;
 }
