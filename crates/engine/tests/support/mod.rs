@@ -13,6 +13,7 @@ use recache_model::view::ViewPolicy;
 use recache_store::conformance::TestDatabase;
 use recache_store::{NewView, OpenOptions, Store, Touch, open};
 
+#[allow(unused_imports, reason = "each test program uses its part")]
 pub(crate) use faulty::Faulty;
 
 /// Nothing here takes this long, even where other programs want both cores.

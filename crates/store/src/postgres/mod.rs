@@ -118,8 +118,13 @@ impl Driver {
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     // Set after connecting rather than as start-up options, which transaction poolers refuse.
+                    // A process that is stopped in the middle of a transaction would keep its locks, and with them
+                    // every sweep, waiting for as long as it is stopped.
                     connection
-                        .execute("SET search_path TO recache; SET synchronous_commit TO on; SET jit TO off")
+                        .execute(
+                            "SET search_path TO recache; SET synchronous_commit TO on; SET jit TO off; \
+                             SET idle_in_transaction_session_timeout TO '3s'",
+                        )
                         .await?;
                     Ok(())
                 })
