@@ -141,11 +141,13 @@ pub(super) async fn claim(
 ) -> Result<Vec<ClaimedJob>> {
     let claim = Uuid::new_v4();
     // One scan of the index per queue, so that the backlog of one costs the others nothing. The rows
-    // themselves are locked, in the scan; a lock on a CTE or a subquery above it would lock nothing.
+    // themselves are locked, in the scan; a lock on a CTE or a subquery above it would lock nothing. A session that has
+    // died gets nothing: what it took would only be taken away again, at the cost of an attempt.
     let claimed = sqlx::query(
         "WITH due AS MATERIALIZED (SELECT c.id, c.priority, c.due_at FROM unnest($4::text[]) AS q (queue) \
          CROSS JOIN LATERAL (SELECT id, priority, due_at FROM jobs WHERE jobs.queue = q.queue AND state = 'queued' \
          AND due_at <= $3 AND attempt < attempts_max AND handler = ANY($5) \
+         AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) \
          ORDER BY priority DESC, due_at, id LIMIT $6 FOR UPDATE SKIP LOCKED) AS c), \
          picked AS MATERIALIZED (SELECT id FROM due ORDER BY priority DESC, due_at, id LIMIT $6), \
          taken AS (UPDATE jobs j SET state = 'running', epoch = j.epoch + 1, claim = $1, session_id = $2, \
