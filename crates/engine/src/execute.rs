@@ -37,15 +37,33 @@ pub(crate) struct Ended {
     pub(crate) settlement: Option<Settlement>,
     /// `None` when the handler did not run.
     pub(crate) run_time: Option<Duration>,
+    /// It was handed back because no slot came free for it.
+    pub(crate) waited_in_vain: bool,
 }
 
+/// A job that waits here this long for a slot goes back to where another process can take it. Jobs are claimed ahead by
+/// how long recent ones ran; when the next ones run longer, what waits behind them must not wait for them.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal, slots: &Semaphore) -> Ended {
+    let ready = async {
+        let slot = slots.acquire().await;
+        // Nothing new is begun on a lease that may have passed.
+        shared.lease.wait_until_sure(shared.options.lease).await;
+        slot
+    };
+    let mut waited_in_vain = false;
     let slot = tokio::select! {
         biased;
         why = stop.stopped() => Err(why),
-        slot = slots.acquire() => slot.map_err(|_| Stop::Shutdown),
+        slot = ready => slot.map_err(|_| Stop::Shutdown),
+        () = tokio::time::sleep(WAIT_MAX) => {
+            waited_in_vain = true;
+            Err(Stop::Shutdown)
+        }
     };
-    let mut ended = Ended { token: job.token, workflow: job.workflow, settlement: None, run_time: None };
+    let mut ended =
+        Ended { token: job.token, workflow: job.workflow, settlement: None, run_time: None, waited_in_vain };
     let outcome = match slot {
         Err(Stop::Shutdown) => {
             one(&shared.counters.released);

@@ -193,6 +193,10 @@ impl Pump {
                 Some(mean) => (mean * (MEAN_WEIGHT - 1) + run) / MEAN_WEIGHT,
             });
         }
+        if ended.waited_in_vain {
+            // It was claimed too far ahead.
+            self.mean_run = self.mean_run.max(Some(execute::WAIT_MAX));
+        }
         shared.waiters.wake(ended.token.job.uuid());
         if let Some(workflow) = workflow_key(ended.workflow) {
             // Its other steps may be claimable now, and its waiters may be done.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use recache_model::ids::SessionId;
 use recache_worker::Stop;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::engine::Shared;
@@ -28,11 +29,14 @@ struct State {
 
 /// What this process knows of its right to work.
 #[derive(Debug, Default)]
-pub(crate) struct Lease(Mutex<State>);
+pub(crate) struct Lease {
+    state: Mutex<State>,
+    confirmed: Notify,
+}
 
 impl Lease {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn current(&self) -> Option<SessionId> {
@@ -44,6 +48,17 @@ impl Lease {
         let state = self.state();
         let sure = state.confirmed.is_some_and(|at| at.elapsed() < lease * 2 / 3);
         state.session.filter(|_| sure)
+    }
+
+    /// Waits until nothing speaks against beginning something.
+    pub(crate) async fn wait_until_sure(&self, lease: Duration) {
+        loop {
+            let confirmed = self.confirmed.notified();
+            if self.sure(lease).is_some() {
+                return;
+            }
+            confirmed.await;
+        }
     }
 
     /// The answer to a claim was lost: the session may hold jobs that nobody runs. A session that was replaced
@@ -65,11 +80,14 @@ impl Lease {
         state.doubtful &= state.session != Some(session);
     }
 
-    fn confirm(&self, session: SessionId, sent: Instant) {
-        let mut state = self.state();
-        if state.session == Some(session) {
-            state.confirmed = Some(sent);
-        }
+    fn opened(&self, session: SessionId, sent: Instant) {
+        *self.state() = State { session: Some(session), confirmed: Some(sent), doubtful: false };
+        self.confirmed.notify_waiters();
+    }
+
+    fn confirm(&self, sent: Instant) {
+        self.state().confirmed = Some(sent);
+        self.confirmed.notify_waiters();
     }
 }
 
@@ -77,7 +95,7 @@ pub(crate) async fn open(shared: &Shared) -> Result<()> {
     let session = SessionId::make();
     let sent = Instant::now();
     shared.store.session_open(session, &shared.options.node, shared.options.lease).await?;
-    *shared.lease.state() = State { session: Some(session), confirmed: Some(sent), doubtful: false };
+    shared.lease.opened(session, sent);
     tracing::debug!(session = %session, "session opened");
     Ok(())
 }
@@ -109,7 +127,7 @@ async fn beat_once(shared: &Shared) -> Result<()> {
         }
         return open(shared).await;
     }
-    shared.lease.confirm(session, sent);
+    shared.lease.confirm(sent);
     for (job, why) in beat.revoked {
         // A job that was settled between asking and answering is gone from here too.
         if let Some(token) = held.iter().find(|token| token.job == job) {

@@ -48,12 +48,14 @@ on_both_databases!(
     job_of_a_dead_session_runs_again,
     shutdown_hands_back_what_was_not_started,
     worker_leaves_jobs_of_other_handlers_alone,
+    two_engines_share_the_work_without_overlap,
     work_is_found_without_any_hint,
     finished_work_outlives_an_outage_of_the_store,
     claim_whose_answer_was_lost_costs_no_attempt,
     bad_touch_fails_nobody_else,
     lost_answer_of_a_shared_touch_is_called_unknown_to_all,
     longest_waits_are_not_an_overflow,
+    nothing_is_begun_on_a_lease_that_may_have_passed,
 );
 
 async fn start(store: &Arc<dyn Store>, handlers: Handlers) -> Engine {
@@ -662,6 +664,42 @@ async fn worker_leaves_jobs_of_other_handlers_alone(database: TestDatabase) {
     coffee.shut_down().await;
 }
 
+async fn two_engines_share_the_work_without_overlap(database: TestDatabase) {
+    let ran: Arc<Mutex<Vec<(JobId, u8)>>> = Arc::default();
+    // With one slot each, only two engines at once can pass this.
+    let meeting = Arc::new(Barrier::new(2));
+    let mut engines = Vec::new();
+    for me in 0..2u8 {
+        let (ran, meeting) = (Arc::clone(&ran), Arc::clone(&meeting));
+        let mut handlers = Handlers::new();
+        handlers
+            .job("meet", move |context: Context, (): ()| {
+                let (ran, meeting) = (Arc::clone(&ran), Arc::clone(&meeting));
+                async move {
+                    ran.lock().unwrap().push((JobId::from_uuid(context.facts().id), me));
+                    meeting.wait().await;
+                    Ok(())
+                }
+            })
+            .unwrap();
+        let store = store_of(&database).await;
+        engines.push(start_with(&store, handlers, Options { slots: 1, ..quick() }).await);
+    }
+    let jobs: Vec<NewJob> = (0..20).map(|_| NewJob::new("meet", "null")).collect();
+    for job in engines[0].submit_many(jobs).await.unwrap() {
+        let record = soon(engines[0].wait_for_job(job.id)).await.unwrap();
+        assert_eq!((record.state, record.attempt), (JobState::Completed, 1));
+    }
+    let mut ran = ran.lock().unwrap().clone();
+    assert_eq!(ran.iter().filter(|(_, who)| *who == 0).count(), 10, "each ran half of them");
+    ran.sort();
+    ran.dedup_by_key(|(job, _)| *job);
+    assert_eq!(ran.len(), 20, "and none ran twice");
+    for engine in engines {
+        engine.shut_down().await;
+    }
+}
+
 async fn work_is_found_without_any_hint(database: TestDatabase) {
     let inputs = Arc::new(Mutex::new(vec![("x".to_owned(), 1)]));
     let (said, mut heard) = mpsc::unbounded_channel();
@@ -851,4 +889,50 @@ async fn longest_waits_are_not_an_overflow(database: TestDatabase) {
     let read = soon(engine.read_items_since("n", "v", &["x"], version, Duration::MAX)).await.unwrap();
     assert_eq!(text(read.values[0].as_ref()), Some("1"));
     soon(engine.shut_down()).await;
+}
+
+async fn nothing_is_begun_on_a_lease_that_may_have_passed(database: TestDatabase) {
+    let cut = Faulty::over(store_of(&database).await);
+    let gate = Arc::new(Notify::new());
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let mut handlers = Handlers::new();
+    handlers.job("fast", async |_: Context, (): ()| Ok(())).unwrap();
+    let (held, beats) = (Arc::clone(&gate), Arc::clone(&cut));
+    handlers
+        .job("held", move |_: Context, first: bool| {
+            let _ = said.send(beats.beats_fail.load(Ordering::SeqCst));
+            let held = Arc::clone(&held);
+            async move {
+                if first {
+                    held.notified().await;
+                }
+                Ok(())
+            }
+        })
+        .unwrap();
+    let faulty: Arc<dyn Store> = Arc::<Faulty>::clone(&cut);
+    let options = Options { slots: 1, lease: Duration::from_millis(900), ..quick() };
+    let engine = start_with(&faulty, handlers, options).await;
+    // Fast jobs teach the engine to claim ahead.
+    let fast: Vec<NewJob> = (0..200).map(|_| NewJob::new("fast", "null")).collect();
+    for job in engine.submit_many(fast).await.unwrap() {
+        soon(engine.wait_for_job(job.id)).await.unwrap();
+    }
+    let first = engine.submit(NewJob { priority: 1, ..NewJob::new("held", "true") }).await.unwrap();
+    assert_eq!(soon(heard.recv()).await, Some(false));
+    let second = engine.submit(NewJob::new("held", "false")).await.unwrap();
+    until("it has both", async || (engine.held_count() == 2).then_some(())).await;
+    let before = engine.stats().store_errors;
+    cut.beats_fail.store(true, Ordering::SeqCst);
+    // Two thirds of the lease are six beats.
+    until("no beat was answered for long", async || {
+        (engine.stats().store_errors >= before + 7).then_some(())
+    })
+    .await;
+    gate.notify_one();
+    soon(engine.wait_for_job(first)).await.unwrap();
+    cut.beats_fail.store(false, Ordering::SeqCst);
+    soon(engine.wait_for_job(second)).await.unwrap();
+    assert_eq!(soon(heard.recv()).await, Some(false), "it began only when a beat was answered");
+    engine.shut_down().await;
 }
