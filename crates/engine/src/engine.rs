@@ -177,13 +177,13 @@ impl Engine {
         let shared = &self.shared;
         shared.draining.cancel();
         shared.work.notify_one();
-        let deadline = tokio::time::Instant::now() + shared.options.drain;
+        let deadline = deadline(shared.options.drain);
         while shared.held.count() > 0 && tokio::time::Instant::now() < deadline {
             let look_again = deadline.min(tokio::time::Instant::now() + Duration::from_millis(20));
             tokio::time::sleep_until(look_again).await;
         }
         shared.held.stop_all(recache_worker::Stop::Shutdown);
-        let deadline = tokio::time::Instant::now() + shared.options.grace + Duration::from_secs(1);
+        let deadline = self::deadline(shared.options.grace.saturating_add(Duration::from_secs(1)));
         while shared.held.count() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -196,6 +196,13 @@ impl Engine {
             tracing::warn!(%error, "session not closed; its jobs go back when its lease has passed");
         }
     }
+}
+
+/// The instant this long from now; a wait too long for the clock ends in a generation's time.
+pub(crate) fn deadline(wait: Duration) -> tokio::time::Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = tokio::time::Instant::now();
+    now.checked_add(wait).unwrap_or_else(|| now + FAR)
 }
 
 /// The id that waiters of a job's workflow use.

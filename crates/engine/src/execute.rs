@@ -37,15 +37,33 @@ pub(crate) struct Ended {
     pub(crate) settlement: Option<Settlement>,
     /// `None` when the handler did not run.
     pub(crate) run_time: Option<Duration>,
+    /// It was handed back because no slot came free for it.
+    pub(crate) waited_in_vain: bool,
 }
 
+/// A job that waits here this long for a slot goes back to where another process can take it. Jobs are claimed ahead by
+/// how long recent ones ran; when the next ones run longer, what waits behind them must not wait for them.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal, slots: &Semaphore) -> Ended {
+    let ready = async {
+        let slot = slots.acquire().await;
+        // Nothing new is begun on a lease that may have passed.
+        shared.lease.wait_until_sure(shared.options.lease).await;
+        slot
+    };
+    let mut waited_in_vain = false;
     let slot = tokio::select! {
         biased;
         why = stop.stopped() => Err(why),
-        slot = slots.acquire() => slot.map_err(|_| Stop::Shutdown),
+        slot = ready => slot.map_err(|_| Stop::Shutdown),
+        () = tokio::time::sleep(WAIT_MAX) => {
+            waited_in_vain = true;
+            Err(Stop::Shutdown)
+        }
     };
-    let mut ended = Ended { token: job.token, workflow: job.workflow, settlement: None, run_time: None };
+    let mut ended =
+        Ended { token: job.token, workflow: job.workflow, settlement: None, run_time: None, waited_in_vain };
     let outcome = match slot {
         Err(Stop::Shutdown) => {
             one(&shared.counters.released);
@@ -58,7 +76,18 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
         Ok(_slot) => {
             one(&shared.counters.started);
             let began = Instant::now();
-            let outcome = attempt(shared, &job, &stop).await;
+            // A handler that was dropped unfinished may panic while it is; its job must not stay with it.
+            let outcome = match AssertUnwindSafe(attempt(shared, &job, &stop)).catch_unwind().await {
+                Ok(outcome) => outcome,
+                Err(panic) => {
+                    one(&shared.counters.panicked);
+                    let error = JobError {
+                        code: Some(PANIC.to_owned()),
+                        ..JobError::new(ErrorKind::Panic, panic_message(&*panic))
+                    };
+                    Some(failed(shared, &job, error))
+                }
+            };
             ended.run_time = Some(began.elapsed());
             outcome
         }
@@ -80,7 +109,7 @@ fn count_stop(shared: &Shared, why: Stop) {
 /// What the handler's end means. `None`: nothing is left to settle.
 async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Option<Outcome> {
     let result = run_handler(shared, job, stop).await;
-    let (error, counter) = match result {
+    let error = match result {
         Ok(Finished::Output(output)) => {
             one(&shared.counters.completed);
             return Some(Outcome::Completed { output });
@@ -95,10 +124,7 @@ async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> O
         }
         Err(Failure::Stopped(Stop::Timeout)) => {
             let limit = job.timeout.unwrap_or_default().as_millis();
-            (
-                JobError::new(ErrorKind::Timeout, format!("ran longer than {limit} ms")),
-                &shared.counters.failed,
-            )
+            JobError::new(ErrorKind::Timeout, format!("ran longer than {limit} ms"))
         }
         Err(Failure::Stopped(why)) => {
             // Its end is in the store already: cancel, supersede and take-over are transactions of their own.
@@ -106,27 +132,31 @@ async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> O
             return None;
         }
         Err(Failure::Permanent { code, message }) => {
-            let error = JobError { code: Some(code), ..JobError::new(ErrorKind::Permanent, message) };
-            (error, &shared.counters.failed)
+            JobError { code: Some(code), ..JobError::new(ErrorKind::Permanent, message) }
         }
         Err(Failure::Retryable { code, message, after }) => {
             let is_panic = code.as_deref() == Some(PANIC);
             let kind = if is_panic { ErrorKind::Panic } else { ErrorKind::Retryable };
             let retry_after_ms = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-            (JobError { code, retry_after_ms, ..JobError::new(kind, message) }, &shared.counters.failed)
+            JobError { code, retry_after_ms, ..JobError::new(kind, message) }
         }
     };
+    Some(failed(shared, job, error))
+}
+
+/// What follows an attempt that failed.
+fn failed(shared: &Shared, job: &ClaimedJob, error: JobError) -> Outcome {
     // The row's limit rather than the policy's: an operator may have granted more.
     let policy = RetryPolicy { attempts_max: job.attempts_max, ..job.retry };
     match after_failure(&policy, job.attempt, &error, rand::random()) {
         AfterFailure::Retry(after) => {
             one(&shared.counters.retried);
-            Some(Outcome::Retry { error, after })
+            Outcome::Retry { error, after }
         }
         AfterFailure::Fail => {
-            one(counter);
+            one(&shared.counters.failed);
             tracing::info!(job_id = %job.token.job, handler = job.handler, error = error.message, "job failed");
-            Some(Outcome::Failed { error })
+            Outcome::Failed { error }
         }
     }
 }
@@ -211,7 +241,7 @@ async fn within_limits<T>(
         }
     };
     let why = tokio::select! {
-        result = &mut work => return unwind(result, stop),
+        result = &mut work => return unwind(shared, result, stop),
         () = timeout => Stop::Timeout,
         why = stop.stopped() => why,
     };
@@ -232,6 +262,7 @@ async fn within_limits<T>(
 }
 
 fn unwind<T>(
+    shared: &Shared,
     result: Result<Result<T, Failure>, Box<dyn std::any::Any + Send>>,
     stop: &StopSignal,
 ) -> Result<T, Failure> {
@@ -239,14 +270,19 @@ fn unwind<T>(
         Ok(Err(Failure::Stopped(seen))) => Err(Failure::Stopped(stop.reason().unwrap_or(seen))),
         Ok(result) => result,
         Err(panic) => {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "the handler panicked".to_owned());
+            one(&shared.counters.panicked);
+            let message = panic_message(&*panic);
             Err(Failure::Retryable { code: Some(PANIC.to_owned()), message, after: None })
         }
     }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the handler panicked".to_owned())
 }
 
 async fn build(

@@ -20,7 +20,10 @@ impl HeldJobs {
 
     pub(crate) fn add(&self, token: LeaseToken) -> StopSignal {
         let signal = StopSignal::new();
-        self.jobs().insert(token.job, (token, signal.clone()));
+        if let Some((_, former)) = self.jobs().insert(token.job, (token, signal.clone())) {
+            // It was taken away and came back here before anybody said so.
+            former.stop(Stop::LeaseLost);
+        }
         signal
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
+/// No pause of the engine's own is longer: a day without a look is a mistake.
+const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Settings of an engine; the defaults give throughput and latency alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -64,16 +67,19 @@ impl Options {
         if self.queues.is_empty() || self.queues.iter().any(String::is_empty) {
             problems.push("queues must name at least one queue, none of them empty".to_owned());
         }
-        if self.beat.is_zero() || self.beat * 3 > self.lease {
+        if self.beat.is_zero() || self.beat.saturating_mul(3) > self.lease {
             problems.push(format!(
                 "beat is {} ms; it must be more than 0 and at most a third of the lease ({} ms)",
                 self.beat.as_millis(),
                 self.lease.as_millis()
             ));
         }
-        for (name, value) in [("sweep", self.sweep), ("poll", self.poll)] {
-            if value.is_zero() {
-                problems.push(format!("{name} must be more than 0"));
+        for (name, value) in [("sweep", self.sweep), ("poll", self.poll), ("lease", self.lease)] {
+            if value.is_zero() || value > PAUSE_MAX {
+                problems.push(format!(
+                    "{name} is {} s; it must be more than 0 and at most a day",
+                    value.as_secs_f64()
+                ));
             }
         }
         if self.claim_rows_max == 0 || self.claim_rows_max > 5_000 {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::dispatch::claim_size;
+use recache_model::ids::JobId;
 use recache_store::{ClaimRequest, ClaimedJob, LeaseToken, Outcome, Settled, Settlement};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::engine::{Shared, workflow_key};
+use crate::engine::{Shared, deadline, workflow_key};
 use crate::execute::{self, Ended};
 use crate::stats::one;
 
@@ -32,6 +33,8 @@ struct Pump {
     /// There may be more to claim than the last claim brought.
     hungry: bool,
     mean_run: Option<Duration>,
+    /// Before the store is called again after a failed call.
+    pause: Duration,
     /// When a job that was retried here is due again: earlier than polling would find it.
     next_due: Option<Instant>,
 }
@@ -45,6 +48,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         ended,
         hungry: true,
         mean_run: None,
+        pause: RETRY_PAUSE,
         next_due: None,
         shared,
     };
@@ -55,7 +59,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         {
             settling.push(ended);
         }
-        let claim = pump.claim();
+        let claim = if pump.clear_doubt().await { pump.claim() } else { None };
         if settling.is_empty() && claim.is_none() {
             let shared = Arc::clone(&pump.shared);
             if shared.ending.is_cancelled() {
@@ -98,31 +102,63 @@ impl Pump {
         })
     }
 
-    /// One call. What it could not settle stays in `settling`.
-    async fn turn(&mut self, settling: &mut Vec<Ended>, claim: Option<ClaimRequest>) {
+    /// After a claim whose answer was lost, hands back what this process does not know of. Done here, between two
+    /// claims, because a job whose claim is under way is not known yet either. False: nothing may be claimed yet.
+    async fn clear_doubt(&self) -> bool {
+        let shared = &self.shared;
+        let Some(session) = shared.lease.doubtful() else { return true };
+        let known: Vec<JobId> = shared.held.tokens().iter().map(|token| token.job).collect();
+        match shared.store.session_reclaim(session, known).await {
+            Ok(count) => {
+                shared.lease.trust(session);
+                if count > 0 {
+                    tracing::info!(count, "jobs handed back whose claim had gone unanswered");
+                }
+                true
+            }
+            Err(error) => {
+                one(&shared.counters.store_errors);
+                tracing::warn!(%error, "a claim stays unanswered");
+                false
+            }
+        }
+    }
+
+    /// One call, repeated until every settlement is answered. A claim is not repeated: by then the right to it
+    /// may be gone.
+    async fn turn(&mut self, settling: &mut Vec<Ended>, mut claim: Option<ClaimRequest>) {
         let settlements: Vec<Settlement> =
             settling.iter().filter_map(|ended| ended.settlement.clone()).collect();
         let rows_max = claim.as_ref().map_or(0, |claim| claim.rows_max);
-        let mut pause = RETRY_PAUSE;
         let answer = loop {
             match self.shared.store.jobs_dispatch(settlements.clone(), claim.clone()).await {
                 Ok(answer) => break answer,
                 Err(error) => {
                     one(&self.shared.counters.store_errors);
-                    if claim.is_some() && matches!(error, recache_store::Error::Unknown { .. }) {
-                        self.shared.lease.doubt();
+                    if let Some(claim) = claim.take()
+                        && matches!(error, recache_store::Error::Unknown { .. })
+                    {
+                        self.shared.lease.doubt(claim.session);
                     }
                     tracing::warn!(%error, settlements = settlements.len(), "settlements wait for the store");
                     if self.shared.ending.is_cancelled() {
                         settling.clear();
                         return;
                     }
+                    tokio::select! {
+                        () = tokio::time::sleep(self.pause) => {}
+                        () = self.shared.ending.cancelled() => {}
+                    }
+                    self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+                    if settlements.is_empty() {
+                        settling.drain(..).for_each(|ended| self.conclude(&ended, false));
+                        return;
+                    }
                     // Repeating is safe: a settlement that got through is answered the same way again.
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
                 }
             }
         };
+        self.pause = RETRY_PAUSE;
         let refused: HashMap<LeaseToken, bool> = settlements
             .iter()
             .zip(&answer.settled)
@@ -148,7 +184,7 @@ impl Pump {
             tracing::debug!(job_id = %ended.token.job, "settlement refused: the job is no longer this worker's");
         }
         if let Some(Settlement { outcome: Outcome::Retry { after, .. }, .. }) = &ended.settlement {
-            let due = Instant::now() + *after;
+            let due = deadline(*after);
             self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
         }
         if let Some(run) = ended.run_time {
@@ -156,6 +192,10 @@ impl Pump {
                 None => run,
                 Some(mean) => (mean * (MEAN_WEIGHT - 1) + run) / MEAN_WEIGHT,
             });
+        }
+        if ended.waited_in_vain {
+            // It was claimed too far ahead.
+            self.mean_run = self.mean_run.max(Some(execute::WAIT_MAX));
         }
         shared.waiters.wake(ended.token.job.uuid());
         if let Some(workflow) = workflow_key(ended.workflow) {

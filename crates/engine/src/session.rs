@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use recache_model::ids::{JobId, SessionId};
+use recache_model::ids::SessionId;
 use recache_worker::Stop;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::engine::Shared;
@@ -28,11 +29,14 @@ struct State {
 
 /// What this process knows of its right to work.
 #[derive(Debug, Default)]
-pub(crate) struct Lease(Mutex<State>);
+pub(crate) struct Lease {
+    state: Mutex<State>,
+    confirmed: Notify,
+}
 
 impl Lease {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn current(&self) -> Option<SessionId> {
@@ -46,9 +50,44 @@ impl Lease {
         state.session.filter(|_| sure)
     }
 
-    /// The answer to a claim was lost: the session may hold jobs that nobody runs.
-    pub(crate) fn doubt(&self) {
-        self.state().doubtful = true;
+    /// Waits until nothing speaks against beginning something.
+    pub(crate) async fn wait_until_sure(&self, lease: Duration) {
+        loop {
+            let confirmed = self.confirmed.notified();
+            if self.sure(lease).is_some() {
+                return;
+            }
+            confirmed.await;
+        }
+    }
+
+    /// The answer to a claim was lost: the session may hold jobs that nobody runs. A session that was replaced
+    /// needs no doubt: the sweep takes what it held.
+    pub(crate) fn doubt(&self, session: SessionId) {
+        let mut state = self.state();
+        state.doubtful |= state.session == Some(session);
+    }
+
+    /// The session, if it is in doubt what it holds.
+    pub(crate) fn doubtful(&self) -> Option<SessionId> {
+        let state = self.state();
+        state.session.filter(|_| state.doubtful)
+    }
+
+    /// What the session holds is known again.
+    pub(crate) fn trust(&self, session: SessionId) {
+        let mut state = self.state();
+        state.doubtful &= state.session != Some(session);
+    }
+
+    fn opened(&self, session: SessionId, sent: Instant) {
+        *self.state() = State { session: Some(session), confirmed: Some(sent), doubtful: false };
+        self.confirmed.notify_waiters();
+    }
+
+    fn confirm(&self, sent: Instant) {
+        self.state().confirmed = Some(sent);
+        self.confirmed.notify_waiters();
     }
 }
 
@@ -56,7 +95,7 @@ pub(crate) async fn open(shared: &Shared) -> Result<()> {
     let session = SessionId::make();
     let sent = Instant::now();
     shared.store.session_open(session, &shared.options.node, shared.options.lease).await?;
-    *shared.lease.state() = State { session: Some(session), confirmed: Some(sent), doubtful: false };
+    shared.lease.opened(session, sent);
     tracing::debug!(session = %session, "session opened");
     Ok(())
 }
@@ -88,26 +127,11 @@ async fn beat_once(shared: &Shared) -> Result<()> {
         }
         return open(shared).await;
     }
-    let doubtful = {
-        let mut state = shared.lease.state();
-        state.confirmed = Some(sent);
-        std::mem::take(&mut state.doubtful)
-    };
+    shared.lease.confirm(sent);
     for (job, why) in beat.revoked {
         // A job that was settled between asking and answering is gone from here too.
         if let Some(token) = held.iter().find(|token| token.job == job) {
             shared.held.stop(*token, stop_for(why));
-        }
-    }
-    if doubtful {
-        let known: Vec<JobId> = shared.held.tokens().iter().map(|token| token.job).collect();
-        match shared.store.session_reclaim(session, known).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "jobs handed back whose claim had gone unanswered"),
-            Err(error) => {
-                shared.lease.doubt();
-                return Err(error.into());
-            }
         }
     }
     Ok(())

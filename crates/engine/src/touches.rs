@@ -30,6 +30,8 @@ impl Touches {
     }
 
     pub(crate) async fn touch(&self, touch: Touch) -> Result<TouchOutcome> {
+        // At the door: touches of one view become one, and a bad one must not spoil the others.
+        touch.check()?;
         let (reply, answer) = oneshot::channel();
         self.queue.send((touch, reply)).await.map_err(|_| Error::ShuttingDown)?;
         answer.await.map_err(|_| Error::ShuttingDown)?
@@ -47,8 +49,8 @@ async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<(Touch, Reply)>) {
         add(&shared.counters.touches_coalesced, replies.iter().map(|replies| replies.len() - 1).sum());
         match shared.store.views_touch(touches.clone()).await {
             Ok(outcomes) => answer(replies, outcomes.into_iter().map(Ok)),
-            Err(recache_store::Error::NotFound { .. }) if touches.len() > 1 => {
-                // One of them names no view, and so none was made: each on its own tells which.
+            Err(error) if touches.len() > 1 && !error.is_retryable() => {
+                // One of them cannot be made, and so none was: each on its own tells which.
                 let mut outcomes = Vec::with_capacity(touches.len());
                 for touch in touches {
                     outcomes.push(one_by_one(&shared, touch).await);
@@ -56,16 +58,8 @@ async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<(Touch, Reply)>) {
                 answer(replies, outcomes.into_iter());
             }
             Err(error) => {
-                let mut error = Some(error);
                 for reply in replies.into_iter().flatten() {
-                    let _ = reply.send(Err(match error.take() {
-                        Some(first) => first.into(),
-                        None => recache_store::Error::Unavailable {
-                            message: "the touch that it shared a statement with failed; try again".to_owned(),
-                            source: None,
-                        }
-                        .into(),
-                    }));
+                    let _ = reply.send(Err(same(&error).into()));
                 }
             }
         }
@@ -79,16 +73,26 @@ async fn one_by_one(shared: &Shared, touch: Touch) -> Result<TouchOutcome> {
 
 fn answer(replies: Vec<Vec<Reply>>, outcomes: impl Iterator<Item = Result<TouchOutcome>>) {
     for (replies, outcome) in replies.into_iter().zip(outcomes) {
-        let mut outcome = Some(outcome);
         for reply in replies {
             let _ = reply.send(match &outcome {
-                Some(Ok(made)) => Ok(*made),
-                Some(Err(Error::Store(recache_store::Error::NotFound { what, id }))) => {
-                    Err(recache_store::Error::NotFound { what, id: id.clone() }.into())
-                }
-                _ => outcome.take().unwrap_or(Err(Error::ShuttingDown)),
+                Ok(made) => Ok(*made),
+                Err(Error::Store(error)) => Err(same(error).into()),
+                Err(_) => Err(Error::ShuttingDown),
             });
         }
+    }
+}
+
+/// The same answer for everyone who shared the statement: above all, what is unknown to one is unknown to all.
+fn same(error: &recache_store::Error) -> recache_store::Error {
+    use recache_store::Error as Store;
+    match error {
+        Store::Invalid(message) => Store::Invalid(message.clone()),
+        Store::NotFound { what, id } => Store::NotFound { what, id: id.clone() },
+        Store::Conflict(message) => Store::Conflict(message.clone()),
+        Store::Unavailable { message, .. } => Store::Unavailable { message: message.clone(), source: None },
+        Store::Unknown { message, .. } => Store::Unknown { message: message.clone(), source: None },
+        Store::Broken { message, .. } => Store::Broken { message: message.clone(), source: None },
     }
 }
 

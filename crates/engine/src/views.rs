@@ -9,7 +9,7 @@ use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
 use tokio::time::Instant;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, deadline};
 use crate::error::{Error, Result};
 
 /// How long an item of a generation may stay in the cache. It cannot become wrong: its key names the generation.
@@ -186,7 +186,7 @@ impl Engine {
         min_version: i64,
         wait: Duration,
     ) -> Result<i64> {
-        let deadline = Instant::now() + wait;
+        let deadline = deadline(wait);
         let view = self.head(namespace, key, self.shared.options.view_head_fresh).await?.view;
         let watch = self.shared.waiters.watch(view.uuid());
         loop {

@@ -76,7 +76,8 @@ pub trait Store: Send + Sync + Debug {
     async fn jobs_submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>>;
 
     /// Settles attempts and claims more, in one transaction where the database gains by it. Claimed are jobs that
-    /// are due, by priority (larger first), then due time, then id; no job is given to two sessions.
+    /// are due, by priority (larger first), then due time, then id; no job is given to two sessions. A session that
+    /// is not alive gets none.
     async fn jobs_dispatch(
         &self,
         settlements: Vec<Settlement>,

@@ -65,15 +65,25 @@ impl Error {
         Self::Unavailable { message: message.into(), source: None }
     }
 
-    /// The failure of a commit: unlike any other statement's, its effect is not known when the connection broke.
+    /// The failure of a commit: unlike any other statement's, its effect is not known when the connection broke, nor
+    /// when the server was being stopped: PostgreSQL then may say so after the commit is on disk.
     pub(crate) fn of_commit(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
                 Self::Unknown { message: error.to_string(), source: Some(error) }
             }
+            sqlx::Error::Database(ref db) if db.code().is_some_and(|code| ends_connection(&code)) => {
+                Self::Unknown { message: error.to_string(), source: Some(error) }
+            }
             other => Self::from(other),
         }
     }
+}
+
+/// Connection failures, operator intervention, system and internal errors: after them the server has hung up, whatever it
+/// had done before.
+fn ends_connection(code: &str) -> bool {
+    code.len() == 5 && ["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
 }
 
 impl From<sqlx::Error> for Error {
@@ -84,7 +94,7 @@ impl From<sqlx::Error> for Error {
                 let remedy = match code.as_ref() {
                     // SQLite's primary and extended result codes.
                     "13" => Some("the disk is full: free space on the volume of the database file"),
-                    "8" | "264" | "520" | "776" | "1032" => {
+                    "8" | "264" | "520" | "776" | "1032" | "1288" | "1544" => {
                         Some("the database file is read-only: check its permissions and its folder's")
                     }
                     "14" => Some(
@@ -96,6 +106,8 @@ impl From<sqlx::Error> for Error {
                     "5" | "6" | "261" | "517" | "40001" | "40P01" => {
                         Some("another process holds it: try again")
                     }
+                    // A transaction that stood still for too long was ended by the server.
+                    "25P03" => Some("try again"),
                     "25006" => Some("the server is a read-only replica: connect to the primary"),
                     // Class 55 too: a database that takes no connections now, a lock that is not to be had.
                     code if code.len() == 5 && ["08", "53", "55", "57", "58"].contains(&&code[..2]) => {
@@ -124,3 +136,68 @@ impl From<sqlx::Error> for Error {
 
 /// The result of a call to the store.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Said(&'static str);
+
+    impl std::fmt::Display for Said {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Said {}
+
+    impl sqlx::error::DatabaseError for Said {
+        fn message(&self) -> &str {
+            self.0
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(Cow::Borrowed(self.0))
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> sqlx::error::ErrorKind {
+            sqlx::error::ErrorKind::Other
+        }
+    }
+
+    fn commit_answered(code: &'static str) -> Error {
+        Error::of_commit(sqlx::Error::Database(Box::new(Said(code))))
+    }
+
+    #[test]
+    fn commit_that_a_stopping_server_answers_is_unknown() {
+        // admin_shutdown, crash_shutdown, connection_failure, io_error
+        for code in ["57P01", "57P02", "08006", "58030"] {
+            assert!(matches!(commit_answered(code), Error::Unknown { .. }), "{code}");
+        }
+    }
+
+    #[test]
+    fn commit_that_the_database_refused_changed_nothing() {
+        // serialization_failure, idle_in_transaction_session_timeout, SQLite's busy and full
+        for code in ["40001", "25P03", "5", "13"] {
+            assert!(matches!(commit_answered(code), Error::Unavailable { .. }), "{code}");
+        }
+        assert!(matches!(commit_answered("23505"), Error::Broken { .. }));
+    }
+}

@@ -10,6 +10,8 @@ use recache_model::view::{Versions, ViewPolicy};
 use recache_model::workflow::{StepCounts, WorkflowState};
 use uuid::Uuid;
 
+use crate::error::{Error, Result};
+
 /// When a job may first run, by the store's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Due {
@@ -477,6 +479,29 @@ pub struct Touch {
     pub items: Vec<String>,
     /// Build at once, without debounce.
     pub at_once: bool,
+}
+
+/// Longest key of an item that a touch may name, in bytes.
+const TOUCHED_ITEM_BYTES_MAX: usize = 1024;
+
+impl Touch {
+    /// Refuses what can name nothing, with every reason.
+    pub fn check(&self) -> Result<()> {
+        let view = format!("{}/{}", self.namespace.escape_debug(), self.key.escape_debug());
+        let mut problems = Vec::new();
+        if self.namespace.contains('\0') || self.key.contains('\0') {
+            problems.push(format!("touch of {view}: no view's name holds a NUL"));
+        }
+        for item in &self.items {
+            if item.is_empty() || item.len() > TOUCHED_ITEM_BYTES_MAX || item.contains('\0') {
+                problems.push(format!(
+                    "touch of {view}: an item's key must have 1 to {TOUCHED_ITEM_BYTES_MAX} bytes and no NUL, and has {}",
+                    item.len()
+                ));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+    }
 }
 
 /// What a touch did.

@@ -84,7 +84,8 @@ pub(super) async fn jobs_insert(
 /// What is settled is locked in id order first, so that two processes with overlapping batches wait for each
 /// other in one direction; `held` carries everything along, because a join of two lists without statistics is
 /// planned as a loop in a loop. What is claimed is locked in the scan of the index itself, one scan per queue,
-/// so that the backlog of one queue costs the others nothing; a lock on a CTE above it would lock nothing.
+/// so that the backlog of one queue costs the others nothing; a lock on a CTE above it would lock nothing. A
+/// session that has died gets nothing: what it took would only be taken away again, at the cost of an attempt.
 pub(super) async fn settle_and_claim(
     db: &mut Connection,
     now: Option<Timestamp>,
@@ -120,7 +121,8 @@ pub(super) async fn settle_and_claim(
     };
     let number = Uuid::new_v4();
     let rows = sqlx::query(
-        "WITH t AS MATERIALIZED (SELECT COALESCE($9::bigint, clock()) AS now), \
+        "WITH t AS MATERIALIZED (SELECT now, EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $11 \
+         AND expires_at > now) AS is_alive FROM COALESCE($9::bigint, clock()) AS now), \
          held AS MATERIALIZED (SELECT j.id, j.session_id, s.state, s.output, s.error, s.delay, s.uncount \
          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]) \
          AS s (id, epoch, claim, state, output, error, delay, uncount) JOIN jobs j ON j.id = s.id \
@@ -133,7 +135,7 @@ pub(super) async fn settle_and_claim(
          RETURNING j.id, j.state, j.queue, j.transitions, j.attempt, j.epoch, h.session_id, h.error AS detail), \
          due AS MATERIALIZED (SELECT c.id, c.priority, c.due_at FROM t, unnest($12::text[]) AS q (queue) \
          CROSS JOIN LATERAL (SELECT id, priority, due_at FROM jobs WHERE jobs.queue = q.queue AND state = 'queued' \
-         AND due_at <= t.now AND attempt < attempts_max AND handler = ANY($13) \
+         AND due_at <= t.now AND attempt < attempts_max AND handler = ANY($13) AND t.is_alive \
          ORDER BY priority DESC, due_at, id LIMIT $14 FOR UPDATE SKIP LOCKED) AS c), \
          picked AS MATERIALIZED (SELECT id FROM due ORDER BY priority DESC, due_at, id LIMIT $14), \
          taken AS (UPDATE jobs j SET state = 'running', epoch = j.epoch + 1, claim = $10, session_id = $11, \

@@ -16,7 +16,7 @@ use std::time::Duration;
 use recache_model::time::{Clock, SystemClock, Timestamp};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
-use sqlx::{ConnectOptions as _, Executor as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -119,23 +119,34 @@ impl Driver {
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     // Set after connecting rather than as start-up options, which transaction poolers refuse.
+                    // A process that is stopped in the middle of a transaction would keep its locks, and with them
+                    // every sweep, waiting for as long as it is stopped.
                     connection
-                        .execute("SET search_path TO recache; SET synchronous_commit TO on; SET jit TO off")
+                        .execute(
+                            "SET search_path TO recache; SET synchronous_commit TO on; SET jit TO off; \
+                             SET idle_in_transaction_session_timeout TO '3s'",
+                        )
                         .await?;
                     Ok(())
                 })
             })
-            .connect_with(connect.clone())
-            .await
-            .map_err(|error| match Error::from(error) {
-                Error::Unavailable { message, source } | Error::Broken { message, source } => {
-                    Error::Unavailable {
-                        message: format!("{}:{}: {message}", connect.get_host(), connect.get_port()),
-                        source,
-                    }
-                }
-                other => other,
-            })?;
+            .connect_lazy_with(connect.clone());
+        // Tried alone first: a pool only says that it waited in vain, a connection says why.
+        let unreachable = |error: Error| match error {
+            Error::Unavailable { message, source } | Error::Broken { message, source } => {
+                let message = format!("{}:{}: {message}", connect.get_host(), connect.get_port());
+                Error::Unavailable { message, source }
+            }
+            other => other,
+        };
+        match tokio::time::timeout(ACQUIRE_WAIT, PgConnection::connect_with(&connect)).await {
+            Ok(Ok(connection)) => connection.close().await?,
+            Ok(Err(error)) => return Err(unreachable(error.into())),
+            Err(_) => {
+                let message = format!("no answer within {} ms", ACQUIRE_WAIT.as_millis());
+                return Err(unreachable(Error::unavailable(message)));
+            }
+        }
         if options.migrate {
             let mut connection = pool.acquire().await?;
             connection.execute("CREATE SCHEMA IF NOT EXISTS recache").await.or_else(ignore_race)?;

@@ -144,7 +144,8 @@ pub(super) async fn claim(
     let rows_max = i64::try_from(request.rows_max).unwrap_or(i64::MAX);
     let claim = Uuid::new_v4();
     let handlers = texts(&request.handlers);
-    // One scan of the index per queue, so that the backlog of one costs the others nothing.
+    // One scan of the index per queue, so that the backlog of one costs the others nothing. A session that has died
+    // gets nothing: what it took would only be taken away again, at the cost of an attempt.
     let claimed = sqlx::query(
         "UPDATE jobs SET state = 'running', epoch = epoch + 1, claim = $1, session_id = $2, attempt = attempt + 1, \
          started_at = $3, transitions = transitions + 1, progress = NULL, message = NULL \
@@ -152,6 +153,7 @@ pub(super) async fn claim(
          WHERE c.rowid IN (SELECT rowid FROM jobs WHERE queue = q.value AND state = 'queued' AND due_at <= $3 \
          AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
          ORDER BY priority DESC, due_at, id LIMIT $6) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6) \
+         AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) \
          RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
          trace_context, workflow_id, step, view_id, epoch, due_at, priority, transitions",
     )

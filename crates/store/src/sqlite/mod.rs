@@ -199,10 +199,11 @@ impl Driver {
     }
 
     async fn shut_down(&self) {
-        self.writer.close().await;
+        // The last connection to close must be one that may write: it takes the write-ahead log with it.
         if let Some(readers) = &self.readers {
             readers.close().await;
         }
+        self.writer.close().await;
     }
 }
 

@@ -60,7 +60,9 @@ pub(in super::super) async fn close(
     session: SessionId,
     effects: &mut Effects,
 ) -> Result<()> {
-    hand_back(db, now, session, &[], "its worker shut down before it ended", effects).await?;
+    for job in held(db, session, &[]).await? {
+        take_away(db, now, &job, "its worker shut down before it ended", effects).await?;
+    }
     sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session.uuid()).execute(db).await?;
     Ok(())
 }
@@ -72,36 +74,30 @@ pub(in super::super) async fn reclaim(
     known: &[JobId],
     effects: &mut Effects,
 ) -> Result<usize> {
-    hand_back(db, now, session, known, "its worker never heard that it had it", effects).await
+    let unheard = held(db, session, known).await?;
+    for job in &unheard {
+        // Its worker never heard that it had it, so the attempt did not begin and does not count.
+        let change = Change { by_force: true, uncount_attempt: true, ..Change::default() };
+        jobs::advance(db, now, job, JobEvent::Release, change, effects).await?;
+    }
+    Ok(unheard.len())
 }
 
-/// Takes from a session all that it holds but what it is known to have.
-async fn hand_back(
-    db: &mut Connection,
-    now: Timestamp,
-    session: SessionId,
-    known: &[JobId],
-    why: &str,
-    effects: &mut Effects,
-) -> Result<usize> {
+/// What a session holds but for what it is known to have; locked.
+async fn held(db: &mut Connection, session: SessionId, known: &[JobId]) -> Result<Vec<jobs::Locked>> {
     let rows = sqlx::query("SELECT id FROM jobs WHERE state = 'running' AND session_id = $1 ORDER BY id")
         .bind(session.uuid())
         .fetch_all(&mut *db)
         .await?;
-    let mut held =
+    let mut ids =
         rows.iter().map(|row| Ok(JobId::from_uuid(row.try_get("id")?))).collect::<Result<Vec<_>>>()?;
-    held.retain(|job| !known.contains(job));
-    jobs::lock_links(db, &held).await?;
-    let mut count = 0;
-    for job in held {
-        if let Some(job) = jobs::lock(db, job).await?
-            && job.session == Some(session.uuid())
-        {
-            take_away(db, now, &job, why, effects).await?;
-            count += 1;
-        }
+    ids.retain(|job| !known.contains(job));
+    jobs::lock_links(db, &ids).await?;
+    let mut held = Vec::with_capacity(ids.len());
+    for job in ids {
+        held.extend(jobs::lock(db, job).await?.filter(|job| job.session == Some(session.uuid())));
     }
-    Ok(count)
+    Ok(held)
 }
 
 pub(in super::super) async fn sweep(

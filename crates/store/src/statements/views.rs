@@ -158,6 +158,9 @@ pub(in super::super) async fn touch(
     touches: &[Touch],
     effects: &mut Effects,
 ) -> Result<Vec<TouchOutcome>> {
+    for touch in touches {
+        touch.check()?;
+    }
     let mut order: Vec<usize> = (0..touches.len()).collect();
     if touches.len() > 1 {
         let mut ids = Vec::with_capacity(touches.len());

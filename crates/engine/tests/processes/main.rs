@@ -1,0 +1,21 @@
+//! Whole processes over one database: killed, frozen, and left without their database.
+//!
+//! A child is this test program again, told by the environment what to be ([`child`]).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what it expects"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod check;
+mod child;
+mod crash;
+mod frozen;
+mod parent;
+mod restart;
+mod work;

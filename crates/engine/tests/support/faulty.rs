@@ -1,0 +1,266 @@
+//! A store between the engine and a real one that can be told to fail, to lose an answer, to give no hint.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::job::JobState;
+use recache_model::time::Timestamp;
+use recache_store::{
+    Beat, BuildStart, ClaimRequest, Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord,
+    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Result, Revoked,
+    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, Touch,
+    TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+};
+use tokio::sync::{broadcast, oneshot};
+
+/// Passes everything on, except what it was told not to.
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    store: Arc<dyn Store>,
+    silence: broadcast::Sender<Signal>,
+    hears: bool,
+    /// Beats do not reach the database.
+    pub(crate) beats_fail: AtomicBool,
+    /// Settlements and claims do not reach the database.
+    pub(crate) dispatch_fails: AtomicBool,
+    /// The next claim that finds a job is made, and its answer is lost.
+    pub(crate) lose_claim: AtomicBool,
+    /// The next touch of several views is made, and its answer is lost.
+    pub(crate) lose_touch: AtomicBool,
+    /// The next touch waits for this.
+    pub(crate) touch_gate: Mutex<Option<oneshot::Receiver<()>>>,
+    /// Every session that was opened.
+    pub(crate) sessions: Mutex<Vec<SessionId>>,
+}
+
+impl Faulty {
+    pub(crate) fn over(store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self::new(store, true))
+    }
+
+    /// No hint ever arrives.
+    pub(crate) fn deaf(store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self::new(store, false))
+    }
+
+    fn new(store: Arc<dyn Store>, hears: bool) -> Self {
+        Self {
+            store,
+            silence: broadcast::channel(1).0,
+            hears,
+            beats_fail: AtomicBool::new(false),
+            dispatch_fails: AtomicBool::new(false),
+            lose_claim: AtomicBool::new(false),
+            lose_touch: AtomicBool::new(false),
+            touch_gate: Mutex::default(),
+            sessions: Mutex::default(),
+        }
+    }
+
+    fn fail_if(&self, switch: &AtomicBool) -> Result<()> {
+        if switch.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable { message: "cut off by the test".to_owned(), source: None });
+        }
+        Ok(())
+    }
+
+    fn take_gate(&self) -> Option<oneshot::Receiver<()>> {
+        self.touch_gate.lock().unwrap().take()
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    fn kind(&self) -> &'static str {
+        self.store.kind()
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.store.now().await
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        self.store.check_writable().await
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Signal> {
+        self.hears.then(|| self.store.subscribe()).unwrap_or_else(|| self.silence.subscribe())
+    }
+
+    async fn announce(&self, signals: Vec<Signal>) {
+        self.store.announce(signals).await
+    }
+
+    async fn close(&self) {
+        self.store.close().await
+    }
+
+    async fn session_open(&self, session: SessionId, node: &str, lease: Duration) -> Result<()> {
+        self.sessions.lock().unwrap().push(session);
+        self.store.session_open(session, node, lease).await
+    }
+
+    async fn session_beat(&self, session: SessionId, lease: Duration, held: Vec<LeaseToken>) -> Result<Beat> {
+        self.fail_if(&self.beats_fail)?;
+        self.store.session_beat(session, lease, held).await
+    }
+
+    async fn session_close(&self, session: SessionId) -> Result<()> {
+        self.store.session_close(session).await
+    }
+
+    async fn session_reclaim(&self, session: SessionId, known: Vec<JobId>) -> Result<usize> {
+        self.store.session_reclaim(session, known).await
+    }
+
+    async fn sessions_sweep(&self, rows_max: u32) -> Result<Swept> {
+        self.store.sessions_sweep(rows_max).await
+    }
+
+    async fn jobs_submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        self.store.jobs_submit(jobs).await
+    }
+
+    async fn jobs_dispatch(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<ClaimRequest>,
+    ) -> Result<Dispatched> {
+        self.fail_if(&self.dispatch_fails)?;
+        let claims = claim.is_some();
+        let answer = self.store.jobs_dispatch(settlements, claim).await?;
+        if claims && !answer.claimed.is_empty() && self.lose_claim.swap(false, Ordering::SeqCst) {
+            return Err(Error::Unknown { message: "the answer was lost".to_owned(), source: None });
+        }
+        Ok(answer)
+    }
+
+    async fn job_cancel(&self, job: JobId, reason: &str) -> Result<(JobState, bool)> {
+        self.store.job_cancel(job, reason).await
+    }
+
+    async fn job_retry(&self, job: JobId) -> Result<()> {
+        self.store.job_retry(job).await
+    }
+
+    async fn job_progress(
+        &self,
+        token: LeaseToken,
+        progress: f64,
+        message: Option<String>,
+    ) -> Result<Option<Revoked>> {
+        self.store.job_progress(token, progress, message).await
+    }
+
+    async fn job_revoked(&self, token: LeaseToken) -> Result<Option<Revoked>> {
+        self.store.job_revoked(token).await
+    }
+
+    async fn job_get(&self, job: JobId) -> Result<JobRecord> {
+        self.store.job_get(job).await
+    }
+
+    async fn job_history(&self, job: JobId) -> Result<Vec<HistoryRow>> {
+        self.store.job_history(job).await
+    }
+
+    async fn jobs_list(&self, filter: JobFilter) -> Result<Vec<JobRecord>> {
+        self.store.jobs_list(filter).await
+    }
+
+    async fn template_put(&self, template: TemplateRecord) -> Result<()> {
+        self.store.template_put(template).await
+    }
+
+    async fn template_get(&self, digest: &str) -> Result<TemplateRecord> {
+        self.store.template_get(digest).await
+    }
+
+    async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool> {
+        self.store.workflow_submit(workflow).await
+    }
+
+    async fn workflow_get(&self, workflow: WorkflowId) -> Result<WorkflowRecord> {
+        self.store.workflow_get(workflow).await
+    }
+
+    async fn workflow_steps(&self, workflow: WorkflowId) -> Result<Vec<StepRecord>> {
+        self.store.workflow_steps(workflow).await
+    }
+
+    async fn workflow_cancel(&self, workflow: WorkflowId, reason: &str) -> Result<Vec<JobId>> {
+        self.store.workflow_cancel(workflow, reason).await
+    }
+
+    async fn step_inputs(&self, job: JobId) -> Result<StepInputs> {
+        self.store.step_inputs(job).await
+    }
+
+    async fn view_define(&self, view: NewView) -> Result<ViewRecord> {
+        self.store.view_define(view).await
+    }
+
+    async fn view_get(&self, namespace: &str, key: &str) -> Result<ViewRecord> {
+        self.store.view_get(namespace, key).await
+    }
+
+    async fn views_list(
+        &self,
+        namespace: Option<&str>,
+        after: Option<(String, String)>,
+        rows_max: u32,
+    ) -> Result<Vec<ViewRecord>> {
+        self.store.views_list(namespace, after, rows_max).await
+    }
+
+    async fn views_touch(&self, touches: Vec<Touch>) -> Result<Vec<TouchOutcome>> {
+        if let Some(gate) = self.take_gate() {
+            let _ = gate.await;
+        }
+        let touched = self.store.views_touch(touches).await?;
+        if touched.len() > 1 && self.lose_touch.swap(false, Ordering::SeqCst) {
+            return Err(Error::Unknown { message: "the answer was lost".to_owned(), source: None });
+        }
+        Ok(touched)
+    }
+
+    async fn views_reconcile(&self, rows_max: u32) -> Result<Reconciled> {
+        self.store.views_reconcile(rows_max).await
+    }
+
+    async fn build_begin(&self, token: LeaseToken) -> Result<std::result::Result<BuildStart, Revoked>> {
+        self.store.build_begin(token).await
+    }
+
+    async fn build_put(&self, token: LeaseToken, items: Vec<StagedItem>) -> Result<Option<Revoked>> {
+        self.store.build_put(token, items).await
+    }
+
+    async fn build_publish(&self, token: LeaseToken, publication: Publication) -> Result<Published> {
+        self.store.build_publish(token, publication).await
+    }
+
+    async fn view_read(&self, namespace: &str, key: &str, items: Option<Vec<String>>) -> Result<ViewRead> {
+        self.store.view_read(namespace, key, items).await
+    }
+
+    async fn generation_read(
+        &self,
+        view: ViewId,
+        version: i64,
+        items: Vec<String>,
+    ) -> Result<Option<Vec<(String, String)>>> {
+        self.store.generation_read(view, version, items).await
+    }
+
+    async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {
+        self.store.generations_list(view, rows_max).await
+    }
+
+    async fn generations_remove(&self, keep: Duration) -> Result<u64> {
+        self.store.generations_remove(keep).await
+    }
+}
