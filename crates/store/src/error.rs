@@ -86,34 +86,46 @@ fn ends_connection(code: &str) -> bool {
     code.len() == 5 && ["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
 }
 
+/// The primary result code of an SQLite error, which the low byte of its extended code is; `None` for an SQLSTATE.
+fn sqlite_code(code: &str) -> Option<u16> {
+    code.parse::<u16>().ok().filter(|_| code.len() < 5).map(|code| code & 0xff)
+}
+
+/// What to do about a failure of SQLite that may pass; `None` for one that is ours.
+fn of_sqlite(primary: u16) -> Option<&'static str> {
+    Some(match primary {
+        5 | 6 => "another process holds it: try again",
+        8 => "the database file is read-only: check its permissions and its folder's",
+        10 => "the disk cannot be read or written: check that it is there and not full",
+        11 => "the database file is damaged: restore it from a backup",
+        13 => "the disk is full: free space on the volume of the database file",
+        14 => "the database file cannot be opened: check that its folder exists and is writable",
+        26 => "the file is not an SQLite database: name another one",
+        _ => return None,
+    })
+}
+
+/// The same for PostgreSQL, by SQLSTATE.
+fn of_postgres(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "40001" | "40P01" => "another process holds it: try again",
+        // A transaction that stood still for too long was ended by the server.
+        "25P03" => "try again",
+        "25006" => "the server is a read-only replica: connect to the primary",
+        // Connection, resources, an object that cannot be had now, an operator's intervention, the system.
+        _ if ["08", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class)) => "try again",
+        _ => return None,
+    })
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let message = match &error {
             sqlx::Error::Database(db) => {
                 let code = db.code().unwrap_or_default();
-                let remedy = match code.as_ref() {
-                    // SQLite's primary and extended result codes.
-                    "13" => Some("the disk is full: free space on the volume of the database file"),
-                    "8" | "264" | "520" | "776" | "1032" | "1288" | "1544" => {
-                        Some("the database file is read-only: check its permissions and its folder's")
-                    }
-                    "14" => Some(
-                        "the database file cannot be opened: check that its folder exists and is writable",
-                    ),
-                    "26" => Some("the file is not an SQLite database: name another one"),
-                    "11" => Some("the database file is damaged: restore it from a backup"),
-                    // SQLite busy and locked; PostgreSQL serialisation, deadlock, connection and resource classes.
-                    "5" | "6" | "261" | "517" | "40001" | "40P01" => {
-                        Some("another process holds it: try again")
-                    }
-                    // A transaction that stood still for too long was ended by the server.
-                    "25P03" => Some("try again"),
-                    "25006" => Some("the server is a read-only replica: connect to the primary"),
-                    // Class 55 too: a database that takes no connections now, a lock that is not to be had.
-                    code if code.len() == 5 && ["08", "53", "55", "57", "58"].contains(&&code[..2]) => {
-                        Some("try again")
-                    }
-                    _ => None,
+                let remedy = match sqlite_code(&code) {
+                    Some(primary) => of_sqlite(primary),
+                    None => of_postgres(&code),
                 };
                 match remedy {
                     Some(remedy) => format!("{} ({remedy})", db.message()),
@@ -199,5 +211,27 @@ mod tests {
             assert!(matches!(commit_answered(code), Error::Unavailable { .. }), "{code}");
         }
         assert!(matches!(commit_answered("23505"), Error::Broken { .. }));
+    }
+
+    #[test]
+    fn extended_codes_of_sqlite_are_known_by_their_low_byte() {
+        for (code, primary) in [("13", 13), ("1544", 8), ("4874", 10), ("261", 5)] {
+            assert_eq!(sqlite_code(code), Some(primary), "{code}");
+            assert!(of_sqlite(primary).is_some());
+        }
+        for code in ["57P01", "40001", "53300", ""] {
+            assert_eq!(sqlite_code(code), None, "{code}");
+        }
+        assert!(of_sqlite(19).is_none(), "a violated constraint is our bug");
+    }
+
+    #[test]
+    fn only_failures_of_postgresql_that_may_pass_are_tried_again() {
+        for code in ["40001", "08006", "53300", "55P03", "57P01", "25006"] {
+            assert!(of_postgres(code).is_some(), "{code}");
+        }
+        for code in ["23505", "42P01", "22001"] {
+            assert!(of_postgres(code).is_none(), "{code}");
+        }
     }
 }

@@ -276,6 +276,11 @@ impl World {
     }
 
     async fn claim(&self, handler: &str) -> ClaimedJob {
+        // Only a session that is alive is given jobs, and this world's clock may have moved since.
+        self.store
+            .session_open(self.session, "test", Duration::from_secs(60))
+            .await
+            .expect("a session is opened or extended");
         let request = ClaimRequest {
             session: self.session,
             queues: vec!["default".to_owned(), "mail".to_owned()],

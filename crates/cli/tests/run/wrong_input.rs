@@ -154,7 +154,11 @@ fn database_that_cannot_be_used_is_told_and_left_alone() {
         &["error[E-CONFIG]", "sqlite:PATH", "from flag --database"],
     );
     let gone = folder.path().join("gone/x.db");
-    told(&on(format!("sqlite:{}", gone.display())), 6, &["error[E-DATABASE-FILE]", "x.db", "help: make the folder first"]);
+    told(
+        &on(format!("sqlite:{}", gone.display())),
+        6,
+        &["error[E-DATABASE-FILE]", "x.db", "help: make the folder first"],
+    );
     assert!(!gone.exists());
     let foreign = folder.path().join("notes.txt");
     fs::write(&foreign, "not a database, but long enough to be looked at as one. ".repeat(40)).unwrap();
@@ -201,7 +205,7 @@ fn full_disk_is_told_and_changes_nothing() {
     let mut file = fs::File::create(&filler).unwrap();
     while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|written| written > 0) {}
     let output = run(&example("diamond.yaml"), &["--database", &url]);
-    told(&output, 6, &["error[E-DATABASE]", "the disk is full", "at --database", "help: "]);
+    told(&output, 6, &["error[E-UNAVAILABLE]", "full", "x.db", "help: "]);
     fs::remove_file(&filler).unwrap();
     assert_eq!(jobs(&url), [("completed".to_owned(), false)]);
 }
