@@ -4,6 +4,7 @@
 mod cli_error;
 #[allow(dead_code, unused_imports, reason = "the commands that need the rest are not here yet")]
 mod config;
+mod demo;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use cli_error::{CliError, ExitStatus};
 use config::{CheckArgs, Environment, ExplainArgs, Output, Style};
 
 fn main() -> ExitCode {
-    let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+    let (out, err) = (&mut io::stdout().lock(), &mut io::stderr());
     match run(out, err) {
         Ok(status) => status.into(),
         // Whoever read the output has gone: nothing is left to be said.
@@ -22,7 +23,39 @@ fn main() -> ExitCode {
     }
 }
 
+#[derive(Debug, clap::Parser)]
+struct DemoLine {
+    /// sqlite:PATH or postgres://user:password@host/database
+    #[arg(long)]
+    database: Option<String>,
+    #[command(flatten)]
+    demo: demo::DemoArgs,
+}
+
+fn run_demo(out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitStatus> {
+    let line = match <DemoLine as clap::Parser>::try_parse_from(std::env::args_os().skip(1)) {
+        Ok(line) => line,
+        Err(error) => {
+            error.print()?;
+            return Ok(if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok });
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let surroundings =
+        demo::Surroundings { database: line.database, is_terminal: io::stderr().is_terminal(), out };
+    match runtime.block_on(demo::run(line.demo, surroundings)) {
+        Ok(status) => Ok(status),
+        Err(error) => {
+            error.write(err)?;
+            Ok(error.exit)
+        }
+    }
+}
+
 fn run(out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitStatus> {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "demo") {
+        return run_demo(out, err);
+    }
     let environment = Environment::of_process();
     let (mut words, mut file, mut output) = (Vec::new(), None, Output::Table);
     let mut args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
