@@ -36,7 +36,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// How many times a carrier joins or leaves an alliance
-    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) touches: u32,
     /// What the changes follow from: the same seed, the same changes
     #[arg(long, value_name = "N", default_value_t = 2013)]

@@ -13,7 +13,7 @@ const FOUNDERS: usize = 5;
 /// An alliance of fewer members takes one in.
 const MEMBERS_MIN: usize = 4;
 /// An alliance of more members lets one go.
-const MEMBERS_MAX: usize = 8;
+const MEMBERS_MAX: usize = 7;
 
 /// Who belongs to each alliance.
 pub(super) type Members = BTreeMap<String, BTreeSet<String>>;
