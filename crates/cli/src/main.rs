@@ -3,6 +3,7 @@
 mod bench;
 mod builtin;
 mod commands;
+mod demo;
 
 #[allow(dead_code, reason = "not every exit code has its command yet")]
 mod cli_error;

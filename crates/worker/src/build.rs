@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -15,6 +17,9 @@ use crate::link::Item;
 const ITEMS_A_CALL: usize = 64;
 /// Bytes of values that are sent together.
 const BYTES_A_CALL: usize = 256 * 1024;
+/// No item waits longer than this for others when one more is put: what was not sent is lost to the next build when
+/// this one is superseded, because its token is void by then.
+const WAIT_MAX: Duration = Duration::from_millis(20);
 /// Longest item key, in bytes.
 pub const ITEM_KEY_BYTES_MAX: usize = 1024;
 /// Largest value of an item, in bytes of JSON.
@@ -75,6 +80,8 @@ struct Progress {
     put: HashSet<String>,
     waiting: Vec<Item>,
     waiting_bytes: usize,
+    /// When the first of them was put.
+    waiting_since: Option<Instant>,
     computed: u64,
     reused: u64,
 }
@@ -215,35 +222,43 @@ impl BuildContext {
 
     /// For each item: takes it over if its fingerprint is known, else computes and puts it, at most
     /// `at_once` at a time. Stops at the first failure, and when the build shall stop.
-    pub async fn for_each<T, C>(
+    pub fn for_each<T, C, F>(
         &self,
-        items: impl IntoIterator<Item = (String, String)>,
+        items: impl IntoIterator<Item = (String, String), IntoIter: Send>,
         at_once: usize,
         compute: C,
-    ) -> Result<(), Failure>
+    ) -> impl Future<Output = Result<(), Failure>> + Send
     where
-        T: Serialize,
-        C: AsyncFn(&str) -> Result<T, Failure>,
+        T: Serialize + Send + Sync,
+        C: Fn(String) -> F + Send + Sync,
+        F: Future<Output = Result<T, Failure>> + Send,
     {
-        let compute = &compute;
-        stream::iter(items)
-            .map(|(item, fingerprint)| async move {
-                self.checkpoint().await?;
-                if self.reuse(&item, &fingerprint).await? {
-                    return Ok(());
-                }
-                let value = compute(&item).await?;
-                self.put(&item, Some(&fingerprint), &value).await
-            })
-            .buffer_unordered(at_once.max(1))
-            .try_collect::<()>()
-            .await
+        let items = items.into_iter();
+        async move {
+            let compute = &compute;
+            stream::iter(items)
+                .map(|(item, fingerprint)| async move {
+                    self.checkpoint().await?;
+                    if self.reuse(&item, &fingerprint).await? {
+                        return Ok(());
+                    }
+                    let value = compute(item.clone()).await?;
+                    self.put(&item, Some(&fingerprint), &value).await
+                })
+                .buffer_unordered(at_once.max(1))
+                .try_collect::<()>()
+                .await
+        }
     }
 
     async fn send_later(&self, progress: &mut Progress, item: Item) -> Result<(), Failure> {
         progress.waiting_bytes += item.value.as_ref().map_or(0, String::len);
         progress.waiting.push(item);
-        if progress.waiting.len() >= ITEMS_A_CALL || progress.waiting_bytes >= BYTES_A_CALL {
+        let since = *progress.waiting_since.get_or_insert_with(Instant::now);
+        if progress.waiting.len() >= ITEMS_A_CALL
+            || progress.waiting_bytes >= BYTES_A_CALL
+            || since.elapsed() >= WAIT_MAX
+        {
             self.send(progress).await?;
         }
         Ok(())
@@ -254,6 +269,7 @@ impl BuildContext {
             return Ok(());
         }
         progress.waiting_bytes = 0;
+        progress.waiting_since = None;
         let items = std::mem::take(&mut progress.waiting);
         Ok(self.0.context.link().put(items).await?)
     }
@@ -276,5 +292,83 @@ impl BuildContext {
             computed: progress.computed,
             reused: progress.reused,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as Lock;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::context::JobFacts;
+    use crate::link::{Link, LinkError};
+    use crate::stop::StopSignal;
+
+    #[derive(Debug, Default)]
+    struct Calls(Lock<Vec<Vec<String>>>);
+
+    #[async_trait]
+    impl Link for Calls {
+        async fn check(&self) -> Result<(), LinkError> {
+            Ok(())
+        }
+        async fn progress(&self, _: f64, _: Option<String>) -> Result<(), LinkError> {
+            Ok(())
+        }
+        async fn put(&self, items: Vec<Item>) -> Result<(), LinkError> {
+            self.0.lock().unwrap().push(items.into_iter().map(|item| item.key).collect());
+            Ok(())
+        }
+    }
+
+    fn build() -> (BuildContext, Arc<Calls>) {
+        let calls = Arc::new(Calls::default());
+        let link = Arc::clone(&calls) as Arc<dyn Link>;
+        let context = Context::new(JobFacts::default(), StopSignal::new(), link);
+        let source = BuildSource {
+            namespace: "n".to_owned(),
+            key: "k".to_owned(),
+            version: 2,
+            live_version: 1,
+            touched: Touched::All,
+            live: vec![KnownItem { key: "live".to_owned(), fingerprint: Some("1".to_owned()) }],
+            staged: vec![],
+        };
+        (BuildContext::new(context, source), calls)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_items_do_not_wait_for_a_full_call() {
+        let (build, calls) = build();
+        for item in ["a", "b", "c"] {
+            build.put(item, Some("1"), &1).await.unwrap();
+            tokio::time::advance(Duration::from_millis(12)).await;
+        }
+        assert_eq!(*calls.0.lock().unwrap(), [["a", "b", "c"]], "the third came 24 ms after the first");
+        build.put("d", Some("1"), &1).await.unwrap();
+        assert_eq!(calls.0.lock().unwrap().len(), 1, "a new wait begins");
+    }
+
+    #[tokio::test]
+    async fn for_each_computes_only_what_has_no_known_fingerprint_and_its_future_can_move_between_threads() {
+        let (build, calls) = build();
+        let base = 40;
+        let items = [("live", "1"), ("new", "1")].map(|(item, mark)| (item.to_owned(), mark.to_owned()));
+        let work = build.for_each(items, 2, |item| {
+            let base = &base;
+            async move {
+                assert_eq!(item, "new");
+                Ok(base + 2)
+            }
+        });
+        fn is_send<T: Send>(work: T) -> T {
+            work
+        }
+        is_send(work).await.unwrap();
+        let summary = build.finish().await.unwrap();
+        assert_eq!((summary.computed, summary.reused), (1, 1));
+        assert_eq!(*calls.0.lock().unwrap(), [["new"]]);
     }
 }

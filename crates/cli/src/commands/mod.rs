@@ -6,6 +6,7 @@
 
 mod bench;
 mod config;
+mod demo;
 mod doctor;
 mod job;
 mod migrate;
@@ -55,6 +56,7 @@ macro_rules! verbs {
 }
 
 verbs! {
+    Demo(demo::Args),
     Run(run::Args),
     Job(job::Args),
     View(view::Args),
@@ -76,7 +78,8 @@ verbs! {
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:
-  recache migrate --database sqlite:recache.db
+  recache demo
+  recache run examples/templates/hello.yaml
   recache job list --state failed
   recache view show shop/prices -o json
 
