@@ -339,6 +339,10 @@ mod tests {
         (BuildContext::new(context, source), calls)
     }
 
+    fn is_send<T: Send>(work: T) -> T {
+        work
+    }
+
     #[tokio::test(start_paused = true)]
     async fn slow_items_do_not_wait_for_a_full_call() {
         let (build, calls) = build();
@@ -363,9 +367,6 @@ mod tests {
                 Ok(base + 2)
             }
         });
-        fn is_send<T: Send>(work: T) -> T {
-            work
-        }
         is_send(work).await.unwrap();
         let summary = build.finish().await.unwrap();
         assert_eq!((summary.computed, summary.reused), (1, 1));
