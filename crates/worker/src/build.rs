@@ -325,7 +325,7 @@ mod tests {
 
     fn build() -> (BuildContext, Arc<Calls>) {
         let calls = Arc::new(Calls::default());
-        let link = Arc::clone(&calls) as Arc<dyn Link>;
+        let link: Arc<dyn Link> = calls.clone();
         let context = Context::new(JobFacts::default(), StopSignal::new(), link);
         let source = BuildSource {
             namespace: "n".to_owned(),
