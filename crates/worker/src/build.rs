@@ -325,7 +325,7 @@ mod tests {
 
     fn build() -> (BuildContext, Arc<Calls>) {
         let calls = Arc::new(Calls::default());
-        let link = Arc::clone(&calls) as Arc<dyn Link>;
+        let link: Arc<dyn Link> = calls.clone();
         let context = Context::new(JobFacts::default(), StopSignal::new(), link);
         let source = BuildSource {
             namespace: "n".to_owned(),
@@ -337,6 +337,10 @@ mod tests {
             staged: vec![],
         };
         (BuildContext::new(context, source), calls)
+    }
+
+    fn is_send<T: Send>(work: T) -> T {
+        work
     }
 
     #[tokio::test(start_paused = true)]
@@ -363,9 +367,6 @@ mod tests {
                 Ok(base + 2)
             }
         });
-        fn is_send<T: Send>(work: T) -> T {
-            work
-        }
         is_send(work).await.unwrap();
         let summary = build.finish().await.unwrap();
         assert_eq!((summary.computed, summary.reused), (1, 1));
