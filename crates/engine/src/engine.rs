@@ -171,8 +171,8 @@ impl Engine {
         self.shared.held.count()
     }
 
-    /// Takes no more work, lets running handlers go on for [`Options::drain`], hands back what is left, and ends
-    /// all tasks. The store stays open.
+    /// Takes no more work, hands back at once what was not started, lets running handlers go on for
+    /// [`Options::drain`], hands back what is left then, and ends all tasks. The store stays open.
     pub async fn shut_down(&self) {
         let shared = &self.shared;
         shared.draining.cancel();
@@ -200,7 +200,7 @@ impl Engine {
 
 /// The instant this long from now; a wait too long for the clock ends in a generation's time.
 pub(crate) fn deadline(wait: Duration) -> tokio::time::Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    const FAR: Duration = Duration::from_hours(30 * 365 * 24);
     let now = tokio::time::Instant::now();
     now.checked_add(wait).unwrap_or_else(|| now + FAR)
 }

@@ -56,6 +56,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
     let slot = tokio::select! {
         biased;
         why = stop.stopped() => Err(why),
+        () = shared.draining.cancelled() => Err(Stop::Shutdown),
         slot = ready => slot.map_err(|_| Stop::Shutdown),
         () = tokio::time::sleep(WAIT_MAX) => {
             waited_in_vain = true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 /// No pause of the engine's own is longer: a day without a look is a mistake.
-const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+const PAUSE_MAX: Duration = Duration::from_hours(24);
 
 /// Settings of an engine; the defaults give throughput and latency alike.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -591,7 +591,7 @@ async fn job_of_a_dead_session_runs_again(database: TestDatabase) {
         rows_max: 10,
     };
     // A claim is refused to a session that is no longer alive; this one lives just long enough.
-    store.session_beat(dead, Duration::from_secs(60), vec![]).await.unwrap();
+    store.session_beat(dead, Duration::from_mins(1), vec![]).await.unwrap();
     assert_eq!(store.jobs_dispatch(vec![], Some(claim)).await.unwrap().claimed.len(), 2);
     store.session_beat(dead, Duration::from_millis(1), vec![]).await.unwrap();
 
@@ -609,40 +609,57 @@ async fn job_of_a_dead_session_runs_again(database: TestDatabase) {
 async fn shutdown_hands_back_what_was_not_started(database: TestDatabase) {
     let store = store_of(&database).await;
     let runs = Arc::new(AtomicU32::new(0));
+    let gate = Arc::new(Notify::new());
     let mut handlers = Handlers::new();
     handlers.job("fast", async |_: Context, (): ()| Ok(())).unwrap();
-    let counted = Arc::clone(&runs);
+    let (counted, held) = (Arc::clone(&runs), Arc::clone(&gate));
     handlers
-        .job("patient", move |context: Context, (): ()| {
+        .job("held", move |_: Context, (): ()| {
             counted.fetch_add(1, Ordering::SeqCst);
-            async move { Err::<(), _>(Failure::Stopped(context.stopped().await)) }
+            let held = Arc::clone(&held);
+            async move {
+                held.notified().await;
+                Ok("finished while it shut down")
+            }
         })
         .unwrap();
-    let options = Options { slots: 1, drain: Duration::from_millis(1), ..quick() };
-    let engine = start_with(&store, handlers, options).await;
+    let engine = start_with(&store, handlers, Options { slots: 1, ..quick() }).await;
     // Fast jobs teach the engine to claim ahead.
     let fast: Vec<NewJob> = (0..200).map(|_| NewJob::new("fast", "null")).collect();
     for job in engine.submit_many(fast).await.unwrap() {
         soon(engine.wait_for_job(job.id)).await.unwrap();
     }
-    let patient: Vec<NewJob> = (0..20).map(|_| NewJob::new("patient", "null")).collect();
-    let patient: Vec<JobId> =
-        engine.submit_many(patient).await.unwrap().into_iter().map(|submitted| submitted.id).collect();
+    let held: Vec<NewJob> = (0..20).map(|_| NewJob::new("held", "null")).collect();
+    engine.submit_many(held).await.unwrap();
     until("it claimed ahead and one runs", async || {
         (engine.held_count() > 1 && runs.load(Ordering::SeqCst) == 1).then_some(())
     })
     .await;
-    soon(engine.shut_down()).await;
-    assert_eq!(runs.load(Ordering::SeqCst), 1, "nothing was begun while it shut down");
-
-    let mut handlers = Handlers::new();
-    handlers.job("patient", async |context: Context, (): ()| Ok(context.facts().attempt)).unwrap();
-    let successor = start(&store, handlers).await;
-    for job in patient {
-        let record = soon(successor.wait_for_job(job)).await.unwrap();
-        assert_eq!(record.output.as_deref(), Some("1"), "being handed back costs no attempt");
+    let of_held = |state| recache_store::JobFilter {
+        handler: Some("held".to_owned()),
+        state: Some(state),
+        rows_max: 100,
+        ..recache_store::JobFilter::default()
+    };
+    let mut ends = Box::pin(engine.shut_down());
+    tokio::select! {
+        biased;
+        () = &mut ends => panic!("one is still running"),
+        () = std::future::ready(()) => {}
     }
-    successor.shut_down().await;
+    // It has begun to shut down. Now the slot becomes free.
+    gate.notify_one();
+    soon(ends).await;
+    let back = store.jobs_list(of_held(JobState::Queued)).await.unwrap();
+    assert_eq!(back.len(), 19, "what was not started is back in the queue");
+    assert!(back.iter().all(|job| job.attempt == 0), "being handed back costs no attempt");
+    assert_eq!(runs.load(Ordering::SeqCst), 1, "nothing was begun while it shut down");
+    assert_eq!(
+        store.jobs_list(of_held(JobState::Completed)).await.unwrap().len(),
+        1,
+        "what ran was let finish"
+    );
+    store.close().await;
 }
 
 async fn worker_leaves_jobs_of_other_handlers_alone(database: TestDatabase) {
@@ -719,7 +736,7 @@ async fn work_is_found_without_any_hint(database: TestDatabase) {
     let deaf: Arc<dyn Store> = Faulty::deaf(store_of(&database).await);
     // Everything but the poll would take a minute.
     let poll = Duration::from_millis(300);
-    let options = Options { poll, sweep: Duration::from_secs(60), lease: Duration::from_secs(60), ..quick() };
+    let options = Options { poll, sweep: Duration::from_mins(1), lease: Duration::from_mins(1), ..quick() };
     let engine = start_with(&deaf, handlers, options).await;
     engine.define_view(view("v", "mirror", at_once())).await.unwrap();
     for _ in 0..3 {

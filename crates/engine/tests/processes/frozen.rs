@@ -110,7 +110,7 @@ async fn late_worker_changes_nothing(database: TestDatabase) {
     // Nor is anything late staged for the next build.
     store.views_touch(vec![touch("v", &[])]).await.unwrap();
     let session = recache_model::ids::SessionId::make();
-    store.session_open(session, "the test", Duration::from_secs(60)).await.unwrap();
+    store.session_open(session, "the test", Duration::from_mins(1)).await.unwrap();
     let claim = ClaimRequest {
         session,
         queues: vec!["default".to_owned()],

@@ -5,8 +5,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     missing_docs,
-    reason = "a test says what it expects"
+    reason = "a test says what it expects, and from which seed it ran"
 )]
 
 #[path = "../support/mod.rs"]

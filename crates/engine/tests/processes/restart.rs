@@ -36,6 +36,9 @@ fn binaries() -> Option<PathBuf> {
     found.pop()
 }
 
+/// Submit, touch and wait at the same time.
+const CLIENTS: usize = 12;
+
 /// PostgreSQL refuses to run as root: then somebody else it is.
 fn unprivileged() -> Option<(u32, u32)> {
     let number = |flag: &str, name: &str| -> Option<u32> {
@@ -195,7 +198,7 @@ async fn crash_of_the_database_loses_nothing() {
     for key in VIEWS {
         engine.define_view(work::view(key)).await.unwrap();
     }
-    let clients = join_all(VIEWS.map(|key| {
+    let clients = join_all(VIEWS.iter().cycle().take(CLIENTS).map(|key| {
         let (engine, goes_on, say) = (&engine, &goes_on, &say);
         let mut random = SmallRng::seed_from_u64(random.random());
         async move {
@@ -215,14 +218,14 @@ async fn crash_of_the_database_loses_nothing() {
     let faults = async {
         for _ in 0..2 {
             let before = count();
-            until("it is under load", async || (count() > before + 200).then_some(())).await;
+            until("it is under load", async || (count() > before + 500).then_some(())).await;
             tokio::time::sleep(Duration::from_millis(random.random_range(0..50))).await;
             server.kill();
             let fresh = started(&mut server).await;
             fresh.close().await;
         }
         let before = count();
-        until("it works again", async || (count() > before + 50).then_some(())).await;
+        until("it works again", async || (count() > before + 200).then_some(())).await;
         goes_on.store(false, Ordering::SeqCst);
     };
     tokio::join!(clients, faults);

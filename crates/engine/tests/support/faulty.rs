@@ -60,7 +60,7 @@ impl Faulty {
         }
     }
 
-    fn fail_if(&self, switch: &AtomicBool) -> Result<()> {
+    fn fail_if(switch: &AtomicBool) -> Result<()> {
         if switch.load(Ordering::SeqCst) {
             return Err(Error::Unavailable { message: "cut off by the test".to_owned(), source: None });
         }
@@ -87,15 +87,15 @@ impl Store for Faulty {
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {
-        self.hears.then(|| self.store.subscribe()).unwrap_or_else(|| self.silence.subscribe())
+        if self.hears { self.store.subscribe() } else { self.silence.subscribe() }
     }
 
     async fn announce(&self, signals: Vec<Signal>) {
-        self.store.announce(signals).await
+        self.store.announce(signals).await;
     }
 
     async fn close(&self) {
-        self.store.close().await
+        self.store.close().await;
     }
 
     async fn session_open(&self, session: SessionId, node: &str, lease: Duration) -> Result<()> {
@@ -104,7 +104,7 @@ impl Store for Faulty {
     }
 
     async fn session_beat(&self, session: SessionId, lease: Duration, held: Vec<LeaseToken>) -> Result<Beat> {
-        self.fail_if(&self.beats_fail)?;
+        Self::fail_if(&self.beats_fail)?;
         self.store.session_beat(session, lease, held).await
     }
 
@@ -129,7 +129,7 @@ impl Store for Faulty {
         settlements: Vec<Settlement>,
         claim: Option<ClaimRequest>,
     ) -> Result<Dispatched> {
-        self.fail_if(&self.dispatch_fails)?;
+        Self::fail_if(&self.dispatch_fails)?;
         let claims = claim.is_some();
         let answer = self.store.jobs_dispatch(settlements, claim).await?;
         if claims && !answer.claimed.is_empty() && self.lose_claim.swap(false, Ordering::SeqCst) {

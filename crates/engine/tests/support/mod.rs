@@ -100,10 +100,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    match found.await {
-        Ok(found) => found,
-        Err(_) => panic!("in vain: {what}"),
-    }
+    found.await.unwrap_or_else(|_| panic!("in vain: {what}"))
 }
 
 /// The future's result, within [`LIMIT`].

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::ids::SessionId;
-use recache_model::time::{ManualClock, Timestamp};
+use recache_model::time::{Clock as _, ManualClock, Timestamp};
 
 use crate::records::{ClaimRequest, ClaimedJob, NewJob, Outcome, Settled, Settlement};
 use crate::{OpenOptions, Store, open};
@@ -53,6 +53,12 @@ impl Subject {
     /// A second store over the same database, as another process would have it; `None` for one in memory.
     pub async fn second(&self) -> Arc<dyn Store> {
         open(&Self::options(&self.database, &self.clock)).await.expect("a second connection opens")
+    }
+
+    /// A second store over the same database, whose clock is behind by `by`.
+    pub async fn second_behind(&self, by: Duration) -> Arc<dyn Store> {
+        let clock = ManualClock::at(self.clock.now().minus(by));
+        open(&Self::options(&self.database, &clock)).await.expect("a second connection opens")
     }
 
     /// Moves time.
@@ -189,6 +195,7 @@ macro_rules! conformance_suite {
                 closed_session_hands_its_jobs_back,
                 swept_session_is_unknown_to_its_beat,
                 session_that_is_not_alive_claims_nothing,
+                job_never_ends_before_it_began,
                 two_processes_see_each_others_jobs,
                 job_that_its_session_does_not_know_is_handed_back,
             ],

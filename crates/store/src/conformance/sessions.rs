@@ -144,3 +144,18 @@ pub async fn job_that_its_session_does_not_know_is_handed_back(subject: &Subject
     assert_eq!(subject.settle(&jobs[0], completed()).await, Settled::Accepted);
     assert_eq!(subject.settle(&jobs[1], completed()).await, Settled::Refused(Revoked::TakenOver));
 }
+
+/// Whoever ends it may have looked at the clock before the claim did, and waited for it since.
+pub async fn job_never_ends_before_it_began(subject: &Subject) {
+    let new = work();
+    subject.store.jobs_submit(vec![new.clone()]).await.expect("stored");
+    let session = subject.session().await;
+    subject.claim_one(session).await;
+    let behind = subject.second_behind(Duration::from_secs(1)).await;
+    behind.job_cancel(new.id, "not wanted").await.expect("answered");
+    let record = behind.job_get(new.id).await.expect("there");
+    assert!(record.finished_at >= record.started_at, "{record:#?}");
+    let history = behind.job_history(new.id).await.expect("there");
+    assert!(history[1].at >= history[0].at, "{history:#?}");
+    behind.close().await;
+}

@@ -205,6 +205,7 @@ pub(in super::super) struct Locked {
     pub(super) attempts_max: u32,
     retry: String,
     transitions: i64,
+    started_at: Option<Timestamp>,
     pub(super) session: Option<Uuid>,
     pub(super) workflow: Option<WorkflowId>,
     pub(super) view: Option<ViewId>,
@@ -233,8 +234,8 @@ impl Locked {
 /// Locks a job. Its view and workflow must be locked before ([`lock_links`]).
 pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Option<Locked>> {
     let row = sqlx::query(concat!(
-        "SELECT id, state, queue, epoch, claim, attempt, attempts_max, retry, transitions, session_id, workflow_id, \
-         view_id FROM jobs WHERE id = $1",
+        "SELECT id, state, queue, epoch, claim, attempt, attempts_max, retry, transitions, started_at, session_id, \
+         workflow_id, view_id FROM jobs WHERE id = $1",
         for_update!()
     ))
     .bind(job.uuid())
@@ -251,6 +252,7 @@ pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Op
             attempts_max: count(&row, "attempts_max")?,
             retry: row.try_get("retry")?,
             transitions: row.try_get("transitions")?,
+            started_at: instant(&row, "started_at")?,
             session: row.try_get("session_id")?,
             workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
             view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
@@ -324,6 +326,8 @@ pub(super) async fn advance(
     effects: &mut Effects,
 ) -> Result<Option<JobState>> {
     let Some(to) = job.state.after(event) else { return Ok(None) };
+    // The clock was read before the job was locked, and the claim that was waited for has a later time.
+    let now = job.started_at.map_or(now, |started| started.max(now));
     let takes_away = job.state == JobState::Running
         && (change.by_force
             || matches!(event, JobEvent::Cancel | JobEvent::Supersede | JobEvent::Skip | JobEvent::Reclaim));
