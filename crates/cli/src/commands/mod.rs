@@ -80,6 +80,7 @@ verbs! {
     after_help = "Examples:
   recache demo
   recache run examples/templates/hello.yaml
+  recache migrate --database sqlite:recache.db
   recache job list --state failed
   recache view show shop/prices -o json
 

@@ -206,6 +206,7 @@ fn full_disk_is_told_and_changes_nothing() {
     while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|written| written > 0) {}
     let output = run(&example("diamond.yaml"), &["--database", &url]);
     told(&output, 6, &["error[E-UNAVAILABLE]", "full", "x.db", "help: "]);
+    drop(file);
     fs::remove_file(&filler).unwrap();
     assert_eq!(jobs(&url), [("completed".to_owned(), false)]);
 }
