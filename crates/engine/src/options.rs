@@ -33,7 +33,7 @@ pub struct Options {
     pub generation_keep: Duration,
     /// A reader may see the version before the live one for this long after another process published. Default 100 ms.
     pub view_head_fresh: Duration,
-    /// Says who this is, for people. Default: host name and process id.
+    /// Says who this is, for people. Default: the process id.
     pub node: String,
 }
 

@@ -11,9 +11,10 @@ use super::Connection;
 use super::statements::effects::Effects;
 use super::statements::items::digest;
 use super::statements::jobs;
+use super::statements::settle::{SettledColumns, columns};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
-use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Outcome, Settlement, StagedItem, Submitted};
+use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem, Submitted};
 
 /// One statement, and so one round trip and one commit.
 pub(super) async fn jobs_insert(
@@ -62,20 +63,7 @@ pub(super) async fn jobs_insert(
     .bind(now.map(Timestamp::micros))
     .fetch_all(db)
     .await?;
-    let mut fresh = std::collections::HashSet::with_capacity(inserted.len());
-    for row in &inserted {
-        fresh.insert(row.try_get::<Uuid, _>("id")?);
-    }
-    Ok(new
-        .iter()
-        .map(|job| {
-            let existed = !fresh.contains(&job.id.uuid());
-            if !existed {
-                effects.queued(&job.queue);
-            }
-            Submitted { id: job.id, existed }
-        })
-        .collect())
+    jobs::submitted(new, &inserted, effects)
 }
 
 /// Settles jobs that belong to nothing else and claims more: one statement, one round trip, one commit.
@@ -100,18 +88,11 @@ pub(super) async fn settle_and_claim(
     let mut delays: Vec<Option<i64>> = Vec::with_capacity(count);
     let mut uncounts: Vec<i64> = Vec::with_capacity(count);
     for (_, settlement) in settlements {
-        let (state, output, error, delay, uncount) = match &settlement.outcome {
-            Outcome::Completed { output } => ("completed", Some(output.as_str()), None, None, 0),
-            Outcome::Retry { error, after } => {
-                ("queued", None, Some(jobs::to_json(error)?), Some(micros(*after)), 0)
-            }
-            Outcome::Failed { error } => ("failed", None, Some(jobs::to_json(error)?), None, 0),
-            Outcome::Released => ("queued", None, None, Some(0), 1),
-        };
+        let SettledColumns { state, output, error, delay_us, uncount } = columns(&settlement.outcome)?;
         states.push(state);
         outputs.push(output);
         errors.push(error);
-        delays.push(delay);
+        delays.push(delay_us);
         uncounts.push(uncount);
     }
     let nothing: &[String] = &[];

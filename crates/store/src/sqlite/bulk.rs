@@ -11,10 +11,11 @@ use uuid::Uuid;
 use super::statements::effects::Effects;
 use super::statements::items::digest;
 use super::statements::jobs;
+use super::statements::settle::{SettledColumns, columns};
 use super::{Connection, texts};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
-use crate::records::{ClaimRequest, ClaimedJob, NewJob, Outcome, Settlement, StagedItem, Submitted};
+use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem, Submitted};
 
 fn hex(id: Uuid) -> String {
     id.simple().to_string()
@@ -55,20 +56,7 @@ pub(super) async fn jobs_insert(
     .bind(now.micros())
     .fetch_all(db)
     .await?;
-    let mut fresh = std::collections::HashSet::with_capacity(inserted.len());
-    for row in &inserted {
-        fresh.insert(row.try_get::<Uuid, _>("id")?);
-    }
-    Ok(new
-        .iter()
-        .map(|job| {
-            let existed = !fresh.contains(&job.id.uuid());
-            if !existed {
-                effects.queued(&job.queue);
-            }
-            Submitted { id: job.id, existed }
-        })
-        .collect())
+    jobs::submitted(new, &inserted, effects)
 }
 
 /// Settles jobs that belong to nothing else. Answers the places of those whose token was good.
@@ -80,14 +68,7 @@ pub(super) async fn settle(
 ) -> Result<Vec<usize>> {
     let mut rows = Vec::with_capacity(settlements.len());
     for (_, settlement) in settlements {
-        let (state, output, error, due, uncount) = match &settlement.outcome {
-            Outcome::Completed { output } => ("completed", Some(output), None, None, 0),
-            Outcome::Retry { error, after } => {
-                ("queued", None, Some(jobs::to_json(error)?), Some(now.plus(*after)), 0)
-            }
-            Outcome::Failed { error } => ("failed", None, Some(jobs::to_json(error)?), None, 0),
-            Outcome::Released => ("queued", None, None, Some(now), 1),
-        };
+        let SettledColumns { state, output, error, delay_us, uncount } = columns(&settlement.outcome)?;
         rows.push(json!([
             hex(settlement.token.job.uuid()),
             settlement.token.epoch,
@@ -95,7 +76,7 @@ pub(super) async fn settle(
             state,
             output,
             error,
-            due.map(Timestamp::micros),
+            delay_us.map(|delay_us| now.micros().saturating_add(delay_us)),
             uncount,
         ]));
     }

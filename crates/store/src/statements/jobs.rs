@@ -13,7 +13,7 @@ use super::super::{Connection, Row, ids};
 use super::effects::Effects;
 use super::{views, workflows};
 use crate::error::{Error, Result};
-use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked};
+use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, Submitted};
 
 /// The columns of [`record`], in no particular order.
 macro_rules! job_columns {
@@ -123,6 +123,28 @@ pub(in super::super) fn check<'a>(new: impl IntoIterator<Item = &'a NewJob>) -> 
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+}
+
+/// What became of a submit, from the ids that were new.
+pub(in super::super) fn submitted(
+    new: &[NewJob],
+    inserted: &[Row],
+    effects: &mut Effects,
+) -> Result<Vec<Submitted>> {
+    let mut fresh = std::collections::HashSet::with_capacity(inserted.len());
+    for row in inserted {
+        fresh.insert(row.try_get::<Uuid, _>("id")?);
+    }
+    Ok(new
+        .iter()
+        .map(|job| {
+            let existed = !fresh.contains(&job.id.uuid());
+            if !existed {
+                effects.queued(&job.queue);
+            }
+            Submitted { id: job.id, existed }
+        })
+        .collect())
 }
 
 /// A job that was just claimed, from the columns that the bulk statement returns.

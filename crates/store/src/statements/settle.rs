@@ -1,8 +1,8 @@
 //! Settling attempts one by one: of jobs whose end changes a workflow or a view, and of any job whose token the
 //! bulk statement did not find.
 
-use recache_model::job::JobEvent;
-use recache_model::time::Timestamp;
+use recache_model::job::{JobEvent, JobState};
+use recache_model::time::{Timestamp, micros};
 
 use super::super::Connection;
 use super::effects::Effects;
@@ -10,6 +10,38 @@ use super::jobs::{self, Change};
 use super::views;
 use crate::error::Result;
 use crate::records::{Outcome, Revoked, Settled, Settlement};
+
+/// What a settlement writes, for the bulk statements.
+pub(in super::super) struct SettledColumns<'a> {
+    pub(in super::super) state: &'static str,
+    pub(in super::super) output: Option<&'a str>,
+    pub(in super::super) error: Option<String>,
+    /// Due again after so many microseconds.
+    pub(in super::super) delay_us: Option<i64>,
+    /// 1 when the attempt does not count.
+    pub(in super::super) uncount: i64,
+}
+
+pub(in super::super) fn columns(outcome: &Outcome) -> Result<SettledColumns<'_>> {
+    let plain = SettledColumns { state: "", output: None, error: None, delay_us: None, uncount: 0 };
+    Ok(match outcome {
+        Outcome::Completed { output } => {
+            SettledColumns { state: JobState::Completed.as_str(), output: Some(output), ..plain }
+        }
+        Outcome::Retry { error, after } => SettledColumns {
+            state: JobState::Queued.as_str(),
+            error: Some(jobs::to_json(error)?),
+            delay_us: Some(micros(*after)),
+            ..plain
+        },
+        Outcome::Failed { error } => {
+            SettledColumns { state: JobState::Failed.as_str(), error: Some(jobs::to_json(error)?), ..plain }
+        }
+        Outcome::Released => {
+            SettledColumns { state: JobState::Queued.as_str(), delay_us: Some(0), uncount: 1, ..plain }
+        }
+    })
+}
 
 /// Settles in order, locking what they belong to first.
 pub(in super::super) async fn settle(
