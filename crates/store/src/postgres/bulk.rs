@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use recache_model::ids::ViewId;
-use recache_model::time::{Timestamp, micros};
+use recache_model::time::Timestamp;
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -30,7 +30,7 @@ pub(super) async fn jobs_insert(
     for job in new {
         let (instant, delay) = match job.due {
             Due::Now => (None, 0),
-            Due::In(delay) => (None, micros(delay)),
+            Due::In(delay) => (None, jobs::delay_micros(delay)),
             Due::At(instant) => (Some(instant.micros()), 0),
         };
         instants.push(instant);

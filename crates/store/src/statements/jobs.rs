@@ -125,6 +125,14 @@ pub(in super::super) fn check<'a>(new: impl IntoIterator<Item = &'a NewJob>) -> 
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
 }
 
+/// The longest delay that is kept, in microseconds: 146,000 years. Added to any present it stays in range.
+const DELAY_US_MAX: i64 = i64::MAX / 2;
+
+/// A delay as the database adds it to its clock.
+pub(in super::super) fn delay_micros(delay: Duration) -> i64 {
+    micros(delay).min(DELAY_US_MAX)
+}
+
 /// What became of a submit, from the ids that were new.
 pub(in super::super) fn submitted(
     new: &[NewJob],

@@ -2,7 +2,7 @@
 //! bulk statement did not find.
 
 use recache_model::job::{JobEvent, JobState};
-use recache_model::time::{Timestamp, micros};
+use recache_model::time::Timestamp;
 
 use super::super::Connection;
 use super::effects::Effects;
@@ -31,7 +31,7 @@ pub(in super::super) fn columns(outcome: &Outcome) -> Result<SettledColumns<'_>>
         Outcome::Retry { error, after } => SettledColumns {
             state: JobState::Queued.as_str(),
             error: Some(jobs::to_json(error)?),
-            delay_us: Some(micros(*after)),
+            delay_us: Some(jobs::delay_micros(*after)),
             ..plain
         },
         Outcome::Failed { error } => {
