@@ -74,6 +74,8 @@ const KIND: &str = "postgresql";
 
 /// How long a call waits for a connection before it says "try again".
 const ACQUIRE_WAIT: Duration = Duration::from_secs(2);
+/// A connection that was used this recently is taken to be alive.
+const TRUSTED_AFTER_USE: Duration = Duration::from_millis(500);
 /// How often a transaction that lost a deadlock is tried again.
 const TRIES_MAX: usize = 5;
 /// Signals kept for a listener that is behind; one that misses some polls.
@@ -116,15 +118,27 @@ impl Driver {
         let pool = PgPoolOptions::new()
             .max_connections(options.connections_max)
             .acquire_timeout(ACQUIRE_WAIT)
+            // A round trip for each use would be a fifth of a short call; a connection that was used a moment ago
+            // is trusted, one that rested is asked first.
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for < TRUSTED_AFTER_USE {
+                        return Ok(true);
+                    }
+                    Ok(connection.ping().await.is_ok())
+                })
+            })
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    // Set after connecting rather than as start-up options, which transaction poolers refuse.
+                    // Planning "settle and claim" takes 1.4 ms, running it 0.1 ms, and no plan of ours depends on a
+                    // parameter's value. Set after connecting rather than as start-up options, which transaction poolers refuse.
                     // A process that is stopped in the middle of a transaction would keep its locks, and with them
                     // every sweep, waiting for as long as it is stopped.
                     connection
                         .execute(
                             "SET search_path TO recache; SET synchronous_commit TO on; SET jit TO off; \
-                             SET idle_in_transaction_session_timeout TO '3s'",
+                             SET plan_cache_mode TO force_generic_plan; SET idle_in_transaction_session_timeout TO '3s'",
                         )
                         .await?;
                     Ok(())
