@@ -12,6 +12,11 @@ use crate::key::Key;
 use crate::policy::Policy;
 use crate::usage::Verdict;
 
+/// How often a caller looks into the cache again because a flight of its key landed since it looked. A flight also lands
+/// without a result, when its leader is dropped: one more look would not be enough. Without a bound, a provider that
+/// forgets at once could keep a caller looking.
+const LOOKS_MAX: u32 = 8;
+
 /// What a load gave, as its waiters get it.
 type Loaded<V, E> = Result<Option<Arc<V>>, Arc<E>>;
 
@@ -43,7 +48,8 @@ impl Cache {
         if !self.is_on() {
             return core.load(loader).await;
         }
-        let mut may_look_again = core.capabilities.retains;
+        let looks_max = if core.capabilities.retains { LOOKS_MAX } else { 0 };
+        let mut looks_left = looks_max;
         let lead = loop {
             let landed = core.flights.landed();
             let (found, was_answered) = self.look::<V>(key).await;
@@ -53,17 +59,17 @@ impl Cache {
             }
             let join = match self.verdict {
                 Verdict::ServeUnshared => Join::Lead(core.flights.lead_anew(key)),
-                _ => core.flights.join(key, (was_answered && may_look_again).then_some(landed)),
+                _ => core.flights.join(key, (was_answered && looks_left > 0).then_some(landed)),
             };
             match join {
                 Join::Lead(lead) => {
                     self.count(key, &found);
                     break lead;
                 }
-                Join::LookAgain => may_look_again = false,
+                Join::LookAgain => looks_left -= 1,
                 Join::Follow(flight) => {
                     let Some(outcome) = flight.outcome(policy.follow_limit()).await else {
-                        may_look_again = core.capabilities.retains;
+                        looks_left = looks_max;
                         continue;
                     };
                     self.count(key, &found);
