@@ -7,7 +7,6 @@ mod demo;
 
 #[allow(dead_code, reason = "not every exit code has its command yet")]
 mod cli_error;
-#[allow(dead_code, unused_imports, reason = "the commands that need the rest are not here yet")]
 mod config;
 mod output;
 mod run;

@@ -57,6 +57,35 @@ fn serve_answers_health_and_ends_well_when_told_to() {
 }
 
 #[test]
+fn log_has_the_configured_level_and_form() {
+    let said = |level: &str, format: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let database = format!("sqlite:{}", folder.path().join("s.db").display());
+        let child = Running(
+            recache(&["serve", "--database", &database], "127.0.0.1:0")
+                .env("RECACHE__LOG__LEVEL", level)
+                .env("RECACHE__LOG__FORMAT", format)
+                .env("RECACHE__COMMON__CACHE__ENABLED", "true")
+                .env("RECACHE__COMMON__CACHE__BACKEND", "moka")
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut child = child;
+        let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        // The line that says where it listens is the last of the start.
+        lines.map(Result::unwrap).take_while(|line| !line.contains("http://")).collect::<Vec<_>>()
+    };
+    let text = said("info", "text");
+    assert!(text.iter().any(|line| line.contains("cache is active")), "{text:?}");
+    let json = said("info", "json");
+    let documents: Vec<serde_json::Value> =
+        json.iter().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect();
+    assert!(documents.iter().any(|line| line["fields"]["provider"] == "moka"), "{json:?}");
+    assert!(said("warn", "text").is_empty());
+}
+
+#[test]
 fn taken_port_is_named_with_its_remedy_and_no_database_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", folder.path().join("s.db").display());

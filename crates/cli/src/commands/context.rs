@@ -12,7 +12,7 @@ use super::database::Database;
 use super::failure::{Failure, Result};
 use super::globals::Globals;
 use crate::cli_error::ExitStatus;
-use crate::config::{self, Environment, Flag, Loaded, Style};
+use crate::config::{self, Environment, Flag, Loaded, LogConfig, LogFormat, LogLevel, Style};
 use crate::output::{self, Format, Table};
 
 /// What a command is given.
@@ -80,20 +80,42 @@ impl Context<'_> {
         self.globals.color.is_on(is_terminal, self.environment.variable("NO_COLOR"))
     }
 
-    /// Lets the crates below log to stderr, for commands that have no log of their own.
+    /// Lets the crates below log to stderr, for commands that are over soon: what is odd, or more with `-v`.
     fn log(&self) {
-        let level = match (self.globals.quiet, self.globals.verbose) {
-            (true, _) => LevelFilter::ERROR,
-            (false, 0) => LevelFilter::WARN,
-            (false, 1) => LevelFilter::INFO,
-            (false, _) => LevelFilter::DEBUG,
+        self.log_at(self.asked_level().unwrap_or(LevelFilter::WARN), LogFormat::Text);
+    }
+
+    /// The same for one that runs on: `[log]` says how much and in which form; `-q` and `-v` stand above its level.
+    pub(crate) fn log_as_configured(&self, config: &LogConfig) {
+        let level = match config.level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
         };
-        // A second one is not needed: the first stays.
-        let _ = tracing_subscriber::fmt()
+        self.log_at(self.asked_level().unwrap_or(level), config.format);
+    }
+
+    fn asked_level(&self) -> Option<LevelFilter> {
+        match (self.globals.quiet, self.globals.verbose) {
+            (true, _) => Some(LevelFilter::ERROR),
+            (false, 0) => None,
+            (false, 1) => Some(LevelFilter::INFO),
+            (false, _) => Some(LevelFilter::DEBUG),
+        }
+    }
+
+    fn log_at(&self, level: LevelFilter, format: LogFormat) {
+        let log = tracing_subscriber::fmt()
             .with_max_level(level)
             .with_writer(io::stderr)
-            .with_ansi(self.colour(io::stderr().is_terminal()))
-            .try_init();
+            .with_ansi(self.colour(io::stderr().is_terminal()));
+        // A second one is not needed: the first stays.
+        let _ = match format {
+            LogFormat::Text => log.try_init(),
+            LogFormat::Json => log.json().try_init(),
+        };
     }
 
     /// An empty table with these columns.

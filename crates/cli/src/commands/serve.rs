@@ -20,6 +20,7 @@ pub(crate) struct Args {}
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let loaded = context.load()?;
+        context.log_as_configured(&loaded.config.log);
         // The address first: a start that cannot listen touches no database.
         let address = loaded.config.server.address;
         let listener = bind(address).await.map_err(|error| of_server(&error))?;
