@@ -3,6 +3,9 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Failed;
 
@@ -10,6 +13,10 @@ use super::Failed;
 const DATABASE: &str = "demo.db";
 /// Held while a demo runs there; the system gives it back when the process ends, however it ends.
 const LOCK: &str = "demo.lock";
+
+/// A process that was killed a moment ago may still hold it.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A place for the database; a throw-away one is removed when this is dropped.
 #[derive(Debug)]
@@ -25,14 +32,20 @@ pub(super) struct Home {
 
 impl Home {
     /// A folder that is made if it is not there, and kept.
-    pub(super) fn folder(folder: &Path) -> Result<Self, Failed> {
+    pub(super) async fn folder(folder: &Path) -> Result<Self, Failed> {
         let refused = |source: io::Error| Failed::Folder { folder: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(refused)?;
         let lock = File::create(folder.join(LOCK)).map_err(refused)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Failed::Busy { folder: folder.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(refused(error)),
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                Err(TryLockError::WouldBlock) => return Err(Failed::Busy { folder: folder.to_owned() }),
+                Err(TryLockError::Error(error)) => return Err(refused(error)),
+            }
         }
         let url = file_url(folder);
         Ok(Self { shown: Some(url.clone()), url, throw_away: None, _lock: Some(lock) })

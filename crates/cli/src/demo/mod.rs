@@ -122,7 +122,7 @@ pub(crate) async fn run(args: DemoArgs, surroundings: Surroundings<'_>) -> Resul
             )
             .help("--data-dir keeps an SQLite file, --database names a database that is there"));
         }
-        (Some(folder), None) => Home::folder(folder)?,
+        (Some(folder), None) => Home::folder(folder).await?,
         (None, Some(url)) => Home::database(url),
         (None, None) => Home::throw_away()?,
     };
