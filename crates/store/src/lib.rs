@@ -3,7 +3,8 @@
 //! * [`sqlite`]: bundled, one file (or memory), nothing to install. One writer, grouped commits, `synchronous = FULL`.
 //! * [`postgres`]: many processes, `FOR UPDATE SKIP LOCKED`, `LISTEN/NOTIFY`.
 //!
-//! [`open`] takes a URL and gives whichever it names. Both pass the same conformance suite ([`conformance`]).
+//! [`open`] takes a URL and gives whichever it names. Both pass the same conformance suite (module `conformance`, behind the feature of
+//! that name).
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {

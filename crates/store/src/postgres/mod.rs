@@ -1,7 +1,7 @@
 //! PostgreSQL: many processes on one database, everything in the schema `recache`.
 //!
 //! Writes are short `READ COMMITTED` transactions with `synchronous_commit = on` whatever the role's default;
-//! deadlocks and serialisation failures are tried again here. Hints travel by `LISTEN/NOTIFY` ([`listener`]), sent
+//! deadlocks and serialisation failures are tried again here. Hints travel by `LISTEN/NOTIFY` (`listener.rs`), sent
 //! outside the transactions that cause them.
 
 mod bulk;

@@ -1,6 +1,6 @@
 //! SQLite: bundled, one file, nothing to install.
 //!
-//! All writes go through one connection ([`writer`]), each group of them in one `BEGIN IMMEDIATE` transaction with
+//! All writes go through one connection (`writer.rs`), each group of them in one `BEGIN IMMEDIATE` transaction with
 //! one `fsync`; reads have connections of their own and never wait for it (WAL). Several processes may share one
 //! file on one host; they hear of each other by polling.
 
