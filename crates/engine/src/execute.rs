@@ -119,19 +119,22 @@ async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> O
             one(&shared.counters.completed);
             return None;
         }
-        Err(Failure::Stopped(Stop::Shutdown)) => {
-            one(&shared.counters.released);
-            return Some(Outcome::Released);
-        }
-        Err(Failure::Stopped(Stop::Timeout)) => {
-            let limit = job.timeout.unwrap_or_default().as_millis();
-            JobError::new(ErrorKind::Timeout, format!("ran longer than {limit} ms"))
-        }
-        Err(Failure::Stopped(why)) => {
-            // Its end is in the store already: cancel, supersede and take-over are transactions of their own.
-            count_stop(shared, why);
-            return None;
-        }
+        Err(Failure::Stopped(_)) => match stopped_by(shared, job, stop).await {
+            Some(Stop::Shutdown) => {
+                one(&shared.counters.released);
+                return Some(Outcome::Released);
+            }
+            Some(Stop::Timeout) => {
+                let limit = job.timeout.unwrap_or_default().as_millis();
+                JobError::new(ErrorKind::Timeout, format!("ran longer than {limit} ms"))
+            }
+            Some(why) => {
+                // Its end is in the store already: cancel, supersede and take-over are transactions of their own.
+                count_stop(shared, why);
+                return None;
+            }
+            None => JobError::new(ErrorKind::Retryable, "the handler stopped, and nobody had asked it to"),
+        },
         Err(Failure::Permanent { code, message }) => {
             JobError { code: Some(code), ..JobError::new(ErrorKind::Permanent, message) }
         }
@@ -143,6 +146,19 @@ async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> O
         }
     };
     Some(failed(shared, job, error))
+}
+
+/// Who really stopped a handler that says that it was stopped: the engine, or the store that refused its token. `None`:
+/// nobody did, and the job is still this worker's to settle.
+async fn stopped_by(shared: &Shared, job: &ClaimedJob, stop: &StopSignal) -> Option<Stop> {
+    if let Some(why) = stop.reason() {
+        return Some(why);
+    }
+    match shared.store.job_revoked(job.token).await {
+        Ok(revoked) => revoked.map(stop_for),
+        // The settlement will find out.
+        Err(_) => None,
+    }
 }
 
 /// What follows an attempt that failed.

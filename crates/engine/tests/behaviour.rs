@@ -31,6 +31,7 @@ on_both_databases!(
     job_completes_with_its_output,
     retryable_failure_is_tried_again_after_its_backoff,
     permanent_failure_ends_the_job_at_once,
+    handler_that_only_says_it_was_stopped_is_a_failure_like_any_other,
     panic_is_captured_counted_and_tried_again,
     handler_that_panics_while_it_is_dropped_still_ends_its_attempt,
     slow_handler_is_told_then_dropped_and_its_job_times_out,
@@ -117,6 +118,30 @@ async fn permanent_failure_ends_the_job_at_once(database: TestDatabase) {
     let error = record.error.unwrap();
     assert_eq!((record.state, record.attempt), (JobState::Failed, 1));
     assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Permanent, Some("no_customer")));
+    engine.shut_down().await;
+}
+
+/// A handler that claims to have been stopped, when nobody did, must not leave its job running with a session that lives.
+async fn handler_that_only_says_it_was_stopped_is_a_failure_like_any_other(database: TestDatabase) {
+    let mut handlers = Handlers::new();
+    for (name, why) in [
+        ("cancelled", Stop::Cancelled),
+        ("superseded", Stop::Superseded),
+        ("lost", Stop::LeaseLost),
+        ("timeout", Stop::Timeout),
+        ("shutdown", Stop::Shutdown),
+    ] {
+        let pretend = move |_: Context, (): ()| async move { Err::<(), _>(Failure::Stopped(why)) };
+        handlers.job(name, pretend).unwrap();
+    }
+    let names = handlers.names();
+    let engine = start(&store_of(&database).await, handlers).await;
+    for name in names {
+        let job = engine.submit(NewJob { retry: retries(2, 1), ..NewJob::new(&name, "null") }).await.unwrap();
+        let record = soon(engine.wait_for_job(job)).await.unwrap();
+        assert_eq!((record.state, record.attempt), (JobState::Failed, 2), "{name}");
+        assert!(record.error.unwrap().message.contains("nobody had asked it to"), "{name}");
+    }
     engine.shut_down().await;
 }
 
