@@ -6,7 +6,7 @@ use super::{Context, Outcome};
 use crate::demo::{self, DemoArgs, Surroundings};
 use crate::output::Format;
 
-/// Rebuild views of 336,776 real flights while they change, measured, in about 20 s
+/// Rebuild views of 336,776 real flights while they change, and measure it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache demo

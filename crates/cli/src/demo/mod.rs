@@ -1,4 +1,4 @@
-//! `recache demo`: what Recache is for, shown in twenty seconds on real data, with nothing installed.
+//! `recache demo`: what Recache is for, shown in half a minute on real data, with nothing installed.
 //!
 //! Carriers join and leave alliances; each alliance is a view of figures over 336,776 real flights; readers watch. The same
 //! morning is then run once more without version control, as a plain job queue. What is printed was measured.
