@@ -73,17 +73,6 @@ impl FlightStore for Driver {
         .await
     }
 
-    async fn destinations_shared(&self, carriers: &[String]) -> Result<Vec<String>> {
-        let served = self.destinations_served(carriers).await?;
-        let mut shared = Vec::new();
-        for pair in served.chunk_by(|one, other| one.0 == other.0) {
-            if pair.len() >= 2 {
-                shared.push(pair[0].0.clone());
-            }
-        }
-        Ok(shared)
-    }
-
     async fn destinations_served(&self, carriers: &[String]) -> Result<Vec<(String, String)>> {
         let carriers = carriers.to_vec();
         self.read(move |db, _| {

@@ -40,9 +40,6 @@ pub trait FlightStore: Send + Sync + Debug {
     /// The flights to one destination of these carriers, as (carrier, arrival delay).
     async fn flights_to(&self, dest: &str, carriers: &[String]) -> Result<Vec<(String, Option<i64>)>>;
 
-    /// Destinations that at least two of these carriers serve, in order.
-    async fn destinations_shared(&self, carriers: &[String]) -> Result<Vec<String>>;
-
     /// Which of these carriers serve which destination, in order.
     async fn destinations_served(&self, carriers: &[String]) -> Result<Vec<(String, String)>>;
 
