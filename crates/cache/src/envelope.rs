@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::epochs::Slot;
 use crate::key::Key;
 use crate::policy::Codec;
 
@@ -32,15 +33,65 @@ pub struct Header {
     pub fresh_until: Timestamp,
     /// Until here it is kept, and given out marked as stale.
     pub keep_until: Timestamp,
-    /// When its load began, in the order of the writing process's loads and invalidations. An entry whose number is
-    /// below its key space's is not served.
-    pub generation: u64,
+    /// The epochs under which its load began, see [`epochs`](crate::epochs). Served only while they are the same.
+    pub stamp: u64,
+    /// The slots of its tags.
+    pub tags: TagSlots,
+    /// Fingerprint of the value's layout, by the writer's word; 0 when it gave none.
+    pub schema: u32,
     /// What it cost to make.
     pub build_cost: Duration,
     /// How the payload is written.
     pub codec: Codec,
     /// The cached answer is "there is none"; the payload is empty.
     pub is_absent: bool,
+}
+
+/// An entry has at most this many tags.
+pub const TAGS_MAX: usize = 16;
+
+/// The slots of an entry's tags, at most [`TAGS_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TagSlots {
+    slots: [Slot; TAGS_MAX],
+    len: u8,
+}
+
+impl TagSlots {
+    /// Those of `tags`, each once; `None` when there are more than [`TAGS_MAX`].
+    pub fn of<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Option<Self> {
+        let mut slots = Self::default();
+        for tag in tags {
+            if !slots.push(Slot::of_tag(tag.as_ref())) {
+                return None;
+            }
+        }
+        Some(slots)
+    }
+
+    /// Adds one unless it is there; false when there is no room.
+    pub fn push(&mut self, slot: Slot) -> bool {
+        if self.as_slice().contains(&slot) {
+            return true;
+        }
+        let Some(place) = self.slots.get_mut(usize::from(self.len)) else {
+            return false;
+        };
+        *place = slot;
+        self.len += 1;
+        true
+    }
+
+    /// In the order in which they were given.
+    pub fn as_slice(&self) -> &[Slot] {
+        self.slots.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+impl Default for TagSlots {
+    fn default() -> Self {
+        Self { slots: [Slot::EVERYTHING; TAGS_MAX], len: 0 }
+    }
 }
 
 /// What may be done with a value at some moment.
@@ -120,7 +171,7 @@ pub fn encode(key: &Key, header: &Header, payload: &[u8]) -> Bytes {
         written_at_us: header.written_at.as_micros(),
         fresh_until_us: header.fresh_until.as_micros(),
         keep_until_us: header.keep_until.as_micros(),
-        generation: header.generation,
+        generation: header.stamp,
         build_cost_us: u64::try_from(header.build_cost.as_micros()).unwrap_or(u64::MAX),
         codec: header.codec,
         is_absent: header.is_absent,
@@ -161,7 +212,9 @@ pub fn decode<'a>(key: &Key, stored: &'a [u8]) -> Result<(Header, &'a [u8]), Dec
         written_at: Timestamp::from_micros(wire.written_at_us),
         fresh_until: Timestamp::from_micros(wire.fresh_until_us),
         keep_until: Timestamp::from_micros(wire.keep_until_us),
-        generation: wire.generation,
+        stamp: wire.generation,
+        tags: TagSlots::default(),
+        schema: 0,
         build_cost: Duration::from_micros(wire.build_cost_us),
         codec: wire.codec,
         is_absent: wire.is_absent,

@@ -9,15 +9,14 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use crate::epochs::KeySlots;
+
 /// No key is longer, in bytes. Memcached takes 250.
 pub const KEY_BYTES_MAX: usize = 200;
 
 /// Prefix and space: each at most this long once escaped, or replaced by its digest. `3 * 65 + 2` is within
 /// [`KEY_BYTES_MAX`], and so a key whose parts are hashed too always fits.
 const PIECE_BYTES_MAX: usize = 65;
-
-/// How many counters the key spaces of a process share; see [`Space::slot`].
-pub(crate) const SPACE_SLOTS: usize = 256;
 
 /// The beginning of every key of one deployment (`key_prefix`), so that two deployments can share a server.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,8 +30,7 @@ impl KeyPrefix {
 
     /// The key space `name` under this prefix.
     pub fn space(&self, name: &str) -> Space {
-        let text = format!("{}:{}", self.0, piece(name));
-        Space { slot: slot_of(&text), text: text.into() }
+        Space { text: format!("{}:{}", self.0, piece(name)).into() }
     }
 
     /// `{prefix}:template:{namespace}:{name}:{version}`
@@ -73,7 +71,6 @@ impl fmt::Debug for KeyPrefix {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Space {
     text: Arc<str>,
-    slot: u8,
 }
 
 impl Space {
@@ -92,7 +89,7 @@ impl Space {
             text.push_str(":~");
             text.push_str(&digest.to_hex());
         }
-        Key { space_end: self.text.len(), slot: self.slot, text: text.into() }
+        Key { space_end: self.text.len(), slots: KeySlots::new(&self.text, &text), text: text.into() }
     }
 
     /// The escaped text, `{prefix}:{space}`.
@@ -103,12 +100,6 @@ impl Space {
     /// Whether `key` lies in this space.
     pub fn contains(&self, key: &Key) -> bool {
         key.space_text() == &*self.text
-    }
-
-    /// Which of the [`SPACE_SLOTS`] counters is this space's. Spaces may share one: then what retires the entries of
-    /// one retires those of the other too, which costs misses and never serves anything wrong.
-    pub(crate) fn slot(&self) -> usize {
-        usize::from(self.slot)
     }
 }
 
@@ -129,7 +120,7 @@ impl fmt::Display for Space {
 pub struct Key {
     text: Arc<str>,
     space_end: usize,
-    slot: u8,
+    slots: KeySlots,
 }
 
 impl Key {
@@ -140,7 +131,7 @@ impl Key {
 
     /// The space that it lies in.
     pub fn space(&self) -> Space {
-        Space { text: self.space_text().into(), slot: self.slot }
+        Space { text: self.space_text().into() }
     }
 
     /// `{prefix}:{space}`, without an allocation.
@@ -148,8 +139,8 @@ impl Key {
         self.text.get(..self.space_end).unwrap_or_default()
     }
 
-    pub(crate) fn slot(&self) -> usize {
-        usize::from(self.slot)
+    pub(crate) fn slots(&self) -> KeySlots {
+        self.slots
     }
 }
 
@@ -201,11 +192,4 @@ fn escape_into(out: &mut String, text: &str) {
             out.push(HEX[usize::from(byte & 15)]);
         }
     }
-}
-
-/// FNV-1a, folded to one byte: the same in every process and version, and needs no state.
-fn slot_of(text: &str) -> u8 {
-    let hash =
-        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash.to_le_bytes().into_iter().fold(0, |slot, byte| slot ^ byte)
 }

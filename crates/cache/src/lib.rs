@@ -4,6 +4,7 @@ mod cache;
 pub mod clock;
 pub mod config;
 pub mod envelope;
+pub mod epochs;
 mod health;
 pub mod key;
 mod policy;

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use recache_cache::envelope::{CLOCK_SKEW_MAX, DecodeError, Freshness, Header, decode, encode};
+use recache_cache::envelope::{CLOCK_SKEW_MAX, DecodeError, Freshness, Header, TagSlots, decode, encode};
 use recache_cache::{Codec, Key, KeyPrefix, Timestamp};
 
 /// Written by format 1. It must read for as long as format 1 is supported, so it is never regenerated.
@@ -25,7 +25,9 @@ fn header() -> Header {
         written_at: Timestamp::from_micros(1_795_000_000_000_000),
         fresh_until: Timestamp::from_micros(1_795_000_060_000_000),
         keep_until: Timestamp::from_micros(1_795_003_600_000_000),
-        generation: 1_795_000_000_000_007,
+        tags: TagSlots::default(),
+        schema: 0,
+        stamp: 1_795_000_000_000_007,
         build_cost: Duration::from_micros(12_345),
         codec: Codec::Json,
         is_absent: false,
@@ -110,11 +112,13 @@ fn entry_from_beyond_the_clock_skew_is_not_served() {
 fn any_header() -> impl Strategy<Value = Header> {
     let times = (any::<i64>(), any::<i64>(), any::<i64>(), any::<u64>(), any::<u64>());
     (times, any::<bool>(), any::<bool>()).prop_map(
-        |((written, fresh, keep, generation, cost), json, is_absent)| Header {
+        |((written, fresh, keep, stamp, cost), json, is_absent)| Header {
             written_at: Timestamp::from_micros(written),
             fresh_until: Timestamp::from_micros(fresh),
             keep_until: Timestamp::from_micros(keep),
-            generation,
+            stamp,
+            tags: TagSlots::default(),
+            schema: 0,
             build_cost: Duration::from_micros(cost),
             codec: if json { Codec::Json } else { Codec::Postcard },
             is_absent,

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use recache_cache::provider::{Item, Moka, Noop};
-use recache_cache::{Capabilities, Clock, Coherence, KeyPrefix, ManualClock, Provider};
+use recache_cache::provider::{Item, Moka, Noop, Reach, Source};
+use recache_cache::{Clock, KeyPrefix, ManualClock, Provider};
 
 use crate::conformance::conformance;
 
@@ -25,30 +25,54 @@ fn moka(clock: Arc<ManualClock>) -> Moka {
 conformance!(moka_provider, moka);
 conformance!(noop_provider, |_| Noop);
 
+/// The whole table of a provider, as `name: value`.
+fn table(provider: &dyn Provider) -> Vec<String> {
+    let capabilities = provider.capabilities();
+    assert!(capabilities.rows().all(|row| row.source == Source::Declared));
+    let rows = capabilities.rows().map(|row| format!("{}: {}", row.capability.name(), row.value));
+    rows.chain([format!("coherence: {}", capabilities.coherence())]).collect()
+}
+
 #[test]
 fn moka_capabilities() {
-    let expected = Capabilities {
-        retains: true,
-        shared: false,
-        coherence: Coherence::Eventual,
-        batch: true,
-        key_bytes_max: None,
-        value_bytes_max: Some(8 << 20),
-    };
-    assert_eq!(moka(Arc::default()).capabilities(), expected);
+    let expected = [
+        "retains: yes",
+        "shared: no",
+        "atomic_increment: no",
+        "compare_and_swap: yes",
+        "set_if_absent: no",
+        "leases: no",
+        "ttl_inspection: no",
+        "namespaces: yes",
+        "tags: yes",
+        "batch: yes",
+        "push_invalidation: no",
+        "max_key_bytes: unlimited",
+        "max_value_bytes: 8388608",
+        "coherence: eventual",
+    ];
+    assert_eq!(table(&moka(Arc::default())), expected);
 }
 
 #[test]
 fn noop_capabilities() {
-    let expected = Capabilities {
-        retains: false,
-        shared: false,
-        coherence: Coherence::Strict,
-        batch: true,
-        key_bytes_max: None,
-        value_bytes_max: None,
-    };
-    assert_eq!(Noop.capabilities(), expected);
+    let expected = [
+        "retains: no",
+        "shared: no",
+        "atomic_increment: no",
+        "compare_and_swap: no",
+        "set_if_absent: no",
+        "leases: no",
+        "ttl_inspection: no",
+        "namespaces: yes",
+        "tags: no",
+        "batch: yes",
+        "push_invalidation: no",
+        "max_key_bytes: unlimited",
+        "max_value_bytes: unlimited",
+        "coherence: strict",
+    ];
+    assert_eq!(table(&Noop), expected);
 }
 
 async fn fill(moka: &Moka, count: usize, value_bytes: usize) -> usize {
@@ -58,8 +82,8 @@ async fn fill(moka: &Moka, count: usize, value_bytes: usize) -> usize {
         let item = Item::from(Bytes::from(vec![7; value_bytes]));
         moka.set(key, item, Duration::from_mins(1)).await.unwrap();
     }
-    moka.tidy().await;
-    moka.get_many(&keys).await.unwrap().iter().flatten().count()
+    moka.tidy();
+    moka.get_many(&keys, Reach::Nearest).await.unwrap().iter().flatten().count()
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@ use tracing::{info, warn};
 
 use super::calls::Calls;
 use super::flight::Flights;
-use super::generations::Generations;
 use super::{Cache, Core};
 use crate::clock::Clock;
+use crate::epochs::Epochs;
 use crate::config::{Backend, CacheConfig, ConfigProblem};
 use crate::health::Condition;
 use crate::key::KeyPrefix;
@@ -68,12 +68,11 @@ impl Builder {
     pub fn build(self) -> Cache {
         let core = Core {
             prefix: KeyPrefix::new(&self.key_prefix),
-            capabilities: self.provider.capabilities(),
             calls: Calls::new(self.provider, self.clock, self.operation_timeout),
             lifetimes: self.lifetimes,
             condition: self.condition,
             reasons: self.reasons,
-            generations: Generations::new(),
+            epochs: Epochs::new(),
             flights: Flights::default(),
             switched_off: Mutex::default(),
             encode_failure_was_said: AtomicBool::new(false),

@@ -7,7 +7,7 @@ use tracing::debug;
 use super::flight::{Fill, Join, Lead, Outcome};
 use super::{Cache, Core, Found, Value};
 use crate::clock::Timestamp;
-use crate::envelope::Header;
+use crate::envelope::{Header, TagSlots};
 use crate::key::Key;
 use crate::policy::Policy;
 use crate::usage::Verdict;
@@ -48,7 +48,7 @@ impl Cache {
         if !self.is_on() {
             return core.load(loader).await;
         }
-        let looks_max = if core.capabilities.retains { LOOKS_MAX } else { 0 };
+        let looks_max = if core.retains() { LOOKS_MAX } else { 0 };
         let mut looks_left = looks_max;
         let lead = loop {
             let landed = core.flights.landed();
@@ -81,7 +81,7 @@ impl Cache {
                 }
             }
         };
-        let generation = core.generation();
+        let stamp = core.epochs.stamp(key, &[]);
         let began = core.calls.clock.now();
         let loaded = core.load(loader).await;
         let outcome: Outcome = Arc::new(loaded.clone());
@@ -89,7 +89,7 @@ impl Cache {
             Err(_) => lead.publish_to_present(outcome),
             Ok(value) => {
                 lead.publish(outcome);
-                core.fill(&lead, key, policy, (generation, began), value.clone()).await;
+                core.fill(&lead, key, policy, (stamp, began), value.clone()).await;
             }
         }
         loaded
@@ -115,21 +115,23 @@ impl Core {
         lead: &Lead<'_>,
         key: &Key,
         policy: &Policy,
-        (generation, began): (u64, Timestamp),
+        (stamp, began): (Option<u64>, Timestamp),
         value: Option<Arc<V>>,
     ) {
         let Some((fresh_for, keep_for)) = policy.lifetime(value.is_none()) else {
             return;
         };
-        if !self.capabilities.retains {
+        if !self.retains() {
             return;
         }
         let now = self.calls.clock.now();
         let header = Header {
+            tags: TagSlots::default(),
+            schema: 0,
             written_at: began,
             fresh_until: began.saturating_add(fresh_for),
             keep_until: began.saturating_add(keep_for),
-            generation,
+            stamp: stamp.unwrap_or_default(),
             build_cost: now.saturating_since(began),
             codec: policy.codec_of(),
             is_absent: value.is_none(),
@@ -138,7 +140,7 @@ impl Core {
             return;
         };
         let keep_for = header.keep_until.saturating_since(now);
-        let is_reachable = self.generations.is_reachable(key, generation);
+        let is_reachable = stamp.is_some() && self.stamp(key, &header) == stamp;
         if keep_for.is_zero() || !is_reachable || !lead.begin_fill() {
             self.calls.counters.fills_refused.one();
             debug!(%key, "loaded value is not stored: invalidated meanwhile, or its load outlived it");

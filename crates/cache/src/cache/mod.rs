@@ -4,7 +4,6 @@ mod builder;
 mod calls;
 mod entry;
 mod flight;
-mod generations;
 mod load;
 mod write;
 
@@ -20,13 +19,13 @@ pub use self::calls::QUIET_BEFORE_RECOVERED;
 use self::entry::Live;
 pub use self::entry::Value;
 use self::flight::Flights;
-use self::generations::Generations;
 use crate::clock::Clock;
 use crate::envelope::{DecodeError, Freshness, Header};
+use crate::epochs::Epochs;
 use crate::health::{Condition, Health, SwitchedOff};
 use crate::key::{Key, KeyPrefix};
 use crate::policy::Policy;
-use crate::provider::{Capabilities, Item, Provider};
+use crate::provider::{Capabilities, Capability, Item, Provider, Reach};
 use crate::stats::Stats;
 use crate::usage::{Lifetimes, Usage, Verdict, judge};
 
@@ -67,11 +66,10 @@ pub struct Answer<V> {
 struct Core {
     calls: Calls,
     prefix: KeyPrefix,
-    capabilities: Capabilities,
     lifetimes: Lifetimes,
     condition: Condition,
     reasons: Vec<String>,
-    generations: Generations,
+    epochs: Epochs,
     flights: Flights,
     switched_off: Mutex<Vec<SwitchedOff>>,
     encode_failure_was_said: AtomicBool,
@@ -103,7 +101,7 @@ impl Cache {
     pub fn for_usage(&self, usage: &Usage) -> Self {
         let core = &self.core;
         let needs = usage.coherence(&core.lifetimes);
-        let offered = core.capabilities.coherence;
+        let offered = core.capabilities().coherence();
         let verdict = match core.condition {
             Condition::Disabled => Verdict::Refuse,
             Condition::Active | Condition::Degraded => judge(needs, offered),
@@ -147,7 +145,7 @@ impl Cache {
     pub async fn get_many<V: Value>(&self, keys: &[Key]) -> Vec<Option<Arc<V>>> {
         let core = &self.core;
         let read = if self.is_on() && !keys.is_empty() {
-            core.calls.run("get_many", core.calls.provider.get_many(keys)).await.ok()
+            core.calls.run("get_many", core.calls.provider.get_many(keys, Reach::Nearest)).await.ok()
         } else {
             return keys.iter().map(|_| None).collect();
         };
@@ -206,7 +204,7 @@ impl Cache {
     /// Looks, and says whether the provider answered at all.
     async fn look<V: Value>(&self, key: &Key) -> (Found<V>, bool) {
         let calls = &self.core.calls;
-        match calls.run("get", calls.provider.get(key)).await {
+        match calls.run("get", calls.provider.get(key, Reach::Nearest)).await {
             Ok(item) => (self.judge(key, item), true),
             Err(_) => (Found::Nothing, false),
         }
@@ -229,7 +227,7 @@ impl Cache {
             Verdict::ServeUpToAge(age_max) => Some(age_max),
             Verdict::Serve | Verdict::ServeUnshared | Verdict::Refuse => None,
         };
-        if !core.generations.is_reachable(key, live.header.generation) {
+        if core.stamp(key, &live.header) != Some(live.header.stamp) {
             return Found::Nothing;
         }
         match live.header.freshness(core.calls.clock.now(), age_max) {
@@ -259,9 +257,16 @@ impl Cache {
 }
 
 impl Core {
-    /// The next number in the order of loads and invalidations.
-    fn generation(&self) -> u64 {
-        self.generations.next(self.calls.clock.now())
+    fn capabilities(&self) -> Capabilities {
+        self.calls.provider.capabilities()
+    }
+
+    fn retains(&self) -> bool {
+        self.capabilities().has(Capability::Retains)
+    }
+
+    fn stamp(&self, key: &Key, header: &Header) -> Option<u64> {
+        self.epochs.stamp(key, header.tags.as_slice())
     }
 
     /// Value and header as an item that the provider will take; `None` when there is no such thing, which is counted.
@@ -276,7 +281,7 @@ impl Core {
                 return None;
             }
         };
-        if self.capabilities.value_bytes_max.is_some_and(|max| item.bytes.len() > max) {
+        if self.capabilities().limit(Capability::MaxValueBytes).is_some_and(|max| item.bytes.len() > max) {
             self.calls.counters.too_large.one();
             debug!(%key, bytes = item.bytes.len(), "value is too large to be cached");
             return None;

@@ -8,7 +8,8 @@ use tracing::debug;
 
 use super::flight::{Fill, Flight, Lead};
 use super::{Cache, Core, Value};
-use crate::envelope::Header;
+use crate::envelope::{Header, TagSlots};
+use crate::epochs::Slot;
 use crate::key::{Key, KeyPrefix, Space};
 use crate::policy::Policy;
 use crate::provider::{Entry, Item, Scope};
@@ -26,7 +27,7 @@ impl Cache {
         let (lead, storing) = core.flights.write(key);
         core.wait_for(storing.into_iter().map(|flight| (key, flight)).collect()).await;
         let Some((item, keep_for)) = core.prepare(key, value, policy) else {
-            core.forget_all(&[key]).await;
+            core.forget_all(std::slice::from_ref(key)).await;
             return;
         };
         if !lead.begin_fill() {
@@ -61,7 +62,7 @@ impl Cache {
         let mut unwritable = Vec::new();
         for ((key, value), lead) in keys.iter().zip(values).zip(&leads) {
             match core.prepare(key, value, policy) {
-                None => unwritable.push(key),
+                None => unwritable.push(key.clone()),
                 Some(_) if !lead.begin_fill() => core.calls.counters.fills_refused.one(),
                 Some((item, keep_for)) => {
                     filling.push(lead);
@@ -94,13 +95,13 @@ impl Cache {
         let core = &*self.core;
         let storing = core.flights.refuse(key);
         core.wait_for(storing.into_iter().map(|flight| (key, flight)).collect()).await;
-        core.forget_all(&[key]).await;
+        core.forget_all(std::slice::from_ref(key)).await;
     }
 
     /// As [`invalidate`](Cache::invalidate), for all keys of a space.
     pub async fn invalidate_space(&self, space: &Space) {
         let core = &*self.core;
-        core.generations.retire_space(space, core.generation());
+        core.epochs.raise(&[Slot::of_space(space)]);
         core.clear(Scope::Space(space.clone())).await;
     }
 
@@ -108,7 +109,7 @@ impl Cache {
     pub async fn clear(&self) {
         let core = &*self.core;
         let prefix: &KeyPrefix = self.keys();
-        core.generations.retire_everything(core.generation());
+        core.epochs.raise(&[Slot::EVERYTHING]);
         core.clear(Scope::Prefix(prefix.clone())).await;
     }
 }
@@ -123,23 +124,19 @@ impl Core {
     }
 
     /// Removes entries, for one operation timeout in total.
-    async fn forget_all(&self, keys: &[&Key]) {
-        let provider = &self.calls.provider;
-        let removal = async {
-            for key in keys {
-                provider.delete(key).await?;
-            }
-            Ok(())
-        };
-        if self.calls.run("delete", removal).await.is_err() {
-            self.retire_spaces_of(keys.iter().copied());
+    async fn forget_all(&self, keys: &[Key]) {
+        if keys.is_empty() {
+            return;
+        }
+        if self.calls.run("delete", self.calls.provider.delete(keys)).await.is_err() {
+            self.retire_spaces_of(keys.iter());
         }
     }
 
     /// It is not known whether the provider still holds an outdated entry under `key`. Nobody can remember every such
     /// key, so its whole space becomes unreachable: misses, and nothing wrong.
     fn retire_space_of(&self, key: &Key) {
-        self.generations.retire_space_of(key, self.generation());
+        self.epochs.raise(&[Slot::of_key(key)]);
         self.calls.counters.spaces_retired.one();
         debug!(space = key.space_text(), "removal could not be confirmed: the key space starts anew");
     }
@@ -175,7 +172,7 @@ impl Core {
     /// The value as an item under a number of its own; `None` when it is not to be stored.
     fn prepare<V: Value>(&self, key: &Key, value: V, policy: &Policy) -> Option<(Item, Duration)> {
         let (fresh_for, keep_for) = policy.lifetime(false)?;
-        if !self.capabilities.retains {
+        if !self.retains() {
             return None;
         }
         let now = self.calls.clock.now();
@@ -183,7 +180,9 @@ impl Core {
             written_at: now,
             fresh_until: now.saturating_add(fresh_for),
             keep_until: now.saturating_add(keep_for),
-            generation: self.generation(),
+            stamp: self.epochs.stamp(key, &[])?,
+            tags: TagSlots::default(),
+            schema: 0,
             build_cost: Duration::ZERO,
             codec: policy.codec_of(),
             is_absent: false,

@@ -3,6 +3,9 @@
 //! A provider stores bytes under keys and reports honestly what went wrong. All else is done once, above it: envelope,
 //! freshness, time limits, counting, single flight. Callers use [`Cache`](crate::Cache), never a provider.
 
+mod capabilities;
+mod fleet;
+#[cfg(feature = "cache-moka")]
 mod moka;
 mod noop;
 
@@ -13,12 +16,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde::Serialize;
-
-pub use self::moka::{BYTES_MAX_DEFAULT, CAPACITY_DEFAULT, Moka};
+pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
+pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
+#[cfg(feature = "cache-moka")]
+pub use self::moka::Moka;
 pub use self::noop::Noop;
 use crate::key::{Key, KeyPrefix, Space};
-use crate::usage::Coherence;
+
+/// Entries that a tier in this process holds when nothing else is said (`max_capacity`).
+pub const CAPACITY_DEFAULT: u64 = 10_000;
+
+/// Bytes that a tier in this process holds when nothing else is said: 128 MiB.
+pub const BYTES_MAX_DEFAULT: u64 = 128 << 20;
+
+/// How near the answer may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Wherever it is found first.
+    Nearest,
+    /// What the tier that all processes share holds now; a copy in the process is not enough.
+    Shared,
+}
 
 /// A backend.
 ///
@@ -30,39 +48,63 @@ use crate::usage::Coherence;
 ///   there or not, and does not appear later.
 ///
 /// What the caller guarantees: keys are at most [`KEY_BYTES_MAX`](crate::key::KEY_BYTES_MAX) bytes of printable ASCII,
-/// and no value is larger than the capability `max_value_bytes`. The caller also bounds how long it waits, so no method
-/// needs a time limit of its own.
+/// and no value is larger than [`Capability::MaxValueBytes`]. The caller also bounds how long it waits, so no method
+/// needs a time limit of its own. Making a provider neither waits nor fails: it connects by itself, and until it has, its
+/// calls fail at once.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Short and fixed, for logs and health: `moka`.
     fn name(&self) -> &'static str;
 
-    /// What it can do. Fixed for the life of the provider.
+    /// What it can do, as far as is known now. Providers that probe know more once they are connected.
     fn capabilities(&self) -> Capabilities;
 
-    /// The entry under `key`, if there is one.
-    async fn get(&self, key: &Key) -> Result<Option<Item>, Error>;
+    /// The entry, when it lies in this process and may be served from there: costs no wait and no allocation.
+    fn peek(&self, key: &Key) -> Option<Item>;
 
-    /// Stores an entry for `keep_for`, in place of what was there.
+    /// The entry under `key`, if there is one.
+    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error>;
+
+    /// Stores an entry for `keep_for`, in place of what was there. Voids a lease of the key.
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error>;
 
-    /// Removes the entry; it need not exist.
-    async fn delete(&self, key: &Key) -> Result<(), Error>;
+    /// Removes the entries, which need not exist, and voids leases of the keys.
+    async fn delete(&self, keys: &[Key]) -> Result<(), Error>;
+
+    /// Stores `item` if what stands under `key` is still `seen`; answers whether it did.
+    async fn replace(&self, key: &Key, seen: &Item, item: Item, keep_for: Duration) -> Result<bool, Error>;
 
     /// As many answers as keys, in their order.
-    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error>;
+    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error>;
 
-    /// Stores all entries. On an error some may have been stored.
+    /// Stores all entries and voids leases of their keys. On an error some may have been stored.
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error>;
 
-    /// Removes every entry in `scope` that was there when the call began, and touches nothing outside it.
+    /// Frees every entry in `scope` that was there when the call began, and touches nothing outside it. A provider that
+    /// cannot find them may leave them: the caller has made them unreachable.
     async fn clear(&self, scope: &Scope) -> Result<(), Error>;
+
+    /// Drops the copies of these keys that lie in this process only: another process has changed them. No read that
+    /// began before may bring them back.
+    fn forget(&self, keys: &[Key]);
 
     /// Whether the backend can be used now.
     async fn health(&self) -> Result<(), Error>;
 
     /// How many entries were dropped for want of space, when it is known.
     fn evictions(&self) -> Option<u64>;
+
+    /// One load per key over the fleet, when it can grant that.
+    fn leases(&self) -> Option<&dyn Leases>;
+
+    /// Where the epochs of all processes are kept, when it can keep them.
+    fn epochs(&self) -> Option<&dyn EpochStore>;
+
+    /// Values that many change at once, when it has them.
+    fn atomics(&self) -> Option<&dyn Atomics>;
+
+    /// Messages between processes, when it carries them.
+    fn messages(&self) -> Option<&dyn Messages>;
 }
 
 /// One entry to store.
@@ -122,24 +164,6 @@ impl fmt::Debug for Item {
     }
 }
 
-/// What a provider can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Capabilities {
-    /// It keeps entries at all. Where it does not, the cache does not even encode values.
-    pub retains: bool,
-    /// All processes that use it see the same entries.
-    pub shared: bool,
-    /// The strongest coherence that it gives by itself. Any provider can serve a bounded usage, because the cache takes
-    /// no entry that is older than the bound.
-    pub coherence: Coherence,
-    /// `get_many` and `set_many` cost one exchange, not one for each key.
-    pub batch: bool,
-    /// The longest key in bytes, when there is a limit.
-    pub key_bytes_max: Option<usize>,
-    /// The largest entry in bytes, envelope included, when there is a limit. Larger ones are not offered to it.
-    pub value_bytes_max: Option<usize>,
-}
-
 /// Why a call of a provider was not carried out. The cache's callers never see it: it is counted, warned of and shown
 /// in health.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +177,22 @@ pub enum Error {
         /// What happened, without keys, values or credentials.
         reason: String,
     },
+    /// No call was made: the breaker in front of the backend is open.
+    #[error("{provider} is cut off: its breaker is {state}")]
+    CutOff {
+        /// Name of the provider.
+        provider: &'static str,
+        /// `open`, `half-open`, `forced open`.
+        state: &'static str,
+    },
+    /// The backend is well and does not take this: a key or value beyond its limits, or an operation that it has not.
+    #[error("{provider} refuses: {reason}")]
+    Refused {
+        /// Name of the provider.
+        provider: &'static str,
+        /// What it does not take, without keys, values or credentials.
+        reason: String,
+    },
     /// The backend answered what it should not have answered.
     #[error("{provider} broke its protocol: {reason}")]
     Protocol {
@@ -161,4 +201,14 @@ pub enum Error {
         /// What happened, without keys, values or credentials.
         reason: String,
     },
+}
+
+impl Error {
+    /// Whether it tells of a backend that is not well, as opposed to one that was not asked or rightly said no.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Protocol { .. } => true,
+            Self::CutOff { .. } | Self::Refused { .. } => false,
+        }
+    }
 }

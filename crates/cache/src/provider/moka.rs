@@ -9,20 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ::moka::Expiry;
-use ::moka::future::Cache;
 use ::moka::notification::RemovalCause;
+use ::moka::ops::compute::{CompResult, Op};
+use ::moka::sync::Cache;
 use async_trait::async_trait;
 
-use super::{Capabilities, Entry, Error, Item, Provider, Scope};
+use super::{
+    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach, Scope,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
 use crate::usage::Coherence;
-
-/// Entries that are held when nothing else is said (`max_capacity`).
-pub const CAPACITY_DEFAULT: u64 = 10_000;
-
-/// Bytes that are held when nothing else is said: 128 MiB.
-pub const BYTES_MAX_DEFAULT: u64 = 128 << 20;
 
 /// What an entry occupies beside its key and value: moka's nodes and ours, estimated.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
@@ -83,8 +80,8 @@ impl Moka {
     }
 
     /// Carries out moka's pending work: what is over a limit is gone afterwards, and counted.
-    pub async fn tidy(&self) {
-        self.entries.run_pending_tasks().await;
+    pub fn tidy(&self) {
+        self.entries.run_pending_tasks();
     }
 
     /// Entries held, as of the last tidying; those that are past their time and not yet freed included.
@@ -92,18 +89,18 @@ impl Moka {
         self.entries.entry_count()
     }
 
-    async fn insert(&self, key: Key, item: Item, keep_for: Duration) {
+    fn insert(&self, key: Key, item: Item, keep_for: Duration) {
         let keep_until = self.clock.now().saturating_add(keep_for);
         let kept = Kept { item, keep_until, keep_for };
         let is_large = u64::from(weight(&key, &kept, self.slot_bytes)) > self.slots / LARGE_ENTRY_PART + 1;
-        self.entries.insert(key, kept).await;
+        self.entries.insert(key, kept);
         if is_large {
-            self.entries.run_pending_tasks().await;
+            self.entries.run_pending_tasks();
         }
     }
 
-    async fn find(&self, key: &Key, now: Timestamp) -> Option<Item> {
-        let kept = self.entries.get(key).await?;
+    fn find(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        let kept = self.entries.get(key)?;
         (now < kept.keep_until).then_some(kept.item)
     }
 }
@@ -117,42 +114,57 @@ impl Provider for Moka {
 
     /// Eventual: what another process changes is not heard of here, only age ends an entry.
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            retains: true,
-            shared: false,
-            coherence: Coherence::Eventual,
-            batch: true,
-            key_bytes_max: None,
-            value_bytes_max: Some(self.value_bytes_max),
-        }
+        Capabilities::declared(
+            Coherence::Eventual,
+            &[
+                Capability::Retains,
+                Capability::CompareAndSwap,
+                Capability::Namespaces,
+                Capability::Tags,
+                Capability::Batch,
+            ],
+        )
+        .limited(Capability::MaxValueBytes, self.value_bytes_max)
     }
 
-    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
-        Ok(self.find(key, self.clock.now()).await)
+    fn peek(&self, key: &Key) -> Option<Item> {
+        self.find(key, self.clock.now())
+    }
+
+    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+        Ok(self.peek(key))
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
-        self.insert(key.clone(), item, keep_for).await;
+        self.insert(key.clone(), item, keep_for);
         Ok(())
     }
 
-    async fn delete(&self, key: &Key) -> Result<(), Error> {
-        self.entries.invalidate(key).await;
-        Ok(())
-    }
-
-    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
-        let now = self.clock.now();
-        let mut items = Vec::with_capacity(keys.len());
+    async fn delete(&self, keys: &[Key]) -> Result<(), Error> {
         for key in keys {
-            items.push(self.find(key, now).await);
+            self.entries.invalidate(key);
         }
-        Ok(items)
+        Ok(())
+    }
+
+    async fn replace(&self, key: &Key, seen: &Item, item: Item, keep_for: Duration) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let kept = Kept { item, keep_until: now.saturating_add(keep_for), keep_for };
+        let done = self.entries.entry_by_ref(key).and_compute_with(|entry| match entry {
+            Some(entry) if entry.value().keep_until > now && entry.value().item.bytes == seen.bytes => Op::Put(kept),
+            _ => Op::Nop,
+        });
+        Ok(matches!(done, CompResult::ReplacedWith(_)))
+    }
+
+    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+        let now = self.clock.now();
+        Ok(keys.iter().map(|key| self.find(key, now)).collect())
     }
 
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {
         for Entry { key, item, keep_for } in entries {
-            self.insert(key, item, keep_for).await;
+            self.insert(key, item, keep_for);
         }
         Ok(())
     }
@@ -164,12 +176,19 @@ impl Provider for Moka {
         let condemned: Vec<_> =
             self.entries.iter().map(|(key, _)| key).filter(|key| scope.contains(key)).collect();
         for (count, key) in condemned.iter().enumerate() {
-            self.entries.invalidate(key.as_ref()).await;
+            self.entries.invalidate(key.as_ref());
             if count % BETWEEN_YIELDS == BETWEEN_YIELDS - 1 {
                 tokio::task::yield_now().await;
             }
         }
         Ok(())
+    }
+
+    /// This process is all that there is: another one's change says nothing about these entries.
+    fn forget(&self, keys: &[Key]) {
+        for key in keys {
+            self.entries.invalidate(key);
+        }
     }
 
     async fn health(&self) -> Result<(), Error> {
@@ -178,6 +197,22 @@ impl Provider for Moka {
 
     fn evictions(&self) -> Option<u64> {
         Some(self.evictions.load(Ordering::Relaxed))
+    }
+
+    fn leases(&self) -> Option<&dyn Leases> {
+        None
+    }
+
+    fn epochs(&self) -> Option<&dyn EpochStore> {
+        None
+    }
+
+    fn atomics(&self) -> Option<&dyn Atomics> {
+        None
+    }
+
+    fn messages(&self) -> Option<&dyn Messages> {
+        None
     }
 }
 

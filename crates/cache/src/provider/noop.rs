@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Capabilities, Entry, Error, Item, Provider, Scope};
+use super::{
+    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach, Scope,
+};
 use crate::key::Key;
 use crate::usage::Coherence;
 
@@ -21,17 +23,14 @@ impl Provider for Noop {
 
     /// Strict: what is never served is never served wrong.
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            retains: false,
-            shared: false,
-            coherence: Coherence::Strict,
-            batch: true,
-            key_bytes_max: None,
-            value_bytes_max: None,
-        }
+        Capabilities::declared(Coherence::Strict, &[Capability::Batch, Capability::Namespaces])
     }
 
-    async fn get(&self, _key: &Key) -> Result<Option<Item>, Error> {
+    fn peek(&self, _key: &Key) -> Option<Item> {
+        None
+    }
+
+    async fn get(&self, _key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
         Ok(None)
     }
 
@@ -39,11 +38,15 @@ impl Provider for Noop {
         Ok(())
     }
 
-    async fn delete(&self, _key: &Key) -> Result<(), Error> {
+    async fn delete(&self, _keys: &[Key]) -> Result<(), Error> {
         Ok(())
     }
 
-    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
+    async fn replace(&self, _: &Key, _seen: &Item, _item: Item, _keep_for: Duration) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
         Ok(keys.iter().map(|_| None).collect())
     }
 
@@ -55,11 +58,29 @@ impl Provider for Noop {
         Ok(())
     }
 
+    fn forget(&self, _keys: &[Key]) {}
+
     async fn health(&self) -> Result<(), Error> {
         Ok(())
     }
 
     fn evictions(&self) -> Option<u64> {
+        None
+    }
+
+    fn leases(&self) -> Option<&dyn Leases> {
+        None
+    }
+
+    fn epochs(&self) -> Option<&dyn EpochStore> {
+        None
+    }
+
+    fn atomics(&self) -> Option<&dyn Atomics> {
+        None
+    }
+
+    fn messages(&self) -> Option<&dyn Messages> {
         None
     }
 }

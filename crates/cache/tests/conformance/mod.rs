@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use recache_cache::key::KEY_BYTES_MAX;
-use recache_cache::provider::{Entry, Item, Scope};
+use recache_cache::provider::{Capability, Entry, Item, Reach, Scope};
 use recache_cache::{Key, KeyPrefix, ManualClock, Provider};
 
 /// `conformance!(module_name, factory)`, where the factory makes a provider over an `Arc<ManualClock>`.
@@ -67,7 +67,7 @@ fn skipped(provider: &dyn Provider, capability: &str, has_it: bool) -> bool {
 }
 
 fn retains(provider: &dyn Provider) -> bool {
-    provider.capabilities().retains
+    provider.capabilities().has(Capability::Retains)
 }
 
 fn key(name: &str) -> Key {
@@ -83,7 +83,7 @@ async fn put(provider: &dyn Provider, key: &Key, bytes: &[u8]) {
 }
 
 async fn read(provider: &dyn Provider, key: &Key) -> Option<Vec<u8>> {
-    provider.get(key).await.unwrap().map(|item| item.bytes.to_vec())
+    provider.get(key, Reach::Nearest).await.unwrap().map(|item| item.bytes.to_vec())
 }
 
 pub(crate) async fn missing_key_is_absent(provider: &dyn Provider, _clock: &ManualClock) {
@@ -160,13 +160,13 @@ pub(crate) async fn delete_removes_one_key(provider: &dyn Provider, _clock: &Man
     }
     put(provider, &key("a"), b"1").await;
     put(provider, &key("b"), b"2").await;
-    provider.delete(&key("a")).await.unwrap();
+    provider.delete(&[key("a")]).await.unwrap();
     assert_eq!(read(provider, &key("a")).await, None);
     assert_eq!(read(provider, &key("b")).await.unwrap(), b"2");
 }
 
 pub(crate) async fn deleting_a_missing_key_succeeds(provider: &dyn Provider, _clock: &ManualClock) {
-    provider.delete(&key("k")).await.unwrap();
+    provider.delete(&[key("k")]).await.unwrap();
 }
 
 pub(crate) async fn longest_key_is_accepted(provider: &dyn Provider, _clock: &ManualClock) {
@@ -196,7 +196,7 @@ pub(crate) async fn get_many_answers_in_order_with_gaps(provider: &dyn Provider,
     let keys = ["a", "missing", "b", "a"].map(key);
     put(provider, &keys[0], b"1").await;
     put(provider, &keys[2], b"2").await;
-    let found = provider.get_many(&keys).await.unwrap();
+    let found = provider.get_many(&keys, Reach::Nearest).await.unwrap();
     let found: Vec<_> = found.iter().map(|item| item.as_ref().map(|item| &item.bytes[..])).collect();
     if retains(provider) {
         assert_eq!(found, [Some(&b"1"[..]), None, Some(&b"2"[..]), Some(&b"1"[..])]);
@@ -208,7 +208,7 @@ pub(crate) async fn get_many_answers_in_order_with_gaps(provider: &dyn Provider,
 pub(crate) async fn get_many_sees_the_end_of_keep_for(provider: &dyn Provider, clock: &ManualClock) {
     put(provider, &key("k"), b"v").await;
     clock.advance(KEEP_FOR);
-    assert!(provider.get_many(&[key("k")]).await.unwrap()[0].is_none());
+    assert!(provider.get_many(&[key("k")], Reach::Nearest).await.unwrap()[0].is_none());
 }
 
 pub(crate) async fn set_many_stores_all(provider: &dyn Provider, clock: &ManualClock) {
@@ -226,7 +226,7 @@ pub(crate) async fn set_many_stores_all(provider: &dyn Provider, clock: &ManualC
 
 pub(crate) async fn empty_batches_succeed(provider: &dyn Provider, _clock: &ManualClock) {
     provider.set_many(Vec::new()).await.unwrap();
-    assert!(provider.get_many(&[]).await.unwrap().is_empty());
+    assert!(provider.get_many(&[], Reach::Nearest).await.unwrap().is_empty());
 }
 
 pub(crate) async fn clearing_a_space_leaves_other_spaces(provider: &dyn Provider, _clock: &ManualClock) {
@@ -286,9 +286,9 @@ pub(crate) async fn dropped_calls_leave_the_provider_usable(provider: &dyn Provi
     drop(provider.set(&key("k"), item(b"never polled"), KEEP_FOR));
     assert_eq!(read(provider, &key("k")).await, None);
     poll_once(provider.set(&key("k"), item(b"polled once"), KEEP_FOR));
-    poll_once(provider.get(&key("k")));
+    poll_once(provider.get(&key("k"), Reach::Nearest));
     poll_once(provider.clear(&Scope::Space(key("k").space())));
-    poll_once(provider.delete(&key("k")));
+    poll_once(provider.delete(&[key("k")]));
     put(provider, &key("k"), b"v").await;
     assert_eq!(read(provider, &key("k")).await.is_some(), retains(provider));
 }

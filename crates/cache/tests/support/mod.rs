@@ -5,7 +5,9 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use recache_cache::provider::{Entry, Error, Item, Moka, Scope};
+use recache_cache::provider::{
+    Atomics, Entry, EpochStore, Error, Item, Leases, Messages, Moka, Reach, Scope,
+};
 use recache_cache::{Cache, Capabilities, Coherence, Key, ManualClock, Policy, Provider, Timestamp};
 use tokio::sync::Notify;
 use tracing::{Event, Level, Subscriber};
@@ -90,12 +92,16 @@ impl Provider for Moody {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { coherence: self.coherence, ..self.moka.capabilities() }
+        self.moka.capabilities().coherent(self.coherence)
     }
 
-    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
+    fn peek(&self, _key: &Key) -> Option<Item> {
+        None
+    }
+
+    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error> {
         self.pass(&self.reads).await?;
-        self.moka.get(key).await
+        self.moka.get(key, reach).await
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
@@ -109,19 +115,24 @@ impl Provider for Moody {
         self.moka.set(key, item, keep_for).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<(), Error> {
+    async fn delete(&self, keys: &[Key]) -> Result<(), Error> {
         self.pass(&self.writes).await?;
-        self.moka.delete(key).await
+        self.moka.delete(keys).await
     }
 
-    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error> {
         self.pass(&self.reads).await?;
-        self.moka.get_many(keys).await
+        self.moka.get_many(keys, reach).await
     }
 
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {
         self.pass(&self.writes).await?;
         self.moka.set_many(entries).await
+    }
+
+    async fn replace(&self, key: &Key, seen: &Item, item: Item, keep_for: Duration) -> Result<bool, Error> {
+        self.pass(&self.writes).await?;
+        self.moka.replace(key, seen, item, keep_for).await
     }
 
     async fn clear(&self, scope: &Scope) -> Result<(), Error> {
@@ -135,6 +146,26 @@ impl Provider for Moody {
 
     fn evictions(&self) -> Option<u64> {
         self.moka.evictions()
+    }
+
+    fn forget(&self, keys: &[Key]) {
+        self.moka.forget(keys);
+    }
+
+    fn leases(&self) -> Option<&dyn Leases> {
+        None
+    }
+
+    fn epochs(&self) -> Option<&dyn EpochStore> {
+        None
+    }
+
+    fn atomics(&self) -> Option<&dyn Atomics> {
+        None
+    }
+
+    fn messages(&self) -> Option<&dyn Messages> {
+        None
     }
 }
 
