@@ -10,8 +10,8 @@ use super::calls::Calls;
 use super::flight::Flights;
 use super::{Cache, Core};
 use crate::clock::Clock;
-use crate::epochs::Epochs;
 use crate::config::{Backend, CacheConfig, ConfigProblem};
+use crate::epochs::Epochs;
 use crate::health::Condition;
 use crate::key::KeyPrefix;
 use crate::provider::{BYTES_MAX_DEFAULT, Moka, Noop, Provider};
@@ -78,7 +78,7 @@ impl Builder {
             encode_failure_was_said: AtomicBool::new(false),
         };
         let verdict = if core.condition == Condition::Disabled { Verdict::Refuse } else { Verdict::Serve };
-        Cache { lifetime: self.lifetimes.default, verdict, core: Arc::new(core) }
+        Cache { lifetime: self.lifetimes.default, verdict, schema: 0, core: Arc::new(core) }
     }
 
     fn out_of_order(mut self, condition: Condition, reasons: Vec<String>) -> Self {

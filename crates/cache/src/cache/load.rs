@@ -45,6 +45,10 @@ impl Cache {
         F: Future<Output = Result<Option<V>, E>>,
     {
         let core = &*self.core;
+        let policy = &policy.under(self.schema);
+        if let Some(value) = self.at_hand(key, policy.schema_of(), |live, _| live.value.clone()) {
+            return Ok(value);
+        }
         if !self.is_on() {
             return core.load(loader).await;
         }
@@ -52,7 +56,7 @@ impl Cache {
         let mut looks_left = looks_max;
         let lead = loop {
             let landed = core.flights.landed();
-            let (found, was_answered) = self.look::<V>(key).await;
+            let (found, was_answered) = self.look::<V>(key, policy.schema_of()).await;
             if let Found::Fresh(live) = &found {
                 self.count(key, &found);
                 return Ok(live.value.clone());
@@ -127,7 +131,7 @@ impl Core {
         let now = self.calls.clock.now();
         let header = Header {
             tags: TagSlots::default(),
-            schema: 0,
+            schema: policy.schema_of(),
             written_at: began,
             fresh_until: began.saturating_add(fresh_for),
             keep_until: began.saturating_add(keep_for),
@@ -136,7 +140,7 @@ impl Core {
             codec: policy.codec_of(),
             is_absent: value.is_none(),
         };
-        let Some(item) = self.seal(key, header, value) else {
+        let Some(item) = self.seal(key, header, policy, value) else {
             return;
         };
         let keep_for = header.keep_until.saturating_since(now);

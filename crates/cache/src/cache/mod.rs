@@ -19,7 +19,7 @@ pub use self::calls::QUIET_BEFORE_RECOVERED;
 use self::entry::Live;
 pub use self::entry::Value;
 use self::flight::Flights;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::envelope::{DecodeError, Freshness, Header};
 use crate::epochs::Epochs;
 use crate::health::{Condition, Health, SwitchedOff};
@@ -45,6 +45,7 @@ pub struct Cache {
     core: Arc<Core>,
     verdict: Verdict,
     lifetime: Duration,
+    schema: u32,
 }
 
 /// A value out of the cache, with what is known about it.
@@ -109,7 +110,18 @@ impl Cache {
         if verdict == Verdict::Refuse && core.condition != Condition::Disabled {
             core.switch_off(SwitchedOff { usage: usage.name().to_owned(), needs, offered });
         }
-        Self { core: Arc::clone(core), verdict, lifetime: usage.lifetime(&core.lifetimes) }
+        Self {
+            core: Arc::clone(core),
+            verdict,
+            lifetime: usage.lifetime(&core.lifetimes),
+            schema: self.schema,
+        }
+    }
+
+    /// The handle for values that are laid out by `fingerprint`, to be changed with the layout: what was written under
+    /// another one is a counted miss. A policy's own [`schema`](Policy::schema) comes first.
+    pub fn with_schema(&self, fingerprint: u32) -> Self {
+        Self { schema: fingerprint, ..self.clone() }
     }
 
     /// Whether this handle ever serves anything. False for a disabled cache and for a usage that is switched off.
@@ -124,6 +136,9 @@ impl Cache {
 
     /// The fresh value under `key`. `None` on a miss, and when the cached answer is that there is none.
     pub async fn get<V: Value>(&self, key: &Key) -> Option<Arc<V>> {
+        if let Some(value) = self.at_hand(key, self.schema, |live, _| live.value.clone()) {
+            return value;
+        }
         match self.look_and_count(key).await {
             Found::Fresh(live) => live.value.clone(),
             Found::Stale(_) | Found::Nothing => None,
@@ -132,13 +147,15 @@ impl Cache {
 
     /// What is kept under `key`, fresh or stale, with its age. `None` on a miss.
     pub async fn lookup<V: Value>(&self, key: &Key) -> Option<Answer<V>> {
+        if let Some(answer) = self.at_hand(key, self.schema, |live, now| live.answer(true, now)) {
+            return Some(answer);
+        }
         let (live, is_fresh) = match self.look_and_count::<V>(key).await {
             Found::Fresh(live) => (live, true),
             Found::Stale(live) => (live, false),
             Found::Nothing => return None,
         };
-        let age = self.core.calls.clock.now().saturating_since(live.header.written_at);
-        Some(Answer { value: live.value.clone(), is_fresh, age, build_cost: live.header.build_cost })
+        Some(live.answer(is_fresh, self.core.calls.clock.now()))
     }
 
     /// The fresh values under `keys`, in their order, in one call of the provider.
@@ -152,7 +169,7 @@ impl Cache {
         let mut items = read.unwrap_or_default().into_iter();
         let mut values = Vec::with_capacity(keys.len());
         for key in keys {
-            let found = self.judge::<V>(key, items.next().flatten());
+            let found = self.judge::<V>(key, items.next().flatten(), self.schema);
             self.count(key, &found);
             values.push(match found {
                 Found::Fresh(live) => live.value.clone(),
@@ -196,27 +213,56 @@ impl Cache {
         if !self.is_on() {
             return Found::Nothing;
         }
-        let (found, _) = self.look(key).await;
+        let (found, _) = self.look(key, self.schema).await;
         self.count(key, &found);
         found
     }
 
+    /// What `take` makes of the fresh entry under `key`, when one lies in this process: no future is polled, nothing is
+    /// allocated and the clock is read once, cheaply. Counted as a hit. Whatever is not as plain as that is left to
+    /// [`look`](Self::look), which judges alike.
+    fn at_hand<V: Value, T>(
+        &self,
+        key: &Key,
+        schema: u32,
+        take: impl FnOnce(&Live<V>, Timestamp) -> T,
+    ) -> Option<T> {
+        let age_max = match self.verdict {
+            Verdict::Serve => None,
+            Verdict::ServeUpToAge(age_max) => Some(age_max),
+            // A copy in this process may not do.
+            Verdict::ServeUnshared | Verdict::Refuse => return None,
+        };
+        let core = &*self.core;
+        let now = core.calls.clock.now_coarse();
+        let item = core.calls.peek(key, now)?;
+        let live = Live::<V>::kept(&item)?;
+        let header = &live.header;
+        let is_right = header.schema == schema && core.stamp(key, header) == Some(header.stamp);
+        if !is_right || header.freshness(now, age_max) != Freshness::Fresh {
+            return None;
+        }
+        core.calls.counters.hits.one();
+        debug!(%key, "cache hit");
+        Some(take(live, now))
+    }
+
     /// Looks, and says whether the provider answered at all.
-    async fn look<V: Value>(&self, key: &Key) -> (Found<V>, bool) {
+    async fn look<V: Value>(&self, key: &Key, schema: u32) -> (Found<V>, bool) {
         let calls = &self.core.calls;
         match calls.run("get", calls.provider.get(key, Reach::Nearest)).await {
-            Ok(item) => (self.judge(key, item), true),
+            Ok(item) => (self.judge(key, item, schema), true),
             Err(_) => (Found::Nothing, false),
         }
     }
 
     /// Whether a stored item may be served to this handle, now.
-    fn judge<V: Value>(&self, key: &Key, item: Option<Item>) -> Found<V> {
+    fn judge<V: Value>(&self, key: &Key, item: Option<Item>, schema: u32) -> Found<V> {
         let core = &self.core;
         let Some(item) = item else {
             return Found::Nothing;
         };
-        let live = match Live::<V>::open(key, item) {
+        let live = match Live::<V>::open(key, &item, schema) {
             Ok(live) => live,
             Err(error) => {
                 core.undecodable(key, &error);
@@ -270,8 +316,17 @@ impl Core {
     }
 
     /// Value and header as an item that the provider will take; `None` when there is no such thing, which is counted.
-    fn seal<V: Value>(&self, key: &Key, header: Header, value: Option<Arc<V>>) -> Option<Item> {
-        let item = match (Live { header, value }).seal(key) {
+    fn seal<V: Value>(
+        &self,
+        key: &Key,
+        header: Header,
+        policy: &Policy,
+        value: Option<Arc<V>>,
+    ) -> Option<Item> {
+        let capabilities = self.capabilities();
+        // Bytes that stay in this process are not read as long as the value is beside them.
+        let compress_from = policy.compress_from_bytes().filter(|_| capabilities.has(Capability::Shared));
+        let item = match (Live { header, value }).seal(key, compress_from) {
             Ok(item) => item,
             Err(error) => {
                 self.calls.counters.encode_errors.one();
@@ -281,7 +336,7 @@ impl Core {
                 return None;
             }
         };
-        if self.capabilities().limit(Capability::MaxValueBytes).is_some_and(|max| item.bytes.len() > max) {
+        if capabilities.limit(Capability::MaxValueBytes).is_some_and(|max| item.bytes.len() > max) {
             self.calls.counters.too_large.one();
             debug!(%key, bytes = item.bytes.len(), "value is too large to be cached");
             return None;

@@ -24,6 +24,7 @@ impl Cache {
             return;
         }
         let core = &*self.core;
+        let policy = &policy.under(self.schema);
         let (lead, storing) = core.flights.write(key);
         core.wait_for(storing.into_iter().map(|flight| (key, flight)).collect()).await;
         let Some((item, keep_for)) = core.prepare(key, value, policy) else {
@@ -48,6 +49,7 @@ impl Cache {
             return;
         }
         let core = &*self.core;
+        let policy = &policy.under(self.schema);
         let (keys, values): (Vec<Key>, Vec<V>) = entries.into_iter().unzip();
         let mut leads = Vec::with_capacity(keys.len());
         let mut storing = Vec::new();
@@ -182,11 +184,11 @@ impl Core {
             keep_until: now.saturating_add(keep_for),
             stamp: self.epochs.stamp(key, &[])?,
             tags: TagSlots::default(),
-            schema: 0,
+            schema: policy.schema_of(),
             build_cost: Duration::ZERO,
             codec: policy.codec_of(),
             is_absent: false,
         };
-        Some((self.seal(key, header, Some(Arc::new(value)))?, keep_for))
+        Some((self.seal(key, header, policy, Some(Arc::new(value)))?, keep_for))
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach, Scope,
+    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach,
+    Scope,
 };
+use crate::clock::Timestamp;
 use crate::key::Key;
 use crate::usage::Coherence;
 
@@ -26,7 +28,7 @@ impl Provider for Noop {
         Capabilities::declared(Coherence::Strict, &[Capability::Batch, Capability::Namespaces])
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 

@@ -1,12 +1,12 @@
 //! A provider that can be told to misbehave, and a subscriber that counts what is said.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use recache_cache::provider::{
-    Atomics, Entry, EpochStore, Error, Item, Leases, Messages, Moka, Reach, Scope,
+    Atomics, Capability, Entry, EpochStore, Error, Item, Known, Leases, Messages, Moka, Reach, Scope,
 };
 use recache_cache::{Cache, Capabilities, Coherence, Key, ManualClock, Policy, Provider, Timestamp};
 use tokio::sync::Notify;
@@ -33,6 +33,8 @@ pub(crate) struct Moody {
     pub(crate) calls: AtomicU64,
     pub(crate) sets: AtomicU64,
     coherence: Coherence,
+    /// Whether it claims to be outside the process.
+    pub(crate) is_shared: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +53,7 @@ impl Moody {
             calls: AtomicU64::new(0),
             sets: AtomicU64::new(0),
             coherence,
+            is_shared: AtomicBool::new(false),
         }
     }
 
@@ -92,10 +95,11 @@ impl Provider for Moody {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.moka.capabilities().coherent(self.coherence)
+        let is_shared = Known::Has(self.is_shared.load(Ordering::SeqCst));
+        self.moka.capabilities().coherent(self.coherence).overridden(Capability::Shared, is_shared)
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 
