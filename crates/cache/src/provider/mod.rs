@@ -5,6 +5,8 @@
 
 mod capabilities;
 mod fleet;
+#[cfg(feature = "cache-memcached")]
+mod memcached;
 #[cfg(feature = "cache-moka")]
 mod moka;
 mod noop;
@@ -14,14 +16,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
+#[cfg(feature = "cache-memcached")]
+pub use self::memcached::{Memcached, MemcachedSettings};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
 pub use self::noop::Noop;
 use crate::key::{Key, KeyPrefix, Space};
+use async_trait::async_trait;
+use bytes::Bytes;
 
 /// Entries that a tier in this process holds when nothing else is said (`max_capacity`).
 pub const CAPACITY_DEFAULT: u64 = 10_000;
