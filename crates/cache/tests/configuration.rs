@@ -111,6 +111,7 @@ fn every_given_key_is_read() {
         },
         memcached: MemcachedConfig {
             url: ServerUrl::new("tcp://memcached.internal:11211"),
+            max_connections: 10,
             connection_timeout_seconds: 7,
         },
         moka: MokaConfig { max_capacity: 20_000 },
@@ -203,7 +204,11 @@ fn all_problems_are_told_at_once_with_their_paths() {
             connection_timeout_seconds: 0,
             database: 0,
         },
-        memcached: MemcachedConfig { url: ServerUrl::new("tcp://"), connection_timeout_seconds: 0 },
+        memcached: MemcachedConfig {
+            url: ServerUrl::new("tcp://"),
+            max_connections: 0,
+            connection_timeout_seconds: 0,
+        },
         moka: MokaConfig { max_capacity: 0 },
         breaker: BreakerConfig {
             enabled: true,

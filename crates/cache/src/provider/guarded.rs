@@ -1,7 +1,7 @@
 //! A provider behind two breakers, one for what reads and one for what writes.
 //!
 //! While a breaker is open its calls end at once in [`Error::CutOff`]: nothing is sent. [`peek`](Provider::peek),
-//! [`forget`](Provider::forget) and what only listens ([`Leases::ended`], [`EpochStore::changed`],
+//! copies and what only listens ([`Leases::ended`], [`EpochStore::changed`],
 //! [`Messages::subscribe`]) pass by: they make no call of the backend.
 //!
 //! Each call has a time limit of its own, so that its end is known: a call that runs into it has failed. Who stops
@@ -23,10 +23,11 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 
 use super::{
-    Atomics, Capabilities, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages, Provider, Reach,
-    Scope,
+    Atomics, Capabilities, Copies, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages,
+    Provider, Scope,
 };
 use crate::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Report, Settings, Tick, Transition};
+use crate::clock::Timestamp;
 use crate::epochs::{EpochRecord, Slot};
 use crate::key::Key;
 
@@ -115,11 +116,15 @@ impl Observer for Log {
         let (backend, class, reason) = (self.backend, self.class.name(), transition.reason.name());
         match transition.to {
             Phase::Open => {
-                let open_ms = u64::try_from(transition.open_for.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+                let open_ms =
+                    u64::try_from(transition.open_for.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
                 error!(backend, class, reason, open_ms, "breaker opened: calls of this class are cut off");
             }
             Phase::ForcedOpen => {
-                error!(backend, class, reason, "breaker forced open: calls of this class are cut off until it is reset");
+                error!(
+                    backend,
+                    class, reason, "breaker forced open: calls of this class are cut off until it is reset"
+                );
             }
             Phase::HalfOpen => info!(backend, class, reason, "breaker half-open: a few calls are tried"),
             Phase::Closed => info!(backend, class, reason, "breaker closed"),
@@ -140,7 +145,8 @@ pub struct Breakers {
 
 impl Breakers {
     fn new(backend: &'static str, settings: &Settings) -> Self {
-        let gate = |class| Arc::new(Gate::new(settings.clone(), MonotonicClock::new(), Log { backend, class }));
+        let gate =
+            |class| Arc::new(Gate::new(settings.clone(), MonotonicClock::new(), Log { backend, class }));
         Self { read: gate(CallClass::Read), write: gate(CallClass::Write), backend }
     }
 
@@ -285,12 +291,12 @@ impl Provider for Guarded {
         self.inner.capabilities()
     }
 
-    fn peek(&self, key: &Key) -> Option<Item> {
-        self.inner.peek(key)
+    fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        self.inner.peek(key, now)
     }
 
-    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error> {
-        self.call(CallClass::Read, || self.inner.get(key, reach)).await
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
+        self.call(CallClass::Read, || self.inner.get(key)).await
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
@@ -309,11 +315,11 @@ impl Provider for Guarded {
         self.call(CallClass::Write, || self.inner.replace(key, seen, item, keep_for)).await
     }
 
-    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.call(CallClass::Read, || self.inner.get_many(keys, reach)).await
+        self.call(CallClass::Read, || self.inner.get_many(keys)).await
     }
 
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {
@@ -325,10 +331,6 @@ impl Provider for Guarded {
 
     async fn clear(&self, scope: &Scope) -> Result<(), Error> {
         self.call(CallClass::Write, || self.inner.clear(scope)).await
-    }
-
-    fn forget(&self, keys: &[Key]) {
-        self.inner.forget(keys);
     }
 
     /// A read like any other: asking for the health of an idle backend also finds out that it is back. Not well while
@@ -344,6 +346,10 @@ impl Provider for Guarded {
 
     fn evictions(&self) -> Option<u64> {
         self.inner.evictions()
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        self.inner.copies()
     }
 
     fn leases(&self) -> Option<&dyn Leases> {
