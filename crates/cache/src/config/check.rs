@@ -1,6 +1,6 @@
 //! Values that parse and cannot be used.
 
-use super::{CacheConfig, ConfigProblem, ServerUrl};
+use super::{CacheConfig, ConfigProblem, RedisConfig, RedisMode, ServerUrl};
 
 /// Ten years. A longer time is a slip of the keyboard.
 const SECONDS_MAX: u64 = 10 * 365 * 86_400;
@@ -25,10 +25,7 @@ impl CacheConfig {
         found.seconds("common.cache.analytics_ttl_seconds", self.analytics_ttl_seconds);
         found.key_prefix(&self.key_prefix);
 
-        let redis = &self.redis;
-        found.url("common.cache.redis.url", &redis.url, &["redis", "rediss"]);
-        found.at_least_one("common.cache.redis.max_connections", redis.max_connections.into());
-        found.seconds("common.cache.redis.connection_timeout_seconds", redis.connection_timeout_seconds);
+        found.0.extend(self.redis.problems());
 
         let memcached = &self.memcached;
         found.url("common.cache.memcached.url", &memcached.url, &["tcp"]);
@@ -43,6 +40,43 @@ impl CacheConfig {
         found.at_least_one(&format!("{breaker}.failure_threshold"), self.breaker.failure_threshold.into());
         found.seconds(&format!("{breaker}.timeout_seconds"), self.breaker.timeout_seconds);
         found.at_least_one(&format!("{breaker}.success_threshold"), self.breaker.success_threshold.into());
+        found.0
+    }
+}
+
+impl RedisConfig {
+    /// Everything that is wrong with this table.
+    pub fn problems(&self) -> Vec<ConfigProblem> {
+        let mut found = Found(Vec::new());
+        found.url("common.cache.redis.url", &self.url, &["redis", "rediss"]);
+        found.at_least_one("common.cache.redis.max_connections", self.max_connections.into());
+        found.seconds("common.cache.redis.connection_timeout_seconds", self.connection_timeout_seconds);
+        for node in &self.nodes {
+            found.url("common.cache.redis.nodes", node, &["redis", "rediss"]);
+        }
+        match self.mode {
+            RedisMode::Single if !self.nodes.is_empty() => found.add(
+                "common.cache.redis.nodes",
+                "nodes are named and the mode is single",
+                "set mode to \"sentinel\" or \"cluster\", or leave nodes out",
+            ),
+            RedisMode::Sentinel if self.nodes.is_empty() => found.add(
+                "common.cache.redis.nodes",
+                "no sentinel is named",
+                "name the sentinels: nodes = [\"redis://host:26379\"]",
+            ),
+            RedisMode::Sentinel if self.sentinel_master.is_empty() => found.add(
+                "common.cache.redis.sentinel_master",
+                "the name is empty",
+                "write what the sentinels call the master, often mymaster",
+            ),
+            RedisMode::Cluster if self.database != 0 => found.add(
+                "common.cache.redis.database",
+                format!("a cluster has no database {}", self.database),
+                "leave it at 0",
+            ),
+            RedisMode::Single | RedisMode::Sentinel | RedisMode::Cluster => {}
+        }
         found.0
     }
 }

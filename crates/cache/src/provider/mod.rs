@@ -8,6 +8,8 @@ mod fleet;
 #[cfg(feature = "cache-moka")]
 mod moka;
 mod noop;
+#[cfg(feature = "cache-redis")]
+mod redis;
 
 use std::any::Any;
 use std::fmt;
@@ -21,6 +23,8 @@ pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messa
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
 pub use self::noop::Noop;
+#[cfg(feature = "cache-redis")]
+pub use self::redis::{Detector, Redis, RedisSettings};
 use crate::key::{Key, KeyPrefix, Space};
 
 /// Entries that a tier in this process holds when nothing else is said (`max_capacity`).
