@@ -34,9 +34,8 @@ conformance!(redis_provider, world);
 /// The whole table, as `name: value, source`.
 fn table(provider: &dyn Provider) -> Vec<String> {
     let capabilities = provider.capabilities();
-    let rows = capabilities
-        .rows()
-        .map(|row| format!("{}: {}, {:?}", row.capability.name(), row.value, row.source));
+    let rows =
+        capabilities.rows().map(|row| format!("{}: {}, {:?}", row.capability.name(), row.value, row.source));
     rows.chain([format!("coherence: {}", capabilities.coherence())]).collect()
 }
 
@@ -71,10 +70,7 @@ async fn capabilities_are_known_by_the_table_before_and_probed_after_connecting(
 async fn probing_costs_at_most_four_exchanges_and_leaves_nothing_behind() {
     let server = RedisServer::start().await;
     let redis = connected(&server.url()).await;
-    until("it is probed", async || {
-        redis.capabilities().rows().any(|row| row.source == Source::Probed)
-    })
-    .await;
+    until("it is probed", async || redis.capabilities().rows().any(|row| row.source == Source::Probed)).await;
     let keys: Vec<String> = server.ask(&["KEYS", "*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
 }
@@ -82,13 +78,11 @@ async fn probing_costs_at_most_four_exchanges_and_leaves_nothing_behind() {
 #[tokio::test]
 async fn what_the_access_rules_forbid_is_probed_as_absent() {
     let server = RedisServer::start().await;
-    let rules = ["ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-eval", "-evalsha", "-publish"];
+    let rules =
+        ["ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-eval", "-evalsha", "-publish"];
     let _: () = server.ask(&rules).await;
     let redis = connected(&format!("redis://limited:secret@127.0.0.1:{}", server.port())).await;
-    until("it is probed", async || {
-        redis.capabilities().rows().any(|row| row.source == Source::Probed)
-    })
-    .await;
+    until("it is probed", async || redis.capabilities().rows().any(|row| row.source == Source::Probed)).await;
     for capability in [Capability::Leases, Capability::CompareAndSwap, Capability::PushInvalidation] {
         assert!(!redis.capabilities().has(capability), "{}", capability.name());
     }
