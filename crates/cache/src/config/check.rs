@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{BreakerConfig, CacheConfig, ConfigProblem, ServerUrl};
+use super::{BreakerConfig, CacheConfig, ConfigProblem, RedisConfig, RedisMode, ServerUrl};
 
 /// Ten years. A longer time is a slip of the keyboard.
 const SECONDS_MAX: u64 = 10 * 365 * 86_400;
@@ -38,10 +38,7 @@ impl CacheConfig {
         found.seconds("common.cache.analytics_ttl_seconds", self.analytics_ttl_seconds);
         found.key_prefix(&self.key_prefix);
 
-        let redis = &self.redis;
-        found.url("common.cache.redis.url", &redis.url, &["redis", "rediss"]);
-        found.at_least_one("common.cache.redis.max_connections", redis.max_connections.into());
-        found.seconds("common.cache.redis.connection_timeout_seconds", redis.connection_timeout_seconds);
+        found.0.extend(self.redis.problems());
 
         let memcached = &self.memcached;
         if let Err(problem) = memcached.servers() {
@@ -61,6 +58,43 @@ impl CacheConfig {
         found.at_least_one("common.cache.moka.max_capacity", self.moka.max_capacity);
 
         found.breaker(&self.breaker);
+        found.0
+    }
+}
+
+impl RedisConfig {
+    /// Everything that is wrong with this table.
+    pub fn problems(&self) -> Vec<ConfigProblem> {
+        let mut found = Found(Vec::new());
+        found.url("common.cache.redis.url", &self.url, &["redis", "rediss"]);
+        found.at_least_one("common.cache.redis.max_connections", self.max_connections.into());
+        found.seconds("common.cache.redis.connection_timeout_seconds", self.connection_timeout_seconds);
+        for node in &self.nodes {
+            found.url("common.cache.redis.nodes", node, &["redis", "rediss"]);
+        }
+        match self.mode {
+            RedisMode::Single if !self.nodes.is_empty() => found.add(
+                "common.cache.redis.nodes",
+                "nodes are named and the mode is single",
+                "set mode to \"sentinel\" or \"cluster\", or leave nodes out",
+            ),
+            RedisMode::Sentinel if self.nodes.is_empty() => found.add(
+                "common.cache.redis.nodes",
+                "no sentinel is named",
+                "name the sentinels: nodes = [\"redis://host:26379\"]",
+            ),
+            RedisMode::Sentinel if self.sentinel_master.is_empty() => found.add(
+                "common.cache.redis.sentinel_master",
+                "the name is empty",
+                "write what the sentinels call the master, often mymaster",
+            ),
+            RedisMode::Cluster if self.database != 0 => found.add(
+                "common.cache.redis.database",
+                format!("a cluster has no database {}", self.database),
+                "leave it at 0",
+            ),
+            RedisMode::Single | RedisMode::Sentinel | RedisMode::Cluster => {}
+        }
         found.0
     }
 }

@@ -64,12 +64,35 @@ impl Default for CacheConfig {
 pub struct RedisConfig {
     /// `redis://` or `rediss://`. Default `redis://localhost:6379`.
     pub url: ServerUrl,
-    /// Connections held at most. Default 10.
+    /// Connections held at most to each server, opened as they are needed. Where somebody listens for messages, one more
+    /// does that. Default 10.
     pub max_connections: u32,
     /// How long a connection may take to come about, in seconds. Default 5.
     pub connection_timeout_seconds: u64,
-    /// Number of the database. Default 0.
+    /// Number of the database, where the URL names none. Default 0.
     pub database: u32,
+    /// How the servers are found. Default `single`.
+    pub mode: RedisMode,
+    /// With `mode = "sentinel"` the sentinels, as `redis://host:26379`; with `cluster` further nodes to begin with. TLS,
+    /// user and password of the servers themselves are those of `url`. Default none.
+    pub nodes: Vec<ServerUrl>,
+    /// What the sentinels call the master; its place is theirs to tell, not `url`'s. Default `mymaster`.
+    pub sentinel_master: String,
+    /// File of the certificate authorities to trust with `rediss://`, in PEM. Default: those that browsers trust.
+    pub ca_file: Option<String>,
+}
+
+/// How the servers of Redis are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedisMode {
+    /// One server, at `url`.
+    #[default]
+    Single,
+    /// The master that the sentinels name.
+    Sentinel,
+    /// A cluster, of which `url` and `nodes` are some.
+    Cluster,
 }
 
 impl Default for RedisConfig {
@@ -79,6 +102,10 @@ impl Default for RedisConfig {
             max_connections: 10,
             connection_timeout_seconds: 5,
             database: 0,
+            mode: RedisMode::default(),
+            nodes: Vec::new(),
+            sentinel_master: "mymaster".to_owned(),
+            ca_file: None,
         }
     }
 }

@@ -13,6 +13,8 @@ mod moka;
 mod near;
 mod noop;
 mod tiered;
+#[cfg(feature = "cache-redis")]
+mod redis;
 
 use std::any::Any;
 use std::fmt;
@@ -31,6 +33,8 @@ pub use self::near::Near;
 pub use self::noop::Noop;
 pub use self::tiered::Tiered;
 use crate::clock::Timestamp;
+#[cfg(feature = "cache-redis")]
+pub use self::redis::{Detector, Redis, RedisSettings};
 use crate::key::{Key, KeyPrefix, Space};
 use async_trait::async_trait;
 use bytes::Bytes;
