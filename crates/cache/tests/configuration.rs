@@ -36,6 +36,7 @@ database = 3
 
 [common.cache.memcached]
 url = "tcp://memcached.internal:11211"
+max_connections = 21
 connection_timeout_seconds = 7
 
 [common.cache.moka]
@@ -99,6 +100,7 @@ fn every_given_key_is_read() {
         },
         memcached: MemcachedConfig {
             url: ServerUrl::new("tcp://memcached.internal:11211"),
+            max_connections: 21,
             connection_timeout_seconds: 7,
         },
         moka: MokaConfig { max_capacity: 20_000 },
@@ -123,7 +125,8 @@ fn nothing_given_means_the_defaults() {
         (config.redis.max_connections, config.redis.connection_timeout_seconds, config.redis.database),
         (10, 5, 0)
     );
-    assert_eq!(config.memcached.connection_timeout_seconds, 5);
+    assert_eq!((config.memcached.max_connections, config.memcached.connection_timeout_seconds), (10, 5));
+    assert_eq!(config.memcached.servers().unwrap()[0].to_string(), "localhost:11211");
     let breaker = &config.breaker;
     assert_eq!((breaker.failure_threshold, breaker.timeout_seconds, breaker.success_threshold), (5, 15, 2));
 }
@@ -153,7 +156,11 @@ fn all_problems_are_told_at_once_with_their_paths() {
             connection_timeout_seconds: 0,
             database: 0,
         },
-        memcached: MemcachedConfig { url: ServerUrl::new("tcp://"), connection_timeout_seconds: 0 },
+        memcached: MemcachedConfig {
+            url: ServerUrl::new("tcp://user:secret@host:0"),
+            max_connections: 0,
+            connection_timeout_seconds: 0,
+        },
         moka: MokaConfig { max_capacity: 0 },
         breaker: BreakerConfig { failure_threshold: 0, timeout_seconds: 0, success_threshold: 0 },
         ..CacheConfig::default()
@@ -172,6 +179,7 @@ fn all_problems_are_told_at_once_with_their_paths() {
             "cache.redis.max_connections",
             "cache.redis.connection_timeout_seconds",
             "cache.memcached.url",
+            "cache.memcached.max_connections",
             "cache.memcached.connection_timeout_seconds",
             "cache.moka.max_capacity",
             "circuit_breakers.component_configs.cache.failure_threshold",

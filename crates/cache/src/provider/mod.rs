@@ -18,6 +18,9 @@ use std::time::Duration;
 
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
+#[cfg(all(fuzzing, feature = "cache-memcached"))]
+#[doc(hidden)]
+pub use self::memcached::reader_withstands as memcached_reader_withstands;
 #[cfg(feature = "cache-memcached")]
 pub use self::memcached::{Memcached, MemcachedSettings};
 #[cfg(feature = "cache-moka")]
