@@ -16,14 +16,17 @@ use bytes::Bytes;
 use recache_cache::provider::{Item, Moka, Noop, Reach, Source};
 use recache_cache::{Clock, KeyPrefix, ManualClock, Provider};
 
-use crate::conformance::conformance;
+use crate::conformance::{World, conformance};
 
 fn moka(clock: Arc<ManualClock>) -> Moka {
     Moka::new(10_000, 128 << 20, clock)
 }
 
-conformance!(moka_provider, moka);
-conformance!(noop_provider, |_| Noop);
+conformance!(moka_provider, async |prefix| {
+    let clock = Arc::new(ManualClock::default());
+    World::moved(prefix, Arc::clone(&clock), Arc::new(moka(clock)))
+});
+conformance!(noop_provider, async |prefix| World::moved(prefix, Arc::default(), Arc::new(Noop)));
 
 /// The whole table of a provider, as `name: value`.
 fn table(provider: &dyn Provider) -> Vec<String> {
