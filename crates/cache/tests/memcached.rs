@@ -21,7 +21,7 @@ use recache_cache::config::{MemcachedConfig, ServerUrl};
 use recache_cache::provider::Memcached;
 use recache_cache::provider::{Capability, Entry, Error, Item, Known, MemcachedSettings, Source};
 use recache_cache::{Coherence, Key, KeyPrefix, ManualClock, Provider, SystemClock, Timestamp};
-use server::{Front, Fronted, Server, connected, provider, until};
+use server::{Front, Fronted, Server, connected, provider, provider_of, until};
 
 const KEEP_FOR: Duration = Duration::from_mins(10);
 const DAY: Duration = Duration::from_hours(24);
@@ -236,7 +236,7 @@ async fn batches_are_one_round_trip() {
 async fn large_batches_do_not_block_each_other_up() {
     let server = Server::start(&["-m", "256"]);
     let provider = connected(server.provider()).await;
-    let keys: Vec<_> = (0..20_000).map(|number| key(&number.to_string())).collect();
+    let keys: Vec<_> = (0..6_000).map(|number| key(&number.to_string())).collect();
     let value = vec![b'v'; 3_000];
     let entries = keys.iter().map(|key| Entry { key: key.clone(), item: item(&value), keep_for: KEEP_FOR });
     provider.set_many(entries.collect()).await.unwrap();
@@ -250,7 +250,7 @@ async fn capabilities_are_probed_in_four_round_trips_and_declared_before() {
     let nowhere = provider(&[Server::later().port()], Arc::new(SystemClock), "p");
     assert!(nowhere.capabilities().rows().all(|row| row.source == Source::Declared));
     let front = Fronted::start(Front::Counting, server.address()).await;
-    let memcached = connected(provider(&[front.port], Arc::new(SystemClock), "p")).await;
+    let memcached = connected(provider_of(&[front.port], 1, Arc::new(SystemClock), "p")).await;
     // One of them is the look at its health that found it connected.
     assert!(front.turns.load(Ordering::SeqCst) <= 5, "{}", front.turns.load(Ordering::SeqCst));
     let probed = [

@@ -7,6 +7,12 @@ use super::{BreakerConfig, CacheConfig, ConfigProblem, RedisConfig, RedisMode, S
 /// Ten years. A longer time is a slip of the keyboard.
 const SECONDS_MAX: u64 = 10 * 365 * 86_400;
 
+/// A call that is given up later than this is no bound.
+const OPERATION_TIMEOUT_MS_MAX: u64 = 10_000;
+/// Ten minutes: beyond it nobody would call two caches coherent.
+const BEAT_MS_MAX: u64 = 600_000;
+const LAG_MS_MAX: u64 = 600_000;
+
 /// A longer prefix would be replaced by its digest in keys, see [`key`](crate::key).
 const KEY_PREFIX_BYTES_MAX: usize = 64;
 
@@ -37,6 +43,28 @@ impl CacheConfig {
         found.seconds("common.cache.template_ttl_seconds", self.template_ttl_seconds);
         found.seconds("common.cache.analytics_ttl_seconds", self.analytics_ttl_seconds);
         found.key_prefix(&self.key_prefix);
+        found.milliseconds(
+            "common.cache.operation_timeout_ms",
+            self.operation_timeout_ms,
+            1..=OPERATION_TIMEOUT_MS_MAX,
+        );
+        found.milliseconds("common.cache.beat_ms", self.beat_ms, 10..=BEAT_MS_MAX);
+        found.milliseconds(
+            "common.cache.lag_max_ms",
+            self.lag_max_ms,
+            self.beat_ms.saturating_add(1)..=LAG_MS_MAX,
+        );
+
+        let tiered = &self.tiered;
+        if tiered.far().is_none() {
+            found.add(
+                "common.cache.tiered.far",
+                format!("unknown backend {:?}", tiered.far),
+                "choose redis, dragonfly, valkey or memcached",
+            );
+        }
+        found.at_least_one("common.cache.tiered.near_max_capacity", tiered.near_max_capacity);
+        found.at_least_one("common.cache.tiered.near_max_bytes", tiered.near_max_bytes);
 
         found.0.extend(self.redis.problems());
 
@@ -112,6 +140,17 @@ impl Found {
                 path,
                 format!("{seconds} s is out of range"),
                 format!("give 1 to {SECONDS_MAX} seconds"),
+            );
+        }
+    }
+
+    fn milliseconds(&mut self, path: &str, milliseconds: u64, range: RangeInclusive<u64>) {
+        if !range.contains(&milliseconds) {
+            let (least, most) = (range.start(), range.end());
+            self.add(
+                path,
+                format!("{milliseconds} ms is out of range"),
+                format!("give {least} to {most} milliseconds"),
             );
         }
     }

@@ -12,9 +12,9 @@ mod memcached;
 mod moka;
 mod near;
 mod noop;
-mod tiered;
 #[cfg(feature = "cache-redis")]
 mod redis;
+mod tiered;
 
 use std::any::Any;
 use std::fmt;
@@ -25,16 +25,19 @@ use std::time::Duration;
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
 pub use self::guarded::{BreakerReport, Breakers, CALL_TIMEOUT_DEFAULT, CallClass, Guarded, MonotonicClock};
+#[cfg(all(fuzzing, feature = "cache-memcached"))]
+#[doc(hidden)]
+pub use self::memcached::reader_withstands as memcached_reader_withstands;
 #[cfg(feature = "cache-memcached")]
 pub use self::memcached::{Memcached, MemcachedSettings};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
 pub use self::near::Near;
 pub use self::noop::Noop;
-pub use self::tiered::Tiered;
-use crate::clock::Timestamp;
 #[cfg(feature = "cache-redis")]
 pub use self::redis::{Detector, Redis, RedisSettings};
+pub use self::tiered::Tiered;
+use crate::clock::Timestamp;
 use crate::key::{Key, KeyPrefix, Space};
 use async_trait::async_trait;
 use bytes::Bytes;

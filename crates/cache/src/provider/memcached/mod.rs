@@ -22,8 +22,6 @@ mod pool;
 mod probe;
 mod record;
 mod servers;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 use std::fmt;
@@ -35,6 +33,8 @@ use async_trait::async_trait;
 use self::epochs::LastSeen;
 use self::pool::Pool;
 use self::servers::Servers;
+#[cfg(fuzzing)]
+pub use self::wire::reader_withstands;
 use self::wire::{Answer, Command, Found, Mode, WireKey};
 use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages,
