@@ -417,9 +417,18 @@ async fn disabled_is_healthy_and_caches_nothing() {
     assert_eq!((said.warnings(), said.infos()), (0, 1));
 }
 
+const BUILT_IN: [(&str, &str, bool); 6] = [
+    ("redis", "redis", cfg!(feature = "cache-redis")),
+    ("dragonfly", "redis", cfg!(feature = "cache-redis")),
+    ("valkey", "redis", cfg!(feature = "cache-redis")),
+    ("memcached", "memcached", cfg!(feature = "cache-memcached")),
+    ("moka", "moka", cfg!(feature = "cache-moka")),
+    ("tiered", "tiered", cfg!(feature = "cache-redis")),
+];
+
 #[tokio::test]
 async fn backend_that_is_not_built_in_degrades_by_name() {
-    for name in ["redis", "dragonfly", "valkey", "memcached", "tiered"] {
+    for (name, _, _) in BUILT_IN.into_iter().filter(|(_, _, is_built_in)| !is_built_in) {
         let (said, _listening) = Said::listen();
         let cache = cache(&CacheConfig { backend: name.to_owned(), ..moka() });
         assert_eq!(said.warnings(), 1);
@@ -428,7 +437,34 @@ async fn backend_that_is_not_built_in_degrades_by_name() {
             (health.is_healthy, health.condition, health.provider),
             (false, Condition::Degraded, "noop")
         );
-        assert!(health.reasons[0].contains(&format!("backend \"{name}\" is not built into this version")));
+        assert!(health.reasons[0].contains("is not built into this program"), "{:?}", health.reasons);
+        assert!(health.reasons[0].contains(if name == "tiered" { "redis" } else { name }));
+    }
+}
+
+#[tokio::test]
+async fn backend_that_is_built_in_starts_at_once_though_nobody_listens() {
+    for (name, provider, is_built_in) in BUILT_IN {
+        if !is_built_in {
+            continue;
+        }
+        let began = std::time::Instant::now();
+        let nobody = "127.0.0.1:1";
+        let cache = cache(&CacheConfig {
+            backend: name.to_owned(),
+            redis: RedisConfig { url: ServerUrl::new(format!("redis://{nobody}")), ..RedisConfig::default() },
+            memcached: MemcachedConfig {
+                url: ServerUrl::new(format!("tcp://{nobody}")),
+                ..MemcachedConfig::default()
+            },
+            ..moka()
+        });
+        let key = cache.keys().space("s").key(["k"]);
+        let loaded = cache.get_or_load(&key, &POLICY, || async { Ok::<_, String>(Some(1_u64)) }).await;
+        assert_eq!(loaded.unwrap().as_deref(), Some(&1), "{name}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{name}: {:?}", began.elapsed());
+        let health = cache.health().await;
+        assert_eq!((health.provider, health.is_healthy), (provider, name == "moka"), "{name}: {health:?}");
     }
 }
 

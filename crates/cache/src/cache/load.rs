@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing::debug;
@@ -31,7 +32,7 @@ pub enum LoadError<E> {
     Failed(Arc<E>),
     /// The loader took longer than the policy's hard timeout.
     #[error("no value within {0:?}")]
-    TimedOut(std::time::Duration),
+    TimedOut(Duration),
 }
 
 impl<E> Clone for LoadError<E> {
@@ -131,7 +132,12 @@ impl Cache {
                 }
                 Join::LookAgain => looks_left -= 1,
                 Join::Follow(flight) => {
-                    let Some(outcome) = flight.outcome(policy.follow_limit()).await else {
+                    let patience = policy.hard_limit().unwrap_or(Duration::MAX);
+                    let Ok(outcome) = timeout(patience, flight.outcome(policy.follow_limit())).await else {
+                        self.count(key, &look.found);
+                        return core.give_up(patience, policy, &look);
+                    };
+                    let Some(outcome) = outcome else {
                         looks_left = looks_max;
                         continue;
                     };
@@ -285,6 +291,18 @@ impl Core {
         };
         lead.publish_to_present(Arc::new(loaded.clone()));
         loaded
+    }
+
+    /// What is served to who waits no longer for somebody else's load.
+    fn give_up<V: Value, E>(&self, limit: Duration, policy: &Policy, look: &Look<V>) -> Loaded<V, E> {
+        self.calls.counters.load_timeouts.one();
+        match (policy.error_throttle(), look.live()) {
+            (Some(_), Some(live)) => {
+                self.calls.counters.stale_served_on_error.one();
+                Ok(live.value.clone())
+            }
+            _ => Err(LoadError::TimedOut(limit)),
+        }
     }
 
     /// Stores a loaded value, unless something has come to pass since its load began that it cannot know of.
