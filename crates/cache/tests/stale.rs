@@ -259,8 +259,8 @@ async fn early_refresh_makes_at_most_one_load_a_lifetime_for_the_whole_fleet() {
     }
     let lifetimes = 20.0;
     let loads = f64::from(u32::try_from(source.loads()).unwrap());
-    // A lifetime is cut a little short by each early refresh.
-    assert!(loads <= lifetimes * 1.15, "{loads} loads in {lifetimes} lifetimes");
+    // A lifetime is cut a little short by each early refresh: the reads of five nodes make 20.8 of 20.
+    assert!(loads <= lifetimes * 1.10, "{loads} loads in {lifetimes} lifetimes");
     assert!(waits <= 6, "{waits} of {reads} reads waited");
 }
 
@@ -328,7 +328,8 @@ async fn batch_loads_only_what_is_missing_and_in_one_call() {
     for _ in 0..2 {
         let found = bench.cache.get_or_load_many::<String, _, _>(&keys, &policy, loader).await.unwrap();
         let found: Vec<_> = found.iter().map(|value| value.as_ref().map(|value| value.as_str())).collect();
-        let expected = [Some("test:things:a"), Some("kept"), None, Some("test:things:c"), Some("test:things:a")];
+        let expected =
+            [Some("test:things:a"), Some("kept"), None, Some("test:things:c"), Some("test:things:a")];
         assert_eq!(found, expected);
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1, "the second time all of it is there");
