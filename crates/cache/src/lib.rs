@@ -9,7 +9,7 @@ mod health;
 pub mod key;
 mod policy;
 pub mod provider;
-mod stats;
+pub mod stats;
 mod usage;
 
 pub use cache::{Answer, Builder, Cache, OPERATION_TIMEOUT_DEFAULT, QUIET_BEFORE_RECOVERED, Value};
@@ -19,5 +19,5 @@ pub use health::{Condition, Health, SwitchedOff};
 pub use key::{Key, KeyPrefix, Space};
 pub use policy::{Codec, FOLLOW_FOR_DEFAULT, KEEP_FOR_MAX, Policy};
 pub use provider::{Capabilities, Provider};
-pub use stats::Stats;
+pub use stats::{Stats, Tier};
 pub use usage::{Coherence, Lifetimes, Usage};

@@ -15,6 +15,7 @@ use crate::epochs::Epochs;
 use crate::health::Condition;
 use crate::key::KeyPrefix;
 use crate::provider::{BYTES_MAX_DEFAULT, Moka, Noop, Provider};
+use crate::stats::UsageLabel;
 use crate::usage::{Lifetimes, Verdict};
 
 /// How long one call of the provider may take, unless the builder says otherwise.
@@ -78,7 +79,13 @@ impl Builder {
             encode_failure_was_said: AtomicBool::new(false),
         };
         let verdict = if core.condition == Condition::Disabled { Verdict::Refuse } else { Verdict::Serve };
-        Cache { lifetime: self.lifetimes.default, verdict, schema: 0, core: Arc::new(core) }
+        Cache {
+            lifetime: self.lifetimes.default,
+            verdict,
+            schema: 0,
+            usage: UsageLabel::default(),
+            core: Arc::new(core),
+        }
     }
 
     fn out_of_order(mut self, condition: Condition, reasons: Vec<String>) -> Self {

@@ -106,7 +106,9 @@ impl Core {
         F: Future<Output = Result<Option<V>, E>>,
     {
         self.calls.counters.loads.one();
+        let began = self.calls.clock.now();
         let loaded = loader().await;
+        self.calls.counters.load_times.record(self.calls.clock.now().saturating_since(began));
         if loaded.is_err() {
             self.calls.counters.load_errors.one();
         }

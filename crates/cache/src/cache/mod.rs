@@ -26,7 +26,7 @@ use crate::health::{Condition, Health, SwitchedOff};
 use crate::key::{Key, KeyPrefix};
 use crate::policy::Policy;
 use crate::provider::{Capabilities, Capability, Item, Provider, Reach};
-use crate::stats::Stats;
+use crate::stats::{Read, Stats, Tier, UsageLabel};
 use crate::usage::{Lifetimes, Usage, Verdict, judge};
 
 /// Names kept in health, so that made-up usages cannot grow it without end.
@@ -46,6 +46,7 @@ pub struct Cache {
     verdict: Verdict,
     lifetime: Duration,
     schema: u32,
+    usage: UsageLabel,
 }
 
 /// A value out of the cache, with what is known about it.
@@ -115,6 +116,7 @@ impl Cache {
             verdict,
             lifetime: usage.lifetime(&core.lifetimes),
             schema: self.schema,
+            usage: core.calls.counters.reads.label(usage.name()),
         }
     }
 
@@ -238,11 +240,11 @@ impl Cache {
         let item = core.calls.peek(key, now)?;
         let live = Live::<V>::kept(&item)?;
         let header = &live.header;
-        let is_right = header.schema == schema && core.stamp(key, header) == Some(header.stamp);
+        let is_right = header.schema == schema && live.is_reachable(key, &core.epochs);
         if !is_right || header.freshness(now, age_max) != Freshness::Fresh {
             return None;
         }
-        core.calls.counters.hits.one();
+        core.calls.counters.reads.one(self.usage, Read::Hit(Tier::Near));
         debug!(%key, "cache hit");
         Some(take(live, now))
     }
@@ -273,7 +275,7 @@ impl Cache {
             Verdict::ServeUpToAge(age_max) => Some(age_max),
             Verdict::Serve | Verdict::ServeUnshared | Verdict::Refuse => None,
         };
-        if core.stamp(key, &live.header) != Some(live.header.stamp) {
+        if !live.is_reachable(key, &core.epochs) {
             return Found::Nothing;
         }
         match live.header.freshness(core.calls.clock.now(), age_max) {
@@ -284,21 +286,14 @@ impl Cache {
     }
 
     fn count<V>(&self, key: &Key, found: &Found<V>) {
-        let counters = &self.core.calls.counters;
-        match found {
-            Found::Fresh(_) => {
-                counters.hits.one();
-                debug!(%key, "cache hit");
-            }
-            Found::Stale(_) => {
-                counters.stale_hits.one();
-                debug!(%key, "cache stale hit");
-            }
-            Found::Nothing => {
-                counters.misses.one();
-                debug!(%key, "cache miss");
-            }
-        }
+        let tier = self.core.calls.tier();
+        let (read, message) = match found {
+            Found::Fresh(_) => (Read::Hit(tier), "cache hit"),
+            Found::Stale(_) => (Read::StaleHit(tier), "cache stale hit"),
+            Found::Nothing => (Read::Miss, "cache miss"),
+        };
+        self.core.calls.counters.reads.one(self.usage, read);
+        debug!(%key, "{message}");
     }
 }
 
@@ -326,7 +321,7 @@ impl Core {
         let capabilities = self.capabilities();
         // Bytes that stay in this process are not read as long as the value is beside them.
         let compress_from = policy.compress_from_bytes().filter(|_| capabilities.has(Capability::Shared));
-        let item = match (Live { header, value }).seal(key, compress_from) {
+        let item = match Live::new(header, value).seal(key, compress_from) {
             Ok(item) => item,
             Err(error) => {
                 self.calls.counters.encode_errors.one();
