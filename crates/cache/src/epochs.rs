@@ -138,6 +138,7 @@ impl Epochs {
 
     /// A number that is another one after every change of any stamp; never 0. What was reachable after this was read is
     /// reachable for as long as it stays the same.
+    #[inline]
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
     }

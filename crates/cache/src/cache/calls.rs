@@ -72,6 +72,7 @@ impl Calls {
     }
 
     /// What lies in this process. Costs no wait, so there is nothing to bound but a panic.
+    #[inline]
     pub(super) fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
         match catch_unwind(AssertUnwindSafe(|| self.provider.peek(key, now))) {
             Ok(item) => item,

@@ -162,6 +162,7 @@ impl Item {
     }
 
     /// The cache's own decoded form of the same entry.
+    #[inline]
     pub fn decoded(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
         self.0.decoded.get()
     }
@@ -181,6 +182,7 @@ impl Item {
 impl Deref for Item {
     type Target = Stored;
 
+    #[inline]
     fn deref(&self) -> &Stored {
         &self.0
     }

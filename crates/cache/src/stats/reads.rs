@@ -53,6 +53,7 @@ pub(crate) enum Read {
 }
 
 impl Read {
+    #[inline]
     fn kind(self) -> usize {
         match self {
             Self::Hit(Tier::Near) => 0,
@@ -90,6 +91,7 @@ impl Reads {
         UsageLabel(u8::try_from(place + 1).unwrap_or(OTHER_LABEL))
     }
 
+    #[inline]
     pub(crate) fn one(&self, usage: UsageLabel, read: Read) {
         self.cells.one(usize::from(usage.0) * KINDS + read.kind());
     }

@@ -30,6 +30,7 @@ struct Stripe<const CELLS: usize>([AtomicU64; CELLS]);
 
 impl<const CELLS: usize> Stripes<CELLS> {
     /// Nothing when there is no such cell.
+    #[inline]
     pub(super) fn one(&self, cell: usize) {
         let number = stripe_of_this_thread();
         let Some(counter) = self.stripes.get(number).and_then(|stripe| stripe.0.get(cell)) else {
@@ -67,6 +68,7 @@ thread_local! {
     static CLAIM: Claim = Claim::new();
 }
 
+#[inline]
 fn stripe_of_this_thread() -> usize {
     let number = NUMBER.get();
     if number == UNSET { claim() } else { number }
