@@ -2,9 +2,10 @@
 //! instead of waiting for it.
 
 use std::fmt;
-#[cfg(target_os = "linux")]
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
+#[cfg(not(target_os = "linux"))]
+use std::time::Instant;
 use std::time::{Duration, SystemTime};
 
 #[cfg(target_os = "linux")]
@@ -61,12 +62,21 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The present moment.
     fn now(&self) -> Timestamp;
 
+    /// Time since some fixed moment. Never goes back, whatever is done to the wall clock: what must not outlive a
+    /// silence is judged by it.
+    fn elapsed(&self) -> Duration;
+
     /// About the present moment, for whoever asks at every hit whether something is over. Cheaper than
     /// [`now`](Clock::now) where the clock has something cheaper: then up to [`COARSE_STEP_MAX`] ahead of the present,
     /// so that an end comes a little early rather than late. On a machine that is held up it may also lag, by as much as
     /// the machine was held up.
     fn now_coarse(&self) -> Timestamp {
         self.now()
+    }
+
+    /// [`elapsed`](Clock::elapsed) likewise.
+    fn elapsed_coarse(&self) -> Duration {
+        self.elapsed()
     }
 }
 
@@ -86,6 +96,19 @@ impl Clock for SystemClock {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn elapsed(&self) -> Duration {
+        let micros = micros_of_spec(clock_gettime(ClockId::Monotonic));
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::disallowed_methods, reason = "the one home of the system's time in this crate")]
+    fn elapsed(&self) -> Duration {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGAN.elapsed()
+    }
+
     /// Linux keeps the time of its last tick where a process can read it: a quarter of what reading the clock costs
     /// (7 against 29 ns). It counts whole ticks only, so it may lag by nearly two of them (5.8 ms of 4 ms measured):
     /// these are added.
@@ -94,6 +117,14 @@ impl Clock for SystemClock {
         static LAG_US: LazyLock<i64> =
             LazyLock::new(|| micros_of_spec(clock_getres(ClockId::RealtimeCoarse)).saturating_mul(2));
         Timestamp(micros_of_spec(clock_gettime(ClockId::RealtimeCoarse)).saturating_add(*LAG_US))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn elapsed_coarse(&self) -> Duration {
+        static LAG_US: LazyLock<i64> =
+            LazyLock::new(|| micros_of_spec(clock_getres(ClockId::MonotonicCoarse)).saturating_mul(2));
+        let micros = micros_of_spec(clock_gettime(ClockId::MonotonicCoarse)).saturating_add(*LAG_US);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 }
 
@@ -126,6 +157,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now().saturating_since(Timestamp(0))
     }
 }
 

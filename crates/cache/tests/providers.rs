@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use recache_cache::provider::{Item, Moka, Near, Noop, Reach, Source};
+use recache_cache::provider::{Item, Moka, Near, Noop, Source};
 use recache_cache::{Clock, KeyPrefix, ManualClock, Provider};
 
-use crate::conformance::conformance;
+use crate::conformance::{World, conformance};
 
 fn moka(clock: Arc<ManualClock>) -> Moka {
     Moka::new(10_000, 128 << 20, clock)
@@ -26,9 +26,15 @@ fn near(clock: Arc<ManualClock>) -> Near {
     Near::new(10_000, 128 << 20, clock)
 }
 
-conformance!(moka_provider, moka);
-conformance!(near_provider, near);
-conformance!(noop_provider, |_| Noop);
+conformance!(moka_provider, async |prefix| {
+    let clock = Arc::new(ManualClock::default());
+    World::moved(prefix, Arc::clone(&clock), Arc::new(moka(clock)))
+});
+conformance!(near_provider, async |prefix| {
+    let clock = Arc::new(ManualClock::default());
+    World::moved(prefix, Arc::clone(&clock), Arc::new(near(clock)))
+});
+conformance!(noop_provider, async |prefix| World::moved(prefix, Arc::default(), Arc::new(Noop)));
 
 /// The whole table of a provider, as `name: value`.
 fn table(provider: &dyn Provider) -> Vec<String> {
@@ -109,7 +115,7 @@ async fn fill(moka: &Moka, count: usize, value_bytes: usize) -> usize {
         moka.set(key, item, Duration::from_mins(1)).await.unwrap();
     }
     moka.tidy();
-    moka.get_many(&keys, Reach::Nearest).await.unwrap().iter().flatten().count()
+    moka.get_many(&keys).await.unwrap().iter().flatten().count()
 }
 
 #[tokio::test]

@@ -89,9 +89,9 @@ impl Calls {
         operation: &'static str,
         call: impl Future<Output = Result<T, provider::Error>>,
     ) -> Result<T, Failure> {
-        let began = self.clock.now();
+        let began = self.clock.elapsed();
         let result = self.bounded(call).await;
-        self.counters.calls.record(self.tier, operation, self.clock.now().saturating_since(began));
+        self.counters.calls.record(self.tier, operation, self.clock.elapsed().saturating_sub(began));
         match &result {
             Ok(_) => self.succeeded(),
             Err(failure) => self.failed(operation, failure),

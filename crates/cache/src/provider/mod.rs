@@ -5,10 +5,16 @@
 
 mod capabilities;
 mod fleet;
+mod guarded;
+#[cfg(feature = "cache-memcached")]
+mod memcached;
 #[cfg(feature = "cache-moka")]
 mod moka;
 mod near;
 mod noop;
+#[cfg(feature = "cache-redis")]
+mod redis;
+mod tiered;
 
 use std::any::Any;
 use std::fmt;
@@ -16,32 +22,31 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
+pub use self::guarded::{BreakerReport, Breakers, CALL_TIMEOUT_DEFAULT, CallClass, Guarded, MonotonicClock};
+#[cfg(all(fuzzing, feature = "cache-memcached"))]
+#[doc(hidden)]
+pub use self::memcached::reader_withstands as memcached_reader_withstands;
+#[cfg(feature = "cache-memcached")]
+pub use self::memcached::{Memcached, MemcachedSettings};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
 pub use self::near::Near;
 pub use self::noop::Noop;
+#[cfg(feature = "cache-redis")]
+pub use self::redis::{Detector, Redis, RedisSettings};
+pub use self::tiered::Tiered;
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyPrefix, Space};
+use async_trait::async_trait;
+use bytes::Bytes;
 
 /// Entries that a tier in this process holds when nothing else is said (`max_capacity`).
 pub const CAPACITY_DEFAULT: u64 = 10_000;
 
 /// Bytes that a tier in this process holds when nothing else is said: 128 MiB.
 pub const BYTES_MAX_DEFAULT: u64 = 128 << 20;
-
-/// How near the answer may come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Wherever it is found first.
-    Nearest,
-    /// What the tier that all processes share holds now; a copy in the process is not enough.
-    Shared,
-}
 
 /// A backend.
 ///
@@ -68,8 +73,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// no look at a clock.
     fn peek(&self, key: &Key, now: Timestamp) -> Option<Item>;
 
-    /// The entry under `key`, if there is one.
-    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error>;
+    /// The entry under `key`, if there is one. Of two tiers it is the shared one that answers.
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error>;
 
     /// Stores an entry for `keep_for`, in place of what was there. Voids a lease of the key.
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error>;
@@ -81,7 +86,7 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     async fn replace(&self, key: &Key, seen: &Item, item: Item, keep_for: Duration) -> Result<bool, Error>;
 
     /// As many answers as keys, in their order.
-    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error>;
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error>;
 
     /// Stores all entries and voids leases of their keys. On an error some may have been stored.
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error>;
@@ -90,15 +95,14 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// cannot find them may leave them: the caller has made them unreachable.
     async fn clear(&self, scope: &Scope) -> Result<(), Error>;
 
-    /// Drops the copies of these keys that lie in this process only: another process has changed them. No read that
-    /// began before may bring them back.
-    fn forget(&self, keys: &[Key]);
-
     /// Whether the backend can be used now.
     async fn health(&self) -> Result<(), Error>;
 
     /// How many entries were dropped for want of space, when it is known.
     fn evictions(&self) -> Option<u64>;
+
+    /// The copies in this process of what the shared tier holds, when there are such.
+    fn copies(&self) -> Option<&dyn Copies>;
 
     /// One load per key over the fleet, when it can grant that.
     fn leases(&self) -> Option<&dyn Leases>;
@@ -111,6 +115,23 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 
     /// Messages between processes, when it carries them.
     fn messages(&self) -> Option<&dyn Messages>;
+}
+
+/// Copies in this process of entries that a shared tier holds. The cache keeps them, because it has decoded them, and
+/// drops them when it hears that somebody has changed the entry.
+#[async_trait]
+pub trait Copies: fmt::Debug + Send + Sync {
+    /// To be taken before the shared tier is asked, and given to [`keep`](Self::keep) with its answer.
+    fn mark(&self) -> u64;
+
+    /// Keeps a copy, unless its key has been forgotten since `mark`.
+    fn keep(&self, key: &Key, item: Item, keep_for: Duration, mark: u64);
+
+    /// Drops the copies of these keys; no answer that was marked before brings them back.
+    fn forget(&self, keys: &[Key]);
+
+    /// Drops all copies likewise. Until it returns some may still be found.
+    async fn forget_all(&self);
 }
 
 /// One entry to store.

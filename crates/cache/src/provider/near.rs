@@ -18,7 +18,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
     Scope,
 };
 use crate::clock::{Clock, Timestamp};
@@ -174,7 +174,7 @@ impl Provider for Near {
         self.find(key, now)
     }
 
-    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         Ok(self.find(key, self.clock.now()))
     }
 
@@ -183,7 +183,9 @@ impl Provider for Near {
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<(), Error> {
-        self.forget(keys);
+        for key in keys {
+            self.entries.remove(key);
+        }
         Ok(())
     }
 
@@ -205,7 +207,7 @@ impl Provider for Near {
         Ok(matches!(done, EntryResult::Retained(true)))
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         let now = self.clock.now();
         Ok(keys.iter().map(|key| self.find(key, now)).collect())
     }
@@ -222,18 +224,16 @@ impl Provider for Near {
         Ok(())
     }
 
-    fn forget(&self, keys: &[Key]) {
-        for key in keys {
-            self.entries.remove(key);
-        }
-    }
-
     async fn health(&self) -> Result<(), Error> {
         Ok(())
     }
 
     fn evictions(&self) -> Option<u64> {
         Some(self.evictions.load(Ordering::Relaxed))
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
     }
 
     fn leases(&self) -> Option<&dyn Leases> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
     Scope,
 };
 use crate::clock::Timestamp;
@@ -32,7 +32,7 @@ impl Provider for Noop {
         None
     }
 
-    async fn get(&self, _key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, _key: &Key) -> Result<Option<Item>, Error> {
         Ok(None)
     }
 
@@ -48,7 +48,7 @@ impl Provider for Noop {
         Ok(false)
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         Ok(keys.iter().map(|_| None).collect())
     }
 
@@ -60,13 +60,15 @@ impl Provider for Noop {
         Ok(())
     }
 
-    fn forget(&self, _keys: &[Key]) {}
-
     async fn health(&self) -> Result<(), Error> {
         Ok(())
     }
 
     fn evictions(&self) -> Option<u64> {
+        None
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
         None
     }
 

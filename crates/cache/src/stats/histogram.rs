@@ -15,6 +15,7 @@ pub const BUCKETS: usize = 100;
 /// Operations that are told apart. What is not listed is counted as the last one.
 const OPERATIONS: [&str; 16] = [
     "get",
+    "get_exactly",
     "get_many",
     "set",
     "set_many",
@@ -22,13 +23,12 @@ const OPERATIONS: [&str; 16] = [
     "delete",
     "clear",
     "health",
-    "lease",
+    "take_lease",
     "fill",
-    "give_back",
-    "epochs",
-    "raise",
-    "atomic",
-    "message",
+    "release_lease",
+    "read_epochs",
+    "raise_epochs",
+    "publish",
     "other",
 ];
 
