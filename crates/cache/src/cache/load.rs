@@ -95,8 +95,7 @@ impl Cache {
         F: Future<Output = Result<Option<V>, E>>,
     {
         let core = &*self.core;
-        if let Some(value) =
-            self.at_hand(key, policy.under(self.schema).schema_of(), |live, _| live.value.clone())
+        if let Some(value) = self.at_hand(key, policy.schema_under(self.schema), |live, _| live.value.clone())
         {
             return Ok(value);
         }
@@ -111,11 +110,11 @@ impl Cache {
             let look = self.look::<V>(key, policy.schema_of()).await;
             match &look.found {
                 Found::Fresh(live) => {
-                    self.count(key, &look.found);
+                    self.count(key, &look);
                     return Ok(live.value.clone());
                 }
                 Found::Stale(live) if self.may_serve_stale(key, policy) => {
-                    self.count(key, &look.found);
+                    self.count(key, &look);
                     core.calls.counters.stale_served.one();
                     return Ok(live.value.clone());
                 }
@@ -127,7 +126,7 @@ impl Cache {
             };
             match join {
                 Join::Lead(lead) => {
-                    self.count(key, &look.found);
+                    self.count(key, &look);
                     break (lead, look);
                 }
                 Join::LookAgain => looks_left -= 1,
@@ -141,7 +140,7 @@ impl Cache {
                         looks_left = looks_max;
                         continue;
                     };
-                    self.count(key, &look.found);
+                    self.count(key, &look);
                     if let Some(loaded) = outcome.downcast_ref::<Loaded<V, E>>() {
                         core.calls.counters.coalesced.one();
                         return loaded.clone();
@@ -249,16 +248,20 @@ impl Core {
         F: Future<Output = Result<Option<V>, E>>,
     {
         self.calls.counters.loads.one();
+        let began = self.calls.clock.elapsed();
         let loaded = match policy.hard_limit() {
             None => loader().await,
             Some(limit) => match timeout(limit, loader()).await {
                 Ok(loaded) => loaded,
                 Err(_) => {
                     self.calls.counters.load_timeouts.one();
+                    self.calls.counters.load_times.record(limit);
                     return Err(LoadError::TimedOut(limit));
                 }
             },
         };
+        let took = self.calls.clock.elapsed().saturating_sub(began);
+        self.calls.counters.load_times.record(took);
         if loaded.is_err() {
             self.calls.counters.load_errors.one();
         }

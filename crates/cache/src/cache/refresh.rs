@@ -44,7 +44,7 @@ impl Cache {
         let look = self.look::<V>(key, policy.schema_of()).await;
         let kept = match &look.found {
             Found::Fresh(live) => {
-                self.count(key, &look.found);
+                self.count(key, &look);
                 let left = live.header.fresh_until.saturating_since(core.calls.clock.now());
                 let is_due = policy.refreshes_early()
                     && policy.is_early(live.header.build_cost, left, core.chance.part())
@@ -57,7 +57,7 @@ impl Cache {
                 return Ok(value);
             }
             Found::Stale(live) if policy.serves_stale() => {
-                self.count(key, &look.found);
+                self.count(key, &look);
                 core.calls.counters.stale_served.one();
                 let (value, written_at) = (live.value.clone(), live.header.written_at);
                 let is_held = policy.error_throttle().is_some()
