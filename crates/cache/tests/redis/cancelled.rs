@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use recache_cache::provider::{Leased, Reach, Redis, RedisSettings};
+use recache_cache::provider::{Leased, Redis, RedisSettings};
 use recache_cache::{Key, KeyPrefix, Provider};
 use tokio::time::timeout;
 
@@ -63,7 +63,7 @@ async fn no_answer_reaches_another_call_whatever_is_cancelled() {
     let answered = answered.load(Ordering::Relaxed);
     assert!(answered > wanted / 20, "hardly anything was answered, so little was tested: {answered}");
     for key in &*keys {
-        if let Some(found) = redis.get(key, Reach::Nearest).await.unwrap() {
+        if let Some(found) = redis.get(key).await.unwrap() {
             assert_own(key, &found.bytes);
         }
     }
@@ -72,12 +72,12 @@ async fn no_answer_reaches_another_call_whatever_is_cancelled() {
 async fn one_call(redis: &Redis, keys: &[Key], key: &Key, choice: u64) {
     match choice % 8 {
         0..=3 => {
-            if let Some(found) = redis.get(key, Reach::Nearest).await.unwrap() {
+            if let Some(found) = redis.get(key).await.unwrap() {
                 assert_own(key, &found.bytes);
             }
         }
         4 => {
-            for (key, found) in keys.iter().zip(redis.get_many(keys, Reach::Shared).await.unwrap()) {
+            for (key, found) in keys.iter().zip(redis.get_many(keys).await.unwrap()) {
                 if let Some(found) = found {
                     assert_own(key, &found.bytes);
                 }

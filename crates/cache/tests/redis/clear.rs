@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use recache_cache::provider::{Entry, Reach, Scope};
+use recache_cache::provider::{Entry, Scope};
 use recache_cache::{KeyPrefix, Provider};
 
 use crate::redis_server::RedisServer;
@@ -20,7 +20,7 @@ async fn clear_frees_all_entries_and_never_blocks_or_empties_the_server() {
     atomics.add(&key("lock"), 1, Duration::from_secs(60)).await.unwrap();
     let _: () = server.ask(&["CONFIG", "RESETSTAT"]).await;
     redis.clear(&Scope::Prefix(KeyPrefix::new("p"))).await.unwrap();
-    let found = redis.get_many(&keys, Reach::Shared).await.unwrap();
+    let found = redis.get_many(&keys).await.unwrap();
     assert_eq!(found.into_iter().flatten().count(), 0);
     let left: i64 = server.ask(&["EXISTS", "somebody:else"]).await;
     assert_eq!(left, 1);
@@ -38,9 +38,9 @@ async fn a_hit_is_one_plain_get_and_a_hundred_keys_are_one_exchange() {
     redis.set_many(entries.collect()).await.unwrap();
     let _: () = server.ask(&["CONFIG", "RESETSTAT"]).await;
     for _ in 0..7 {
-        assert!(redis.get(&keys[0], Reach::Nearest).await.unwrap().is_some());
+        assert!(redis.get(&keys[0]).await.unwrap().is_some());
     }
-    assert_eq!(redis.get_many(&keys, Reach::Nearest).await.unwrap().into_iter().flatten().count(), 100);
+    assert_eq!(redis.get_many(&keys).await.unwrap().into_iter().flatten().count(), 100);
     let stats: String = server.ask(&["INFO", "commandstats"]).await;
     assert!(stats.contains("cmdstat_get:calls=7,") && stats.contains("cmdstat_mget:calls=1,"), "{stats}");
     assert!(!stats.contains("cmdstat_eval"), "{stats}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_cache::config::{RedisConfig, RedisMode};
-use recache_cache::provider::{Entry, Reach, Redis, RedisSettings};
+use recache_cache::provider::{Entry, Redis, RedisSettings};
 use recache_cache::{Key, KeyPrefix, Provider};
 use tokio::time::{Instant, sleep};
 
@@ -144,7 +144,7 @@ async fn a_dead_node_takes_only_its_keys_along_and_costs_no_wait() {
     sleep(Duration::from_millis(100)).await;
     for (key, owner) in keys.iter().zip(&owners) {
         let start = Instant::now();
-        let found = redis.get(key, Reach::Nearest).await;
+        let found = redis.get(key).await;
         assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
         assert_eq!(found.is_ok(), *owner != 2, "{found:?}");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use recache_cache::config::RedisConfig;
-use recache_cache::provider::{Reach, Redis, RedisSettings};
+use recache_cache::provider::{Redis, RedisSettings};
 use recache_cache::{KeyPrefix, Provider};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
@@ -34,7 +34,7 @@ async fn connections_are_opened_as_they_are_needed_up_to_max_connections() {
         let key = key("k");
         for _ in 0..20 {
             let _: () = server.ask(&["CLIENT", "PAUSE", "50", "ALL"]).await;
-            for found in join_all((0..200).map(|_| redis.get(&key, Reach::Nearest))).await {
+            for found in join_all((0..200).map(|_| redis.get(&key))).await {
                 assert_eq!(found.unwrap().unwrap().bytes, "v");
             }
         }
@@ -76,10 +76,10 @@ async fn calls_fail_at_once_while_there_is_no_connection() {
     let redis = provider(&format!("redis://{}", silent.local_addr().unwrap()));
     for _ in 0..20 {
         let start = Instant::now();
-        assert!(redis.get(&key("k"), Reach::Nearest).await.unwrap_err().is_failure());
+        assert!(redis.get(&key("k")).await.unwrap_err().is_failure());
         assert!(put(&*redis, &key("k"), b"v").await.is_err());
         assert!(redis.delete(&[key("k")]).await.is_err());
-        assert!(redis.get_many(&[key("k")], Reach::Shared).await.is_err());
+        assert!(redis.get_many(&[key("k")]).await.is_err());
         assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
         sleep(Duration::from_millis(5)).await;
     }

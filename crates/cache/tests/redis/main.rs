@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use recache_cache::config::{RedisConfig, ServerUrl};
-use recache_cache::provider::{Error, Item, Reach, Redis, RedisSettings};
+use recache_cache::provider::{Error, Item, Redis, RedisSettings};
 use recache_cache::{Key, KeyPrefix, Provider};
 use tokio::time::{Instant, sleep};
 
@@ -84,5 +84,5 @@ async fn put(provider: &dyn Provider, key: &Key, bytes: &[u8]) -> Result<(), Err
 }
 
 async fn read(provider: &dyn Provider, key: &Key) -> Option<Vec<u8>> {
-    provider.get(key, Reach::Nearest).await.unwrap().map(|item| item.bytes.to_vec())
+    provider.get(key).await.unwrap().map(|item| item.bytes.to_vec())
 }

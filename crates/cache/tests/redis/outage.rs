@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_cache::Provider;
-use recache_cache::provider::{Message, Reach};
+use recache_cache::provider::Message;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::redis_server::{RedisServer, free_port};
@@ -40,7 +40,7 @@ async fn a_killed_server_costs_no_caller_more_than_its_budget() {
                 let (mut errors, mut slowest) = (0_u32, Duration::ZERO);
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     let start = Instant::now();
-                    let answer = redis.get(&key("k"), Reach::Nearest).await;
+                    let answer = redis.get(&key("k")).await;
                     slowest = slowest.max(start.elapsed());
                     errors += u32::from(answer.is_err());
                     sleep(Duration::from_millis(5)).await;
@@ -73,10 +73,8 @@ async fn a_stalled_connection_is_given_up_and_what_was_under_way_does_not_come_l
     // Given up by its caller, and under way on the stalled connection.
     assert!(timeout(BUDGET, put(&*redis, &key("k"), b"given up")).await.is_err());
     let start = Instant::now();
-    until("the stall is noticed", async || {
-        matches!(timeout(BUDGET, redis.get(&key("k"), Reach::Nearest)).await, Ok(Err(_)))
-    })
-    .await;
+    until("the stall is noticed", async || matches!(timeout(BUDGET, redis.get(&key("k"))).await, Ok(Err(_))))
+        .await;
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
     server.thaw();
     until("it works again", async || {

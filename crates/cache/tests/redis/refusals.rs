@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use recache_cache::Provider;
-use recache_cache::provider::{Error, Leased, Reach, Redis};
+use recache_cache::provider::{Error, Leased, Redis};
 
 use crate::redis_server::RedisServer;
 use crate::{connected, item, key, provider, put, read, until, until_healthy};
@@ -94,12 +94,12 @@ async fn a_server_that_still_loads_is_unavailable_and_then_serves() {
     std::fs::copy(dump, folder.path().join("dump.rdb")).unwrap();
     let folder = folder.path().display().to_string();
     let loading = RedisServer::spawn(port, &[&options[..], &["--dir", &folder]].concat());
-    until("it says that it loads", async || match redis.get(&key("1"), Reach::Nearest).await {
+    until("it says that it loads", async || match redis.get(&key("1")).await {
         Err(error) => error.to_string().contains("LOADING"),
         Ok(_) => panic!("it served before that was seen"),
     })
     .await;
-    until("it serves", async || matches!(redis.get(&key("1"), Reach::Nearest).await, Ok(Some(_)))).await;
+    until("it serves", async || matches!(redis.get(&key("1")).await, Ok(Some(_)))).await;
     drop(loading);
 }
 
@@ -126,7 +126,7 @@ async fn something_else_under_the_key_is_refused_and_can_be_replaced() {
     let server = RedisServer::start().await;
     let redis = connected(&server.url()).await;
     let _: () = server.ask(&["LPUSH", key("quiet").as_str(), "hush"]).await;
-    assert_refused(&redis.get(&key("quiet"), Reach::Nearest).await.unwrap_err(), "WRONGTYPE");
+    assert_refused(&redis.get(&key("quiet")).await.unwrap_err(), "WRONGTYPE");
     put(&*redis, &key("quiet"), b"v").await.unwrap();
     assert_eq!(read(&*redis, &key("quiet")).await.unwrap(), b"v");
 }
@@ -149,7 +149,7 @@ async fn a_node_whose_cluster_is_down_is_unavailable() {
     let server = RedisServer::start_with(&["--cluster-enabled", "yes", "--cluster-port", &free()]).await;
     let redis = connected(&server.url()).await;
     assert_unavailable(&set_error(&redis).await, "CLUSTERDOWN");
-    assert_unavailable(&redis.get(&key("quiet"), Reach::Nearest).await.unwrap_err(), "CLUSTERDOWN");
+    assert_unavailable(&redis.get(&key("quiet")).await.unwrap_err(), "CLUSTERDOWN");
 }
 
 fn free() -> String {

@@ -13,9 +13,10 @@ use super::errors::{Failure, NAME, protocol, unavailable};
 use super::node::{Line, Node};
 use super::servers::{Share, transact};
 use super::{Redis, millis, names, script, value, wakes};
+use crate::clock::Timestamp;
 use crate::key::Key;
 use crate::provider::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
     Scope,
 };
 
@@ -37,11 +38,11 @@ impl Provider for Redis {
         *self.inner.capabilities.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 
-    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         self.start();
         let mut get = Cmd::with_capacity(2, key.as_str().len() + 3);
         get.arg("GET").arg(key.as_str());
@@ -88,7 +89,7 @@ impl Provider for Redis {
     }
 
     /// One exchange with each server that has some of the keys.
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         self.start();
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -134,9 +135,6 @@ impl Provider for Redis {
         Ok(())
     }
 
-    /// No copy lies in this process.
-    fn forget(&self, _keys: &[Key]) {}
-
     async fn health(&self) -> Result<(), Error> {
         self.start();
         let nodes = self.inner.servers.all();
@@ -153,6 +151,10 @@ impl Provider for Redis {
     /// By all who use the server, as of a minute ago at most.
     fn evictions(&self) -> Option<u64> {
         Some(self.inner.evictions.load(Ordering::Relaxed)).filter(|evictions| *evictions != u64::MAX)
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
     }
 
     fn leases(&self) -> Option<&dyn Leases> {
