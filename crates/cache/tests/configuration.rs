@@ -208,6 +208,32 @@ fn every_key_of_the_breaker_reaches_it() {
 }
 
 #[test]
+fn redis_may_be_a_cluster_or_stand_behind_sentinels() {
+    let read = |text: &str| toml::from_str::<RedisConfig>(text).unwrap();
+    let paths =
+        |config: &RedisConfig| config.problems().into_iter().map(|problem| problem.path).collect::<Vec<_>>();
+    let cluster = read("mode = \"cluster\"\nnodes = [\"redis://two:7001\"]\nca_file = \"/etc/ca.pem\"");
+    assert_eq!((cluster.mode, cluster.nodes.len()), (RedisMode::Cluster, 1));
+    assert_eq!(cluster.ca_file.as_deref(), Some("/etc/ca.pem"));
+    assert_eq!(cluster.problems(), []);
+    let sentinel = read("mode = \"sentinel\"\nnodes = [\"redis://s:26379\"]\nsentinel_master = \"main\"");
+    assert_eq!((sentinel.mode, sentinel.sentinel_master.as_str()), (RedisMode::Sentinel, "main"));
+    assert_eq!(sentinel.problems(), []);
+
+    assert_eq!(paths(&read("nodes = [\"redis://h\"]")), ["common.cache.redis.nodes"]);
+    assert_eq!(paths(&read("mode = \"sentinel\"")), ["common.cache.redis.nodes"]);
+    assert_eq!(paths(&read("mode = \"cluster\"\nnodes = [\"h:1\"]")), ["common.cache.redis.nodes"]);
+    assert_eq!(paths(&read("mode = \"cluster\"\ndatabase = 1")), ["common.cache.redis.database"]);
+    let unnamed = read("mode = \"sentinel\"\nnodes = [\"redis://s\"]\nsentinel_master = \"\"");
+    assert_eq!(paths(&unnamed), ["common.cache.redis.sentinel_master"]);
+    assert!(toml::from_str::<RedisConfig>("mode = \"ring\"").is_err());
+    let secret = read("mode = \"cluster\"\nnodes = [\"redis://u:secret@two\"]");
+    assert!(
+        !toml::to_string(&secret).unwrap().contains("secret") && !format!("{secret:?}").contains("secret")
+    );
+}
+
+#[test]
 fn unknown_keys_are_refused_in_every_table() {
     for text in
         ["ttl = 1", "[redis]\npool = 1", "[memcached]\npool = 1", "[moka]\nmax_bytes = 1", "[breaker]"]
