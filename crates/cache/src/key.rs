@@ -6,8 +6,10 @@
 //! escaping, so that a digest is never mistaken for a name.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::epochs::KeySlots;
 
@@ -46,6 +48,19 @@ impl KeyPrefix {
     /// `{prefix}:analytics:bottlenecks:{limit}:{min_executions}`
     pub fn analytics_bottlenecks(&self, limit: u32, min_executions: u64) -> Key {
         self.space("analytics").key(["bottlenecks", &limit.to_string(), &min_executions.to_string()])
+    }
+
+    /// A key under this prefix from its text, as [`Key::as_str`] gives it; `None` when it is not one.
+    pub fn parse(&self, text: &str) -> Option<Key> {
+        let rest = text.strip_prefix(&*self.0)?.strip_prefix(':')?;
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if text.len() > KEY_BYTES_MAX || !is_plain {
+            return None;
+        }
+        let space_len = rest.find(':').unwrap_or(rest.len());
+        let space_end = text.len() - rest.len() + space_len;
+        let slots = KeySlots::new(text.get(..space_end)?, text);
+        Some(Key { space_end, slots, hash: seeded_hash(text), text: text.into() })
     }
 
     /// The escaped text, without the colon that follows it in a key.
@@ -89,7 +104,8 @@ impl Space {
             text.push_str(":~");
             text.push_str(&digest.to_hex());
         }
-        Key { space_end: self.text.len(), slots: KeySlots::new(&self.text, &text), text: text.into() }
+        let slots = KeySlots::new(&self.text, &text);
+        Key { space_end: self.text.len(), slots, hash: seeded_hash(&text), text: text.into() }
     }
 
     /// The escaped text, `{prefix}:{space}`.
@@ -121,6 +137,8 @@ pub struct Key {
     text: Arc<str>,
     space_end: usize,
     slots: KeySlots,
+    /// Of the text, computed once, so that no table has to.
+    hash: u64,
 }
 
 impl Key {
@@ -147,7 +165,7 @@ impl Key {
 /// The text says all: where the space ends follows from it, since only separators are colons.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.hash == other.hash && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
     }
 }
 
@@ -155,8 +173,14 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
+        state.write_u64(self.hash);
     }
+}
+
+/// Different in every process, so that nobody can prepare keys that fall together.
+fn seeded_hash(text: &str) -> u64 {
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    xxh3_64_with_seed(text.as_bytes(), *SEED)
 }
 
 impl fmt::Debug for Key {

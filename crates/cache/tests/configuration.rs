@@ -14,7 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use recache_cache::config::{Backend, BreakerConfig, MemcachedConfig, MokaConfig, RedisConfig, ServerUrl};
+use recache_cache::breaker::{Settings, Window};
+use recache_cache::config::{
+    Backend, BreakerConfig, MemcachedConfig, MokaConfig, RedisConfig, RedisMode, ServerUrl, TieredConfig,
+};
 use recache_cache::{Cache, CacheConfig, Condition, ConfigProblem, ManualClock, Policy, Usage};
 use serde::Deserialize;
 use support::{POLICY, Said};
@@ -27,12 +30,24 @@ default_ttl_seconds = 1800
 template_ttl_seconds = 900
 analytics_ttl_seconds = 30
 key_prefix = "tasker"
+operation_timeout_ms = 40
+beat_ms = 300
+lag_max_ms = 1200
+
+[common.cache.tiered]
+far = "memcached"
+near_max_capacity = 30000
+near_max_bytes = 4096
 
 [common.cache.redis]
 url = "redis://user:secret@redis.internal:6379"
 max_connections = 20
 connection_timeout_seconds = 6
 database = 3
+mode = "sentinel"
+nodes = ["redis://sentinel.internal:26379"]
+sentinel_master = "orders"
+ca_file = "/etc/ca.pem"
 
 [common.cache.memcached]
 url = "tcp://memcached.internal:11211"
@@ -46,6 +61,17 @@ max_capacity = 20000
 failure_threshold = 6
 timeout_seconds = 16
 success_threshold = 3
+enabled = false
+backoff_factor = 2
+timeout_seconds_max = 120
+half_open_max_wait_ms = 700
+window = "time"
+window_calls = 50
+window_seconds = 20
+min_calls = 9
+failure_rate_percent = 40
+slow_rate_percent = 60
+slow_call_ms = 30
 "#;
 
 /// The file around the cache's tables, as who reads it has it.
@@ -92,11 +118,23 @@ fn every_given_key_is_read() {
         template_ttl_seconds: 900,
         analytics_ttl_seconds: 30,
         key_prefix: "tasker".to_owned(),
+        operation_timeout_ms: 40,
+        beat_ms: 300,
+        lag_max_ms: 1_200,
+        tiered: TieredConfig {
+            far: "memcached".to_owned(),
+            near_max_capacity: 30_000,
+            near_max_bytes: 4_096,
+        },
         redis: RedisConfig {
             url: ServerUrl::new("redis://user:secret@redis.internal:6379"),
             max_connections: 20,
             connection_timeout_seconds: 6,
             database: 3,
+            mode: RedisMode::Sentinel,
+            nodes: vec![ServerUrl::new("redis://sentinel.internal:26379")],
+            sentinel_master: "orders".to_owned(),
+            ca_file: Some("/etc/ca.pem".to_owned()),
         },
         memcached: MemcachedConfig {
             url: ServerUrl::new("tcp://memcached.internal:11211"),
@@ -104,7 +142,22 @@ fn every_given_key_is_read() {
             connection_timeout_seconds: 7,
         },
         moka: MokaConfig { max_capacity: 20_000 },
-        breaker: BreakerConfig { failure_threshold: 6, timeout_seconds: 16, success_threshold: 3 },
+        breaker: BreakerConfig {
+            enabled: false,
+            failure_threshold: 6,
+            timeout_seconds: 16,
+            backoff_factor: 2,
+            timeout_seconds_max: 120,
+            success_threshold: 3,
+            half_open_max_wait_ms: 700,
+            window: "time".to_owned(),
+            window_calls: 50,
+            window_seconds: 20,
+            min_calls: 9,
+            failure_rate_percent: 40,
+            slow_rate_percent: 60,
+            slow_call_ms: 30,
+        },
     };
     assert_eq!(given(), expected);
     assert_eq!(given().problems(), []);
@@ -129,6 +182,29 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(config.memcached.servers().unwrap()[0].to_string(), "localhost:11211");
     let breaker = &config.breaker;
     assert_eq!((breaker.failure_threshold, breaker.timeout_seconds, breaker.success_threshold), (5, 15, 2));
+    assert_eq!(breaker.settings(), Settings::default(), "the breaker's own defaults are the configuration's");
+}
+
+#[test]
+fn every_key_of_the_breaker_reaches_it() {
+    let mut given = given().breaker;
+    let expected = Settings {
+        is_enabled: false,
+        failure_threshold: 6,
+        window: Window::Time(Duration::from_secs(20)),
+        min_calls: 9,
+        failure_rate_percent: 40,
+        slow_rate_percent: 60,
+        slow_after: Duration::from_millis(30),
+        open_for: Duration::from_secs(16),
+        backoff_factor: 2,
+        open_for_max: Duration::from_mins(2),
+        permits: 3,
+        half_open_max_wait: Duration::from_millis(700),
+    };
+    assert_eq!(given.settings(), expected);
+    given.window = "calls".to_owned();
+    assert_eq!(given.settings(), Settings { window: Window::Calls(50), ..expected });
 }
 
 #[test]
@@ -139,7 +215,7 @@ fn unknown_keys_are_refused_in_every_table() {
         let error = toml::from_str::<CacheConfig>(text).unwrap_err();
         assert!(error.to_string().contains("unknown field"), "{text}: {error}");
     }
-    assert!(toml::from_str::<BreakerConfig>("min_calls = 1").is_err());
+    assert!(toml::from_str::<BreakerConfig>("threshold = 1").is_err());
 }
 
 #[test]
@@ -150,11 +226,15 @@ fn all_problems_are_told_at_once_with_their_paths() {
         template_ttl_seconds: u64::MAX,
         analytics_ttl_seconds: 0,
         key_prefix: String::new(),
+        operation_timeout_ms: 0,
+        beat_ms: 0,
+        lag_max_ms: 0,
+        tiered: TieredConfig { far: "moka".to_owned(), near_max_capacity: 0, near_max_bytes: 0 },
         redis: RedisConfig {
             url: ServerUrl::new("http://user:secret@host"),
             max_connections: 0,
             connection_timeout_seconds: 0,
-            database: 0,
+            ..RedisConfig::default()
         },
         memcached: MemcachedConfig {
             url: ServerUrl::new("tcp://user:secret@host:0"),
@@ -162,7 +242,22 @@ fn all_problems_are_told_at_once_with_their_paths() {
             connection_timeout_seconds: 0,
         },
         moka: MokaConfig { max_capacity: 0 },
-        breaker: BreakerConfig { failure_threshold: 0, timeout_seconds: 0, success_threshold: 0 },
+        breaker: BreakerConfig {
+            enabled: true,
+            failure_threshold: 0,
+            timeout_seconds: 0,
+            backoff_factor: 0,
+            timeout_seconds_max: 0,
+            success_threshold: 0,
+            half_open_max_wait_ms: 0,
+            window: "moon".to_owned(),
+            window_calls: 0,
+            window_seconds: 0,
+            min_calls: 0,
+            failure_rate_percent: 101,
+            slow_rate_percent: 0,
+            slow_call_ms: 0,
+        },
         ..CacheConfig::default()
     };
     let problems = config.problems();
@@ -175,6 +270,12 @@ fn all_problems_are_told_at_once_with_their_paths() {
             "cache.template_ttl_seconds",
             "cache.analytics_ttl_seconds",
             "cache.key_prefix",
+            "cache.operation_timeout_ms",
+            "cache.beat_ms",
+            "cache.lag_max_ms",
+            "cache.tiered.far",
+            "cache.tiered.near_max_capacity",
+            "cache.tiered.near_max_bytes",
             "cache.redis.url",
             "cache.redis.max_connections",
             "cache.redis.connection_timeout_seconds",
@@ -184,7 +285,17 @@ fn all_problems_are_told_at_once_with_their_paths() {
             "cache.moka.max_capacity",
             "circuit_breakers.component_configs.cache.failure_threshold",
             "circuit_breakers.component_configs.cache.timeout_seconds",
+            "circuit_breakers.component_configs.cache.backoff_factor",
+            "circuit_breakers.component_configs.cache.timeout_seconds_max",
             "circuit_breakers.component_configs.cache.success_threshold",
+            "circuit_breakers.component_configs.cache.half_open_max_wait_ms",
+            "circuit_breakers.component_configs.cache.window",
+            "circuit_breakers.component_configs.cache.window_calls",
+            "circuit_breakers.component_configs.cache.window_seconds",
+            "circuit_breakers.component_configs.cache.min_calls",
+            "circuit_breakers.component_configs.cache.failure_rate_percent",
+            "circuit_breakers.component_configs.cache.slow_rate_percent",
+            "circuit_breakers.component_configs.cache.slow_call_ms",
         ]
     );
     for problem in &problems {

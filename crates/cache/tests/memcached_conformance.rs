@@ -8,6 +8,7 @@
     reason = "a test says what it expects"
 )]
 
+#[allow(dead_code, reason = "no case moves time here")]
 #[macro_use]
 mod conformance;
 #[allow(dead_code, reason = "each test file uses a part of it")]
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use recache_cache::SystemClock;
 
-use crate::conformance::{World, conformance};
+use crate::conformance::World;
 use crate::server::{Front, Fronted, Server, connected, provider};
 
 /// memcached counts in whole seconds, and what must not end early lives up to two longer.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use recache_cache::epochs::Slot;
-use recache_cache::provider::{Entry, Error, Item, Lease, Leased, Memcached, Reach};
+use recache_cache::provider::{Entry, Error, Item, Lease, Leased, Memcached};
 use recache_cache::{Key, KeyPrefix, Provider, SystemClock};
 use server::{Front, Fronted, Server, connected, provider, until};
 
@@ -39,7 +39,7 @@ async fn put(provider: &Memcached, bytes: &[u8]) {
 }
 
 async fn read(provider: &Memcached) -> Option<Vec<u8>> {
-    provider.get(&key("k"), Reach::Shared).await.unwrap().map(|item| item.bytes.to_vec())
+    provider.get(&key("k")).await.unwrap().map(|item| item.bytes.to_vec())
 }
 
 async fn ask(provider: &Memcached, lease_for: Duration, seen: Option<&[u8]>) -> Leased {
@@ -77,7 +77,7 @@ async fn placeholder_is_never_served_and_never_taken_for_a_value() {
         let lease = take(&one, LEASE_FOR, None).await;
         for provider in [&one, &other] {
             assert_eq!(read(provider).await, None);
-            assert!(provider.get_many(&[key("k")], Reach::Shared).await.unwrap()[0].is_none());
+            assert!(provider.get_many(&[key("k")]).await.unwrap()[0].is_none());
             assert_eq!(provider.atomics().unwrap().read(&key("k")).await.unwrap(), None);
             for seen in [&b""[..], &lease.token.to_le_bytes()] {
                 assert!(!provider.replace(&key("k"), &item(seen), item(b"x"), KEEP_FOR).await.unwrap());

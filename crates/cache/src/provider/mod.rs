@@ -5,19 +5,26 @@
 
 mod capabilities;
 mod fleet;
+mod guarded;
 #[cfg(feature = "cache-memcached")]
 mod memcached;
 #[cfg(feature = "cache-moka")]
 mod moka;
+mod near;
 mod noop;
+#[cfg(feature = "cache-redis")]
+mod redis;
+mod tiered;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
+pub use self::guarded::{BreakerReport, Breakers, CALL_TIMEOUT_DEFAULT, CallClass, Guarded, MonotonicClock};
 #[cfg(all(fuzzing, feature = "cache-memcached"))]
 #[doc(hidden)]
 pub use self::memcached::reader_withstands as memcached_reader_withstands;
@@ -25,7 +32,12 @@ pub use self::memcached::reader_withstands as memcached_reader_withstands;
 pub use self::memcached::{Memcached, MemcachedSettings};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
+pub use self::near::Near;
 pub use self::noop::Noop;
+#[cfg(feature = "cache-redis")]
+pub use self::redis::{Detector, Redis, RedisSettings};
+pub use self::tiered::Tiered;
+use crate::clock::Timestamp;
 use crate::key::{Key, KeyPrefix, Space};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,15 +47,6 @@ pub const CAPACITY_DEFAULT: u64 = 10_000;
 
 /// Bytes that a tier in this process holds when nothing else is said: 128 MiB.
 pub const BYTES_MAX_DEFAULT: u64 = 128 << 20;
-
-/// How near the answer may come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Wherever it is found first.
-    Nearest,
-    /// What the tier that all processes share holds now; a copy in the process is not enough.
-    Shared,
-}
 
 /// A backend.
 ///
@@ -66,11 +69,12 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// What it can do, as far as is known now. Providers that probe know more once they are connected.
     fn capabilities(&self) -> Capabilities;
 
-    /// The entry, when it lies in this process and may be served from there: costs no wait and no allocation.
-    fn peek(&self, key: &Key) -> Option<Item>;
+    /// The entry, when it lies in this process and may be served from there at `now`: costs no wait, no allocation and
+    /// no look at a clock.
+    fn peek(&self, key: &Key, now: Timestamp) -> Option<Item>;
 
-    /// The entry under `key`, if there is one.
-    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error>;
+    /// The entry under `key`, if there is one. Of two tiers it is the shared one that answers.
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error>;
 
     /// Stores an entry for `keep_for`, in place of what was there. Voids a lease of the key.
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error>;
@@ -82,7 +86,7 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     async fn replace(&self, key: &Key, seen: &Item, item: Item, keep_for: Duration) -> Result<bool, Error>;
 
     /// As many answers as keys, in their order.
-    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error>;
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error>;
 
     /// Stores all entries and voids leases of their keys. On an error some may have been stored.
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error>;
@@ -91,15 +95,14 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// cannot find them may leave them: the caller has made them unreachable.
     async fn clear(&self, scope: &Scope) -> Result<(), Error>;
 
-    /// Drops the copies of these keys that lie in this process only: another process has changed them. No read that
-    /// began before may bring them back.
-    fn forget(&self, keys: &[Key]);
-
     /// Whether the backend can be used now.
     async fn health(&self) -> Result<(), Error>;
 
     /// How many entries were dropped for want of space, when it is known.
     fn evictions(&self) -> Option<u64>;
+
+    /// The copies in this process of what the shared tier holds, when there are such.
+    fn copies(&self) -> Option<&dyn Copies>;
 
     /// One load per key over the fleet, when it can grant that.
     fn leases(&self) -> Option<&dyn Leases>;
@@ -112,6 +115,23 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 
     /// Messages between processes, when it carries them.
     fn messages(&self) -> Option<&dyn Messages>;
+}
+
+/// Copies in this process of entries that a shared tier holds. The cache keeps them, because it has decoded them, and
+/// drops them when it hears that somebody has changed the entry.
+#[async_trait]
+pub trait Copies: fmt::Debug + Send + Sync {
+    /// To be taken before the shared tier is asked, and given to [`keep`](Self::keep) with its answer.
+    fn mark(&self) -> u64;
+
+    /// Keeps a copy, unless its key has been forgotten since `mark`.
+    fn keep(&self, key: &Key, item: Item, keep_for: Duration, mark: u64);
+
+    /// Drops the copies of these keys; no answer that was marked before brings them back.
+    fn forget(&self, keys: &[Key]);
+
+    /// Drops all copies likewise. Until it returns some may still be found.
+    async fn forget_all(&self);
 }
 
 /// One entry to store.
@@ -144,30 +164,65 @@ impl Scope {
     }
 }
 
-/// A stored entry: its bytes, and beside them the decoded value when the provider lives in this process and kept it. A
-/// provider that sends entries away drops the decoded value.
+/// A stored entry: its bytes, and beside them the decoded value once somebody has decoded it. One pointer, cheap to
+/// clone; a provider that sends entries away takes the bytes only.
 #[derive(Clone)]
-pub struct Item {
+pub struct Item(Arc<Stored>);
+
+/// What an [`Item`] points to.
+pub struct Stored {
     /// Envelope and payload, see [`envelope`](crate::envelope).
     pub bytes: Bytes,
+    decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Item {
+    /// An entry whose value is at hand, so that it need not be decoded again in this process.
+    pub fn with_decoded(bytes: Bytes, decoded: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(Arc::new(Stored { bytes, decoded: OnceLock::from(decoded) }))
+    }
+
     /// The cache's own decoded form of the same entry.
-    pub decoded: Option<Arc<dyn Any + Send + Sync>>,
+    pub fn decoded(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
+        self.0.decoded.get()
+    }
+
+    /// Whether both are one entry in memory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Keeps the decoded form beside the bytes, for all clones of this item. The first one stays.
+    pub fn keep_decoded(&self, decoded: Arc<dyn Any + Send + Sync>) {
+        // Refused when there is one already: of another type, which its readers go on using.
+        let _ = self.0.decoded.set(decoded);
+    }
+}
+
+impl Deref for Item {
+    type Target = Stored;
+
+    fn deref(&self) -> &Stored {
+        &self.0
+    }
 }
 
 impl From<Bytes> for Item {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, decoded: None }
+        Self(Arc::new(Stored { bytes, decoded: OnceLock::new() }))
     }
 }
 
 impl fmt::Debug for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Item({} bytes, {})",
-            self.bytes.len(),
-            if self.decoded.is_some() { "decoded" } else { "encoded" }
-        )
+        write!(f, "Item({:?})", &*self.0)
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let form = if self.decoded.get().is_some() { "decoded" } else { "encoded" };
+        write!(f, "{} bytes, {form}", self.bytes.len())
     }
 }
 

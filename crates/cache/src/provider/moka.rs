@@ -15,7 +15,7 @@ use ::moka::sync::Cache;
 use async_trait::async_trait;
 
 use super::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
     Scope,
 };
 use crate::clock::{Clock, Timestamp};
@@ -128,12 +128,12 @@ impl Provider for Moka {
         .limited(Capability::MaxValueBytes, self.value_bytes_max)
     }
 
-    fn peek(&self, key: &Key) -> Option<Item> {
-        self.find(key, self.clock.now())
+    fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        self.find(key, now)
     }
 
-    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
-        Ok(self.peek(key))
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
+        Ok(self.find(key, self.clock.now()))
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
@@ -160,7 +160,7 @@ impl Provider for Moka {
         Ok(matches!(done, CompResult::ReplacedWith(_)))
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         let now = self.clock.now();
         Ok(keys.iter().map(|key| self.find(key, now)).collect())
     }
@@ -187,19 +187,16 @@ impl Provider for Moka {
         Ok(())
     }
 
-    /// This process is all that there is: another one's change says nothing about these entries.
-    fn forget(&self, keys: &[Key]) {
-        for key in keys {
-            self.entries.invalidate(key);
-        }
-    }
-
     async fn health(&self) -> Result<(), Error> {
         Ok(())
     }
 
     fn evictions(&self) -> Option<u64> {
         Some(self.evictions.load(Ordering::Relaxed))
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
     }
 
     fn leases(&self) -> Option<&dyn Leases> {
@@ -221,8 +218,7 @@ impl Provider for Moka {
 
 /// In slots, rounded up.
 fn weight(key: &Key, kept: &Kept, slot_bytes: u64) -> u32 {
-    let copies = if kept.item.decoded.is_some() { 2 } else { 1 };
-    let bytes = kept.item.bytes.len().saturating_mul(copies) + key.as_str().len() + ENTRY_OVERHEAD_BYTES;
+    let bytes = kept.item.bytes.len().saturating_mul(2) + key.as_str().len() + ENTRY_OVERHEAD_BYTES;
     let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
     u32::try_from(bytes.div_ceil(slot_bytes)).unwrap_or(u32::MAX)
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
     Scope,
 };
+use crate::clock::Timestamp;
 use crate::key::Key;
 use crate::usage::Coherence;
 
@@ -27,11 +28,11 @@ impl Provider for Noop {
         Capabilities::declared(Coherence::Strict, &[Capability::Batch, Capability::Namespaces])
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 
-    async fn get(&self, _key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, _key: &Key) -> Result<Option<Item>, Error> {
         Ok(None)
     }
 
@@ -47,7 +48,7 @@ impl Provider for Noop {
         Ok(false)
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         Ok(keys.iter().map(|_| None).collect())
     }
 
@@ -59,13 +60,15 @@ impl Provider for Noop {
         Ok(())
     }
 
-    fn forget(&self, _keys: &[Key]) {}
-
     async fn health(&self) -> Result<(), Error> {
         Ok(())
     }
 
     fn evictions(&self) -> Option<u64> {
+        None
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
         None
     }
 

@@ -1,12 +1,14 @@
 //! A provider that can be told to misbehave, and a subscriber that counts what is said.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub(crate) mod shared;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use recache_cache::provider::{
-    Atomics, Entry, EpochStore, Error, Item, Leases, Messages, Moka, Reach, Scope,
+    Atomics, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages, Moka, Scope,
 };
 use recache_cache::{Cache, Capabilities, Coherence, Key, ManualClock, Policy, Provider, Timestamp};
 use tokio::sync::Notify;
@@ -33,6 +35,8 @@ pub(crate) struct Moody {
     pub(crate) calls: AtomicU64,
     pub(crate) sets: AtomicU64,
     coherence: Coherence,
+    /// Whether it claims to be outside the process.
+    pub(crate) is_shared: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +55,7 @@ impl Moody {
             calls: AtomicU64::new(0),
             sets: AtomicU64::new(0),
             coherence,
+            is_shared: AtomicBool::new(false),
         }
     }
 
@@ -92,16 +97,17 @@ impl Provider for Moody {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.moka.capabilities().coherent(self.coherence)
+        let is_shared = Known::Has(self.is_shared.load(Ordering::SeqCst));
+        self.moka.capabilities().coherent(self.coherence).overridden(Capability::Shared, is_shared)
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 
-    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         self.pass(&self.reads).await?;
-        self.moka.get(key, reach).await
+        self.moka.get(key).await
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
@@ -120,9 +126,9 @@ impl Provider for Moody {
         self.moka.delete(keys).await
     }
 
-    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         self.pass(&self.reads).await?;
-        self.moka.get_many(keys, reach).await
+        self.moka.get_many(keys).await
     }
 
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {
@@ -148,8 +154,8 @@ impl Provider for Moody {
         self.moka.evictions()
     }
 
-    fn forget(&self, keys: &[Key]) {
-        self.moka.forget(keys);
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
     }
 
     fn leases(&self) -> Option<&dyn Leases> {

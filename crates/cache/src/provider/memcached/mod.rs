@@ -37,10 +37,10 @@ use self::servers::Servers;
 pub use self::wire::reader_withstands;
 use self::wire::{Answer, Command, Found, Mode, WireKey};
 use super::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Known, Leases, Messages, Provider,
-    Reach, Scope, Source,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages,
+    Provider, Scope, Source,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{MemcachedConfig, MemcachedServer};
 use crate::key::{Key, KeyPrefix};
 use crate::usage::Coherence;
@@ -173,11 +173,11 @@ impl Provider for Memcached {
         capabilities
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 
-    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         let found = self.fetch(WireKey::new(key.as_str())?).await?;
         Ok(found.and_then(|found| record::entry(&found, self.clock.now())))
     }
@@ -232,7 +232,7 @@ impl Provider for Memcached {
         Err(contended())
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         let mut commands = Vec::with_capacity(keys.len());
         for key in keys {
             let key = WireKey::new(key.as_str())?;
@@ -291,8 +291,6 @@ impl Provider for Memcached {
         Ok(())
     }
 
-    fn forget(&self, _keys: &[Key]) {}
-
     /// Every server must answer: each has keys that no other has.
     async fn health(&self) -> Result<(), Error> {
         self.servers.health().await
@@ -301,6 +299,10 @@ impl Provider for Memcached {
     /// As of the last probe or look at its health, summed over the servers.
     fn evictions(&self) -> Option<u64> {
         self.servers.evictions()
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
     }
 
     fn leases(&self) -> Option<&dyn Leases> {
