@@ -4,17 +4,15 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, missing_docs, dead_code, unreachable_pub, reason = "a test; it includes source")]
 
+#[path = "../src/breaker"]
 mod breaker {
     mod sync {
         pub(super) use loom::sync::Mutex;
         pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
     }
 
-    #[path = "../../src/breaker/concurrent.rs"]
     mod concurrent;
-    #[path = "../../src/breaker/machine.rs"]
     mod machine;
-    #[path = "../../src/breaker/window.rs"]
     mod window;
 
     pub use self::concurrent::{Breaker, Monotonic, Observer};
