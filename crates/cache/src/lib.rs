@@ -4,6 +4,7 @@ pub mod breaker;
 mod cache;
 pub mod clock;
 pub mod config;
+pub mod coordination;
 pub mod envelope;
 pub mod epochs;
 mod health;

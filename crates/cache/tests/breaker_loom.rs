@@ -125,7 +125,10 @@ fn failure_is_not_lost_to_a_calm_window() {
 #[test]
 fn half_open_never_has_more_than_its_permits_out() {
     for permits in [1_u32, 2] {
-        loom::model(move || {
+        // Three callers: all interleavings with up to three preemptions; without a bound it runs for an hour.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
             let (breaker, hand, _) = breaker(1, permits, 4);
             assert!(call(&breaker, Outcome::Failed));
             hand.advance(OPEN_FOR);
