@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use recache_cache::breaker::{
-    Breaker, Monotonic, Observer, Outcome, Phase, Settings, Transition, Window,
-};
+use recache_cache::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Settings, Transition, Window};
 use recache_cache::provider::MonotonicClock;
 use recloser::Recloser;
 
@@ -95,7 +93,7 @@ fn contended(criterion: &mut Criterion) {
                 std::thread::scope(|scope| {
                     for _ in 0..THREADS {
                         scope.spawn(|| {
-                            for _ in 0..rounds / THREADS + 1 {
+                            for _ in 0..=(rounds / THREADS) {
                                 if is_ours {
                                     succeed(&ours);
                                 } else {

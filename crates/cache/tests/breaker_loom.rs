@@ -2,7 +2,13 @@
 //!
 //! `RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p recache-cache --no-default-features --features cache-moka --test breaker_loom --release`
 #![cfg(loom)]
-#![allow(clippy::unwrap_used, missing_docs, dead_code, unreachable_pub, reason = "a test; it includes source")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    dead_code,
+    unreachable_pub,
+    reason = "a test; it includes source"
+)]
 
 #[path = "../src/breaker"]
 mod breaker {

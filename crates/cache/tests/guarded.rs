@@ -13,8 +13,8 @@ use bytes::Bytes;
 use recache_cache::breaker::Settings;
 use recache_cache::epochs::{EpochRecord, Slot};
 use recache_cache::provider::{
-    Atomics, BreakerReport, CallClass, Capability, Entry, EpochStore, Error, Guarded, Item, Lease, Leased, Leases,
-    Message, Messages, Reach, Scope,
+    Atomics, BreakerReport, CallClass, Capability, Entry, EpochStore, Error, Guarded, Item, Lease, Leased,
+    Leases, Message, Messages, Reach, Scope,
 };
 use recache_cache::{Cache, Capabilities, Coherence, Key, KeyPrefix, ManualClock, Provider};
 use tokio::sync::mpsc;
@@ -82,8 +82,11 @@ impl Provider for Scripted {
         "scripted"
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities::declared(Coherence::Strict, &[Capability::Retains, Capability::Leases, Capability::Tags])
-            .limited(Capability::MaxValueBytes, 77)
+        Capabilities::declared(
+            Coherence::Strict,
+            &[Capability::Retains, Capability::Leases, Capability::Tags],
+        )
+        .limited(Capability::MaxValueBytes, 77)
     }
     fn peek(&self, _: &Key) -> Option<Item> {
         Some(Item::from(Bytes::from_static(b"near")))
@@ -169,7 +172,13 @@ impl Atomics for Scripted {
     async fn read(&self, _: &Key) -> Result<Option<Bytes>, Error> {
         self.read_as(None).await
     }
-    async fn compare_and_swap(&self, _: &Key, _: Option<&[u8]>, _: Option<Bytes>, _: Duration) -> Result<bool, Error> {
+    async fn compare_and_swap(
+        &self,
+        _: &Key,
+        _: Option<&[u8]>,
+        _: Option<Bytes>,
+        _: Duration,
+    ) -> Result<bool, Error> {
         self.write_as(true).await
     }
 }

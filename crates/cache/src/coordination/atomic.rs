@@ -66,7 +66,8 @@ impl Atomic {
             let stored = self.parts.read(&key).await?;
             let mut roster: Record = decode(stored.as_ref()).map_err(|reason| unreadable(name, &reason))?;
             let is_fresh = roster.parts().iter().any(|part| {
-                let half_expiry_us = i64::try_from(limits.instance_expiry.as_micros() / 2).unwrap_or(i64::MAX);
+                let half_expiry_us =
+                    i64::try_from(limits.instance_expiry.as_micros() / 2).unwrap_or(i64::MAX);
                 part.instance == instance && now_us.saturating_sub(part.seen_us) < half_expiry_us
             });
             if is_fresh {
@@ -121,7 +122,8 @@ impl Protocol for Atomic {
             let stored = self.parts.read(&name.key(&part.instance)).await?;
             let Some(stored) = stored else { return Ok(None) };
             let text = std::str::from_utf8(&stored).unwrap_or_default();
-            let numbers = text.split_once(' ').and_then(|(value, at)| Some((value.parse().ok()?, at.parse().ok()?)));
+            let numbers =
+                text.split_once(' ').and_then(|(value, at)| Some((value.parse().ok()?, at.parse().ok()?)));
             let (value, at_us) = numbers.ok_or_else(|| unreadable(name, "it is not a value and a time"))?;
             Ok::<_, Error>(Some(Reading { instance: part.instance.clone(), value, at_us }))
         });

@@ -66,7 +66,10 @@ impl Protocol for Local {
         let now = self.parts.monotonic.now();
         let reading = self.state().gauges.get(&id(name)).copied().filter(|(_, _, expires)| now < *expires);
         let instance = || self.parts.instance.to_string();
-        Ok(reading.map(|(value, at_us, _)| Reading { instance: instance(), value, at_us }).into_iter().collect())
+        Ok(reading
+            .map(|(value, at_us, _)| Reading { instance: instance(), value, at_us })
+            .into_iter()
+            .collect())
     }
 
     async fn take(&self, name: &Name, token: u128, life: Duration) -> Result<Option<u64>, Error> {
@@ -97,7 +100,8 @@ impl Protocol for Local {
     async fn release(&self, name: &Name, token: u128, _fence: u64) -> Result<bool, Error> {
         let now = self.parts.monotonic.now();
         let mut state = self.state();
-        let is_held = state.locks.get(&id(name)).is_some_and(|(holder, until)| *holder == token && now < *until);
+        let is_held =
+            state.locks.get(&id(name)).is_some_and(|(holder, until)| *holder == token && now < *until);
         if is_held {
             state.locks.remove(&id(name));
         }

@@ -20,7 +20,9 @@ impl Lock {
     pub async fn take(&self, life: Duration) -> Result<Option<Held>, Error> {
         let life_max = self.0.parts.limits.lock_life_max;
         if life.is_zero() || life > life_max {
-            return Err(Error::Invalid(format!("a lock lives for more than 0 s and at most {life_max:?}, not {life:?}")));
+            return Err(Error::Invalid(format!(
+                "a lock lives for more than 0 s and at most {life_max:?}, not {life:?}"
+            )));
         }
         let token = self.0.parts.random.draw();
         // From before it was asked for: the holder's time ends before anybody else's view of it.
@@ -32,13 +34,17 @@ impl Lock {
         Ok(held.is_held().then_some(held))
     }
 
-    /// Takes it for `life`; while somebody else holds it, tries again for up to `patience`.
+    /// Takes it for `life`; while somebody else holds it, or the backend gives no answer, tries again for up to
+    /// `patience`.
     pub async fn take_within(&self, life: Duration, patience: Duration) -> Result<Option<Held>, Error> {
         let until = self.0.parts.monotonic.now().after(patience);
         loop {
-            let held = self.take(life).await?;
-            if held.is_some() || self.0.parts.monotonic.now() >= until {
-                return Ok(held);
+            let held = self.take(life).await;
+            let is_over = self.0.parts.monotonic.now() >= until;
+            match held {
+                Ok(None) if !is_over => {}
+                Err(error) if !is_over && !matches!(error, Error::Invalid(_)) => {}
+                ended => return ended,
             }
             let pause_us = u64::try_from(self.0.parts.random.draw() % u128::from(PAUSE_US_MAX)).unwrap_or(0);
             tokio::time::sleep(Duration::from_micros(pause_us.max(1_000))).await;
@@ -87,7 +93,9 @@ impl Held {
         }
         let life_max = lock.parts.limits.lock_life_max;
         if life.is_zero() || now.after(life) > self.taken_at.after(life_max) {
-            return Err(Error::Invalid(format!("a lock lives for at most {life_max:?}, extensions included")));
+            return Err(Error::Invalid(format!(
+                "a lock lives for at most {life_max:?}, extensions included"
+            )));
         }
         let extended = lock.in_time(lock.protocol.extend(&lock.name, self.token, self.fence, life)).await;
         match extended {

@@ -85,14 +85,20 @@ impl Merge {
     }
 
     fn outbox(&self, key: &Key) -> Arc<Outbox> {
-        Arc::clone(self.outboxes.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default())
+        Arc::clone(
+            self.outboxes.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default(),
+        )
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<Key, (LockRecord, Tick)>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn stored<T: DeserializeOwned + Default>(&self, name: &Name, key: &Key) -> Result<(Option<Bytes>, T), Error> {
+    async fn stored<T: DeserializeOwned + Default>(
+        &self,
+        name: &Name,
+        key: &Key,
+    ) -> Result<(Option<Bytes>, T), Error> {
         let stored = self.parts.read(key).await?;
         let record = decode(stored.as_ref()).map_err(|reason| unreadable(name, reason))?;
         Ok((stored, record))

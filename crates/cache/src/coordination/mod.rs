@@ -215,7 +215,15 @@ impl Coordination {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
-        Self::with_limits(provider, prefix, instance, clock, random, Arc::new(MonotonicClock::new()), Limits::default())
+        Self::with_limits(
+            provider,
+            prefix,
+            instance,
+            clock,
+            random,
+            Arc::new(MonotonicClock::new()),
+            Limits::default(),
+        )
     }
 
     /// The same with limits and a monotonic clock of the caller's.
@@ -228,7 +236,8 @@ impl Coordination {
         monotonic: Arc<dyn Monotonic>,
         limits: Limits,
     ) -> Self {
-        let explanation = Strategy::choose(provider.name(), &provider.capabilities(), provider.atomics().is_some());
+        let explanation =
+            Strategy::choose(provider.name(), &provider.capabilities(), provider.atomics().is_some());
         let parts = Arc::new(Parts { provider, instance, clock, monotonic, random, limits });
         let protocol: Arc<dyn Protocol> = match explanation.strategy {
             Strategy::DistributedAtomic => Arc::new(atomic::Atomic::new(Arc::clone(&parts))),
@@ -328,7 +337,11 @@ impl Gauge {
 
     /// What was set last, by the instances' clocks, by whichever instance.
     pub async fn last(&self) -> Result<Option<Reading>, Error> {
-        Ok(self.readings().await?.into_iter().max_by(|a, b| (a.at_us, &a.instance).cmp(&(b.at_us, &b.instance))))
+        Ok(self
+            .readings()
+            .await?
+            .into_iter()
+            .max_by(|a, b| (a.at_us, &a.instance).cmp(&(b.at_us, &b.instance))))
     }
 }
 
@@ -356,7 +369,8 @@ impl Histogram {
         let mut cells = vec![0_i64; self.cells()];
         for value in values {
             let bucket = self.bounds.partition_point(|bound| bound < value);
-            for (cell, delta) in [(bucket, 1), (self.cells() - 1, i64::try_from(*value).unwrap_or(i64::MAX))] {
+            for (cell, delta) in [(bucket, 1), (self.cells() - 1, i64::try_from(*value).unwrap_or(i64::MAX))]
+            {
                 if let Some(cell) = cells.get_mut(cell) {
                     *cell = cell.saturating_add(delta);
                 }
@@ -423,7 +437,9 @@ impl Parts {
         match timeout(self.limits.call_timeout, call).await {
             Ok(Ok(answer)) => Ok(answer),
             // It was not sent, or it was refused.
-            Ok(Err(error @ (provider::Error::CutOff { .. } | provider::Error::Refused { .. }))) => Err(error.into()),
+            Ok(Err(error @ (provider::Error::CutOff { .. } | provider::Error::Refused { .. }))) => {
+                Err(error.into())
+            }
             Ok(Err(_)) | Err(_) => Err(Error::Unknown { provider }),
         }
     }

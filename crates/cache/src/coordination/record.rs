@@ -69,7 +69,8 @@ impl Record {
             }
         }
         while self.parts.len() > parts_max.max(1) {
-            let oldest = self.parts.iter().enumerate().min_by_key(|(_, part)| part.seen_us).map(|(place, _)| place);
+            let oldest =
+                self.parts.iter().enumerate().min_by_key(|(_, part)| part.seen_us).map(|(place, _)| place);
             let Some(oldest) = oldest else { break };
             let gone = self.parts.swap_remove(oldest);
             add_all(&mut self.departed, &gone.cells);
@@ -128,7 +129,9 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes, String> {
 pub(super) fn decode<T: DeserializeOwned + Default>(stored: Option<&Bytes>) -> Result<T, String> {
     let Some(stored) = stored else { return Ok(T::default()) };
     match stored.split_first() {
-        Some((format, rest)) if *format == FORMAT => postcard::from_bytes(rest).map_err(|error| error.to_string()),
+        Some((format, rest)) if *format == FORMAT => {
+            postcard::from_bytes(rest).map_err(|error| error.to_string())
+        }
         Some((format, _)) => Err(format!("format {format}, not {FORMAT}")),
         None => Err("it is empty".to_owned()),
     }

@@ -32,9 +32,15 @@ impl Strategy {
     pub fn choose(provider: &'static str, capabilities: &Capabilities, has_atomics: bool) -> Explanation {
         let has = |capability| capabilities.has(capability);
         let (strategy, why) = if !has(Capability::Shared) {
-            (Self::LocalOnly, "its entries are not shared between processes: each counts and locks for itself")
+            (
+                Self::LocalOnly,
+                "its entries are not shared between processes: each counts and locks for itself",
+            )
         } else if !has_atomics {
-            (Self::LocalOnly, "values in it cannot be changed by many at once: each process counts and locks for itself")
+            (
+                Self::LocalOnly,
+                "values in it cannot be changed by many at once: each process counts and locks for itself",
+            )
         } else if !has(Capability::CompareAndSwap) {
             (Self::LocalOnly, "it has no compare and swap: each process counts and locks for itself")
         } else if has(Capability::AtomicIncrement) {

@@ -23,8 +23,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 
 use super::{
-    Atomics, Capabilities, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages, Provider, Reach,
-    Scope,
+    Atomics, Capabilities, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages,
+    Provider, Reach, Scope,
 };
 use crate::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Report, Settings, Tick, Transition};
 use crate::epochs::{EpochRecord, Slot};
@@ -115,11 +115,15 @@ impl Observer for Log {
         let (backend, class, reason) = (self.backend, self.class.name(), transition.reason.name());
         match transition.to {
             Phase::Open => {
-                let open_ms = u64::try_from(transition.open_for.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+                let open_ms =
+                    u64::try_from(transition.open_for.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
                 error!(backend, class, reason, open_ms, "breaker opened: calls of this class are cut off");
             }
             Phase::ForcedOpen => {
-                error!(backend, class, reason, "breaker forced open: calls of this class are cut off until it is reset");
+                error!(
+                    backend,
+                    class, reason, "breaker forced open: calls of this class are cut off until it is reset"
+                );
             }
             Phase::HalfOpen => info!(backend, class, reason, "breaker half-open: a few calls are tried"),
             Phase::Closed => info!(backend, class, reason, "breaker closed"),
@@ -140,7 +144,8 @@ pub struct Breakers {
 
 impl Breakers {
     fn new(backend: &'static str, settings: &Settings) -> Self {
-        let gate = |class| Arc::new(Gate::new(settings.clone(), MonotonicClock::new(), Log { backend, class }));
+        let gate =
+            |class| Arc::new(Gate::new(settings.clone(), MonotonicClock::new(), Log { backend, class }));
         Self { read: gate(CallClass::Read), write: gate(CallClass::Write), backend }
     }
 
