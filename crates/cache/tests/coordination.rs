@@ -237,7 +237,7 @@ fn process(memory: &Arc<Memory>, number: u32, clock: &Arc<ManualClock>, limits: 
         &KeyPrefix::new("test"),
         Instance::new("host", number, u64::from(number) * 7),
         clock.clone(),
-        Arc::new(Seeded::new(u64::from(number) + 99)),
+        Arc::new(Seeded::new(u64::from(number) * 1_000 + 99)),
         Arc::new(MonotonicClock::new()),
         limits,
     )
