@@ -5,6 +5,7 @@ mod cache;
 pub mod chance;
 pub mod clock;
 pub mod config;
+pub mod coordination;
 pub mod envelope;
 pub mod epochs;
 mod health;
