@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::sync::Notify;
@@ -141,9 +142,17 @@ async fn hold(lane: &Lane, door: &Door, (connection, driver): Opened, is_first: 
     tokio::select! {
         _ = &mut driving => "connection broken",
         () = overdue(connection) => "no answer came in time",
-        () = lane.renew.notified() => "connection given up for another",
+        () = told_to_renew(lane) => "connection given up for another",
         () = reopened, if !is_first => "connection given up for another",
     }
+}
+
+/// Not within the first second: one who is told so again and again still has a connection for most of the time.
+async fn told_to_renew(lane: &Lane) {
+    // What was said to the connection before this one.
+    let _ = lane.renew.notified().now_or_never();
+    sleep(PAUSE_MAX).await;
+    lane.renew.notified().await;
 }
 
 /// Returns when an answer is overdue.
