@@ -380,7 +380,7 @@ fn compare_unseen(settings: &Settings, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Looking takes the successes that wait out of the word, so that each sequence also runs without it.
     #[test]
