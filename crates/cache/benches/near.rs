@@ -6,6 +6,7 @@
 
 /// What every hit counts with; private to the crate.
 #[path = "../src/stats/stripes.rs"]
+#[allow(dead_code, unused_imports, reason = "its tests run with the crate, not here")]
 mod stripes;
 
 use std::convert::Infallible;
