@@ -94,11 +94,26 @@ impl Cache {
         E: Send + Sync + 'static,
         F: Future<Output = Result<Option<V>, E>>,
     {
-        let core = &*self.core;
         if let Some(value) = self.at_hand(key, policy.schema_under(self.schema), |live, _| live.value.clone())
         {
             return Ok(value);
         }
+        // In a box, so that the future of a hit stays small.
+        Box::pin(self.look_or_load(key, policy, loader)).await
+    }
+
+    async fn look_or_load<V, E, F>(
+        &self,
+        key: &Key,
+        policy: &Policy,
+        loader: impl FnOnce() -> F,
+    ) -> Loaded<V, E>
+    where
+        V: Value,
+        E: Send + Sync + 'static,
+        F: Future<Output = Result<Option<V>, E>>,
+    {
+        let core = &*self.core;
         let policy = &policy.under(self.schema);
         if !self.is_on() {
             return core.load(policy, loader).await;

@@ -75,7 +75,8 @@ impl Cache {
         if let Some(value) = self.at_hand(key, self.schema, |live, _| live.value.clone()) {
             return value;
         }
-        match self.look_and_count(key).await {
+        // In a box, so that the future of a hit stays small.
+        match Box::pin(self.look_and_count(key)).await {
             Found::Fresh(live) => live.value.clone(),
             Found::Stale(_) | Found::Nothing => None,
         }
