@@ -110,5 +110,27 @@ fn contended(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, closed, open, contended);
+/// The fastest of many short batches: what a call costs when nobody else has the core, also on a busy machine.
+#[expect(clippy::print_stderr, reason = "its figure is not criterion's")]
+fn fastest(_: &mut Criterion) {
+    const BATCH: u32 = 1_000;
+    let clock = MonotonicClock::new();
+    let fastest_ns = |call: &dyn Fn()| {
+        let batch = || {
+            let from = clock.now();
+            (0..BATCH).for_each(|_| call());
+            clock.now().since(from)
+        };
+        let fastest = (0..5_000).map(|_| batch()).min().unwrap();
+        f64::from(u32::try_from(fastest.as_nanos()).unwrap()) / f64::from(BATCH)
+    };
+    let recloser = Recloser::custom().closed_len(100).build();
+    let theirs =
+        fastest_ns(&|| black_box(black_box(&recloser).call(|| Ok::<_, ()>(black_box(1)))).map(drop).unwrap());
+    let breaker = breaker(Window::Calls(100));
+    let ours = fastest_ns(&|| succeed(&breaker));
+    eprintln!("fastest batch, ns a call: recloser {theirs:.1}, ours {ours:.1}");
+}
+
+criterion_group!(benches, fastest, closed, open, contended);
 criterion_main!(benches);

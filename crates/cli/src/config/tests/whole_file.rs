@@ -61,6 +61,18 @@ fn documented(redis_url: &str) -> Value {
             "failure_threshold": 5,
             "timeout_seconds": 15,
             "success_threshold": 2,
+            // Not in the file: their defaults.
+            "enabled": true,
+            "backoff_factor": 1,
+            "timeout_seconds_max": 300,
+            "half_open_max_wait_ms": 5000,
+            "window": "calls",
+            "window_calls": 100,
+            "window_seconds": 10,
+            "min_calls": 20,
+            "failure_rate_percent": 50,
+            "slow_rate_percent": 80,
+            "slow_call_ms": 25,
         }}},
     }})
 }
