@@ -111,6 +111,7 @@ impl Dial {
     }
 
     #[cfg(not(feature = "cache-redis-tls"))]
+    #[expect(clippy::unused_async, reason = "the same as with TLS")]
     async fn encrypted(&self, _host: &str, _socket: TcpStream) -> Result<Box<dyn Stream>, Error> {
         Err(unavailable("TLS is not built into this version"))
     }
