@@ -116,8 +116,12 @@ async fn set_and_delete_beat_a_refresh_and_let_the_next_one_in() {
         put(&one, b"old").await;
         let lease = take(&one, LEASE_FOR, Some(b"old")).await;
         put(&other, b"set").await;
+        // Before the late fill, which would end its own lease on the way.
+        let next = take(&other, LEASE_FOR, Some(b"set")).await;
         assert!(!fill(&one, &lease, b"late").await);
         assert_eq!(read(&one).await.unwrap(), b"set");
+        assert!(matches!(ask(&one, LEASE_FOR, Some(b"set")).await, Leased::Held));
+        assert!(fill(&other, &next, b"set").await);
 
         let lease = take(&one, LEASE_FOR, Some(b"set")).await;
         // The same bytes once more are a write all the same.
