@@ -74,6 +74,12 @@ async fn both_dialects() -> Vec<(Memcached, Memcached, Server, Option<Fronted>)>
 #[tokio::test]
 async fn placeholder_is_never_served_and_never_taken_for_a_value() {
     for (one, other, _server, _front) in both_dialects().await {
+        // Whatever the token is: it must not pass for the beginning of an entry by chance.
+        for _ in 0..20 {
+            let lease = take(&one, LEASE_FOR, None).await;
+            assert_eq!(read(&other).await, None);
+            one.leases().unwrap().release(&key("k"), &lease).await.unwrap();
+        }
         let lease = take(&one, LEASE_FOR, None).await;
         for provider in [&one, &other] {
             assert_eq!(read(provider).await, None);
@@ -116,8 +122,12 @@ async fn set_and_delete_beat_a_refresh_and_let_the_next_one_in() {
         put(&one, b"old").await;
         let lease = take(&one, LEASE_FOR, Some(b"old")).await;
         put(&other, b"set").await;
+        // Before the late fill, which would end its own lease on the way.
+        let next = take(&other, LEASE_FOR, Some(b"set")).await;
         assert!(!fill(&one, &lease, b"late").await);
         assert_eq!(read(&one).await.unwrap(), b"set");
+        assert!(matches!(ask(&one, LEASE_FOR, Some(b"set")).await, Leased::Held));
+        assert!(fill(&other, &next, b"set").await);
 
         let lease = take(&one, LEASE_FOR, Some(b"set")).await;
         // The same bytes once more are a write all the same.

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use recache_cache::config::MemcachedServer;
 use recache_cache::provider::{Error, Item, Memcached, MemcachedSettings};
 use recache_cache::{Key, KeyPrefix, Provider, SystemClock};
-use server::{Front, Fronted, Server, connected, provider, until};
+use server::{Front, Fronted, Server, connected, provider, provider_of, until};
 use tokio::time::{Instant, timeout};
 
 const KEEP_FOR: Duration = Duration::from_mins(10);
@@ -259,6 +259,28 @@ async fn write_that_was_given_up_does_not_appear_later() {
             assert_eq!(found.unwrap().bytes, new, "round {round}");
         }
     }
+}
+
+#[tokio::test]
+async fn connection_of_a_call_that_was_given_up_is_not_used_again() {
+    let server = Server::start(&[]);
+    let provider = connected(provider_of(&[server.port()], 1, Arc::new(SystemClock), "p")).await;
+    put(&provider, "a").await;
+    put(&provider, "b").await;
+    let connections = || server.stat("total_connections");
+    let before = connections();
+    assert_eq!(connections() - before, 1, "that of the question");
+    // Frozen, so that no answer can come that would give the connection away.
+    server.freeze();
+    let (a, b) = (key("a"), key("b"));
+    let mut given_up = provider.get(&a);
+    assert!(poll_once(&mut given_up).is_pending());
+    drop(given_up);
+    let mut next = provider.get(&b);
+    assert!(poll_once(&mut next).is_pending());
+    server.thaw();
+    assert_eq!(next.await.unwrap().unwrap().bytes, "b");
+    assert_eq!(connections() - before, 3, "one more for the second call");
 }
 
 /// Calls that are dropped at random, beside others that are not. Every value names its key, so an answer that reaches

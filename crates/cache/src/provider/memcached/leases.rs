@@ -20,8 +20,12 @@ use super::{Memcached, SWAPS_MAX, contended, record, refused, store_entry, unexp
 use crate::key::Key;
 use crate::provider::{Error, Item, Lease, Leased, Leases};
 
-/// In the fence of a lease on an entry that stands. CAS numbers count up from 1 and do not come so far.
+/// In the fence of a lease on an entry that stands.
 const BESIDE_AN_ENTRY: u64 = 1 << 63;
+
+/// The lower part of a fence is a CAS number, which counts up from 1 on each server; above it is which server that is.
+const CAS_BITS: u32 = 48;
+const CAS_MASK: u64 = (1 << CAS_BITS) - 1;
 
 /// Under which name the lease on a standing entry lies. `~` cannot come from escaping.
 pub(super) fn name(key: &Key) -> String {
@@ -41,7 +45,12 @@ impl Leases for Memcached {
         let (key, lease_key) = (WireKey::new(key.as_str())?, WireKey::new(&lease_name)?);
         let seconds = record::seconds_for(lease_for);
         let token_bytes = token.to_le_bytes();
-        let granted = |fence| Leased::Granted(Lease { token, fence });
+        let server = self.server_part(key)?;
+        // A number that does not fit would be no fence, so nobody gets the lease: that takes 2.8 * 10^14 writes.
+        let granted = |cas: u64, beside| match cas & !CAS_MASK {
+            0 => Leased::Granted(Lease { token, fence: cas | server | beside }),
+            _ => Leased::Held,
+        };
         for _ in 0..SWAPS_MAX {
             let look = Command::Fetch { key, with_value: true, vivify: Some(seconds) };
             let found = match self.ask_one(key, look).await? {
@@ -54,7 +63,7 @@ impl Leases for Memcached {
                 other => return Err(unexpected(&other)),
             };
             if found.is_won || is_lease_of(&found, &token_bytes) {
-                return Ok(granted(found.cas));
+                return Ok(granted(found.cas, 0));
             }
             if found.kind != record::ENTRY {
                 return Ok(Leased::Held);
@@ -67,8 +76,8 @@ impl Leases for Memcached {
             if !self.add_lease(key, lease_key, &token_bytes, seconds).await? {
                 return Ok(Leased::Held);
             }
-            if let Some(fence) = self.bump(key, &found).await? {
-                return Ok(granted(fence | BESIDE_AN_ENTRY));
+            if let Some(cas) = self.bump(key, &found).await? {
+                return Ok(granted(cas, BESIDE_AN_ENTRY));
             }
             // The entry was changed or removed meanwhile: another look decides.
             self.ask_one(key, Command::Remove { key: lease_key, cas: None }).await?;
@@ -83,13 +92,15 @@ impl Leases for Memcached {
         }
         let lease_name = name(key);
         let (key, lease_key) = (WireKey::new(key.as_str())?, WireKey::new(&lease_name)?);
+        if !self.is_of_server(key, lease)? {
+            return Ok(false);
+        }
         let ends_at = record::ends_at(self.clock.now(), keep_for);
-        let store = |fence| store_entry(key, Mode::Swap(fence), &ends_at, &item, keep_for);
+        let store = store_entry(key, Mode::Swap(lease.fence & CAS_MASK), &ends_at, &item, keep_for);
         let stored = if lease.fence & BESIDE_AN_ENTRY == 0 {
-            self.ask_one(key, store(lease.fence)).await?
+            self.ask_one(key, store).await?
         } else {
             let Some(lease_cas) = self.own_lease(key, lease_key, lease).await? else { return Ok(false) };
-            let store = store(lease.fence & !BESIDE_AN_ENTRY);
             let end = Command::Remove { key: lease_key, cas: Some(lease_cas) };
             self.ask(key, &[store, end]).await?.into_iter().next().unwrap_or(Answer::Missing)
         };
@@ -103,8 +114,11 @@ impl Leases for Memcached {
     async fn release(&self, key: &Key, lease: &Lease) -> Result<(), Error> {
         let lease_name = name(key);
         let (key, lease_key) = (WireKey::new(key.as_str())?, WireKey::new(&lease_name)?);
+        if !self.is_of_server(key, lease)? {
+            return Ok(());
+        }
         let remove = if lease.fence & BESIDE_AN_ENTRY == 0 {
-            Command::Remove { key, cas: Some(lease.fence) }
+            Command::Remove { key, cas: Some(lease.fence & CAS_MASK) }
         } else {
             let Some(lease_cas) = self.own_lease(key, lease_key, lease).await? else { return Ok(()) };
             Command::Remove { key: lease_key, cas: Some(lease_cas) }
@@ -122,6 +136,18 @@ impl Leases for Memcached {
 }
 
 impl Memcached {
+    /// The part of a fence that says which server's number it is.
+    fn server_part(&self, key: WireKey<'_>) -> Result<u64, Error> {
+        let place = self.servers.place(key)?;
+        let place = u64::try_from(place).unwrap_or(u64::MAX);
+        Ok((place << CAS_BITS) & !BESIDE_AN_ENTRY)
+    }
+
+    /// Whether the lease is one of a key on the same server; on another one its number means nothing.
+    fn is_of_server(&self, key: WireKey<'_>, lease: &Lease) -> Result<bool, Error> {
+        Ok(lease.fence & !CAS_MASK & !BESIDE_AN_ENTRY == self.server_part(key)?)
+    }
+
     /// Makes a lease item under `lease_key`, on the server of `key`; whether there was none.
     async fn add_lease(
         &self,

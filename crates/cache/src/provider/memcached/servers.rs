@@ -29,6 +29,13 @@ impl Servers {
         server.map(|(_, pool)| pool).ok_or_else(|| unavailable("no server is configured"))
     }
 
+    /// Which of them, in this process, has `key`. CAS numbers are told apart by it: each server counts its own.
+    pub(super) fn place(&self, key: WireKey<'_>) -> Result<usize, Error> {
+        let pool = self.of(key)?;
+        let place = self.0.iter().position(|(_, other)| Arc::ptr_eq(other, pool));
+        place.ok_or_else(|| unavailable("no server is configured"))
+    }
+
     /// What holds for all of them.
     pub(super) fn facts(&self) -> Facts {
         self.0.iter().map(|(_, pool)| pool.facts()).reduce(Facts::weaker).unwrap_or_default()
