@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::counts::count;
 use crate::lane::{State, Step};
@@ -19,6 +19,9 @@ use crate::random::Random;
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long a server may take to end after a cut before it is left alone.
+const LAST_READ_MAX: Duration = Duration::from_secs(1);
 
 /// Longer than any connection lives; a time that a clock can still reach.
 const FAR_AWAY: Duration = Duration::from_hours(24);
@@ -35,30 +38,33 @@ impl Connection {
     /// Runs until both sides have ended, or a fault or the test ends it.
     pub(crate) async fn run(self, mut client: TcpStream, upstream: SocketAddr) {
         let mut orders = self.orders.clone();
-        let ending = tokio::select! {
-            ending = ordered(&mut orders) => Some(ending),
-            ending = self.carry(&mut client, upstream) => ending,
+        let (ending, server) = tokio::select! {
+            ending = ordered(&mut orders) => (ending, None),
+            end = self.carry(&mut client, upstream) => end,
         };
         match ending {
-            Some(Ending::Reset) => reset(client),
-            Some(Ending::Close) => {
-                let _ = client.shutdown().await;
-            }
-            None => {}
+            Ending::Reset => reset(client),
+            Ending::Close => drop(client),
+        }
+        if let Some(server) = server {
+            let _ = timeout(LAST_READ_MAX, end_in_order(server)).await;
         }
     }
 
-    async fn carry(&self, client: &mut TcpStream, upstream: SocketAddr) -> Option<Ending> {
+    /// Answers how the client's connection is to end, and the server's, when something was forwarded that must get there.
+    async fn carry(&self, client: &mut TcpStream, upstream: SocketAddr) -> (Ending, Option<TcpStream>) {
         let mut changes = self.shared.changes();
         if self.shared.plan_for(self.id).accept == Accept::Hang {
             self.shared.counters.hung.one();
             while self.shared.plan_for(self.id).accept == Accept::Hang {
-                changes.changed().await.ok()?;
+                if changes.changed().await.is_err() {
+                    return (Ending::Close, None);
+                }
             }
         }
         let Ok(mut server) = TcpStream::connect(upstream).await else {
             self.shared.counters.unconnected.one();
-            return Some(Ending::Reset);
+            return (Ending::Reset, None);
         };
         // Slices must leave as they were written.
         let _ = client.set_nodelay(true);
@@ -71,10 +77,10 @@ impl Connection {
                 self.pump(Direction::ToClient, from_server, to_client),
             )
         };
-        let ending = ended.err()?;
-        // What was forwarded reaches the server, whatever the client sees.
-        let _ = server.shutdown().await;
-        Some(ending)
+        match ended {
+            Ok(_) => (Ending::Close, None),
+            Err(ending) => (ending, Some(server)),
+        }
     }
 
     /// Carries one direction until its sender has ended; an error says how the connection ends.
@@ -155,6 +161,13 @@ async fn ordered(orders: &mut watch::Receiver<Option<Ending>>) -> Ending {
         Ok(Some(ending)) => ending,
         _ => std::future::pending().await,
     }
+}
+
+/// Ends the server's connection so that it sees all that was forwarded and then an end in order. To close a socket while
+/// something in it is unread would be an RST, so the rest of what the server says is read, and thrown away.
+async fn end_in_order(mut server: TcpStream) -> io::Result<u64> {
+    server.shutdown().await?;
+    tokio::io::copy(&mut server, &mut tokio::io::sink()).await
 }
 
 /// Ends a connection by RST.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use recache_faultproxy::{Accept, Chance, Cut, Ending, Flip, Lane, Plan, Proxy};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
@@ -66,7 +66,7 @@ async fn exchange(client: &mut TcpStream, bytes: &[u8]) -> std::io::Result<Vec<u
 }
 
 /// Everything until the end of the connection, and how it ended.
-async fn rest(client: &mut TcpStream) -> (Vec<u8>, Option<ErrorKind>) {
+async fn rest(client: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Option<ErrorKind>) {
     let mut heard = Vec::new();
     let end = timeout(SOON, client.read_to_end(&mut heard)).await.expect("an end in time");
     (heard, end.err().map(|error| error.kind()))
@@ -234,12 +234,20 @@ async fn answers_are_cut_in_order_or_by_reset() {
 async fn what_was_forwarded_before_a_cut_reaches_the_server() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = Proxy::start_with_seed(server.local_addr().unwrap(), 1).unwrap();
-    proxy.set(Plan::default().to_server(Lane::default().cut(Cut::after("COMMIT;").by_reset()))).await;
+    let cut = Lane::default().cut(Cut::after("COMMIT;").by_reset());
+    proxy.set(Plan::default().to_server(cut).to_client(Lane::default().held())).await;
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let (at_server, _) = server.accept().await.unwrap();
+    let (mut from_proxy, mut to_proxy) = at_server.into_split();
+    // More than the proxy holds back: some of it is unread when the connection is cut.
+    let saying = tokio::spawn(async move { to_proxy.write_all(&vec![7; 3 << 20]).await.map(|()| to_proxy) });
+    while proxy.counts().held_bytes < 1 << 20 {
+        tokio::task::yield_now().await;
+    }
     client.write_all(b"COMMIT;SELECT").await.unwrap();
     assert_eq!(rest(&mut client).await.1, Some(ErrorKind::ConnectionReset));
-    let (mut at_server, _) = server.accept().await.unwrap();
-    assert_eq!(rest(&mut at_server).await, (b"COMMIT;".to_vec(), None));
+    assert_eq!(rest(&mut from_proxy).await, (b"COMMIT;".to_vec(), None));
+    saying.await.unwrap().unwrap();
 }
 
 #[tokio::test]
