@@ -2,8 +2,9 @@
 //! instead of waiting for it.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A moment, in microseconds since the Unix epoch; negative before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -53,6 +54,10 @@ fn micros_of(duration: Duration) -> i64 {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The present moment.
     fn now(&self) -> Timestamp;
+
+    /// Time since some fixed moment. Never goes back, whatever is done to the wall clock: what must not outlive a
+    /// silence is judged by it.
+    fn elapsed(&self) -> Duration;
 }
 
 /// The clock of the operating system.
@@ -66,6 +71,12 @@ impl Clock for SystemClock {
             Ok(since) => Timestamp(micros_of(since)),
             Err(before) => Timestamp(-micros_of(before.duration())),
         }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one home of the system's time in this crate")]
+    fn elapsed(&self) -> Duration {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGAN.elapsed()
     }
 }
 
@@ -93,6 +104,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now().saturating_since(Timestamp(0))
     }
 }
 

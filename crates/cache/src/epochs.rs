@@ -1,7 +1,7 @@
 //! Which stored entries are still reachable: invalidation without looking for the entries.
 //!
 //! Every key belongs to a few *slots*: one for everything, one for its space, one for the key itself and one for each of
-//! its tags. A slot has an *epoch*, a number that only rises. An entry is stamped with the epochs that its writer knew
+//! its tags, and one more for what strict usages store. A slot has an *epoch*, a number that only rises. An entry is stamped with the epochs that its writer knew
 //! when its load began, and is served only while the reader's epochs give the same stamp. Raising an epoch therefore ends
 //! every entry of the slot at once, those that nobody could delete and those that are still being loaded included.
 //!
@@ -26,8 +26,10 @@ use crate::key::{Key, Space};
 const SPACE_SLOTS: u16 = 256;
 /// Number of slots that keys and tags share.
 const NAME_SLOTS: u16 = 2_048;
-/// One for everything, then spaces, then names.
-const SLOTS: usize = 1 + 256 + 2_048;
+/// One for everything and one for what strict usages store, then spaces, then names.
+const SLOTS: usize = 2 + 256 + 2_048;
+const SPACES_FROM: u16 = 2;
+const NAMES_FROM: u16 = SPACES_FROM + SPACE_SLOTS;
 
 /// The part of a slot's number that the shared record knows; above it are the raises that are owed.
 const SHARED_BITS: u32 = 40;
@@ -42,24 +44,28 @@ impl Slot {
     /// The slot of everything under the cache's prefix.
     pub const EVERYTHING: Self = Self(0);
 
+    /// Of what strict usages store. Raised by each process that lost sight of the shared record for a while: others may
+    /// have changed things and been unable to say so.
+    pub const STRICT: Self = Self(1);
+
     /// A key space's.
     pub fn of_space(space: &Space) -> Self {
         Self::of_space_text(space.as_str())
     }
 
     fn of_space_text(text: &str) -> Self {
-        Self(1 + within(text.as_bytes(), SPACE_SLOTS))
+        Self(SPACES_FROM + within(text.as_bytes(), SPACE_SLOTS))
     }
 
     /// A key's own.
     pub fn of_key(key: &Key) -> Self {
-        Self(1 + SPACE_SLOTS + within(key.as_str().as_bytes(), NAME_SLOTS))
+        Self(NAMES_FROM + within(key.as_str().as_bytes(), NAME_SLOTS))
     }
 
     /// A tag's.
     pub fn of_tag(tag: &str) -> Self {
         let text = [b"tag\0", tag.as_bytes()].concat();
-        Self(1 + SPACE_SLOTS + within(&text, NAME_SLOTS))
+        Self(NAMES_FROM + within(&text, NAME_SLOTS))
     }
 
     /// Of a number that was stored; `None` when no slot has it.
@@ -87,10 +93,7 @@ pub(crate) struct KeySlots {
 
 impl KeySlots {
     pub(crate) fn new(space: &str, key: &str) -> Self {
-        Self {
-            space: Slot::of_space_text(space),
-            key: Slot(1 + SPACE_SLOTS + within(key.as_bytes(), NAME_SLOTS)),
-        }
+        Self { space: Slot::of_space_text(space), key: Slot(NAMES_FROM + within(key.as_bytes(), NAME_SLOTS)) }
     }
 }
 

@@ -48,6 +48,19 @@ impl KeyPrefix {
         self.space("analytics").key(["bottlenecks", &limit.to_string(), &min_executions.to_string()])
     }
 
+    /// A key under this prefix from its text, as [`Key::as_str`] gives it; `None` when it is not one.
+    pub fn parse(&self, text: &str) -> Option<Key> {
+        let rest = text.strip_prefix(&*self.0)?.strip_prefix(':')?;
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if text.len() > KEY_BYTES_MAX || !is_plain {
+            return None;
+        }
+        let space_len = rest.find(':').unwrap_or(rest.len());
+        let space_end = text.len() - rest.len() + space_len;
+        let slots = KeySlots::new(text.get(..space_end)?, text);
+        Some(Key { text: text.into(), space_end, slots })
+    }
+
     /// The escaped text, without the colon that follows it in a key.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
+pub mod chance;
 pub mod clock;
 pub mod config;
 pub mod envelope;
@@ -10,14 +11,23 @@ pub mod key;
 mod policy;
 pub mod provider;
 mod stats;
+mod token;
 mod usage;
 
-pub use cache::{Answer, Builder, Cache, OPERATION_TIMEOUT_DEFAULT, QUIET_BEFORE_RECOVERED, Value};
+pub use cache::{
+    Answer, BEAT_DEFAULT, Builder, Cache, Explanation, LAG_MAX_DEFAULT, LoadError, OPERATION_TIMEOUT_DEFAULT,
+    QUIET_BEFORE_RECOVERED, Value,
+};
+pub use chance::{Chance, SystemChance};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use config::{CacheConfig, ConfigProblem};
+pub use envelope::{TAGS_MAX, TagSlots};
 pub use health::{Condition, Health, SwitchedOff};
 pub use key::{Key, KeyPrefix, Space};
-pub use policy::{Codec, FOLLOW_FOR_DEFAULT, KEEP_FOR_MAX, Policy};
+pub use policy::{
+    Codec, ERROR_THROTTLE_DEFAULT, FOLLOW_FOR_DEFAULT, KEEP_FOR_MAX, LEASE_FOR_DEFAULT, Policy,
+};
 pub use provider::{Capabilities, Provider};
 pub use stats::Stats;
+pub use token::{ParseTokenError, Token};
 pub use usage::{Coherence, Lifetimes, Usage};

@@ -53,8 +53,28 @@ counters! {
     provider_errors,
     /// Calls that the provider did not answer in time.
     timeouts,
-    /// Times that a whole key space was made unreachable because a removal or write could not be confirmed.
-    spaces_retired,
+    /// Keys whose epoch was raised because a removal or write could not be confirmed.
+    keys_retired,
+    /// Stale values that were served while somebody loads.
+    stale_served,
+    /// Stale values that were served because the load failed or was given up.
+    stale_served_on_error,
+    /// Loads that were given up because they took too long for their policy.
+    load_timeouts,
+    /// Loads begun in the background, to refresh what is stale or will be soon.
+    refreshes,
+    /// Loads that were spared because another process made the value.
+    fleet_coalesced,
+    /// Times that this process waited for another one's load.
+    lease_waits,
+    /// Times that all copies in this process were dropped, because a message about changes may have been missed.
+    gaps,
+    /// Invalidations that were checked afterwards, of those made here and those heard of.
+    audits,
+    /// Of these, how often a copy from before the invalidation was still found.
+    audits_stale,
+    /// The longest time, in microseconds, for which such a copy was found.
+    audit_age_us_max,
 }
 
 #[derive(Debug, Default)]
@@ -67,5 +87,10 @@ impl Counter {
 
     pub(crate) fn one(&self) {
         self.add(1);
+    }
+
+    /// For figures that are a maximum.
+    pub(crate) fn at_least(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
     }
 }

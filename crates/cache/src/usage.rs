@@ -13,6 +13,9 @@ use serde::Serialize;
 pub enum Coherence {
     /// Not at all: who has seen a change never gets an answer from before it, in whatever process.
     Strict,
+    /// Who changed something gets no answer from before his change, wherever he reads, by the
+    /// [`Token`](crate::Token) of his change. Others: as eventual.
+    Session,
     /// No further than this.
     Bounded(Duration),
     /// As far as the policy's times allow.
@@ -23,6 +26,7 @@ impl fmt::Display for Coherence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Strict => f.write_str("strict"),
+            Self::Session => f.write_str("session"),
             Self::Bounded(lag) => write!(f, "bounded by {lag:?}"),
             Self::Eventual => f.write_str("eventual"),
         }
@@ -64,7 +68,7 @@ pub enum Usage {
     Handlers,
     /// Detailed health. Bounded by 60 s.
     HealthDetail,
-    /// The state of a job. Strict.
+    /// The state of a job. Session: who changed it reads it.
     JobState,
     /// An item of a view. Its key names the generation, so that an entry can never become wrong: eventual.
     ViewItem,
@@ -112,7 +116,8 @@ impl Usage {
     /// The coherence that it needs.
     pub fn coherence(&self, lifetimes: &Lifetimes) -> Coherence {
         match self {
-            Self::Template | Self::JobState => Coherence::Strict,
+            Self::Template => Coherence::Strict,
+            Self::JobState => Coherence::Session,
             Self::ViewItem => Coherence::Eventual,
             Self::Analytics | Self::GraphAnalysis | Self::Handlers | Self::HealthDetail => {
                 Coherence::Bounded(self.lifetime(lifetimes))
@@ -140,7 +145,11 @@ pub(crate) fn judge(needed: Coherence, offered: Coherence) -> Verdict {
     match (needed, offered) {
         (Coherence::Eventual, _) => Verdict::Serve,
         (Coherence::Bounded(age_max), _) => Verdict::ServeUpToAge(age_max),
+        (Coherence::Session, Coherence::Strict | Coherence::Session) => Verdict::Serve,
         (Coherence::Strict, Coherence::Strict) => Verdict::ServeUnshared,
-        (Coherence::Strict, Coherence::Bounded(_) | Coherence::Eventual) => Verdict::Refuse,
+        (Coherence::Session, Coherence::Bounded(_) | Coherence::Eventual)
+        | (Coherence::Strict, Coherence::Session | Coherence::Bounded(_) | Coherence::Eventual) => {
+            Verdict::Refuse
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use recache_cache::{Cache, Policy, Space, Usage};
+use recache_cache::{Cache, LoadError, Policy, Space, Usage};
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
 use tokio::time::Instant;
@@ -223,15 +223,17 @@ impl Engine {
             }
         };
         let cache = self.shared.cache.for_usage(&Usage::ViewItem);
-        cache.get_or_load(&cache_key, &policy, loader).await.map_err(|error| match &*error {
-            Missing::Generation => Missing::Generation,
-            Missing::Store(message) => Missing::Store(message.clone()),
+        cache.get_or_load(&cache_key, &policy, loader).await.map_err(|error| match error {
+            LoadError::Failed(missing) => (*missing).clone(),
+            LoadError::TimedOut(_) => Missing::Store(error.to_string()),
         })
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, thiserror::Error)]
 enum Missing {
+    #[error("the generation was removed")]
     Generation,
+    #[error("{0}")]
     Store(String),
 }

@@ -1,24 +1,35 @@
 //! How a cache is made: from a provider, or from configuration.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::audit::Audit;
 use super::calls::Calls;
 use super::flight::Flights;
+use super::throttle::Throttle;
+use super::upkeep::Upkeep;
 use super::{Cache, Core};
+use crate::chance::{Chance, SystemChance};
 use crate::clock::Clock;
-use crate::epochs::Epochs;
 use crate::config::{Backend, CacheConfig, ConfigProblem};
+use crate::epochs::Epochs;
 use crate::health::Condition;
 use crate::key::KeyPrefix;
-use crate::provider::{BYTES_MAX_DEFAULT, Moka, Noop, Provider};
+use crate::provider::{BYTES_MAX_DEFAULT, EpochStore, Moka, Noop, Provider};
 use crate::usage::{Lifetimes, Verdict};
 
 /// How long one call of the provider may take, unless the builder says otherwise.
 pub const OPERATION_TIMEOUT_DEFAULT: Duration = Duration::from_millis(50);
+
+/// How often the epochs of all processes are read and a process lets itself be heard, unless the builder says otherwise.
+pub const BEAT_DEFAULT: Duration = Duration::from_millis(500);
+
+/// For how long copies are served without a word from the other processes, unless the builder says otherwise. Then the
+/// shared tier is asked for each.
+pub const LAG_MAX_DEFAULT: Duration = Duration::from_secs(2);
 
 /// Makes a [`Cache`]; from [`Cache::builder`].
 #[derive(Debug)]
@@ -28,6 +39,10 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     key_prefix: String,
     operation_timeout: Duration,
+    beat: Duration,
+    lag_max: Duration,
+    epochs: Option<Arc<dyn EpochStore>>,
+    chance: Arc<dyn Chance>,
     lifetimes: Lifetimes,
     condition: Condition,
     reasons: Vec<String>,
@@ -40,6 +55,10 @@ impl Builder {
             clock,
             key_prefix: CacheConfig::default().key_prefix,
             operation_timeout: OPERATION_TIMEOUT_DEFAULT,
+            beat: BEAT_DEFAULT,
+            lag_max: LAG_MAX_DEFAULT,
+            epochs: None,
+            chance: Arc::new(SystemChance::default()),
             lifetimes: Lifetimes::default(),
             condition: Condition::Active,
             reasons: Vec::new(),
@@ -58,6 +77,31 @@ impl Builder {
         self
     }
 
+    /// How often the epochs of all processes are read. Default 500 ms.
+    pub fn beat(mut self, beat: Duration) -> Self {
+        self.beat = beat;
+        self
+    }
+
+    /// For how long copies in this process are served without a word from the others. Default 2 s.
+    pub fn lag_max(mut self, lag_max: Duration) -> Self {
+        self.lag_max = lag_max;
+        self
+    }
+
+    /// Where the epochs of all processes are kept, when that is not the provider: a database that all of them use.
+    /// With it even a cache in each process serves strict usages.
+    pub fn epochs(mut self, epochs: Arc<dyn EpochStore>) -> Self {
+        self.epochs = Some(epochs);
+        self
+    }
+
+    /// Who draws random numbers. Default: the operating system.
+    pub fn chance(mut self, chance: Arc<dyn Chance>) -> Self {
+        self.chance = chance;
+        self
+    }
+
     /// How long the values of each usage live by default.
     pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.lifetimes = lifetimes;
@@ -73,12 +117,19 @@ impl Builder {
             condition: self.condition,
             reasons: self.reasons,
             epochs: Epochs::new(),
+            epochs_elsewhere: self.epochs,
+            upkeep: Upkeep::new(self.beat, self.lag_max),
+            audit: Audit::default(),
+            throttle: Throttle::default(),
+            instance: self.chance.draw(),
+            chance: self.chance,
+            sequence: AtomicU64::new(0),
             flights: Flights::default(),
             switched_off: Mutex::default(),
             encode_failure_was_said: AtomicBool::new(false),
         };
         let verdict = if core.condition == Condition::Disabled { Verdict::Refuse } else { Verdict::Serve };
-        Cache { lifetime: self.lifetimes.default, verdict, core: Arc::new(core) }
+        Cache { lifetime: self.lifetimes.default, verdict, core: Arc::new(core), after: None }
     }
 
     fn out_of_order(mut self, condition: Condition, reasons: Vec<String>) -> Self {

@@ -97,6 +97,11 @@ impl Flights {
         Join::Lead(self.start(&mut table, key, false))
     }
 
+    /// Whether somebody in this process loads the key, and may still be joined.
+    pub(super) fn is_loading(&self, key: &Key) -> bool {
+        self.lock().running.get(key).is_some_and(|flights| flights.iter().any(|flight| flight.is_open()))
+    }
+
     /// Refuses the key's flights and starts a load that nobody before it is part of.
     pub(super) fn lead_anew<'a>(&'a self, key: &'a Key) -> Lead<'a> {
         let mut table = self.lock();

@@ -1,15 +1,21 @@
 //! `get_or_load`: answer from the cache, from somebody's running load, or from an own one.
 
+use std::fmt;
 use std::sync::Arc;
 
+use tokio::time::timeout;
 use tracing::debug;
 
+use super::fleet::{HeldLease, Turn};
 use super::flight::{Fill, Join, Lead, Outcome};
-use super::{Cache, Core, Found, Value};
+use super::read::{Found, Look};
+use super::{Cache, Core, Value};
 use crate::clock::Timestamp;
 use crate::envelope::{Header, TagSlots};
+use crate::epochs::Slot;
 use crate::key::Key;
 use crate::policy::Policy;
+use crate::provider::{Entry, Item};
 use crate::usage::Verdict;
 
 /// How often a caller looks into the cache again because a flight of its key landed since it looked. A flight also lands
@@ -17,13 +23,56 @@ use crate::usage::Verdict;
 /// forgets at once could keep a caller looking.
 const LOOKS_MAX: u32 = 8;
 
+/// Why there is no value.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError<E> {
+    /// The loader failed. Shared by all who waited for it.
+    #[error("{0}")]
+    Failed(Arc<E>),
+    /// The loader took longer than the policy's hard timeout.
+    #[error("no value within {0:?}")]
+    TimedOut(std::time::Duration),
+}
+
+impl<E> Clone for LoadError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::TimedOut(limit) => Self::TimedOut(*limit),
+        }
+    }
+}
+
+impl<E> LoadError<E> {
+    /// The loader's own error.
+    pub fn loader_error(&self) -> Option<&E> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::TimedOut(_) => None,
+        }
+    }
+}
+
 /// What a load gave, as its waiters get it.
-type Loaded<V, E> = Result<Option<Arc<V>>, Arc<E>>;
+pub(super) type Loaded<V, E> = Result<Option<Arc<V>>, LoadError<E>>;
+
+/// Where the result of a load goes when it may be stored.
+pub(super) struct Fills<'a> {
+    pub(super) key: &'a Key,
+    pub(super) policy: &'a Policy,
+    /// The epochs when the load began; `None` when they were just changing.
+    pub(super) stamp: Option<u64>,
+    pub(super) tags: TagSlots,
+    pub(super) began: Timestamp,
+    /// Of the copies in this process, when the load began.
+    pub(super) mark: Option<u64>,
+}
 
 impl Cache {
     /// The fresh value under `key`; where there is none, what `loader` returns, which is then cached by `policy`.
     ///
-    /// - One load of a key runs in the process at a time; who comes meanwhile waits and gets the same value.
+    /// - One load of a key runs in the process at a time, and in the fleet where the provider grants leases; who comes
+    ///   meanwhile waits and gets the same value.
     /// - The load runs inside the call of the first who came. When that call is dropped or its loader panics, one of
     ///   the waiters takes over with its own loader.
     /// - `Ok(None)` from the loader means that there is no such thing, and is cached for the policy's negative-for, if
@@ -38,7 +87,7 @@ impl Cache {
         key: &Key,
         policy: &Policy,
         loader: impl FnOnce() -> F,
-    ) -> Result<Option<Arc<V>>, Arc<E>>
+    ) -> Result<Option<Arc<V>>, LoadError<E>>
     where
         V: Value,
         E: Send + Sync + 'static,
@@ -46,25 +95,33 @@ impl Cache {
     {
         let core = &*self.core;
         if !self.is_on() {
-            return core.load(loader).await;
+            return core.load(policy, loader).await;
         }
         let looks_max = if core.retains() { LOOKS_MAX } else { 0 };
         let mut looks_left = looks_max;
-        let lead = loop {
+        let (lead, look) = loop {
             let landed = core.flights.landed();
-            let (found, was_answered) = self.look::<V>(key).await;
-            if let Found::Fresh(live) = &found {
-                self.count(key, &found);
-                return Ok(live.value.clone());
+            let look = self.look::<V>(key).await;
+            match &look.found {
+                Found::Fresh(live) => {
+                    self.count(key, &look.found);
+                    return Ok(live.value.clone());
+                }
+                Found::Stale(live) if self.may_serve_stale(key, policy) => {
+                    self.count(key, &look.found);
+                    core.calls.counters.stale_served.one();
+                    return Ok(live.value.clone());
+                }
+                Found::Stale(_) | Found::Nothing => {}
             }
             let join = match self.verdict {
                 Verdict::ServeUnshared => Join::Lead(core.flights.lead_anew(key)),
-                _ => core.flights.join(key, (was_answered && looks_left > 0).then_some(landed)),
+                _ => core.flights.join(key, (look.was_answered && looks_left > 0).then_some(landed)),
             };
             match join {
                 Join::Lead(lead) => {
-                    self.count(key, &found);
-                    break lead;
+                    self.count(key, &look.found);
+                    break (lead, look);
                 }
                 Join::LookAgain => looks_left -= 1,
                 Join::Follow(flight) => {
@@ -72,81 +129,238 @@ impl Cache {
                         looks_left = looks_max;
                         continue;
                     };
-                    self.count(key, &found);
+                    self.count(key, &look.found);
                     if let Some(loaded) = outcome.downcast_ref::<Loaded<V, E>>() {
                         core.calls.counters.coalesced.one();
                         return loaded.clone();
                     }
-                    return core.load(loader).await;
+                    return core.load(policy, loader).await;
                 }
             }
         };
-        let stamp = core.epochs.stamp(key, &[]);
-        let began = core.calls.clock.now();
-        let loaded = core.load(loader).await;
-        let outcome: Outcome = Arc::new(loaded.clone());
-        match &loaded {
-            Err(_) => lead.publish_to_present(outcome),
-            Ok(value) => {
-                lead.publish(outcome);
-                core.fill(&lead, key, policy, (stamp, began), value.clone()).await;
+        self.lead(lead, key, policy, look, loader).await
+    }
+
+    /// Whether a stale value is served without waiting: somebody loads already, or the last load has just failed.
+    fn may_serve_stale(&self, key: &Key, policy: &Policy) -> bool {
+        let core = &self.core;
+        (policy.serves_stale() && core.flights.is_loading(key))
+            || (policy.error_throttle().is_some() && core.throttle.is_held(key, core.calls.clock.elapsed()))
+    }
+
+    /// Loads as the one in this process who does, gives the outcome to those who wait, and stores it.
+    pub(super) async fn lead<V, E, F>(
+        &self,
+        lead: Lead<'_>,
+        key: &Key,
+        policy: &Policy,
+        look: Look<V>,
+        loader: impl FnOnce() -> F,
+    ) -> Loaded<V, E>
+    where
+        V: Value,
+        E: Send + Sync + 'static,
+        F: Future<Output = Result<Option<V>, E>>,
+    {
+        let core = &*self.core;
+        let fills = self.fills(key, policy);
+        let is_kept = !matches!(look.found, Found::Nothing);
+        let may_serve_kept = is_kept && (policy.serves_stale() || matches!(look.found, Found::Fresh(_)));
+        let turn = if core.keeps(policy) {
+            self.turn(key, policy, &look, may_serve_kept).await
+        } else {
+            Turn::LoadOnly
+        };
+        let lease = match turn {
+            Turn::Load(lease) => lease,
+            Turn::LoadOnly => {
+                let loaded = core.load(policy, loader).await;
+                return core.hand_out(lead, loaded, key, policy, look);
             }
+            Turn::Answer(live) => {
+                let loaded: Loaded<V, E> = Ok(live.value.clone());
+                lead.publish_to_present(Arc::new(loaded.clone()));
+                return loaded;
+            }
+            Turn::ServeKept => {
+                core.calls.counters.stale_served.one();
+                let loaded: Loaded<V, E> = Ok(look.live().and_then(|live| live.value.clone()));
+                lead.publish_to_present(Arc::new(loaded.clone()));
+                return loaded;
+            }
+        };
+        match core.load(policy, loader).await {
+            Ok(value) => {
+                let loaded: Loaded<V, E> = Ok(value.clone());
+                let outcome: Outcome = Arc::new(loaded.clone());
+                lead.publish(outcome);
+                core.fill(&lead, fills, value, lease).await;
+                loaded
+            }
+            // Dropped here, the lease is given back.
+            failed => core.hand_out(lead, failed, key, policy, look),
         }
-        loaded
+    }
+
+    /// What has to be known when a load begins.
+    pub(super) fn fills<'a>(&self, key: &'a Key, policy: &'a Policy) -> Fills<'a> {
+        let core = &self.core;
+        let tags = self.tags(policy);
+        Fills {
+            key,
+            policy,
+            stamp: core.epochs.stamp(key, tags.as_slice()),
+            tags,
+            began: core.calls.clock.now(),
+            mark: core.calls.provider.copies().map(|copies| copies.mark()),
+        }
+    }
+
+    /// The policy's tags, and for a strict usage the one that all of them share.
+    pub(super) fn tags(&self, policy: &Policy) -> TagSlots {
+        let mut tags = policy.tag_slots();
+        if self.verdict == Verdict::ServeUnshared {
+            tags.push(Slot::STRICT);
+        }
+        tags
     }
 }
 
 impl Core {
-    async fn load<V, E, F>(&self, loader: impl FnOnce() -> F) -> Loaded<V, E>
+    /// Whether anything would be stored at all.
+    pub(super) fn keeps(&self, policy: &Policy) -> bool {
+        self.retains() && (policy.lifetime(false, 0.0).is_some() || policy.lifetime(true, 0.0).is_some())
+    }
+
+    pub(super) async fn load<V, E, F>(&self, policy: &Policy, loader: impl FnOnce() -> F) -> Loaded<V, E>
     where
         F: Future<Output = Result<Option<V>, E>>,
     {
         self.calls.counters.loads.one();
-        let loaded = loader().await;
+        let loaded = match policy.hard_limit() {
+            None => loader().await,
+            Some(limit) => match timeout(limit, loader()).await {
+                Ok(loaded) => loaded,
+                Err(_) => {
+                    self.calls.counters.load_timeouts.one();
+                    return Err(LoadError::TimedOut(limit));
+                }
+            },
+        };
         if loaded.is_err() {
             self.calls.counters.load_errors.one();
         }
-        loaded.map(|value| value.map(Arc::new)).map_err(Arc::new)
+        loaded.map(|value| value.map(Arc::new)).map_err(|error| LoadError::Failed(Arc::new(error)))
+    }
+
+    /// Gives an outcome that is not stored to those who wait now; in place of an error a kept value, where the policy
+    /// prefers that.
+    fn hand_out<V, E>(
+        &self,
+        lead: Lead<'_>,
+        loaded: Loaded<V, E>,
+        key: &Key,
+        policy: &Policy,
+        look: Look<V>,
+    ) -> Loaded<V, E>
+    where
+        V: Value,
+        E: Send + Sync + 'static,
+    {
+        let kept = look.live().filter(|live| self.calls.clock.now() < live.header.keep_until);
+        let loaded = match (loaded, policy.error_throttle(), kept) {
+            (Err(_), Some(throttle), Some(live)) => {
+                let now = self.calls.clock.elapsed();
+                self.throttle.hold(key, now, now.saturating_add(throttle));
+                self.calls.counters.stale_served_on_error.one();
+                Ok(live.value.clone())
+            }
+            (loaded, _, _) => loaded,
+        };
+        lead.publish_to_present(Arc::new(loaded.clone()));
+        loaded
     }
 
     /// Stores a loaded value, unless something has come to pass since its load began that it cannot know of.
-    async fn fill<V: Value>(
+    pub(super) async fn fill<V: Value>(
         &self,
         lead: &Lead<'_>,
-        key: &Key,
-        policy: &Policy,
-        (stamp, began): (Option<u64>, Timestamp),
+        fills: Fills<'_>,
         value: Option<Arc<V>>,
+        lease: Option<HeldLease>,
     ) {
-        let Some((fresh_for, keep_for)) = policy.lifetime(value.is_none()) else {
+        let Some(Entry { key, item, keep_for }) = self.entry(&fills, value) else {
             return;
         };
-        if !self.retains() {
+        if !lead.begin_fill() {
+            self.refused(&key);
             return;
+        }
+        let provider = &self.calls.provider;
+        let stored = match &lease {
+            None => self.calls.run("set", provider.set(&key, item.clone(), keep_for)).await.map(|()| true),
+            Some(held) => match provider.leases() {
+                Some(leases) => {
+                    let fill = leases.fill(&key, held.lease(), item.clone(), keep_for);
+                    self.calls.run("fill", fill).await
+                }
+                None => Ok(false),
+            },
+        };
+        match stored {
+            Ok(true) => {
+                lead.end_fill(Fill::Stored);
+                if let (Some(copies), Some(mark)) = (provider.copies(), fills.mark) {
+                    copies.keep(&key, item, keep_for, mark);
+                }
+                lease.map(HeldLease::used);
+            }
+            Ok(false) => {
+                lead.end_fill(Fill::NotBegun);
+                self.refused(&key);
+                lease.map(HeldLease::used);
+            }
+            Err(_) => lead.end_fill(Fill::Unknown),
+        }
+    }
+
+    /// The entry that a load's result makes; `None` when it is not to be stored.
+    pub(super) fn entry<V: Value>(&self, fills: &Fills<'_>, value: Option<Arc<V>>) -> Option<Entry> {
+        let Fills { key, policy, stamp, tags, began, .. } = *fills;
+        let (fresh_for, keep_for) = policy.lifetime(value.is_none(), self.chance.part())?;
+        if !self.retains() {
+            return None;
         }
         let now = self.calls.clock.now();
         let header = Header {
-            tags: TagSlots::default(),
-            schema: 0,
             written_at: began,
             fresh_until: began.saturating_add(fresh_for),
             keep_until: began.saturating_add(keep_for),
             stamp: stamp.unwrap_or_default(),
+            tags,
+            schema: 0,
             build_cost: now.saturating_since(began),
             codec: policy.codec_of(),
             is_absent: value.is_none(),
         };
-        let Some(item) = self.seal(key, header, value) else {
-            return;
-        };
         let keep_for = header.keep_until.saturating_since(now);
-        let is_reachable = stamp.is_some() && self.stamp(key, &header) == stamp;
-        if keep_for.is_zero() || !is_reachable || !lead.begin_fill() {
-            self.calls.counters.fills_refused.one();
-            debug!(%key, "loaded value is not stored: invalidated meanwhile, or its load outlived it");
-            return;
+        let is_current = stamp.is_some() && self.stamp(key, &header) == stamp;
+        if keep_for.is_zero() || !is_current {
+            self.refused(key);
+            return None;
         }
-        let stored = self.calls.run("set", self.calls.provider.set(key, item, keep_for)).await;
-        lead.end_fill(if stored.is_ok() { Fill::Stored } else { Fill::Unknown });
+        let item: Item = self.seal(key, header, value, policy)?;
+        Some(Entry { key: key.clone(), item, keep_for })
+    }
+
+    fn refused(&self, key: &Key) {
+        self.calls.counters.fills_refused.one();
+        debug!(%key, "loaded value is not stored: invalidated meanwhile, or its load outlived it");
+    }
+}
+
+impl fmt::Debug for Fills<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fills({}, {:?})", self.key, self.stamp)
     }
 }

@@ -1,33 +1,50 @@
 //! The cache that callers use. It stands between them and a [`Provider`], and takes every failure upon itself.
 
+mod audit;
+mod backplane;
 mod builder;
 mod calls;
 mod entry;
+mod explain;
+mod fleet;
 mod flight;
 mod load;
+mod load_many;
+mod read;
+mod refresh;
+mod throttle;
+mod upkeep;
 mod write;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
-pub use self::builder::{Builder, OPERATION_TIMEOUT_DEFAULT};
+use self::audit::Audit;
+pub use self::builder::{BEAT_DEFAULT, Builder, LAG_MAX_DEFAULT, OPERATION_TIMEOUT_DEFAULT};
 use self::calls::Calls;
 pub use self::calls::QUIET_BEFORE_RECOVERED;
 use self::entry::Live;
 pub use self::entry::Value;
+pub use self::explain::Explanation;
 use self::flight::Flights;
+pub use self::load::LoadError;
+pub use self::read::Answer;
+use self::throttle::Throttle;
+use self::upkeep::Upkeep;
+use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::envelope::{DecodeError, Freshness, Header};
+use crate::envelope::{DecodeError, Header};
 use crate::epochs::Epochs;
 use crate::health::{Condition, Health, SwitchedOff};
 use crate::key::{Key, KeyPrefix};
 use crate::policy::Policy;
-use crate::provider::{Capabilities, Capability, Item, Provider, Reach};
+use crate::provider::{Capabilities, Capability, EpochStore, Item, Provider};
 use crate::stats::Stats;
-use crate::usage::{Lifetimes, Usage, Verdict, judge};
+use crate::token::Token;
+use crate::usage::{Coherence, Lifetimes, Usage, Verdict, judge};
 
 /// Names kept in health, so that made-up usages cannot grow it without end.
 const SWITCHED_OFF_MAX: usize = 64;
@@ -36,7 +53,7 @@ const SWITCHED_OFF_MAX: usize = 64;
 ///
 /// No method returns an error of the cache. When the provider fails, is slow or answers nonsense, a read misses and a
 /// write does nothing; it is counted ([`Stats`]), warned of once, and shown in [`health`](Cache::health). Each call of
-/// the provider is cut off after the operation timeout (50 ms), and no method makes more than three.
+/// the provider is cut off after the operation timeout (50 ms).
 ///
 /// A tokio runtime with its timer is needed as soon as something has to be waited for: a provider outside the process,
 /// or another caller's load.
@@ -45,20 +62,7 @@ pub struct Cache {
     core: Arc<Core>,
     verdict: Verdict,
     lifetime: Duration,
-}
-
-/// A value out of the cache, with what is known about it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Answer<V> {
-    /// The value; `None` for the cached answer "there is none".
-    pub value: Option<Arc<V>>,
-    /// Whether it is still fresh.
-    pub is_fresh: bool,
-    /// How old the data is that it is based on, at most.
-    pub age: Duration,
-    /// What it cost to make.
-    pub build_cost: Duration,
+    after: Option<Token>,
 }
 
 /// What all handles of one cache share.
@@ -70,16 +74,19 @@ struct Core {
     condition: Condition,
     reasons: Vec<String>,
     epochs: Epochs,
+    /// Where they are kept for all processes, when that is not the provider.
+    epochs_elsewhere: Option<Arc<dyn EpochStore>>,
+    upkeep: Upkeep,
+    audit: Audit,
     flights: Flights,
+    throttle: Throttle,
+    chance: Arc<dyn Chance>,
+    /// This process among those that share the backend; drawn at random.
+    instance: u64,
+    /// Messages sent so far.
+    sequence: AtomicU64,
     switched_off: Mutex<Vec<SwitchedOff>>,
     encode_failure_was_said: AtomicBool,
-}
-
-/// What a look into the cache gave.
-enum Found<V> {
-    Fresh(Arc<Live<V>>),
-    Stale(Arc<Live<V>>),
-    Nothing,
 }
 
 impl Cache {
@@ -97,11 +104,11 @@ impl Cache {
     /// nothing, writes nothing and calls every loader; that is warned of once and shown in health.
     ///
     /// A bounded usage never gets a value that is older than its bound, whoever wrote it. A strict usage shares no load
-    /// that began before its call.
+    /// that began before its call, and is answered by what all processes share, never by a copy in this one.
     pub fn for_usage(&self, usage: &Usage) -> Self {
         let core = &self.core;
         let needs = usage.coherence(&core.lifetimes);
-        let offered = core.capabilities().coherence();
+        let offered = core.coherence();
         let verdict = match core.condition {
             Condition::Disabled => Verdict::Refuse,
             Condition::Active | Condition::Degraded => judge(needs, offered),
@@ -109,7 +116,12 @@ impl Cache {
         if verdict == Verdict::Refuse && core.condition != Condition::Disabled {
             core.switch_off(SwitchedOff { usage: usage.name().to_owned(), needs, offered });
         }
-        Self { core: Arc::clone(core), verdict, lifetime: usage.lifetime(&core.lifetimes) }
+        Self { core: Arc::clone(core), verdict, lifetime: usage.lifetime(&core.lifetimes), after: None }
+    }
+
+    /// A handle that answers nothing from before the change that left `token`, on whatever node that was made.
+    pub fn after(&self, token: &Token) -> Self {
+        Self { after: Some(*token), ..self.clone() }
     }
 
     /// Whether this handle ever serves anything. False for a disabled cache and for a usage that is switched off.
@@ -122,54 +134,25 @@ impl Cache {
         Policy::new(self.lifetime)
     }
 
-    /// The fresh value under `key`. `None` on a miss, and when the cached answer is that there is none.
-    pub async fn get<V: Value>(&self, key: &Key) -> Option<Arc<V>> {
-        match self.look_and_count(key).await {
-            Found::Fresh(live) => live.value.clone(),
-            Found::Stale(_) | Found::Nothing => None,
-        }
-    }
-
-    /// What is kept under `key`, fresh or stale, with its age. `None` on a miss.
-    pub async fn lookup<V: Value>(&self, key: &Key) -> Option<Answer<V>> {
-        let (live, is_fresh) = match self.look_and_count::<V>(key).await {
-            Found::Fresh(live) => (live, true),
-            Found::Stale(live) => (live, false),
-            Found::Nothing => return None,
-        };
-        let age = self.core.calls.clock.now().saturating_since(live.header.written_at);
-        Some(Answer { value: live.value.clone(), is_fresh, age, build_cost: live.header.build_cost })
-    }
-
-    /// The fresh values under `keys`, in their order, in one call of the provider.
-    pub async fn get_many<V: Value>(&self, keys: &[Key]) -> Vec<Option<Arc<V>>> {
-        let core = &self.core;
-        let read = if self.is_on() && !keys.is_empty() {
-            core.calls.run("get_many", core.calls.provider.get_many(keys, Reach::Nearest)).await.ok()
-        } else {
-            return keys.iter().map(|_| None).collect();
-        };
-        let mut items = read.unwrap_or_default().into_iter();
-        let mut values = Vec::with_capacity(keys.len());
-        for key in keys {
-            let found = self.judge::<V>(key, items.next().flatten());
-            self.count(key, &found);
-            values.push(match found {
-                Found::Fresh(live) => live.value.clone(),
-                Found::Stale(_) | Found::Nothing => None,
-            });
-        }
-        values
-    }
-
     /// The counters of all handles of this cache.
     pub fn stats(&self) -> Stats {
         self.core.calls.counters.snapshot(self.core.calls.provider.evictions())
     }
 
+    /// What the provider can do and how that is known.
+    pub fn capabilities(&self) -> Capabilities {
+        self.core.capabilities()
+    }
+
+    /// The provider below, for what stands beside the cache: [`coordination`](crate::coordination).
+    pub fn provider(&self) -> &Arc<dyn Provider> {
+        &self.core.calls.provider
+    }
+
     /// Asks the provider how it is, within the operation timeout.
     pub async fn health(&self) -> Health {
         let core = &self.core;
+        core.attend();
         let mut condition = core.condition;
         let mut reasons = core.reasons.clone();
         if condition == Condition::Active {
@@ -178,6 +161,10 @@ impl Cache {
                 reasons.push(failure.to_string());
             } else if core.calls.is_failing() {
                 reasons.push(format!("calls failed within the last {QUIET_BEFORE_RECOVERED:?}"));
+            }
+            let owed = if core.epoch_store().is_some() { core.epochs.owed_slots().len() } else { 0 };
+            if owed > 0 {
+                reasons.push(format!("{owed} invalidations wait to be sent to the other processes"));
             }
             if !reasons.is_empty() {
                 condition = Condition::Degraded;
@@ -191,69 +178,6 @@ impl Cache {
             switched_off: core.switched_off.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
-
-    async fn look_and_count<V: Value>(&self, key: &Key) -> Found<V> {
-        if !self.is_on() {
-            return Found::Nothing;
-        }
-        let (found, _) = self.look(key).await;
-        self.count(key, &found);
-        found
-    }
-
-    /// Looks, and says whether the provider answered at all.
-    async fn look<V: Value>(&self, key: &Key) -> (Found<V>, bool) {
-        let calls = &self.core.calls;
-        match calls.run("get", calls.provider.get(key, Reach::Nearest)).await {
-            Ok(item) => (self.judge(key, item), true),
-            Err(_) => (Found::Nothing, false),
-        }
-    }
-
-    /// Whether a stored item may be served to this handle, now.
-    fn judge<V: Value>(&self, key: &Key, item: Option<Item>) -> Found<V> {
-        let core = &self.core;
-        let Some(item) = item else {
-            return Found::Nothing;
-        };
-        let live = match Live::<V>::open(key, item) {
-            Ok(live) => live,
-            Err(error) => {
-                core.undecodable(key, &error);
-                return Found::Nothing;
-            }
-        };
-        let age_max = match self.verdict {
-            Verdict::ServeUpToAge(age_max) => Some(age_max),
-            Verdict::Serve | Verdict::ServeUnshared | Verdict::Refuse => None,
-        };
-        if core.stamp(key, &live.header) != Some(live.header.stamp) {
-            return Found::Nothing;
-        }
-        match live.header.freshness(core.calls.clock.now(), age_max) {
-            Freshness::Fresh => Found::Fresh(live),
-            Freshness::Stale => Found::Stale(live),
-            Freshness::Expired => Found::Nothing,
-        }
-    }
-
-    fn count<V>(&self, key: &Key, found: &Found<V>) {
-        let counters = &self.core.calls.counters;
-        match found {
-            Found::Fresh(_) => {
-                counters.hits.one();
-                debug!(%key, "cache hit");
-            }
-            Found::Stale(_) => {
-                counters.stale_hits.one();
-                debug!(%key, "cache stale hit");
-            }
-            Found::Nothing => {
-                counters.misses.one();
-                debug!(%key, "cache miss");
-            }
-        }
-    }
 }
 
 impl Core {
@@ -261,16 +185,42 @@ impl Core {
         self.calls.provider.capabilities()
     }
 
+    /// What can be given with the epochs that are kept for all processes. Where they are, each read can be checked
+    /// against them, so every usage can be served.
+    fn coherence(&self) -> Coherence {
+        if self.epochs_elsewhere.is_some() { Coherence::Strict } else { self.capabilities().coherence() }
+    }
+
     fn retains(&self) -> bool {
         self.capabilities().has(Capability::Retains)
     }
 
+    /// Where all processes keep their epochs, if they do.
+    fn epoch_store(&self) -> Option<&dyn EpochStore> {
+        self.epochs_elsewhere.as_deref().or_else(|| self.calls.provider.epochs())
+    }
+
+    /// Whether other processes hear of a changed key by nothing but its epoch: they have copies of their own and nobody
+    /// carries messages.
+    fn tells_keys_by_epoch(&self) -> bool {
+        let provider = &self.calls.provider;
+        let has_copies = provider.copies().is_some() || !self.capabilities().has(Capability::Shared);
+        self.epoch_store().is_some() && provider.messages().is_none() && has_copies
+    }
+
+    /// What an entry with this header must carry to be served now.
     fn stamp(&self, key: &Key, header: &Header) -> Option<u64> {
         self.epochs.stamp(key, header.tags.as_slice())
     }
 
     /// Value and header as an item that the provider will take; `None` when there is no such thing, which is counted.
-    fn seal<V: Value>(&self, key: &Key, header: Header, value: Option<Arc<V>>) -> Option<Item> {
+    fn seal<V: Value>(
+        &self,
+        key: &Key,
+        header: Header,
+        value: Option<Arc<V>>,
+        policy: &Policy,
+    ) -> Option<Item> {
         let item = match (Live { header, value }).seal(key) {
             Ok(item) => item,
             Err(error) => {
@@ -281,7 +231,8 @@ impl Core {
                 return None;
             }
         };
-        if self.capabilities().limit(Capability::MaxValueBytes).is_some_and(|max| item.bytes.len() > max) {
+        let provider_max = self.capabilities().limit(Capability::MaxValueBytes);
+        if [provider_max, policy.size_limit()].into_iter().flatten().any(|max| item.bytes.len() > max) {
             self.calls.counters.too_large.one();
             debug!(%key, bytes = item.bytes.len(), "value is too large to be cached");
             return None;

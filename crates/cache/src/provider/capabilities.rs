@@ -222,10 +222,11 @@ impl Capabilities {
 
     /// The whole table, for people.
     pub fn rows(&self) -> impl Iterator<Item = CapabilityRow> + '_ {
-        Capability::ALL
-            .into_iter()
-            .zip(self.rows)
-            .map(|(capability, (value, source))| CapabilityRow { capability, value, source })
+        Capability::ALL.into_iter().zip(self.rows).map(|(capability, (value, source))| CapabilityRow {
+            capability,
+            value,
+            source,
+        })
     }
 }
 
@@ -274,6 +275,10 @@ mod tests {
     #[test]
     fn what_nobody_said_is_absent() {
         let capabilities = Capabilities::unknown();
-        assert!(capabilities.rows().all(|row| row.source == Source::Unknown && row.value == absent(row.capability)));
+        assert!(
+            capabilities
+                .rows()
+                .all(|row| row.source == Source::Unknown && row.value == absent(row.capability))
+        );
     }
 }

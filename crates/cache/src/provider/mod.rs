@@ -8,20 +8,22 @@ mod fleet;
 #[cfg(feature = "cache-moka")]
 mod moka;
 mod noop;
+mod tiered;
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
 pub use self::noop::Noop;
+pub use self::tiered::Tiered;
 use crate::key::{Key, KeyPrefix, Space};
+use async_trait::async_trait;
+use bytes::Bytes;
 
 /// Entries that a tier in this process holds when nothing else is said (`max_capacity`).
 pub const CAPACITY_DEFAULT: u64 = 10_000;
@@ -84,15 +86,14 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// cannot find them may leave them: the caller has made them unreachable.
     async fn clear(&self, scope: &Scope) -> Result<(), Error>;
 
-    /// Drops the copies of these keys that lie in this process only: another process has changed them. No read that
-    /// began before may bring them back.
-    fn forget(&self, keys: &[Key]);
-
     /// Whether the backend can be used now.
     async fn health(&self) -> Result<(), Error>;
 
     /// How many entries were dropped for want of space, when it is known.
     fn evictions(&self) -> Option<u64>;
+
+    /// The copies in this process of what the shared tier holds, when there are such.
+    fn copies(&self) -> Option<&dyn Copies>;
 
     /// One load per key over the fleet, when it can grant that.
     fn leases(&self) -> Option<&dyn Leases>;
@@ -105,6 +106,23 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 
     /// Messages between processes, when it carries them.
     fn messages(&self) -> Option<&dyn Messages>;
+}
+
+/// Copies in this process of entries that a shared tier holds. The cache keeps them, because it has decoded them, and
+/// drops them when it hears that somebody has changed the entry.
+#[async_trait]
+pub trait Copies: fmt::Debug + Send + Sync {
+    /// To be taken before the shared tier is asked, and given to [`keep`](Self::keep) with its answer.
+    fn mark(&self) -> u64;
+
+    /// Keeps a copy, unless its key has been forgotten since `mark`.
+    fn keep(&self, key: &Key, item: Item, keep_for: Duration, mark: u64);
+
+    /// Drops the copies of these keys; no answer that was marked before brings them back.
+    fn forget(&self, keys: &[Key]);
+
+    /// Drops all copies likewise. Until it returns some may still be found.
+    async fn forget_all(&self);
 }
 
 /// One entry to store.

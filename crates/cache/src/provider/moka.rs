@@ -15,7 +15,8 @@ use ::moka::sync::Cache;
 use async_trait::async_trait;
 
 use super::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach, Scope,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
+    Reach, Scope,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
@@ -151,7 +152,9 @@ impl Provider for Moka {
         let now = self.clock.now();
         let kept = Kept { item, keep_until: now.saturating_add(keep_for), keep_for };
         let done = self.entries.entry_by_ref(key).and_compute_with(|entry| match entry {
-            Some(entry) if entry.value().keep_until > now && entry.value().item.bytes == seen.bytes => Op::Put(kept),
+            Some(entry) if entry.value().keep_until > now && entry.value().item.bytes == seen.bytes => {
+                Op::Put(kept)
+            }
             _ => Op::Nop,
         });
         Ok(matches!(done, CompResult::ReplacedWith(_)))
@@ -184,19 +187,16 @@ impl Provider for Moka {
         Ok(())
     }
 
-    /// This process is all that there is: another one's change says nothing about these entries.
-    fn forget(&self, keys: &[Key]) {
-        for key in keys {
-            self.entries.invalidate(key);
-        }
-    }
-
     async fn health(&self) -> Result<(), Error> {
         Ok(())
     }
 
     fn evictions(&self) -> Option<u64> {
         Some(self.evictions.load(Ordering::Relaxed))
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
     }
 
     fn leases(&self) -> Option<&dyn Leases> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Atomics, Capabilities, Capability, Entry, EpochStore, Error, Item, Leases, Messages, Provider, Reach, Scope,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
+    Reach, Scope,
 };
 use crate::key::Key;
 use crate::usage::Coherence;
@@ -58,13 +59,15 @@ impl Provider for Noop {
         Ok(())
     }
 
-    fn forget(&self, _keys: &[Key]) {}
-
     async fn health(&self) -> Result<(), Error> {
         Ok(())
     }
 
     fn evictions(&self) -> Option<u64> {
+        None
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
         None
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use recache_cache::provider::{
-    Atomics, Entry, EpochStore, Error, Item, Leases, Messages, Moka, Reach, Scope,
+    Atomics, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Moka, Reach, Scope,
 };
 use recache_cache::{Cache, Capabilities, Coherence, Key, ManualClock, Policy, Provider, Timestamp};
 use tokio::sync::Notify;
@@ -148,8 +148,8 @@ impl Provider for Moody {
         self.moka.evictions()
     }
 
-    fn forget(&self, keys: &[Key]) {
-        self.moka.forget(keys);
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
     }
 
     fn leases(&self) -> Option<&dyn Leases> {

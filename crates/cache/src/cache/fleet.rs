@@ -1,0 +1,150 @@
+//! The right to load a key among all processes: at most one loads, the others wait for what it stores.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::entry::{Live, Value};
+use super::read::{Found, Look};
+use super::{Cache, Core};
+use crate::key::Key;
+use crate::policy::Policy;
+use crate::provider::{Item, Lease, Leased};
+use crate::usage::Verdict;
+
+/// How long a waiter sleeps before it asks again when nobody has woken it; doubled each time, up to the second.
+const ASK_AGAIN_FIRST: Duration = Duration::from_millis(10);
+const ASK_AGAIN_LONGEST: Duration = Duration::from_millis(200);
+
+/// What a process that wants to load a key is to do.
+#[derive(Debug)]
+pub(super) enum Turn<V> {
+    /// Load, and store under the lease if there is one.
+    Load(Option<HeldLease>),
+    /// Load and store nothing: whether that would be right cannot be known.
+    LoadOnly,
+    /// Somebody has made it.
+    Answer(Arc<Live<V>>),
+    /// Somebody is making it, and there is something to serve meanwhile.
+    ServeKept,
+}
+
+/// A lease that is given back when it is dropped without having been used.
+#[derive(Debug)]
+pub(super) struct HeldLease {
+    core: Arc<Core>,
+    key: Key,
+    lease: Lease,
+    is_used: bool,
+}
+
+impl Cache {
+    /// Asks for the right to load `key`. `look` is what was found; `may_serve_kept` says that its stale or fresh value
+    /// can be served when somebody else loads.
+    pub(super) async fn turn<V: Value>(
+        &self,
+        key: &Key,
+        policy: &Policy,
+        look: &Look<V>,
+        may_serve_kept: bool,
+    ) -> Turn<V> {
+        let core = &self.core;
+        let Some(leases) = core.calls.provider.leases() else {
+            return Turn::Load(None);
+        };
+        if !look.was_answered {
+            return Turn::LoadOnly;
+        }
+        let token = core.chance.token();
+        let deadline = Instant::now() + policy.follow_limit();
+        let mut ask_again = ASK_AGAIN_FIRST;
+        let mut seen: Option<Item> = look.item.clone();
+        loop {
+            // Begins before asking, so that a lease that ends in between is noticed.
+            let mut ended = pin!(leases.ended(key));
+            let has_ended = poll_fn(|context| Poll::Ready(ended.as_mut().poll(context).is_ready())).await;
+            let take = leases.take(key, token, policy.lease_limit(), seen.as_ref());
+            match core.calls.run("take_lease", take).await {
+                Err(_) => return Turn::LoadOnly,
+                Ok(Leased::Granted(lease)) => {
+                    return Turn::Load(Some(HeldLease {
+                        core: Arc::clone(core),
+                        key: key.clone(),
+                        lease,
+                        is_used: false,
+                    }));
+                }
+                Ok(Leased::Present(item)) => {
+                    if let Found::Fresh(live) = self.judge(key, item.clone()) {
+                        core.calls.counters.fleet_coalesced.one();
+                        return Turn::Answer(live);
+                    }
+                    if Instant::now() >= deadline {
+                        return Turn::LoadOnly;
+                    }
+                    seen = Some(item);
+                    continue;
+                }
+                Ok(Leased::Held) => {}
+            }
+            if may_serve_kept {
+                return Turn::ServeKept;
+            }
+            // A strict caller takes nothing from a load that may have begun before his call.
+            if self.verdict == Verdict::ServeUnshared || Instant::now() >= deadline {
+                return Turn::LoadOnly;
+            }
+            core.calls.counters.lease_waits.one();
+            let pause = ask_again.mul_f64(0.5 + core.chance.part() / 2.0);
+            let woken = async {
+                // Over at once if it ended while we asked: a finished future must not be polled again.
+                if !has_ended {
+                    tokio::select! {
+                        () = &mut ended => {}
+                        () = sleep(pause) => {}
+                    }
+                }
+            };
+            let _ = timeout_at(deadline, woken).await;
+            ask_again = (ask_again * 2).min(ASK_AGAIN_LONGEST);
+            let look = self.look::<V>(key).await;
+            if let Found::Fresh(live) = look.found {
+                core.calls.counters.fleet_coalesced.one();
+                return Turn::Answer(live);
+            }
+            seen = look.item;
+        }
+    }
+}
+
+impl HeldLease {
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// It was used: nothing is to be given back.
+    pub(super) fn used(mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for HeldLease {
+    /// The load brought nothing, or its caller went away: the others need not wait for the lease's end.
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.is_used {
+            return;
+        }
+        let lease = self.lease;
+        let (core, key) = (Arc::clone(&self.core), self.key.clone());
+        runtime.spawn(async move {
+            if let Some(leases) = core.calls.provider.leases() {
+                let _ = core.calls.run("release_lease", leases.release(&key, &lease)).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,281 @@
+//! Looking: which tier may answer, and whether what it holds may be served.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::entry::{Live, Value};
+use super::{Cache, Core};
+use crate::clock::Timestamp;
+use crate::envelope::Freshness;
+use crate::key::Key;
+use crate::provider::{self, Item, Reach};
+use crate::usage::Verdict;
+
+/// A value out of the cache, with what is known about it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Answer<V> {
+    /// The value; `None` for the cached answer "there is none".
+    pub value: Option<Arc<V>>,
+    /// Whether it is still fresh.
+    pub is_fresh: bool,
+    /// How old the data is that it is based on, at most.
+    pub age: Duration,
+    /// What it cost to make.
+    pub build_cost: Duration,
+}
+
+/// What a look into the cache gave.
+#[derive(Debug)]
+pub(super) enum Found<V> {
+    Fresh(Arc<Live<V>>),
+    Stale(Arc<Live<V>>),
+    Nothing,
+}
+
+/// A look into the cache.
+#[derive(Debug)]
+pub(super) struct Look<V> {
+    pub(super) found: Found<V>,
+    /// What lies there, servable or not; to be recognised when something else lies there later.
+    pub(super) item: Option<Item>,
+    /// Whether the provider answered at all.
+    pub(super) was_answered: bool,
+}
+
+/// How a handle may be answered at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nearness {
+    /// By whatever is found first.
+    Nearest,
+    /// By what all processes share, and by the epochs as they are there now.
+    Exact,
+}
+
+impl<V> Look<V> {
+    pub(super) const NOTHING: Self = Self { found: Found::Nothing, item: None, was_answered: false };
+
+    pub(super) fn live(&self) -> Option<&Arc<Live<V>>> {
+        match &self.found {
+            Found::Fresh(live) | Found::Stale(live) => Some(live),
+            Found::Nothing => None,
+        }
+    }
+}
+
+impl Cache {
+    /// The fresh value under `key`. `None` on a miss, and when the cached answer is that there is none.
+    pub async fn get<V: Value>(&self, key: &Key) -> Option<Arc<V>> {
+        match self.look_and_count(key).await {
+            Found::Fresh(live) => live.value.clone(),
+            Found::Stale(_) | Found::Nothing => None,
+        }
+    }
+
+    /// What is kept under `key`, fresh or stale, with its age. `None` on a miss.
+    pub async fn lookup<V: Value>(&self, key: &Key) -> Option<Answer<V>> {
+        let (live, is_fresh) = match self.look_and_count::<V>(key).await {
+            Found::Fresh(live) => (live, true),
+            Found::Stale(live) => (live, false),
+            Found::Nothing => return None,
+        };
+        let age = self.core.calls.clock.now().saturating_since(live.header.written_at);
+        Some(Answer { value: live.value.clone(), is_fresh, age, build_cost: live.header.build_cost })
+    }
+
+    /// The fresh values under `keys`, in their order; what does not lie in this process in one call of the provider.
+    pub async fn get_many<V: Value>(&self, keys: &[Key]) -> Vec<Option<Arc<V>>> {
+        let looks = self.look_many::<V>(keys).await;
+        let fresh = |(key, look): (&Key, Look<V>)| {
+            self.count(key, &look.found);
+            match look.found {
+                Found::Fresh(live) => live.value.clone(),
+                Found::Stale(_) | Found::Nothing => None,
+            }
+        };
+        keys.iter().zip(looks).map(fresh).collect()
+    }
+
+    async fn look_and_count<V: Value>(&self, key: &Key) -> Found<V> {
+        if !self.is_on() {
+            return Found::Nothing;
+        }
+        let look = self.look(key).await;
+        self.count(key, &look.found);
+        look.found
+    }
+
+    /// Looks where this handle may look.
+    pub(super) async fn look<V: Value>(&self, key: &Key) -> Look<V> {
+        let core = &*self.core;
+        let nearness = self.nearness();
+        if nearness == Nearness::Nearest
+            && let Some(look) = self.peek(key)
+        {
+            return look;
+        }
+        let mark = core.calls.provider.copies().map(|copies| copies.mark());
+        let provider = &core.calls.provider;
+        let item = match nearness {
+            Nearness::Nearest => core.calls.run("get", provider.get(key, Reach::Nearest)).await,
+            Nearness::Exact => core.exactly(provider.get(key, Reach::Shared)).await,
+        };
+        match item {
+            Ok(item) => self.judge_and_keep(key, item, mark),
+            Err(_) => Look::NOTHING,
+        }
+    }
+
+    /// What lies in this process, when it may be served.
+    pub(super) fn peek<V: Value>(&self, key: &Key) -> Option<Look<V>> {
+        let item = self.core.calls.provider.peek(key)?;
+        match self.judge(key, item.clone()) {
+            Found::Nothing => None,
+            found => Some(Look { found, item: Some(item), was_answered: true }),
+        }
+    }
+
+    /// As [`look`](Self::look), in one call of the provider for all that does not lie in this process.
+    pub(super) async fn look_many<V: Value>(&self, keys: &[Key]) -> Vec<Look<V>> {
+        if !self.is_on() {
+            return keys.iter().map(|_| Look::NOTHING).collect();
+        }
+        let core = &*self.core;
+        let nearness = self.nearness();
+        let mut looks: Vec<Option<Look<V>>> = match nearness {
+            Nearness::Nearest => keys.iter().map(|key| self.peek(key)).collect(),
+            Nearness::Exact => keys.iter().map(|_| None).collect(),
+        };
+        let missing: Vec<Key> =
+            keys.iter().zip(&looks).filter(|(_, look)| look.is_none()).map(|(key, _)| key.clone()).collect();
+        if !missing.is_empty() {
+            let mark = core.calls.provider.copies().map(|copies| copies.mark());
+            let provider = &core.calls.provider;
+            let items = match nearness {
+                Nearness::Nearest => {
+                    core.calls.run("get_many", provider.get_many(&missing, Reach::Nearest)).await
+                }
+                Nearness::Exact => core.exactly(provider.get_many(&missing, Reach::Shared)).await,
+            };
+            let was_answered = items.is_ok();
+            let mut items = items.unwrap_or_default().into_iter();
+            for (look, key) in looks.iter_mut().zip(keys).filter(|(look, _)| look.is_none()) {
+                let judged = self.judge_and_keep(key, items.next().flatten(), mark);
+                *look = Some(Look { was_answered, ..judged });
+            }
+        }
+        looks.into_iter().map(|look| look.unwrap_or(Look::NOTHING)).collect()
+    }
+
+    /// Whether this handle may be answered by a copy, now.
+    pub(super) fn nearness(&self) -> Nearness {
+        let core = &self.core;
+        if core.epoch_store().is_none() {
+            return Nearness::Nearest;
+        }
+        core.attend();
+        let bound = match self.verdict {
+            Verdict::ServeUnshared => return Nearness::Exact,
+            Verdict::ServeUpToAge(age_max) => age_max.min(core.upkeep.lag_max()),
+            Verdict::Serve | Verdict::Refuse => core.upkeep.lag_max(),
+        };
+        let is_heard = self.after.is_none_or(|token| core.has_heard(&token));
+        if is_heard && core.is_current(bound) { Nearness::Nearest } else { Nearness::Exact }
+    }
+
+    /// What the shared tier answered: judged, and copied into this process where there are copies.
+    fn judge_and_keep<V: Value>(&self, key: &Key, item: Option<Item>, mark: Option<u64>) -> Look<V> {
+        let Some(item) = item else {
+            return Look { found: Found::Nothing, item: None, was_answered: true };
+        };
+        let look =
+            Look { found: self.judge(key, item.clone()), item: Some(item.clone()), was_answered: true };
+        if let (Some(live), Some(mark)) = (look.live(), mark) {
+            self.core.keep_copy(
+                key,
+                Item { decoded: Some(live.clone()), ..item },
+                live.header.keep_until,
+                mark,
+            );
+        }
+        look
+    }
+
+    /// Whether a stored item may be served to this handle, now.
+    pub(super) fn judge<V: Value>(&self, key: &Key, item: Item) -> Found<V> {
+        let core = &self.core;
+        let live = match Live::<V>::open(key, item) {
+            Ok(live) => live,
+            Err(error) => {
+                core.undecodable(key, &error);
+                return Found::Nothing;
+            }
+        };
+        let age_max = match self.verdict {
+            Verdict::ServeUpToAge(age_max) => Some(age_max),
+            Verdict::Serve | Verdict::ServeUnshared | Verdict::Refuse => None,
+        };
+        if core.stamp(key, &live.header) != Some(live.header.stamp) {
+            return Found::Nothing;
+        }
+        match live.header.freshness(core.calls.clock.now(), age_max) {
+            Freshness::Fresh => Found::Fresh(live),
+            Freshness::Stale => Found::Stale(live),
+            Freshness::Expired => Found::Nothing,
+        }
+    }
+
+    pub(super) fn count<V>(&self, key: &Key, found: &Found<V>) {
+        let counters = &self.core.calls.counters;
+        match found {
+            Found::Fresh(_) => {
+                counters.hits.one();
+                debug!(%key, "cache hit");
+            }
+            Found::Stale(_) => {
+                counters.stale_hits.one();
+                debug!(%key, "cache stale hit");
+            }
+            Found::Nothing => {
+                counters.misses.one();
+                debug!(%key, "cache miss");
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Carries out a read beside a look at the shared epochs. Both begin after this call did, so what comes back is
+    /// judged by every change that was complete before it. When the epochs cannot be had, nothing is known.
+    async fn exactly<T>(
+        &self,
+        read: impl Future<Output = Result<T, provider::Error>>,
+    ) -> Result<T, super::calls::Failure> {
+        let Some(store) = self.epoch_store() else {
+            return self.calls.run("get", read).await;
+        };
+        let began = self.calls.clock.elapsed();
+        let (incarnation, version) = self.epochs.known();
+        let both = async {
+            let (read, record) = futures_util::future::join(read, store.read(incarnation, version)).await;
+            Ok((read?, record?))
+        };
+        let (read, record) = self.calls.run("get_exactly", both).await?;
+        if let Some(record) = record {
+            self.epochs.adopt(&record);
+        }
+        self.upkeep.epochs_heard(began);
+        Ok(read)
+    }
+
+    pub(super) fn keep_copy(&self, key: &Key, item: Item, keep_until: Timestamp, mark: u64) {
+        let keep_for = keep_until.saturating_since(self.calls.clock.now());
+        if let Some(copies) = self.calls.provider.copies()
+            && !keep_for.is_zero()
+        {
+            copies.keep(key, item, keep_for, mark);
+        }
+    }
+}
