@@ -14,10 +14,13 @@ pub(crate) enum Phase {
     Calm,
     FirstSecond,
     Later,
+    /// The fault is healed.
     After,
+    /// Everybody has had time to hear of everything.
+    Settled,
 }
 
-const PHASES: [Phase; 4] = [Phase::Calm, Phase::FirstSecond, Phase::Later, Phase::After];
+const PHASES: [Phase; 5] = [Phase::Calm, Phase::FirstSecond, Phase::Later, Phase::After, Phase::Settled];
 
 /// Calls of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +38,7 @@ pub(crate) enum Call {
 pub(crate) struct Figures {
     phase: AtomicUsize,
     micros: Mutex<BTreeMap<(Phase, Call), Vec<u64>>>,
-    violations: Mutex<BTreeMap<(Phase, &'static str), u64>>,
+    violations: Mutex<BTreeMap<(Phase, bool, Violation), u64>>,
     hits: Mutex<BTreeMap<Phase, u64>>,
 }
 
@@ -70,28 +73,15 @@ impl Figures {
         self.hits.lock().unwrap().get(&phase).copied().unwrap_or(0)
     }
 
-    /// `usage` and kind together; a strict read behind the fleet is another thing than an eventual one.
     pub(crate) fn violated(&self, phase: Phase, is_strict: bool, violation: Violation) {
-        let kind = match (violation, is_strict) {
-            (Violation::Wrong, _) => "wrong",
-            (Violation::OlderThanOwn, _) => "older than the node was told",
-            (Violation::OlderThanFleet, true) => "strict, older than another node was told",
-            (Violation::OlderThanFleet, false) => "eventual, older than another node was told",
-        };
-        *self.violations.lock().unwrap().entry((phase, kind)).or_default() += 1;
+        *self.violations.lock().unwrap().entry((phase, is_strict, violation)).or_default() += 1;
     }
 
-    /// Reads that broke their class: all kinds but an eventual read that lags behind another node.
+    /// Reads that broke their class: all but those that lag as they may.
     pub(crate) fn broken_reads(&self) -> u64 {
         let violations = self.violations.lock().unwrap();
-        violations.iter().filter(|((_, kind), _)| !kind.starts_with("eventual")).map(|(_, count)| count).sum()
-    }
-
-    /// The same without what another node was told: for a fault that parts the nodes.
-    pub(crate) fn broken_reads_of_own(&self) -> u64 {
-        let violations = self.violations.lock().unwrap();
-        let is_own = |kind: &str| kind == "wrong" || kind == "older than the node was told";
-        violations.iter().filter(|((_, kind), _)| is_own(kind)).map(|(_, count)| count).sum()
+        let broken = violations.iter().filter(|((_, _, kind), _)| *kind != Violation::Lags);
+        broken.map(|(_, count)| count).sum()
     }
 
     /// Of all kinds of calls together, but for loads, whose time is partly another's loader's.
@@ -145,8 +135,9 @@ impl fmt::Display for Figures {
             }
         }
         let violations = self.violations.lock().unwrap();
-        for ((phase, kind), count) in violations.iter() {
-            writeln!(f, "  {phase:?}: {count} reads {kind}")?;
+        for ((phase, is_strict, kind), count) in violations.iter() {
+            let usage = if *is_strict { "strict" } else { "eventual" };
+            writeln!(f, "  {phase:?}: {count} {usage} reads {kind:?}")?;
         }
         Ok(())
     }

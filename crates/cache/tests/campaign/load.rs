@@ -7,8 +7,8 @@ use recache_cache::{Cache, Key, Policy};
 use recache_faultproxy::Random;
 use tokio::time::{Instant, sleep};
 
-use super::figures::{Call, Figures};
-use super::truth::{Floor, Record, Truth, Violation};
+use super::figures::{Call, Figures, Phase};
+use super::truth::{Floor, Needs, Record, Truth, Violation};
 
 /// Keys of each usage.
 pub(crate) const KEYS: usize = 40;
@@ -56,7 +56,7 @@ impl Handle {
 
     pub(crate) async fn get(&self, shared: &Shared, number: usize) {
         let key = self.key(number);
-        let floor = shared.truth.floor(self.node, self.first + number);
+        let floor = self.floor(shared, number);
         let clock = Stopwatch::start(shared, Call::Get);
         let answer = self.cache.get::<Record>(&key).await;
         clock.stop();
@@ -66,8 +66,7 @@ impl Handle {
     async fn get_many(&self, shared: &Shared, number: usize) {
         let numbers: Vec<usize> = (0..8).map(|step| (number + step * 5) % KEYS).collect();
         let keys: Vec<Key> = numbers.iter().map(|number| self.key(*number)).collect();
-        let floors: Vec<Floor> =
-            numbers.iter().map(|number| shared.truth.floor(self.node, self.first + number)).collect();
+        let floors: Vec<Floor> = numbers.iter().map(|&number| self.floor(shared, number)).collect();
         let clock = Stopwatch::start(shared, Call::GetMany);
         let answers = self.cache.get_many::<Record>(&keys).await;
         clock.stop();
@@ -81,7 +80,7 @@ impl Handle {
         let key = self.key(number);
         let cell = self.first + number;
         let [before, after] = [random.below(3), random.below(3)].map(Duration::from_millis);
-        let floor = shared.truth.floor(self.node, cell);
+        let floor = self.floor(shared, number);
         let mut loading = Duration::ZERO;
         let clock = Stopwatch::start(shared, Call::Load);
         let loaded = self
@@ -96,7 +95,7 @@ impl Handle {
             })
             .await;
         clock.stop_without(loading);
-        let Ok(answer) = loaded;
+        let answer = loaded.expect("the loader never fails, so the cache may not");
         let is_hit = loading.is_zero();
         match answer {
             Some(record) => self.judge(shared, number, floor, &record, "get_or_load"),
@@ -115,9 +114,9 @@ impl Handle {
         let _writing = shared.truth.cell(cell).writing.lock().await;
         let version = shared.truth.change(cell);
         let clock = Stopwatch::start(shared, Call::Invalidate);
-        self.cache.invalidate(&key).await;
+        let token = self.cache.invalidate(&key).await;
         clock.stop();
-        shared.truth.told(self.node, cell, version);
+        shared.truth.told(self.node, cell, version, token.is_confirmed());
     }
 
     async fn set(&self, shared: &Shared, number: usize) {
@@ -125,9 +124,9 @@ impl Handle {
         let _writing = shared.truth.cell(cell).writing.lock().await;
         let (version, record) = shared.truth.change_to_value(cell);
         let clock = Stopwatch::start(shared, Call::Set);
-        self.cache.set(&key, record, &shared.policy).await;
+        let token = self.cache.set(&key, record, &shared.policy).await;
         clock.stop();
-        shared.truth.told(self.node, cell, version);
+        shared.truth.told(self.node, cell, version, token.is_confirmed());
     }
 
     async fn invalidate_space(&self, shared: &Shared) {
@@ -138,11 +137,20 @@ impl Handle {
         }
         let versions: Vec<u64> = cells.clone().map(|cell| shared.truth.change(cell)).collect();
         let clock = Stopwatch::start(shared, Call::InvalidateSpace);
-        self.cache.invalidate_space(&self.cache.keys().space(self.space)).await;
+        let token = self.cache.invalidate_space(&self.cache.keys().space(self.space)).await;
         clock.stop();
         for (cell, version) in cells.zip(versions) {
-            shared.truth.told(self.node, cell, version);
+            shared.truth.told(self.node, cell, version, token.is_confirmed());
         }
+    }
+
+    fn floor(&self, shared: &Shared, number: usize) -> Floor {
+        let needs = match (shared.figures.phase(), self.is_strict) {
+            (Phase::Settled, _) => Needs::Everything,
+            (_, true) => Needs::Strict,
+            (_, false) => Needs::Lagging,
+        };
+        shared.truth.floor(self.node, self.first + number, needs)
     }
 
     fn judge_if_there(
@@ -169,7 +177,7 @@ impl Handle {
         let Err(violation) = judged else { return };
         let phase = shared.figures.phase();
         shared.figures.violated(phase, self.is_strict, violation);
-        if self.is_strict || violation != Violation::OlderThanFleet {
+        if violation != Violation::Lags {
             let (node, space) = (self.node, self.space);
             shared.truth.note(|| format!("{phase:?}, node {node}, {space}: {violation:?}: {}", text()));
         }
@@ -179,7 +187,7 @@ impl Handle {
 /// Times one call; it counts for the phase in which it began.
 struct Stopwatch<'a> {
     figures: &'a Figures,
-    phase: super::figures::Phase,
+    phase: Phase,
     call: Call,
     began: Instant,
 }
