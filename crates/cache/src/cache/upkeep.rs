@@ -190,6 +190,15 @@ impl Core {
         }
     }
 
+    /// Before the first word of the shared epochs nothing can be stored that others could read. In vain when they cannot
+    /// be reached: then it cannot be stored either.
+    pub(super) async fn know_epochs(self: &Arc<Self>) {
+        self.attend();
+        if self.epoch_store().is_some() && self.epochs.known().0 == 0 {
+            self.ask().await;
+        }
+    }
+
     /// Asks for the shared epochs.
     async fn ask(&self) -> bool {
         let Some(store) = self.epoch_store() else { return true };

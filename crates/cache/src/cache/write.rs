@@ -26,7 +26,7 @@ impl Cache {
             return self.core.token(true);
         }
         let core = &self.core;
-        core.attend();
+        core.know_epochs().await;
         let (lead, storing) = core.flights.write(key);
         core.wait_for(storing.into_iter().map(|flight| (key, flight)).collect()).await;
         let Some(Entry { item, keep_for, .. }) = self.prepare(key, value, policy) else {
@@ -52,7 +52,7 @@ impl Cache {
             return self.core.token(true);
         }
         let core = &self.core;
-        core.attend();
+        core.know_epochs().await;
         let (keys, values): (Vec<Key>, Vec<V>) = entries.into_iter().unzip();
         let mut leads = Vec::with_capacity(keys.len());
         let mut storing = Vec::new();

@@ -1,5 +1,7 @@
 //! A provider that can be told to misbehave, and a subscriber that counts what is said.
 
+pub(crate) mod shared;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
