@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod breaker;
 mod cache;
 pub mod chance;
 pub mod clock;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use recache_cache::breaker::{Settings, Window};
 use recache_cache::config::{Backend, BreakerConfig, MemcachedConfig, MokaConfig, RedisConfig, ServerUrl};
 use recache_cache::{Cache, CacheConfig, Condition, ConfigProblem, ManualClock, Policy, Usage};
 use serde::Deserialize;
@@ -45,6 +46,17 @@ max_capacity = 20000
 failure_threshold = 6
 timeout_seconds = 16
 success_threshold = 3
+enabled = false
+backoff_factor = 2
+timeout_seconds_max = 120
+half_open_max_wait_ms = 700
+window = "time"
+window_calls = 50
+window_seconds = 20
+min_calls = 9
+failure_rate_percent = 40
+slow_rate_percent = 60
+slow_call_ms = 30
 "#;
 
 /// The file around the cache's tables, as who reads it has it.
@@ -102,7 +114,22 @@ fn every_given_key_is_read() {
             connection_timeout_seconds: 7,
         },
         moka: MokaConfig { max_capacity: 20_000 },
-        breaker: BreakerConfig { failure_threshold: 6, timeout_seconds: 16, success_threshold: 3 },
+        breaker: BreakerConfig {
+            enabled: false,
+            failure_threshold: 6,
+            timeout_seconds: 16,
+            backoff_factor: 2,
+            timeout_seconds_max: 120,
+            success_threshold: 3,
+            half_open_max_wait_ms: 700,
+            window: "time".to_owned(),
+            window_calls: 50,
+            window_seconds: 20,
+            min_calls: 9,
+            failure_rate_percent: 40,
+            slow_rate_percent: 60,
+            slow_call_ms: 30,
+        },
     };
     assert_eq!(given(), expected);
     assert_eq!(given().problems(), []);
@@ -126,6 +153,29 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(config.memcached.connection_timeout_seconds, 5);
     let breaker = &config.breaker;
     assert_eq!((breaker.failure_threshold, breaker.timeout_seconds, breaker.success_threshold), (5, 15, 2));
+    assert_eq!(breaker.settings(), Settings::default(), "the breaker's own defaults are the configuration's");
+}
+
+#[test]
+fn every_key_of_the_breaker_reaches_it() {
+    let mut given = given().breaker;
+    let expected = Settings {
+        is_enabled: false,
+        failure_threshold: 6,
+        window: Window::Time(Duration::from_secs(20)),
+        min_calls: 9,
+        failure_rate_percent: 40,
+        slow_rate_percent: 60,
+        slow_after: Duration::from_millis(30),
+        open_for: Duration::from_secs(16),
+        backoff_factor: 2,
+        open_for_max: Duration::from_mins(2),
+        permits: 3,
+        half_open_max_wait: Duration::from_millis(700),
+    };
+    assert_eq!(given.settings(), expected);
+    given.window = "calls".to_owned();
+    assert_eq!(given.settings(), Settings { window: Window::Calls(50), ..expected });
 }
 
 #[test]
@@ -136,7 +186,7 @@ fn unknown_keys_are_refused_in_every_table() {
         let error = toml::from_str::<CacheConfig>(text).unwrap_err();
         assert!(error.to_string().contains("unknown field"), "{text}: {error}");
     }
-    assert!(toml::from_str::<BreakerConfig>("min_calls = 1").is_err());
+    assert!(toml::from_str::<BreakerConfig>("threshold = 1").is_err());
 }
 
 #[test]
@@ -155,7 +205,22 @@ fn all_problems_are_told_at_once_with_their_paths() {
         },
         memcached: MemcachedConfig { url: ServerUrl::new("tcp://"), connection_timeout_seconds: 0 },
         moka: MokaConfig { max_capacity: 0 },
-        breaker: BreakerConfig { failure_threshold: 0, timeout_seconds: 0, success_threshold: 0 },
+        breaker: BreakerConfig {
+            enabled: true,
+            failure_threshold: 0,
+            timeout_seconds: 0,
+            backoff_factor: 0,
+            timeout_seconds_max: 0,
+            success_threshold: 0,
+            half_open_max_wait_ms: 0,
+            window: "moon".to_owned(),
+            window_calls: 0,
+            window_seconds: 0,
+            min_calls: 0,
+            failure_rate_percent: 101,
+            slow_rate_percent: 0,
+            slow_call_ms: 0,
+        },
         ..CacheConfig::default()
     };
     let problems = config.problems();
@@ -176,7 +241,17 @@ fn all_problems_are_told_at_once_with_their_paths() {
             "cache.moka.max_capacity",
             "circuit_breakers.component_configs.cache.failure_threshold",
             "circuit_breakers.component_configs.cache.timeout_seconds",
+            "circuit_breakers.component_configs.cache.backoff_factor",
+            "circuit_breakers.component_configs.cache.timeout_seconds_max",
             "circuit_breakers.component_configs.cache.success_threshold",
+            "circuit_breakers.component_configs.cache.half_open_max_wait_ms",
+            "circuit_breakers.component_configs.cache.window",
+            "circuit_breakers.component_configs.cache.window_calls",
+            "circuit_breakers.component_configs.cache.window_seconds",
+            "circuit_breakers.component_configs.cache.min_calls",
+            "circuit_breakers.component_configs.cache.failure_rate_percent",
+            "circuit_breakers.component_configs.cache.slow_rate_percent",
+            "circuit_breakers.component_configs.cache.slow_call_ms",
         ]
     );
     for problem in &problems {

@@ -1,12 +1,25 @@
 //! Values that parse and cannot be used.
 
-use super::{CacheConfig, ConfigProblem, ServerUrl};
+use std::ops::RangeInclusive;
+
+use super::{BreakerConfig, CacheConfig, ConfigProblem, ServerUrl};
 
 /// Ten years. A longer time is a slip of the keyboard.
 const SECONDS_MAX: u64 = 10 * 365 * 86_400;
 
 /// A longer prefix would be replaced by its digest in keys, see [`key`](crate::key).
 const KEY_PREFIX_BYTES_MAX: usize = 64;
+
+/// Ten times as long after each failed trial is more than anybody wants.
+const BACKOFF_FACTOR_MAX: u64 = 10;
+/// A trial with more calls is no trial.
+const PERMITS_MAX: u64 = 1_000;
+/// A minute: no cache is waited for longer.
+const WAIT_MS_MAX: u64 = 60_000;
+/// Two bytes for each are held.
+const WINDOW_CALLS_MAX: u64 = 100_000;
+/// An hour.
+const WINDOW_SECONDS_MAX: u64 = 3_600;
 
 impl CacheConfig {
     /// Everything that is wrong with the values, in the order of the file. All tables are checked, also those of
@@ -39,10 +52,7 @@ impl CacheConfig {
 
         found.at_least_one("common.cache.moka.max_capacity", self.moka.max_capacity);
 
-        let breaker = "common.circuit_breakers.component_configs.cache";
-        found.at_least_one(&format!("{breaker}.failure_threshold"), self.breaker.failure_threshold.into());
-        found.seconds(&format!("{breaker}.timeout_seconds"), self.breaker.timeout_seconds);
-        found.at_least_one(&format!("{breaker}.success_threshold"), self.breaker.success_threshold.into());
+        found.breaker(&self.breaker);
         found.0
     }
 }
@@ -68,6 +78,35 @@ impl Found {
         if number == 0 {
             self.add(path, "0 is too small", "give 1 or more");
         }
+    }
+
+    fn within(&mut self, path: &str, number: u64, range: RangeInclusive<u64>) {
+        if !range.contains(&number) {
+            self.add(
+                path,
+                format!("{number} is out of range"),
+                format!("give {} to {}", range.start(), range.end()),
+            );
+        }
+    }
+
+    fn breaker(&mut self, breaker: &BreakerConfig) {
+        let at = |key: &str| format!("common.circuit_breakers.component_configs.cache.{key}");
+        self.at_least_one(&at("failure_threshold"), breaker.failure_threshold.into());
+        self.seconds(&at("timeout_seconds"), breaker.timeout_seconds);
+        self.within(&at("backoff_factor"), breaker.backoff_factor.into(), 1..=BACKOFF_FACTOR_MAX);
+        self.seconds(&at("timeout_seconds_max"), breaker.timeout_seconds_max);
+        self.within(&at("success_threshold"), breaker.success_threshold.into(), 1..=PERMITS_MAX);
+        self.within(&at("half_open_max_wait_ms"), breaker.half_open_max_wait_ms, 1..=WAIT_MS_MAX);
+        if !["calls", "time"].contains(&breaker.window.as_str()) {
+            self.add(&at("window"), format!("unknown window {:?}", breaker.window), "choose calls or time");
+        }
+        self.within(&at("window_calls"), breaker.window_calls.into(), 1..=WINDOW_CALLS_MAX);
+        self.within(&at("window_seconds"), breaker.window_seconds, 1..=WINDOW_SECONDS_MAX);
+        self.at_least_one(&at("min_calls"), breaker.min_calls.into());
+        self.within(&at("failure_rate_percent"), breaker.failure_rate_percent.into(), 1..=100);
+        self.within(&at("slow_rate_percent"), breaker.slow_rate_percent.into(), 1..=100);
+        self.within(&at("slow_call_ms"), breaker.slow_call_ms, 1..=WAIT_MS_MAX);
     }
 
     fn key_prefix(&mut self, prefix: &str) {

@@ -5,8 +5,11 @@
 mod check;
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
+
+use crate::breaker;
 
 /// `[common.cache]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,21 +112,81 @@ impl Default for MokaConfig {
     }
 }
 
-/// `[common.circuit_breakers.component_configs.cache]`
+/// `[common.circuit_breakers.component_configs.cache]`; see [`breaker`](crate::breaker).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {
+    /// Whether there is one. Default true.
+    pub enabled: bool,
     /// Consecutive failures that open it. Default 5.
     pub failure_threshold: u32,
     /// How long it stays open before it is tried, in seconds. Default 15.
     pub timeout_seconds: u64,
-    /// Successes in a trial that close it. Default 2.
+    /// By what that time is multiplied each time that a trial fails; 1 leaves it as it is. Default 1.
+    pub backoff_factor: u32,
+    /// It never stays open for longer, in seconds, unless `timeout_seconds` itself is longer. Default 300.
+    pub timeout_seconds_max: u64,
+    /// Successes in a trial that close it, and calls that a trial admits. Default 2.
     pub success_threshold: u32,
+    /// How long after its last admission a trial may be undecided, in milliseconds. Default 5000.
+    pub half_open_max_wait_ms: u64,
+    /// Which results the rates are taken from: those of the last `calls`, or of the last `time`. Default `calls`.
+    pub window: String,
+    /// Size of a window of calls. Default 100.
+    pub window_calls: u32,
+    /// Size of a window of time, in seconds. Default 10.
+    pub window_seconds: u64,
+    /// Results that there must be in the window before a rate opens it. Default 20.
+    pub min_calls: u32,
+    /// Share of failed calls that opens it, in percent. Default 50.
+    pub failure_rate_percent: u32,
+    /// Share of slow calls that opens it, in percent. Default 80.
+    pub slow_rate_percent: u32,
+    /// A call that takes longer is slow, in milliseconds. Default 25.
+    pub slow_call_ms: u64,
 }
 
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self { failure_threshold: 5, timeout_seconds: 15, success_threshold: 2 }
+        Self {
+            enabled: true,
+            failure_threshold: 5,
+            timeout_seconds: 15,
+            backoff_factor: 1,
+            timeout_seconds_max: 300,
+            success_threshold: 2,
+            half_open_max_wait_ms: 5_000,
+            window: "calls".to_owned(),
+            window_calls: 100,
+            window_seconds: 10,
+            min_calls: 20,
+            failure_rate_percent: 50,
+            slow_rate_percent: 80,
+            slow_call_ms: 25,
+        }
+    }
+}
+
+impl BreakerConfig {
+    /// The breaker that it describes. A window that it does not know is one of calls; `problems` tells of it.
+    pub fn settings(&self) -> breaker::Settings {
+        breaker::Settings {
+            is_enabled: self.enabled,
+            failure_threshold: self.failure_threshold,
+            window: match self.window.as_str() {
+                "time" => breaker::Window::Time(Duration::from_secs(self.window_seconds)),
+                _ => breaker::Window::Calls(self.window_calls),
+            },
+            min_calls: self.min_calls,
+            failure_rate_percent: self.failure_rate_percent,
+            slow_rate_percent: self.slow_rate_percent,
+            slow_after: Duration::from_millis(self.slow_call_ms),
+            open_for: Duration::from_secs(self.timeout_seconds),
+            backoff_factor: self.backoff_factor,
+            open_for_max: Duration::from_secs(self.timeout_seconds_max),
+            permits: self.success_threshold,
+            half_open_max_wait: Duration::from_millis(self.half_open_max_wait_ms),
+        }
     }
 }
 

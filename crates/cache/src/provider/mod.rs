@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod fleet;
+mod guarded;
 #[cfg(feature = "cache-moka")]
 mod moka;
 mod noop;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
+pub use self::guarded::{BreakerReport, Breakers, CALL_TIMEOUT_DEFAULT, CallClass, Guarded, MonotonicClock};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
 pub use self::noop::Noop;
