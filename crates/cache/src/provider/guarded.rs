@@ -1,7 +1,7 @@
 //! A provider behind two breakers, one for what reads and one for what writes.
 //!
 //! While a breaker is open its calls end at once in [`Error::CutOff`]: nothing is sent. [`peek`](Provider::peek),
-//! [`forget`](Provider::forget) and what only listens ([`Leases::ended`], [`EpochStore::changed`],
+//! [`copies`](Provider::copies) and what only listens ([`Leases::ended`], [`EpochStore::changed`],
 //! [`Messages::subscribe`]) pass by: they make no call of the backend.
 //!
 //! Each call has a time limit of its own, so that its end is known: a call that runs into it has failed. Who stops
@@ -23,8 +23,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 
 use super::{
-    Atomics, Capabilities, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages, Provider, Reach,
-    Scope,
+    Atomics, Capabilities, Copies, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages,
+    Provider, Reach, Scope,
 };
 use crate::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Report, Settings, Tick, Transition};
 use crate::epochs::{EpochRecord, Slot};
@@ -115,11 +115,15 @@ impl Observer for Log {
         let (backend, class, reason) = (self.backend, self.class.name(), transition.reason.name());
         match transition.to {
             Phase::Open => {
-                let open_ms = u64::try_from(transition.open_for.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+                let open_ms =
+                    u64::try_from(transition.open_for.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
                 error!(backend, class, reason, open_ms, "breaker opened: calls of this class are cut off");
             }
             Phase::ForcedOpen => {
-                error!(backend, class, reason, "breaker forced open: calls of this class are cut off until it is reset");
+                error!(
+                    backend,
+                    class, reason, "breaker forced open: calls of this class are cut off until it is reset"
+                );
             }
             Phase::HalfOpen => info!(backend, class, reason, "breaker half-open: a few calls are tried"),
             Phase::Closed => info!(backend, class, reason, "breaker closed"),
@@ -140,7 +144,8 @@ pub struct Breakers {
 
 impl Breakers {
     fn new(backend: &'static str, settings: &Settings) -> Self {
-        let gate = |class| Arc::new(Gate::new(settings.clone(), MonotonicClock::new(), Log { backend, class }));
+        let gate =
+            |class| Arc::new(Gate::new(settings.clone(), MonotonicClock::new(), Log { backend, class }));
         Self { read: gate(CallClass::Read), write: gate(CallClass::Write), backend }
     }
 
@@ -327,8 +332,8 @@ impl Provider for Guarded {
         self.call(CallClass::Write, || self.inner.clear(scope)).await
     }
 
-    fn forget(&self, keys: &[Key]) {
-        self.inner.forget(keys);
+    fn copies(&self) -> Option<&dyn Copies> {
+        self.inner.copies()
     }
 
     /// A read like any other: asking for the health of an idle backend also finds out that it is back. Not well while
