@@ -1,4 +1,5 @@
-//! Redis fails in every way, under load.
+//! Redis fails in every way, under load. What is promised stands in `campaign/mod.rs`, the faults that are not Redis' own in
+//! `campaign/scripts.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 #![cfg(feature = "cache-redis")]
 
@@ -6,8 +7,13 @@ mod campaign;
 
 use std::time::Duration;
 
-use campaign::{Backend, Campaign, fault_for};
-use recache_faultproxy::{Lane, Plan};
+use campaign::raw::{Raw, Reply};
+use campaign::{Backend, Campaign, fault_for, scripts};
+use recache_faultproxy::{Random, ServerProcess};
+use tokio::time::{Instant, sleep};
+
+/// How long Redis stays in each of its states.
+const STATE: Duration = Duration::from_millis(250);
 
 /// The register itself: it must turn red where nodes really do not hear of each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -17,31 +23,153 @@ async fn nodes_that_share_nothing_are_found_out() {
     assert!(seen.figures().broken_reads() > 0);
 }
 
-const OUTAGE: Duration = Duration::from_millis(2_500);
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_killed_and_back_empty() {
-    let mut campaign = Campaign::begin("redis killed", Backend::Redis).await;
-    campaign.server.kill();
-    campaign.suffer(fault_for(OUTAGE)).await;
-    campaign.server.start().await.unwrap();
-    campaign.caching_again().await;
-    campaign.end().await;
+/// Makes tests of campaigns: the name, and which backend goes through what.
+macro_rules! campaigns {
+    ($($name:ident => $script:ident($($argument:expr),*);)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                scripts::$script($($argument),*).await;
+            }
+        )*
+    };
 }
 
+campaigns! {
+    redis_is_killed => killed(Backend::Redis);
+    redis_stands_still => stalled(Backend::Redis);
+    redis_is_cut_off_from_one_node => partitioned(Backend::Redis);
+    redis_flaps => flapping(Backend::Redis);
+    redis_is_away_at_the_start => away_at_the_start(Backend::Redis);
+    redis_answers_come_mangled => mangled(Backend::Redis);
+    redis_bits_are_flipped => flipped(Backend::Redis);
+    redis_calls_are_given_up => given_up(Backend::Redis, 5_000, 5_000);
+    tiered_redis_is_killed => killed(Backend::TieredRedis);
+    tiered_redis_stands_still => stalled(Backend::TieredRedis);
+    tiered_redis_is_cut_off_from_one_node => partitioned(Backend::TieredRedis);
+    tiered_redis_flaps => flapping(Backend::TieredRedis);
+}
+
+/// Everything that was stored before is there again, and the server says LOADING for a while.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_stalled_both_and_one_way() {
-    let mut campaign = Campaign::begin("redis stalled", Backend::Redis).await;
-    for plan in [
-        Plan::stalled(),
-        Plan::default().to_server(Lane::default().held()),
-        Plan::default().to_client(Lane::default().held()),
-        Plan::default().to_client(Lane::default().swallowed()),
-    ] {
-        campaign.plan(&plan).await;
-        campaign.suffer(fault_for(OUTAGE) / 2).await;
-        campaign.heal().await;
+async fn redis_is_killed_and_back_with_its_data() {
+    let kept = ["--appendonly", "yes", "--appendfsync", "always", "--key-load-delay", "2000"];
+    let recipe = ServerProcess::redis().args(kept);
+    let mut campaign = Campaign::begin_with("Redis: killed, data kept", recipe, Backend::Redis).await;
+    for _ in 0..2 {
+        campaign.server.kill();
+        campaign.suffer(fault_for(STATE * 4)).await;
+        campaign.server.start().await.unwrap();
         campaign.caching_again().await;
     }
     campaign.end().await;
+}
+
+/// What was deleted since the snapshot was taken is there again, and the epochs are those of then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_comes_back_from_an_old_snapshot() {
+    let mut campaign = Campaign::begin("Redis: back from an old snapshot", Backend::Redis).await;
+    for _ in 0..2 {
+        let mut raw = Raw::open(&campaign.server).await;
+        assert_eq!(raw.say("SAVE").await, Reply::Text("OK".to_owned()));
+        sleep(STATE).await;
+        campaign.server.kill();
+        campaign.suffer(fault_for(STATE)).await;
+        campaign.server.start().await.unwrap();
+        campaign.caching_again().await;
+    }
+    campaign.end().await;
+}
+
+/// A server that answers, and not what it should.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_in_every_state() {
+    let mut campaign = Campaign::begin("Redis: in every state", Backend::Redis).await;
+    // Where its snapshot should go there is a folder: saving fails, and then it refuses writes.
+    std::fs::create_dir(campaign.server.data().join("blocked.rdb")).unwrap();
+    let states: &[(&str, &[&str], &[&str])] = &[
+        ("OOM", &["CONFIG SET maxmemory 1"], &["CONFIG SET maxmemory 0"]),
+        ("READONLY", &["REPLICAOF 127.0.0.1 1"], &["REPLICAOF NO ONE"]),
+        (
+            "MISCONF",
+            &["CONFIG SET save 3600_1", "CONFIG SET dbfilename blocked.rdb", "SAVE"],
+            &["CONFIG SET dbfilename dump.rdb", "SAVE"],
+        ),
+        (
+            "NOAUTH",
+            &["CONFIG SET requirepass secret", "CLIENT KILL TYPE normal"],
+            &["CONFIG SET requirepass "],
+        ),
+        ("killed clients", &["CLIENT KILL TYPE normal"], &["CLIENT KILL TYPE normal"]),
+        ("killed listeners", &["CLIENT KILL TYPE pubsub"], &["CLIENT KILL TYPE pubsub"]),
+        ("emptied", &["FLUSHALL"], &["FLUSHALL"]),
+        ("paused", &["CLIENT PAUSE 300 ALL"], &[]),
+        ("writes paused", &["CLIENT PAUSE 300 WRITE"], &[]),
+    ];
+    for (state, begin, end) in states {
+        let mut raw = Raw::open(&campaign.server).await;
+        for words in *begin {
+            let reply = raw.say(words).await;
+            let may_fail = *words == "SAVE";
+            assert!(may_fail || !matches!(reply, Reply::Error(_)), "{state}: {words}: {reply:?}");
+        }
+        campaign.suffer(fault_for(STATE)).await;
+        for words in *end {
+            let reply = raw.say(words).await;
+            assert!(!matches!(reply, Reply::Error(_)), "{state}: {words}: {reply:?}");
+        }
+        let began = Instant::now();
+        campaign.caching_again().await;
+        campaign.remark(format!("{state}: caching again after {:?}", began.elapsed()));
+    }
+    campaign.end().await;
+}
+
+/// A script that does not end: the server answers BUSY to everybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_busy_with_a_script() {
+    let recipe = ServerProcess::redis().args(["--busy-reply-threshold", "20"]);
+    let mut campaign = Campaign::begin_with("Redis: busy with a script", recipe, Backend::Redis).await;
+    let mut script = Raw::open(&campaign.server).await;
+    let running =
+        tokio::spawn(async move { script.redis(&[b"EVAL", b"while true do end", b"0"]).await });
+    campaign.suffer(fault_for(STATE * 3)).await;
+    let mut raw = Raw::open(&campaign.server).await;
+    assert_eq!(raw.say("SCRIPT KILL").await, Reply::Text("OK".to_owned()));
+    assert!(matches!(running.await.unwrap(), Reply::Error(_)));
+    campaign.caching_again().await;
+    campaign.end().await.assert_latency();
+}
+
+/// Somebody writes nonsense over what the server holds, epochs and all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_entries_are_spoiled() {
+    let mut campaign = Campaign::begin("Redis: entries spoiled", Backend::Redis).await;
+    campaign.figures().enter(campaign::figures::Phase::Later);
+    let mut random = Random::new(campaign.proxies[0].seed());
+    let mut raw = Raw::open(&campaign.server).await;
+    let (began, lasts) = (Instant::now(), fault_for(STATE * 6));
+    let mut spoiled = 0_u64;
+    let mut others = b"nothing".to_vec();
+    while began.elapsed() < lasts {
+        for key in raw.redis_keys().await {
+            if random.below(4) > 0 {
+                continue;
+            }
+            let Some(value) = raw.redis_get(&key).await.filter(|value| !value.is_empty()) else {
+                raw.redis(&[b"SET", &key, b"was something else"]).await;
+                continue;
+            };
+            let bytes = scripts::spoiled(&value, &others, &mut random);
+            raw.redis(&[b"SET", &key, &bytes, b"KEEPTTL"]).await;
+            spoiled += 1;
+            others = value;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    campaign.remark(format!("{spoiled} entries spoiled"));
+    campaign.caching_again().await;
+    let seen = campaign.end().await;
+    assert!(spoiled > 100);
+    assert!(seen.decode_errors() > 0, "nobody noticed");
 }

@@ -84,17 +84,18 @@ impl Figures {
         broken.map(|(_, count)| count).sum()
     }
 
+    /// Answers that were never a value of their key.
+    pub(crate) fn wrong_reads(&self) -> u64 {
+        let violations = self.violations.lock().unwrap();
+        let wrong = violations.iter().filter(|((_, _, kind), _)| *kind == Violation::Wrong);
+        wrong.map(|(_, count)| count).sum()
+    }
+
     /// Of all kinds of calls together, but for loads, whose time is partly another's loader's.
     pub(crate) fn spread(&self, phase: Phase) -> Spread {
         let micros = self.micros.lock().unwrap();
         let of_phase = micros.iter().filter(|((of, call), _)| *of == phase && *call != Call::Load);
         Spread::of(of_phase.flat_map(|(_, micros)| micros.iter().copied()).collect())
-    }
-
-    /// All calls, loads included.
-    pub(crate) fn longest(&self) -> Duration {
-        let micros = self.micros.lock().unwrap();
-        Duration::from_micros(micros.values().flatten().copied().max().unwrap_or(0))
     }
 }
 

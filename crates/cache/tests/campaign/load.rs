@@ -13,9 +13,6 @@ use super::truth::{Floor, Needs, Record, Truth, Violation};
 /// Keys of each usage.
 pub(crate) const KEYS: usize = 40;
 
-/// Between two calls of one task.
-const PAUSE: Duration = Duration::from_millis(1);
-
 /// One usage on one node.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
@@ -51,7 +48,6 @@ impl Handle {
             950..995 => self.set(shared, number).await,
             _ => self.invalidate_space(shared).await,
         }
-        sleep(PAUSE).await;
     }
 
     pub(crate) async fn get(&self, shared: &Shared, number: usize) {
@@ -97,12 +93,11 @@ impl Handle {
         clock.stop_without(loading);
         let answer = loaded.expect("the loader never fails, so the cache may not");
         let is_hit = loading.is_zero();
-        match answer {
-            Some(record) => self.judge(shared, number, floor, &record, "get_or_load"),
-            None => {
-                let judged = shared.truth.judge_absent(cell, floor);
-                self.note(shared, judged, || format!("get_or_load of {cell} gave none, floor {floor:?}"));
-            }
+        if let Some(record) = answer {
+            self.judge(shared, number, floor, &record, "get_or_load");
+        } else {
+            let judged = shared.truth.judge_absent(cell, floor);
+            self.note(shared, judged, || format!("get_or_load of {cell} gave none, floor {floor:?}"));
         }
         if is_hit {
             shared.figures.hit(shared.figures.phase());

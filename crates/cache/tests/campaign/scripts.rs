@@ -1,0 +1,195 @@
+//! Campaigns that every backend goes through.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use recache_cache::Condition;
+use recache_faultproxy::{Chance, Cut, Ending, Flip, Lane, Plan, Random};
+use tokio::time::{Instant, sleep};
+
+use super::figures::Phase;
+use super::{Backend, Campaign, fault_for};
+
+const OUTAGE: Duration = Duration::from_millis(1_800);
+
+/// The server is killed, and comes back with nothing.
+pub(crate) async fn killed(backend: Backend) {
+    let mut campaign = Campaign::begin(&format!("{backend:?}: killed"), backend).await;
+    campaign.server.kill();
+    campaign.suffer(fault_for(OUTAGE)).await;
+    campaign.server.start().await.unwrap();
+    campaign.caching_again().await;
+    campaign.end().await.assert_latency();
+}
+
+/// The server stands still, then the network does: both ways, one way, and one way with what was said lost.
+pub(crate) async fn stalled(backend: Backend) {
+    let mut campaign = Campaign::begin(&format!("{backend:?}: stalled"), backend).await;
+    campaign.server.freeze().await.unwrap();
+    campaign.suffer(fault_for(OUTAGE) / 2).await;
+    campaign.server.thaw().unwrap();
+    campaign.caching_again().await;
+    for plan in [
+        Plan::stalled(),
+        Plan::default().to_server(Lane::default().held()),
+        Plan::default().to_client(Lane::default().held()),
+        Plan::default().to_client(Lane::default().swallowed()),
+    ] {
+        campaign.plan(&plan).await;
+        campaign.suffer(fault_for(OUTAGE) / 4).await;
+        campaign.heal().await;
+        campaign.caching_again().await;
+    }
+    let seen = campaign.end().await;
+    seen.assert_latency();
+    for proxy in seen.proxies() {
+        assert!(proxy.counts().held_bytes > 0 && proxy.counts().swallowed_bytes > 0);
+    }
+}
+
+/// One node is cut off from the server, the other is not.
+pub(crate) async fn partitioned(backend: Backend) {
+    let mut campaign = Campaign::begin(&format!("{backend:?}: one node cut off"), backend).await;
+    campaign.proxies[0].set(Plan::partitioned()).await;
+    campaign.suffer(fault_for(OUTAGE)).await;
+    campaign.heal().await;
+    campaign.caching_again().await;
+    let seen = campaign.end().await;
+    assert!(seen.proxies()[0].counts().held_bytes > 0);
+}
+
+/// Connections are reset at random ten times a second; then the server comes and goes.
+pub(crate) async fn flapping(backend: Backend) {
+    let mut campaign = Campaign::begin(&format!("{backend:?}: flapping"), backend).await;
+    let before: Vec<u64> = campaign.proxies.iter().map(|proxy| proxy.counts().connections).collect();
+    campaign.figures().enter(Phase::Later);
+    let (began, lasts) = (Instant::now(), fault_for(OUTAGE));
+    while began.elapsed() < lasts {
+        for proxy in &campaign.proxies {
+            proxy.end_some(Chance::percent(30), Ending::Reset);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let rates: Vec<f64> = (campaign.proxies.iter().zip(before))
+        .map(|(proxy, before)| {
+            f64::from(u32::try_from(proxy.counts().connections - before).unwrap())
+                / began.elapsed().as_secs_f64()
+        })
+        .collect();
+    campaign.remark(format!("reconnects a second while connections were reset: {rates:.1?}"));
+    campaign.caching_again().await;
+    for _ in 0..3 {
+        campaign.server.kill();
+        campaign.suffer(Duration::from_millis(150)).await;
+        campaign.server.start().await.unwrap();
+        campaign.suffer(Duration::from_millis(150)).await;
+    }
+    campaign.caching_again().await;
+    let seen = campaign.end().await;
+    for proxy in seen.proxies() {
+        assert!(proxy.counts().ended > 0);
+    }
+}
+
+/// The server is not there when the nodes start.
+pub(crate) async fn away_at_the_start(backend: Backend) {
+    let began = Instant::now();
+    let mut campaign =
+        Campaign::prepare(&format!("{backend:?}: away at the start"), backend.server(), backend);
+    let started = began.elapsed();
+    campaign.start_load();
+    campaign.suffer(fault_for(OUTAGE)).await;
+    for cache in &campaign.caches {
+        let health = cache.health().await;
+        assert_eq!(health.condition, Condition::Degraded, "{health:?}");
+        assert!(!health.is_healthy);
+    }
+    campaign.server.start().await.unwrap();
+    campaign.caching_again().await;
+    campaign.remark(format!("server, proxies and caches made in {started:?}"));
+    let seen = campaign.end().await;
+    seen.assert_latency();
+    assert!(started < Duration::from_secs(1), "start-up waited: {started:?}");
+}
+
+/// Answers and questions come in single bytes and are cut off; then bits are flipped as well.
+pub(crate) async fn mangled(backend: Backend) {
+    let mut campaign = Campaign::begin(&format!("{backend:?}: mangled"), backend).await;
+    let mut random = Random::new(campaign.proxies[0].seed());
+    let sliced = Lane::default().sliced(1);
+    campaign.plan(&Plan::default().both(&sliced)).await;
+    campaign.suffer(fault_for(OUTAGE) / 3).await;
+    let (began, lasts) = (Instant::now(), fault_for(OUTAGE) / 3);
+    while began.elapsed() < lasts {
+        let [after, later] = [random.below(5_000), random.below(5_000)].map(Cut::after_bytes);
+        let plan = Plan::default()
+            .to_server(Lane::default().sliced(7).cut(after.by_reset()))
+            .to_client(Lane::default().sliced(3).cut(later));
+        campaign.plan(&plan).await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    campaign.heal().await;
+    campaign.caching_again().await;
+    let seen = campaign.end().await;
+    for proxy in seen.proxies() {
+        assert!(proxy.counts().cuts > 0);
+    }
+}
+
+/// Bits are flipped. A flipped removal may remove something else and be confirmed all the same, so old values may be seen;
+/// wrong ones never.
+pub(crate) async fn flipped(backend: Backend) {
+    let mut campaign = Campaign::begin(&format!("{backend:?}: bits flipped"), backend).await;
+    let lane = Lane::default().flipped(Flip::Chance(Chance::per_million(2_000)));
+    for plan in [Plan::default().to_client(lane.clone()), Plan::default().both(&lane)] {
+        campaign.plan(&plan).await;
+        campaign.suffer(fault_for(OUTAGE) / 2).await;
+    }
+    campaign.heal().await;
+    campaign.caching_again().await;
+    let seen = campaign.over().await;
+    assert_eq!(seen.figures().wrong_reads(), 0);
+    for proxy in seen.proxies() {
+        assert!(proxy.counts().flipped_bits > 0);
+    }
+}
+
+/// Calls are given up at random moments, over a network that is slow enough for that to fall anywhere in an exchange.
+pub(crate) async fn given_up(backend: Backend, calls_short: u64, calls_a_second_long: u64) {
+    let mut campaign = Campaign::begin(&format!("{backend:?}: calls given up"), backend).await;
+    let slow = Lane::default().delayed(Duration::from_micros(300), Duration::from_micros(300));
+    campaign.plan(&Plan::default().both(&slow)).await;
+    campaign.stop_load().await;
+    campaign.figures().enter(Phase::Later);
+    let given_up = campaign.start_impatient_load();
+    let wanted =
+        if super::is_long() { fault_for(OUTAGE).as_secs() * calls_a_second_long } else { calls_short };
+    let began = Instant::now();
+    while given_up.load(Ordering::Relaxed) < wanted && began.elapsed() < Duration::from_secs(20) + fault_for(OUTAGE) * 4 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    campaign.heal().await;
+    campaign.remark(format!("{} calls given up", given_up.load(Ordering::Relaxed)));
+    campaign.caching_again().await;
+    campaign.end().await;
+    assert!(given_up.load(Ordering::Relaxed) >= wanted, "too few calls were given up");
+}
+
+/// Bytes that are put in the place of what the server holds.
+pub(crate) fn spoiled(value: &[u8], others: &[u8], random: &mut Random) -> Vec<u8> {
+    /// An entry as the first format wrote it.
+    const OLD_FORMAT: &[u8] = include_bytes!("../fixtures/envelope_format_1.bin");
+    let mut bytes = value.to_vec();
+    let length = u64::try_from(value.len()).unwrap();
+    let place = usize::try_from(random.below(length)).unwrap();
+    match random.below(7) {
+        0 => return others.to_vec(),
+        1 => bytes.truncate(place),
+        2 if !bytes.is_empty() => bytes[place] ^= 1 << random.below(8),
+        3 => bytes.iter_mut().for_each(|byte| *byte = u8::try_from(random.below(256)).unwrap()),
+        4 => return OLD_FORMAT.to_vec(),
+        5 => bytes = [value, value].concat(),
+        _ => bytes = vec![b'x'; 200_000],
+    }
+    bytes
+}
