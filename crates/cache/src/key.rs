@@ -6,8 +6,10 @@
 //! escaping, so that a digest is never mistaken for a name.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::epochs::KeySlots;
 
@@ -58,7 +60,7 @@ impl KeyPrefix {
         let space_len = rest.find(':').unwrap_or(rest.len());
         let space_end = text.len() - rest.len() + space_len;
         let slots = KeySlots::new(text.get(..space_end)?, text);
-        Some(Key { text: text.into(), space_end, slots })
+        Some(Key { space_end, slots, hash: seeded_hash(text), text: text.into() })
     }
 
     /// The escaped text, without the colon that follows it in a key.
@@ -102,7 +104,8 @@ impl Space {
             text.push_str(":~");
             text.push_str(&digest.to_hex());
         }
-        Key { space_end: self.text.len(), slots: KeySlots::new(&self.text, &text), text: text.into() }
+        let slots = KeySlots::new(&self.text, &text);
+        Key { space_end: self.text.len(), slots, hash: seeded_hash(&text), text: text.into() }
     }
 
     /// The escaped text, `{prefix}:{space}`.
@@ -134,6 +137,8 @@ pub struct Key {
     text: Arc<str>,
     space_end: usize,
     slots: KeySlots,
+    /// Of the text, computed once, so that no table has to.
+    hash: u64,
 }
 
 impl Key {
@@ -160,7 +165,7 @@ impl Key {
 /// The text says all: where the space ends follows from it, since only separators are colons.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.hash == other.hash && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
     }
 }
 
@@ -168,8 +173,14 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
+        state.write_u64(self.hash);
     }
+}
+
+/// Different in every process, so that nobody can prepare keys that fall together.
+fn seeded_hash(text: &str) -> u64 {
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    xxh3_64_with_seed(text.as_bytes(), *SEED)
 }
 
 impl fmt::Debug for Key {

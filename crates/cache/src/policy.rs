@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::TagSlots;
+use crate::envelope::{COMPRESS_FROM_DEFAULT, TagSlots};
 
 /// Nothing is kept longer than this: ten years.
 pub const KEEP_FOR_MAX: Duration = Duration::from_hours(10 * 365 * 24);
@@ -55,6 +55,8 @@ pub struct Policy {
     value_bytes_max: Option<usize>,
     tags: TagSlots,
     codec: Codec,
+    compress_from: Option<usize>,
+    schema: u32,
 }
 
 impl Policy {
@@ -78,6 +80,8 @@ impl Policy {
             value_bytes_max: None,
             tags: TagSlots::default(),
             codec: Codec::default(),
+            compress_from: Some(COMPRESS_FROM_DEFAULT),
+            schema: 0,
         }
     }
 
@@ -175,6 +179,28 @@ impl Policy {
         self
     }
 
+    /// Compresses values that are at least this long once they are written down. Default
+    /// [`COMPRESS_FROM_DEFAULT`](crate::envelope::COMPRESS_FROM_DEFAULT). Values that stay in this process are never
+    /// compressed, nor are those that would not become smaller by an eighth.
+    pub fn compress_from(mut self, bytes: usize) -> Self {
+        self.compress_from = Some(bytes);
+        self
+    }
+
+    /// Compresses nothing.
+    pub fn uncompressed(mut self) -> Self {
+        self.compress_from = None;
+        self
+    }
+
+    /// Fingerprint of the value's layout, to be changed with it: an entry that was written under another fingerprint is
+    /// a counted miss. Default 0. Reads that take no policy use the handle's, see
+    /// [`Cache::with_schema`](crate::Cache::with_schema); a policy without one uses it too.
+    pub fn schema(mut self, fingerprint: u32) -> Self {
+        self.schema = fingerprint;
+        self
+    }
+
     /// Fresh-for and keep-for of a present or an absent answer; `None` when it is not to be cached. `chance` is drawn
     /// from 0 to 1 by the caller.
     pub(crate) fn lifetime(&self, is_absent: bool, chance: f64) -> Option<(Duration, Duration)> {
@@ -238,6 +264,19 @@ impl Policy {
 
     pub(crate) fn codec_of(&self) -> Codec {
         self.codec
+    }
+
+    pub(crate) fn compress_from_bytes(&self) -> Option<usize> {
+        self.compress_from
+    }
+
+    /// The same with the handle's fingerprint, unless it has its own.
+    pub(crate) fn under(self, handle_schema: u32) -> Self {
+        if self.schema == 0 { self.schema(handle_schema) } else { self }
+    }
+
+    pub(crate) fn schema_of(&self) -> u32 {
+        self.schema
     }
 }
 

@@ -108,7 +108,8 @@ async fn invalidating_a_tag_on_another_node_beats_a_running_load() {
 #[tokio::test(start_paused = true)]
 async fn invalidating_the_space_on_another_node_beats_a_running_load() {
     for shape in SHAPES {
-        outdated_elsewhere(shape, |cache, key| async move { cache.invalidate_space(&key.space()).await }).await;
+        outdated_elsewhere(shape, |cache, key| async move { cache.invalidate_space(&key.space()).await })
+            .await;
     }
 }
 
@@ -179,7 +180,7 @@ async fn killed_leader_costs_the_others_its_lease_and_its_late_fill_is_refused()
         assert_eq!(load(&fleet.caches[1], &key, 2).await, Some(2));
         assert!(began.elapsed() <= SECOND * 4, "{shape:?}: {:?}", began.elapsed());
         assert_eq!(late.await.unwrap().as_deref(), Some(&1));
-        assert_eq!(read(&fleet.caches[1], &key).await, None, "its minute is over");
+        assert_eq!(read(&fleet.caches[1], &key).await, Some(2), "{shape:?}");
         assert!(fleet.caches[0].stats().fills_refused >= 1, "{shape:?}");
     }
 }
@@ -208,7 +209,7 @@ async fn values_deleted_during_an_outage_never_come_back() {
         }
         assert_eq!(read(&fleet.caches[0], &fleet.key("deleted")).await, None, "{shape:?}, at once after it");
         assert!(fleet.server.holds(&fleet.key("deleted")), "the server still has it: nobody could delete it");
-        sleep(SECOND * 2).await;
+        sleep(SECOND * 6).await;
         for cache in &fleet.caches {
             assert_eq!(read(cache, &fleet.key("deleted")).await, None, "{shape:?}, on every node");
             assert_eq!(read(cache, &fleet.key("kept")).await, Some(1), "{shape:?}, others stay");
@@ -262,10 +263,9 @@ async fn lost_epochs_end_everything_that_was_stored_under_them() {
 #[tokio::test(start_paused = true)]
 async fn copies_are_dropped_when_another_node_changes_their_entry() {
     for shape in [Shape::Tiered, Shape::TieredSilent] {
-        let fleet = Fleet::new(shape, 2);
+        let fleet = Fleet::warm(shape, 2).await;
         let key = fleet.key("k");
         assert_eq!(load(&fleet.caches[0], &key, 1).await, Some(1));
-        sleep(SECOND).await;
         assert_eq!(read(&fleet.caches[1], &key).await, Some(1));
         let before = fleet.server.gets.load(Ordering::SeqCst);
         assert_eq!(read(&fleet.caches[1], &key).await, Some(1));
@@ -278,10 +278,9 @@ async fn copies_are_dropped_when_another_node_changes_their_entry() {
 
 #[tokio::test(start_paused = true)]
 async fn copies_of_a_node_that_hears_nothing_are_not_served_for_longer_than_the_lag() {
-    let fleet = Fleet::new(Shape::Tiered, 2);
+    let fleet = Fleet::warm(Shape::Tiered, 2).await;
     let key = fleet.key("k");
     assert_eq!(load(&fleet.caches[0], &key, 1).await, Some(1));
-    sleep(SECOND).await;
     assert_eq!(read(&fleet.caches[1], &key).await, Some(1));
     // A silent partition: its messages end, and nobody says so. All else works.
     fleet.server.unhook(1);
@@ -296,10 +295,9 @@ async fn copies_of_a_node_that_hears_nothing_are_not_served_for_longer_than_the_
 #[tokio::test(start_paused = true)]
 async fn node_that_is_cut_off_serves_copies_for_the_lag_and_then_nothing() {
     for shape in [Shape::Tiered, Shape::TieredSilent] {
-        let fleet = Fleet::new(shape, 2);
+        let fleet = Fleet::warm(shape, 2).await;
         let key = fleet.key("k");
         assert_eq!(load(&fleet.caches[1], &key, 1).await, Some(1));
-        sleep(SECOND).await;
         fleet.nodes[1].cut_off(true);
         assert_eq!(read(&fleet.caches[1], &key).await, Some(1), "{shape:?}");
         sleep(SECOND * 3).await;
@@ -322,8 +320,8 @@ async fn who_changed_something_reads_it_on_any_node_by_his_token() {
         let token = caches[0].invalidate_space(&key.space()).await;
         let token = token.to_string().parse().unwrap();
         assert_eq!(read(&caches[1].after(&token), &key).await, None, "{shape:?}, space");
-        caches[0].set(&key, 2_u64, &POLICY).await;
-        assert_eq!(read(&caches[1], &key).await, Some(2));
+        let token = caches[0].set(&key, 2_u64, &POLICY).await;
+        assert_eq!(read(&caches[1].after(&token), &key).await, Some(2), "{shape:?}");
         let token = caches[0].set(&key, 3_u64, &POLICY).await;
         assert_eq!(read(&caches[1].after(&token), &key).await, Some(3), "{shape:?}, key");
     }

@@ -74,7 +74,7 @@ impl Core {
         let age = self.calls.clock.now().saturating_since(Timestamp::from_micros(sent_at_us));
         for key in keys {
             self.calls.counters.audits.one();
-            if self.calls.provider.peek(key).is_some() {
+            if self.calls.peek(key, self.calls.clock.now_coarse()).is_some() {
                 self.found_stale(age);
             }
         }

@@ -112,15 +112,17 @@ impl Builder {
     pub fn build(self) -> Cache {
         let core = Core {
             prefix: KeyPrefix::new(&self.key_prefix),
-            calls: Calls::new(self.provider, self.clock, self.operation_timeout),
             lifetimes: self.lifetimes,
             condition: self.condition,
             reasons: self.reasons,
             epochs: Epochs::new(),
+            shares_epochs: self.epochs.is_some() || self.provider.epochs().is_some(),
+            hears_keys: self.provider.copies().is_some() && self.provider.messages().is_some(),
             epochs_elsewhere: self.epochs,
             upkeep: Upkeep::new(self.beat, self.lag_max),
             audit: Audit::default(),
             throttle: Throttle::default(),
+            calls: Calls::new(self.provider, self.clock, self.operation_timeout),
             instance: self.chance.draw(),
             chance: self.chance,
             sequence: AtomicU64::new(0),
@@ -129,7 +131,7 @@ impl Builder {
             encode_failure_was_said: AtomicBool::new(false),
         };
         let verdict = if core.condition == Condition::Disabled { Verdict::Refuse } else { Verdict::Serve };
-        Cache { lifetime: self.lifetimes.default, verdict, core: Arc::new(core), after: None }
+        Cache { lifetime: self.lifetimes.default, verdict, schema: 0, core: Arc::new(core), after: None }
     }
 
     fn out_of_order(mut self, condition: Condition, reasons: Vec<String>) -> Self {

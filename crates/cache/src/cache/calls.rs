@@ -1,7 +1,7 @@
 //! Calls of the provider: none takes longer than its limit, none fails or panics into the caller, and each change
 //! between working and failing is said once.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::clock::{Clock, Timestamp};
-use crate::provider::{self, Provider};
+use crate::key::Key;
+use crate::provider::{self, Item, Provider};
 use crate::stats::Counters;
 
 /// A provider that has failed counts as working again with the first success that comes this long after its last
@@ -59,6 +60,17 @@ impl Calls {
 
     pub(super) fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// What lies in this process. Costs no wait, so there is nothing to bound but a panic.
+    pub(super) fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        match catch_unwind(AssertUnwindSafe(|| self.provider.peek(key, now))) {
+            Ok(item) => item,
+            Err(_) => {
+                self.failed("peek", &Failure::Panic);
+                None
+            }
+        }
     }
 
     /// Carries out one call of the provider.

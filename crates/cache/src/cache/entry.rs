@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Answer;
+use crate::clock::Timestamp;
 use crate::envelope::{self, DecodeError, Header};
 use crate::key::Key;
 use crate::policy::Codec;
@@ -32,25 +34,41 @@ pub(super) struct EncodeError {
 }
 
 impl<V: Value> Live<V> {
-    /// Takes the decoded value where the provider has kept it, and decodes the bytes otherwise.
-    pub(super) fn open(key: &Key, item: Item) -> Result<Arc<Self>, DecodeError> {
-        if let Some(Ok(live)) = item.decoded.map(Arc::downcast::<Self>) {
-            return Ok(live);
+    /// As a caller gets it.
+    pub(super) fn answer(&self, is_fresh: bool, now: Timestamp) -> Answer<V> {
+        let Header { written_at, build_cost, .. } = self.header;
+        Answer { value: self.value.clone(), is_fresh, age: now.saturating_since(written_at), build_cost }
+    }
+
+    /// The decoded value, where it was kept beside the bytes.
+    pub(super) fn kept(item: &Item) -> Option<&Self> {
+        item.decoded()?.downcast_ref()
+    }
+
+    /// Takes the decoded value where it was kept, and decodes the bytes otherwise; for a reader whose values are laid
+    /// out by `schema`.
+    pub(super) fn open(key: &Key, item: &Item, schema: u32) -> Result<Arc<Self>, DecodeError> {
+        if let Some(Ok(live)) = item.decoded().cloned().map(Arc::downcast::<Self>) {
+            return same_schema(&live.header, schema).map(|()| live);
         }
         let (header, payload) = envelope::decode(key, &item.bytes)?;
+        same_schema(&header, schema)?;
         let wrong = DecodeError::Payload { codec: header.codec };
         let value = match (header.is_absent, header.codec) {
             (true, _) => None,
-            (false, Codec::Json) => Some(serde_json::from_slice(payload).map_err(|_| wrong)?),
-            (false, Codec::Postcard) => match postcard::take_from_bytes(payload) {
+            (false, Codec::Json) => Some(serde_json::from_slice(&payload).map_err(|_| wrong)?),
+            (false, Codec::Postcard) => match postcard::take_from_bytes(&payload) {
                 Ok((value, [])) => Some(value),
                 _ => return Err(wrong),
             },
         };
-        Ok(Arc::new(Self { header, value: value.map(Arc::new) }))
+        let live = Arc::new(Self { header, value: value.map(Arc::new) });
+        item.keep_decoded(live.clone());
+        Ok(live)
     }
 
-    pub(super) fn seal(self, key: &Key) -> Result<Item, EncodeError> {
+    /// Compressed when it has at least `compress_from` bytes.
+    pub(super) fn seal(self, key: &Key, compress_from: Option<usize>) -> Result<Item, EncodeError> {
         let payload = self.value.as_deref().map_or(Some(Vec::new()), |value| match self.header.codec {
             Codec::Json => serde_json::to_vec(value).ok(),
             Codec::Postcard => postcard::to_allocvec(value).ok(),
@@ -58,7 +76,12 @@ impl<V: Value> Live<V> {
         let Some(payload) = payload else {
             return Err(EncodeError { type_name: std::any::type_name::<V>(), codec: self.header.codec });
         };
-        let bytes = envelope::encode(key, &self.header, &payload);
-        Ok(Item { bytes, decoded: Some(Arc::new(self)) })
+        let bytes = envelope::encode(key, &self.header, &payload, compress_from);
+        Ok(Item::with_decoded(bytes, Arc::new(self)))
     }
+}
+
+fn same_schema(header: &Header, expected: u32) -> Result<(), DecodeError> {
+    let found = header.schema;
+    if found == expected { Ok(()) } else { Err(DecodeError::Schema { found, expected }) }
 }

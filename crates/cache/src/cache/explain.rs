@@ -69,7 +69,7 @@ impl Cache {
             }
             (Nearness::Nearest, _) => "copies may answer",
         };
-        let near_item = provider.peek(key);
+        let near_item = core.calls.peek(key, core.calls.clock.now_coarse());
         let read = core.calls.run("get", provider.get(key, Reach::Shared)).await;
         let (entry, failure) = match read {
             Ok(item) => (item.map(|item| self.facts(key, &item)), None),

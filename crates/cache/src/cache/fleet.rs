@@ -79,7 +79,7 @@ impl Cache {
                     }));
                 }
                 Ok(Leased::Present(item)) => {
-                    if let Found::Fresh(live) = self.judge(key, item.clone()) {
+                    if let Found::Fresh(live) = self.judge(key, &item, policy.schema_of()) {
                         core.calls.counters.fleet_coalesced.one();
                         return Turn::Answer(live);
                     }
@@ -111,7 +111,7 @@ impl Cache {
             };
             let _ = timeout_at(deadline, woken).await;
             ask_again = (ask_again * 2).min(ASK_AGAIN_LONGEST);
-            let look = self.look::<V>(key).await;
+            let look = self.look::<V>(key, policy.schema_of()).await;
             if let Found::Fresh(live) = look.found {
                 core.calls.counters.fleet_coalesced.one();
                 return Turn::Answer(live);

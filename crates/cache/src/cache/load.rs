@@ -94,6 +94,12 @@ impl Cache {
         F: Future<Output = Result<Option<V>, E>>,
     {
         let core = &*self.core;
+        if let Some(value) =
+            self.at_hand(key, policy.under(self.schema).schema_of(), |live, _| live.value.clone())
+        {
+            return Ok(value);
+        }
+        let policy = &policy.under(self.schema);
         if !self.is_on() {
             return core.load(policy, loader).await;
         }
@@ -101,7 +107,7 @@ impl Cache {
         let mut looks_left = looks_max;
         let (lead, look) = loop {
             let landed = core.flights.landed();
-            let look = self.look::<V>(key).await;
+            let look = self.look::<V>(key, policy.schema_of()).await;
             match &look.found {
                 Found::Fresh(live) => {
                     self.count(key, &look.found);
@@ -338,7 +344,7 @@ impl Core {
             keep_until: began.saturating_add(keep_for),
             stamp: stamp.unwrap_or_default(),
             tags,
-            schema: 0,
+            schema: policy.schema_of(),
             build_cost: now.saturating_since(began),
             codec: policy.codec_of(),
             is_absent: value.is_none(),

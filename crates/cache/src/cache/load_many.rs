@@ -62,6 +62,7 @@ impl Cache {
         F: Future<Output = Result<Vec<Option<V>>, E>>,
     {
         let core = &*self.core;
+        let policy = &policy.under(self.schema);
         let mut courses = self.courses::<V>(keys, policy).await;
         let loads = std::mem::take(&mut courses.loads);
         self.load_batch(loads, policy, &loader, &mut courses.values).await?;
@@ -97,7 +98,9 @@ impl Cache {
         let core = &*self.core;
         let mut values = Vec::with_capacity(keys.len());
         let (mut follows, mut led) = (Vec::new(), Vec::new());
-        for (place, (key, look)) in keys.iter().zip(self.look_many::<V>(keys).await).enumerate() {
+        for (place, (key, look)) in
+            keys.iter().zip(self.look_many::<V>(keys, policy.schema_of()).await).enumerate()
+        {
             if self.is_on() {
                 self.count(key, &look.found);
             }

@@ -63,6 +63,7 @@ pub struct Cache {
     verdict: Verdict,
     lifetime: Duration,
     after: Option<Token>,
+    schema: u32,
 }
 
 /// What all handles of one cache share.
@@ -74,6 +75,10 @@ struct Core {
     condition: Condition,
     reasons: Vec<String>,
     epochs: Epochs,
+    /// Whether they are kept for all processes somewhere; looked up once, since hits ask.
+    shares_epochs: bool,
+    /// Whether other processes tell of changed keys by messages, likewise.
+    hears_keys: bool,
     /// Where they are kept for all processes, when that is not the provider.
     epochs_elsewhere: Option<Arc<dyn EpochStore>>,
     upkeep: Upkeep,
@@ -116,7 +121,19 @@ impl Cache {
         if verdict == Verdict::Refuse && core.condition != Condition::Disabled {
             core.switch_off(SwitchedOff { usage: usage.name().to_owned(), needs, offered });
         }
-        Self { core: Arc::clone(core), verdict, lifetime: usage.lifetime(&core.lifetimes), after: None }
+        Self {
+            core: Arc::clone(core),
+            verdict,
+            lifetime: usage.lifetime(&core.lifetimes),
+            after: None,
+            schema: self.schema,
+        }
+    }
+
+    /// The handle for values that are laid out by `fingerprint`, to be changed with the layout: what was written under
+    /// another one is a counted miss. A policy's own [`schema`](Policy::schema) comes first.
+    pub fn with_schema(&self, fingerprint: u32) -> Self {
+        Self { schema: fingerprint, ..self.clone() }
     }
 
     /// A handle that answers nothing from before the change that left `token`, on whatever node that was made.
@@ -221,7 +238,10 @@ impl Core {
         value: Option<Arc<V>>,
         policy: &Policy,
     ) -> Option<Item> {
-        let item = match (Live { header, value }).seal(key) {
+        let capabilities = self.capabilities();
+        // Bytes that stay in this process are not read as long as the value is beside them.
+        let compress_from = policy.compress_from_bytes().filter(|_| capabilities.has(Capability::Shared));
+        let item = match (Live { header, value }).seal(key, compress_from) {
             Ok(item) => item,
             Err(error) => {
                 self.calls.counters.encode_errors.one();
@@ -231,7 +251,7 @@ impl Core {
                 return None;
             }
         };
-        let provider_max = self.capabilities().limit(Capability::MaxValueBytes);
+        let provider_max = capabilities.limit(Capability::MaxValueBytes);
         if [provider_max, policy.size_limit()].into_iter().flatten().any(|max| item.bytes.len() > max) {
             self.calls.counters.too_large.one();
             debug!(%key, bytes = item.bytes.len(), "value is too large to be cached");

@@ -68,6 +68,9 @@ impl<V> Look<V> {
 impl Cache {
     /// The fresh value under `key`. `None` on a miss, and when the cached answer is that there is none.
     pub async fn get<V: Value>(&self, key: &Key) -> Option<Arc<V>> {
+        if let Some(value) = self.at_hand(key, self.schema, |live, _| live.value.clone()) {
+            return value;
+        }
         match self.look_and_count(key).await {
             Found::Fresh(live) => live.value.clone(),
             Found::Stale(_) | Found::Nothing => None,
@@ -76,18 +79,20 @@ impl Cache {
 
     /// What is kept under `key`, fresh or stale, with its age. `None` on a miss.
     pub async fn lookup<V: Value>(&self, key: &Key) -> Option<Answer<V>> {
+        if let Some(answer) = self.at_hand(key, self.schema, |live, now| live.answer(true, now)) {
+            return Some(answer);
+        }
         let (live, is_fresh) = match self.look_and_count::<V>(key).await {
             Found::Fresh(live) => (live, true),
             Found::Stale(live) => (live, false),
             Found::Nothing => return None,
         };
-        let age = self.core.calls.clock.now().saturating_since(live.header.written_at);
-        Some(Answer { value: live.value.clone(), is_fresh, age, build_cost: live.header.build_cost })
+        Some(live.answer(is_fresh, self.core.calls.clock.now()))
     }
 
     /// The fresh values under `keys`, in their order; what does not lie in this process in one call of the provider.
     pub async fn get_many<V: Value>(&self, keys: &[Key]) -> Vec<Option<Arc<V>>> {
-        let looks = self.look_many::<V>(keys).await;
+        let looks = self.look_many::<V>(keys, self.schema).await;
         let fresh = |(key, look): (&Key, Look<V>)| {
             self.count(key, &look.found);
             match look.found {
@@ -102,17 +107,49 @@ impl Cache {
         if !self.is_on() {
             return Found::Nothing;
         }
-        let look = self.look(key).await;
+        let look = self.look(key, self.schema).await;
         self.count(key, &look.found);
         look.found
     }
 
+    /// What `take` makes of the fresh entry under `key`, when one lies in this process: no future is polled, nothing is
+    /// allocated and the clock is read cheaply. Counted as a hit. Whatever is not as plain as that is left to
+    /// [`look`](Self::look), which judges alike.
+    pub(super) fn at_hand<V: Value, T>(
+        &self,
+        key: &Key,
+        schema: u32,
+        take: impl FnOnce(&Live<V>, Timestamp) -> T,
+    ) -> Option<T> {
+        let age_max = match self.verdict {
+            Verdict::Serve => None,
+            Verdict::ServeUpToAge(age_max) => Some(age_max),
+            // A copy in this process may not do.
+            Verdict::ServeUnshared | Verdict::Refuse => return None,
+        };
+        let core = &*self.core;
+        if core.shares_epochs && self.nearness() == Nearness::Exact {
+            return None;
+        }
+        let now = core.calls.clock.now_coarse();
+        let item = core.calls.peek(key, now)?;
+        let live = Live::<V>::kept(&item)?;
+        let header = &live.header;
+        let is_right = header.schema == schema && core.stamp(key, header) == Some(header.stamp);
+        if !is_right || header.freshness(now, age_max) != Freshness::Fresh {
+            return None;
+        }
+        core.calls.counters.hits.one();
+        debug!(%key, "cache hit");
+        Some(take(live, now))
+    }
+
     /// Looks where this handle may look.
-    pub(super) async fn look<V: Value>(&self, key: &Key) -> Look<V> {
+    pub(super) async fn look<V: Value>(&self, key: &Key, schema: u32) -> Look<V> {
         let core = &*self.core;
         let nearness = self.nearness();
         if nearness == Nearness::Nearest
-            && let Some(look) = self.peek(key)
+            && let Some(look) = self.peek(key, schema)
         {
             return look;
         }
@@ -123,29 +160,30 @@ impl Cache {
             Nearness::Exact => core.exactly(provider.get(key, Reach::Shared)).await,
         };
         match item {
-            Ok(item) => self.judge_and_keep(key, item, mark),
+            Ok(item) => self.judge_and_keep(key, item, mark, schema),
             Err(_) => Look::NOTHING,
         }
     }
 
     /// What lies in this process, when it may be served.
-    pub(super) fn peek<V: Value>(&self, key: &Key) -> Option<Look<V>> {
-        let item = self.core.calls.provider.peek(key)?;
-        match self.judge(key, item.clone()) {
+    fn peek<V: Value>(&self, key: &Key, schema: u32) -> Option<Look<V>> {
+        let calls = &self.core.calls;
+        let item = calls.peek(key, calls.clock.now_coarse())?;
+        match self.judge(key, &item, schema) {
             Found::Nothing => None,
             found => Some(Look { found, item: Some(item), was_answered: true }),
         }
     }
 
     /// As [`look`](Self::look), in one call of the provider for all that does not lie in this process.
-    pub(super) async fn look_many<V: Value>(&self, keys: &[Key]) -> Vec<Look<V>> {
+    pub(super) async fn look_many<V: Value>(&self, keys: &[Key], schema: u32) -> Vec<Look<V>> {
         if !self.is_on() {
             return keys.iter().map(|_| Look::NOTHING).collect();
         }
         let core = &*self.core;
         let nearness = self.nearness();
         let mut looks: Vec<Option<Look<V>>> = match nearness {
-            Nearness::Nearest => keys.iter().map(|key| self.peek(key)).collect(),
+            Nearness::Nearest => keys.iter().map(|key| self.peek(key, schema)).collect(),
             Nearness::Exact => keys.iter().map(|_| None).collect(),
         };
         let missing: Vec<Key> =
@@ -162,7 +200,7 @@ impl Cache {
             let was_answered = items.is_ok();
             let mut items = items.unwrap_or_default().into_iter();
             for (look, key) in looks.iter_mut().zip(keys).filter(|(look, _)| look.is_none()) {
-                let judged = self.judge_and_keep(key, items.next().flatten(), mark);
+                let judged = self.judge_and_keep(key, items.next().flatten(), mark, schema);
                 *look = Some(Look { was_answered, ..judged });
             }
         }
@@ -172,7 +210,7 @@ impl Cache {
     /// Whether this handle may be answered by a copy, now.
     pub(super) fn nearness(&self) -> Nearness {
         let core = &self.core;
-        if core.epoch_store().is_none() {
+        if !core.shares_epochs {
             return Nearness::Nearest;
         }
         core.attend();
@@ -186,27 +224,28 @@ impl Cache {
     }
 
     /// What the shared tier answered: judged, and copied into this process where there are copies.
-    fn judge_and_keep<V: Value>(&self, key: &Key, item: Option<Item>, mark: Option<u64>) -> Look<V> {
+    fn judge_and_keep<V: Value>(
+        &self,
+        key: &Key,
+        item: Option<Item>,
+        mark: Option<u64>,
+        schema: u32,
+    ) -> Look<V> {
         let Some(item) = item else {
             return Look { found: Found::Nothing, item: None, was_answered: true };
         };
-        let look =
-            Look { found: self.judge(key, item.clone()), item: Some(item.clone()), was_answered: true };
+        let found = self.judge(key, &item, schema);
+        let look = Look { found, item: Some(item.clone()), was_answered: true };
         if let (Some(live), Some(mark)) = (look.live(), mark) {
-            self.core.keep_copy(
-                key,
-                Item { decoded: Some(live.clone()), ..item },
-                live.header.keep_until,
-                mark,
-            );
+            self.core.keep_copy(key, item, live.header.keep_until, mark);
         }
         look
     }
 
     /// Whether a stored item may be served to this handle, now.
-    pub(super) fn judge<V: Value>(&self, key: &Key, item: Item) -> Found<V> {
+    pub(super) fn judge<V: Value>(&self, key: &Key, item: &Item, schema: u32) -> Found<V> {
         let core = &self.core;
-        let live = match Live::<V>::open(key, item) {
+        let live = match Live::<V>::open(key, item, schema) {
             Ok(live) => live,
             Err(error) => {
                 core.undecodable(key, &error);

@@ -39,7 +39,8 @@ impl Cache {
         if !self.is_on() {
             return core.load(policy, loader).await;
         }
-        let look = self.look::<V>(key).await;
+        let policy = &policy.under(self.schema);
+        let look = self.look::<V>(key, policy.schema_of()).await;
         let kept = match &look.found {
             Found::Fresh(live) => {
                 self.count(key, &look.found);
@@ -110,7 +111,7 @@ impl Cache {
         tokio::spawn(async move {
             let core = &*cache.core;
             let Join::Lead(lead) = core.flights.join(&key, None) else { return };
-            let look = cache.look::<V>(&key).await;
+            let look = cache.look::<V>(&key, policy.schema_of()).await;
             core.calls.counters.refreshes.one();
             // An error is counted, and there is nobody to tell: the value that is kept goes on being served.
             let _: Loaded<V, E> = cache.lead(lead, &key, &policy, look, loader).await;

@@ -79,7 +79,7 @@ impl Upkeep {
 impl Core {
     /// Begins the upkeep if there is any to do and a runtime to do it in.
     pub(super) fn attend(self: &Arc<Self>) {
-        if self.upkeep.is_running.load(Ordering::Relaxed) || self.epoch_store().is_none() {
+        if self.upkeep.is_running.load(Ordering::Relaxed) || !self.shares_epochs {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -90,14 +90,13 @@ impl Core {
 
     /// Whether copies in this process may be served: nothing that others changed more than `lag_max` ago is unknown here.
     pub(super) fn is_current(&self, lag_max: Duration) -> bool {
-        let now = micros(self.calls.clock.elapsed());
+        let now = micros(self.calls.clock.elapsed_coarse());
         let lag_max = micros(lag_max);
         let is_recent = |heard: &AtomicU64| {
             let heard = heard.load(Ordering::SeqCst);
             heard != NEVER && now.saturating_sub(heard) <= lag_max
         };
-        let hears_keys = self.calls.provider.copies().is_some() && self.calls.provider.messages().is_some();
-        is_recent(&self.upkeep.epochs_heard_us) && (!hears_keys || is_recent(&self.upkeep.own_heard_us))
+        is_recent(&self.upkeep.epochs_heard_us) && (!self.hears_keys || is_recent(&self.upkeep.own_heard_us))
     }
 
     /// Whether this process knows of the change that left `token`.
@@ -107,10 +106,9 @@ impl Core {
         }
         let (incarnation, version) = self.epochs.known();
         let knows_epochs = incarnation == token.incarnation && version >= token.version;
-        let hears_keys = self.calls.provider.copies().is_some() && self.calls.provider.messages().is_some();
         knows_epochs
             && token.is_confirmed
-            && (!hears_keys || self.upkeep.hearing().heard.has(token.instance, token.sequence))
+            && (!self.hears_keys || self.upkeep.hearing().heard.has(token.instance, token.sequence))
     }
 
     /// Raises the epochs of `slots`: here at once, for all processes before it returns or as soon as it can be. Answers

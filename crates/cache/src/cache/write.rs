@@ -12,7 +12,7 @@ use crate::envelope;
 use crate::epochs::Slot;
 use crate::key::{Key, KeyPrefix, Space};
 use crate::policy::Policy;
-use crate::provider::{Entry, Reach, Scope};
+use crate::provider::{Capability, Entry, Reach, Scope};
 use crate::token::Token;
 
 impl Cache {
@@ -27,8 +27,10 @@ impl Cache {
         }
         let core = &self.core;
         core.know_epochs().await;
+        let policy = &policy.under(self.schema);
         let (lead, storing) = core.flights.write(key);
         core.wait_for(storing.into_iter().map(|flight| (key, flight)).collect()).await;
+        let was_announced = core.announce(std::slice::from_ref(key)).await;
         let Some(Entry { item, keep_for, .. }) = self.prepare(key, value, policy) else {
             return core.forget(std::slice::from_ref(key)).await;
         };
@@ -42,7 +44,7 @@ impl Cache {
             core.retire(std::slice::from_ref(key));
         }
         let was_told = core.tell_or_retire(std::slice::from_ref(key)).await;
-        core.token(stored.is_ok() && was_told)
+        core.token(stored.is_ok() && was_announced && was_told)
     }
 
     /// Stores values, in one call of the provider; of two with the same key the later one. Otherwise as
@@ -53,6 +55,7 @@ impl Cache {
         }
         let core = &self.core;
         core.know_epochs().await;
+        let policy = &policy.under(self.schema);
         let (keys, values): (Vec<Key>, Vec<V>) = entries.into_iter().unzip();
         let mut leads = Vec::with_capacity(keys.len());
         let mut storing = Vec::new();
@@ -62,6 +65,7 @@ impl Cache {
             storing.extend(flights.into_iter().map(|flight| (key, flight)));
         }
         core.wait_for(storing).await;
+        let was_announced = core.announce(&keys).await;
         let mut filling: Vec<&Lead<'_>> = Vec::with_capacity(leads.len());
         let mut batch = Vec::with_capacity(leads.len());
         let mut unwritable = Vec::new();
@@ -85,7 +89,7 @@ impl Cache {
             core.forget(&unwritable).await;
         }
         let was_told = core.tell_or_retire(&keys).await;
-        core.token(stored.is_ok() && was_told)
+        core.token(stored.is_ok() && was_announced && was_told)
     }
 
     /// Lets what is kept under `key` live by `policy` from now on, without a new value. Its age stays what it is.
@@ -113,9 +117,10 @@ impl Cache {
             keep_until: now.saturating_add(keep_for),
             ..header
         };
-        let item = envelope::encode(key, &header, payload).into();
+        let compress_from =
+            policy.compress_from_bytes().filter(|_| core.capabilities().has(Capability::Shared));
+        let item = envelope::encode(key, &header, &payload, compress_from).into();
         let replaced = core.calls.run("replace", provider.replace(key, &seen, item, keep_for)).await;
-        core.tell_or_retire(std::slice::from_ref(key)).await;
         replaced.unwrap_or(false)
     }
 
@@ -209,13 +214,18 @@ impl Core {
         if !is_removed {
             self.retire(keys);
         }
-        let was_told = if self.tells_keys_by_epoch() {
-            let slots: Vec<_> = keys.iter().map(Slot::of_key).collect();
-            self.raise(&slots).await
-        } else {
-            self.tell_or_retire(keys).await
-        };
+        let was_told = self.announce(keys).await && self.tell_or_retire(keys).await;
         self.token(is_removed && was_told)
+    }
+
+    /// Where the others hear of changed keys by their epochs alone: raises those. Before a value is written, so that it
+    /// is written under the new ones.
+    async fn announce(&self, keys: &[Key]) -> bool {
+        if !self.tells_keys_by_epoch() {
+            return true;
+        }
+        let slots: Vec<_> = keys.iter().map(Slot::of_key).collect();
+        self.raise(&slots).await
     }
 
     /// It is not known whether the provider still holds an outdated entry under these keys, or somebody a copy of it:

@@ -8,12 +8,14 @@ mod fleet;
 mod guarded;
 #[cfg(feature = "cache-moka")]
 mod moka;
+mod near;
 mod noop;
 mod tiered;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
@@ -21,8 +23,10 @@ pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messa
 pub use self::guarded::{BreakerReport, Breakers, CALL_TIMEOUT_DEFAULT, CallClass, Guarded, MonotonicClock};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
+pub use self::near::Near;
 pub use self::noop::Noop;
 pub use self::tiered::Tiered;
+use crate::clock::Timestamp;
 use crate::key::{Key, KeyPrefix, Space};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -63,8 +67,9 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// What it can do, as far as is known now. Providers that probe know more once they are connected.
     fn capabilities(&self) -> Capabilities;
 
-    /// The entry, when it lies in this process and may be served from there: costs no wait and no allocation.
-    fn peek(&self, key: &Key) -> Option<Item>;
+    /// The entry, when it lies in this process and may be served from there at `now`: costs no wait, no allocation and
+    /// no look at a clock.
+    fn peek(&self, key: &Key, now: Timestamp) -> Option<Item>;
 
     /// The entry under `key`, if there is one.
     async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error>;
@@ -157,30 +162,65 @@ impl Scope {
     }
 }
 
-/// A stored entry: its bytes, and beside them the decoded value when the provider lives in this process and kept it. A
-/// provider that sends entries away drops the decoded value.
+/// A stored entry: its bytes, and beside them the decoded value once somebody has decoded it. One pointer, cheap to
+/// clone; a provider that sends entries away takes the bytes only.
 #[derive(Clone)]
-pub struct Item {
+pub struct Item(Arc<Stored>);
+
+/// What an [`Item`] points to.
+pub struct Stored {
     /// Envelope and payload, see [`envelope`](crate::envelope).
     pub bytes: Bytes,
+    decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Item {
+    /// An entry whose value is at hand, so that it need not be decoded again in this process.
+    pub fn with_decoded(bytes: Bytes, decoded: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(Arc::new(Stored { bytes, decoded: OnceLock::from(decoded) }))
+    }
+
     /// The cache's own decoded form of the same entry.
-    pub decoded: Option<Arc<dyn Any + Send + Sync>>,
+    pub fn decoded(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
+        self.0.decoded.get()
+    }
+
+    /// Whether both are one entry in memory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Keeps the decoded form beside the bytes, for all clones of this item. The first one stays.
+    pub fn keep_decoded(&self, decoded: Arc<dyn Any + Send + Sync>) {
+        // Refused when there is one already: of another type, which its readers go on using.
+        let _ = self.0.decoded.set(decoded);
+    }
+}
+
+impl Deref for Item {
+    type Target = Stored;
+
+    fn deref(&self) -> &Stored {
+        &self.0
+    }
 }
 
 impl From<Bytes> for Item {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, decoded: None }
+        Self(Arc::new(Stored { bytes, decoded: OnceLock::new() }))
     }
 }
 
 impl fmt::Debug for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Item({} bytes, {})",
-            self.bytes.len(),
-            if self.decoded.is_some() { "decoded" } else { "encoded" }
-        )
+        write!(f, "Item({:?})", &*self.0)
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let form = if self.decoded.get().is_some() { "decoded" } else { "encoded" };
+        write!(f, "{} bytes, {form}", self.bytes.len())
     }
 }
 

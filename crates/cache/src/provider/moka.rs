@@ -128,12 +128,12 @@ impl Provider for Moka {
         .limited(Capability::MaxValueBytes, self.value_bytes_max)
     }
 
-    fn peek(&self, key: &Key) -> Option<Item> {
-        self.find(key, self.clock.now())
+    fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        self.find(key, now)
     }
 
     async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
-        Ok(self.peek(key))
+        Ok(self.find(key, self.clock.now()))
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
@@ -218,8 +218,7 @@ impl Provider for Moka {
 
 /// In slots, rounded up.
 fn weight(key: &Key, kept: &Kept, slot_bytes: u64) -> u32 {
-    let copies = if kept.item.decoded.is_some() { 2 } else { 1 };
-    let bytes = kept.item.bytes.len().saturating_mul(copies) + key.as_str().len() + ENTRY_OVERHEAD_BYTES;
+    let bytes = kept.item.bytes.len().saturating_mul(2) + key.as_str().len() + ENTRY_OVERHEAD_BYTES;
     let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
     u32::try_from(bytes.div_ceil(slot_bytes)).unwrap_or(u32::MAX)
 }

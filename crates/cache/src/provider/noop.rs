@@ -8,6 +8,7 @@ use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
     Reach, Scope,
 };
+use crate::clock::Timestamp;
 use crate::key::Key;
 use crate::usage::Coherence;
 
@@ -27,7 +28,7 @@ impl Provider for Noop {
         Capabilities::declared(Coherence::Strict, &[Capability::Batch, Capability::Namespaces])
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 

@@ -16,6 +16,7 @@ use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages,
     Provider, Reach, Scope,
 };
+use crate::clock::Timestamp;
 use crate::key::{Key, KeyPrefix};
 
 /// Changed keys that are remembered. An answer that took longer than this many changes is not kept.
@@ -123,8 +124,8 @@ impl Provider for Tiered {
         self.far.capabilities().overridden(Capability::Retains, Known::Has(true))
     }
 
-    fn peek(&self, key: &Key) -> Option<Item> {
-        self.near.peek(key)
+    fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        self.near.peek(key, now)
     }
 
     async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error> {

@@ -2,13 +2,13 @@
 
 pub(crate) mod shared;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use recache_cache::provider::{
-    Atomics, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Moka, Reach, Scope,
+    Atomics, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages, Moka, Reach, Scope,
 };
 use recache_cache::{Cache, Capabilities, Coherence, Key, ManualClock, Policy, Provider, Timestamp};
 use tokio::sync::Notify;
@@ -35,6 +35,8 @@ pub(crate) struct Moody {
     pub(crate) calls: AtomicU64,
     pub(crate) sets: AtomicU64,
     coherence: Coherence,
+    /// Whether it claims to be outside the process.
+    pub(crate) is_shared: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,7 @@ impl Moody {
             calls: AtomicU64::new(0),
             sets: AtomicU64::new(0),
             coherence,
+            is_shared: AtomicBool::new(false),
         }
     }
 
@@ -94,10 +97,11 @@ impl Provider for Moody {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.moka.capabilities().coherent(self.coherence)
+        let is_shared = Known::Has(self.is_shared.load(Ordering::SeqCst));
+        self.moka.capabilities().coherent(self.coherence).overridden(Capability::Shared, is_shared)
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 

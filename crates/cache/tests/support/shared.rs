@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use recache_cache::epochs::{EpochRecord, Slot};
 use recache_cache::provider::{
-    Atomics, Capability, Copies, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages, Moka, Reach,
-    Scope, Tiered,
+    Atomics, Capability, Copies, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages,
+    Moka, Reach, Scope, Tiered,
 };
 use recache_cache::{Cache, Capabilities, Clock, Coherence, Key, KeyPrefix, Provider, Timestamp};
 use tokio::sync::{Notify, mpsc};
@@ -140,10 +140,13 @@ impl Provider for Node {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::declared(Coherence::Strict, &[Capability::Retains, Capability::Shared, Capability::Leases])
+        Capabilities::declared(
+            Coherence::Strict,
+            &[Capability::Retains, Capability::Shared, Capability::Leases],
+        )
     }
 
-    fn peek(&self, _key: &Key) -> Option<Item> {
+    fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
         None
     }
 
@@ -371,6 +374,16 @@ impl Fleet {
             })
             .collect();
         Self { server, nodes, caches }
+    }
+
+    /// Whose caches have been used, and have heard of each other.
+    pub(crate) async fn warm(shape: Shape, size: u64) -> Self {
+        let fleet = Self::new(shape, size);
+        for cache in &fleet.caches {
+            cache.get::<u64>(&fleet.key("none")).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        fleet
     }
 
     pub(crate) fn key(&self, name: &str) -> Key {

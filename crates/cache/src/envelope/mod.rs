@@ -1,28 +1,31 @@
 //! What is stored: a header and the value's bytes. Anything wrong with stored bytes is a [`DecodeError`], which the
 //! cache counts as a miss: a value is served only when it was written for this very key, in a known format, unharmed.
 //!
-//! Layout of format 1: one byte format number; 16 bytes checksum (BLAKE3, cut) over format number and all that follows
-//! the checksum; the header in postcard, with the full key; the payload. About 55 bytes and the key.
+//! [`FORMAT`] 2 is written; its layout is in `envelope/format_2.rs`. Format 1 is read.
+
+mod compression;
+mod format_1;
+mod format_2;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
+pub use self::compression::{COMPRESS_FROM_DEFAULT, DECOMPRESSED_BYTES_MAX, ZSTD_FROM};
 use crate::clock::Timestamp;
 use crate::epochs::Slot;
 use crate::key::Key;
 use crate::policy::Codec;
 
 /// The format that is written. Every older one that was ever released must still read, or be a counted miss.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = format_2::NUMBER;
+
+/// A stamp that no epochs give: stamps have 48 bits.
+pub const STAMP_NEVER: u64 = u64::MAX;
 
 /// An entry that was written further than this in the future is not served: some clock has been set back, and nobody
 /// can tell its age.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
-
-const CHECKSUM_BYTES: usize = 16;
-const PREAMBLE_BYTES: usize = 1 + CHECKSUM_BYTES;
 
 /// What is known about a value beside the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +133,7 @@ pub enum DecodeError {
         len: usize,
     },
     /// Written in a format that this version does not read.
-    #[error("stored entry has format {found}, this version reads {FORMAT}")]
+    #[error("stored entry has format {found}, this version reads formats 1 to {FORMAT}")]
     Format {
         /// The format number found.
         found: u8,
@@ -144,6 +147,23 @@ pub enum DecodeError {
     /// Written for another key.
     #[error("stored entry belongs to another key")]
     OtherKey,
+    /// Written by who lays the value out differently.
+    #[error("stored value has schema {found:#010x}, the reader has {expected:#010x}")]
+    Schema {
+        /// The writer's fingerprint.
+        found: u32,
+        /// The reader's.
+        expected: u32,
+    },
+    /// The payload would be larger than [`DECOMPRESSED_BYTES_MAX`].
+    #[error("stored payload claims {claimed} bytes once decompressed, the limit is {DECOMPRESSED_BYTES_MAX}")]
+    TooLarge {
+        /// The length that it claims.
+        claimed: u64,
+    },
+    /// The payload is not what its compressor makes, or not of the length that it claims.
+    #[error("stored payload cannot be decompressed")]
+    Compression,
     /// The payload is not a value of the type asked for.
     #[error("stored {codec:?} payload is not a value of the type asked for")]
     Payload {
@@ -152,79 +172,21 @@ pub enum DecodeError {
     },
 }
 
-/// The header as it is stored. The order of the fields is the format.
-#[derive(Serialize, Deserialize)]
-struct Wire<'a> {
-    written_at_us: i64,
-    fresh_until_us: i64,
-    keep_until_us: i64,
-    generation: u64,
-    build_cost_us: u64,
-    codec: Codec,
-    is_absent: bool,
-    key: &'a str,
+/// Header and payload as one run of bytes. The payload is compressed when it has at least `compress_from` bytes and
+/// becomes smaller by an eighth or more.
+///
+/// The stamp is stored with 48 bits, times with whole milliseconds, rounded down.
+pub fn encode(key: &Key, header: &Header, payload: &[u8], compress_from: Option<usize>) -> Bytes {
+    format_2::encode(key, header, payload, compress_from)
 }
 
-/// Header and payload as one run of bytes.
-pub fn encode(key: &Key, header: &Header, payload: &[u8]) -> Bytes {
-    let wire = Wire {
-        written_at_us: header.written_at.as_micros(),
-        fresh_until_us: header.fresh_until.as_micros(),
-        keep_until_us: header.keep_until.as_micros(),
-        generation: header.stamp,
-        build_cost_us: u64::try_from(header.build_cost.as_micros()).unwrap_or(u64::MAX),
-        codec: header.codec,
-        is_absent: header.is_absent,
-        key: key.as_str(),
-    };
-    let mut bytes = Vec::with_capacity(PREAMBLE_BYTES + 48 + key.as_str().len() + payload.len());
-    bytes.push(FORMAT);
-    bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    // Integers, a bool and a string into a growing vector: postcard has nothing to refuse. Were it to, the entry
-    // would be empty, which is a counted miss.
-    let Ok(mut bytes) = postcard::to_extend(&wire, bytes) else {
-        return Bytes::new();
-    };
-    bytes.extend_from_slice(payload);
-    let sum = checksum(FORMAT, bytes.get(PREAMBLE_BYTES..).unwrap_or_default());
-    if let Some(place) = bytes.get_mut(1..PREAMBLE_BYTES) {
-        place.copy_from_slice(&sum);
+/// The header and the payload of an entry that was stored for `key`. The payload is a slice of `stored`, not a copy,
+/// unless it was compressed.
+pub fn decode(key: &Key, stored: &Bytes) -> Result<(Header, Bytes), DecodeError> {
+    match stored.first() {
+        None => Err(DecodeError::Truncated { len: 0 }),
+        Some(&format_2::NUMBER) => format_2::decode(key, stored),
+        Some(&format_1::NUMBER) => format_1::decode(key, stored),
+        Some(&found) => Err(DecodeError::Format { found }),
     }
-    bytes.into()
-}
-
-/// The header and the payload of an entry that was stored for `key`.
-pub fn decode<'a>(key: &Key, stored: &'a [u8]) -> Result<(Header, &'a [u8]), DecodeError> {
-    let truncated = DecodeError::Truncated { len: stored.len() };
-    let (&format, rest) = stored.split_first().ok_or_else(|| truncated.clone())?;
-    if format != FORMAT {
-        return Err(DecodeError::Format { found: format });
-    }
-    let (sum, body) = rest.split_at_checked(CHECKSUM_BYTES).ok_or(truncated)?;
-    if sum != checksum(format, body) {
-        return Err(DecodeError::Checksum);
-    }
-    let (wire, payload) = postcard::take_from_bytes::<Wire<'_>>(body).map_err(|_| DecodeError::Header)?;
-    if wire.key != key.as_str() {
-        return Err(DecodeError::OtherKey);
-    }
-    let header = Header {
-        written_at: Timestamp::from_micros(wire.written_at_us),
-        fresh_until: Timestamp::from_micros(wire.fresh_until_us),
-        keep_until: Timestamp::from_micros(wire.keep_until_us),
-        stamp: wire.generation,
-        tags: TagSlots::default(),
-        schema: 0,
-        build_cost: Duration::from_micros(wire.build_cost_us),
-        codec: wire.codec,
-        is_absent: wire.is_absent,
-    };
-    Ok((header, payload))
-}
-
-fn checksum(format: u8, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let digest = *blake3::Hasher::new().update(&[format]).update(body).finalize().as_bytes();
-    let mut sum = [0; CHECKSUM_BYTES];
-    sum.copy_from_slice(digest.split_at(CHECKSUM_BYTES).0);
-    sum
 }

@@ -1,0 +1,296 @@
+//! Entries in this process, on quick_cache: the near tier, and a backend of its own.
+//!
+//! A hit takes one read lock, compares one key and counts up one reference; it computes no hash (the key brings it),
+//! reads no clock (the caller brings the time) and allocates nothing. quick_cache knows no times: an entry past its
+//! keep-for is not given out, is dropped when it is asked for, and else makes room like any other.
+//!
+//! quick_cache's own loaders and guards are not used: with them an invalidation during a load loses to the load.
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quick_cache::sync::{Cache, EntryAction, EntryResult};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
+    Reach, Scope,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::key::{KEY_BYTES_MAX, Key};
+use crate::usage::Coherence;
+
+const NAME: &str = "near";
+
+/// What an entry occupies beside its key and value: quick_cache's tables and our nodes, estimated.
+const ENTRY_OVERHEAD_BYTES: usize = 384;
+
+/// Parts with a lock of their own, at most. Each has its share of the limits, so more parts would mean smaller values.
+const SHARDS_MAX: u64 = 8;
+
+/// A part has at least this many slots, or is the only one: small parts fill unevenly.
+const SHARD_SLOTS_MIN: u64 = 512;
+
+/// One entry may take this part of a shard.
+const LARGEST_ENTRY_PART: u64 = 2;
+
+/// quick_cache remembers half as many evicted keys as this, at most, to tell who comes back.
+const ENTRIES_FORESEEN_MAX: u64 = 1 << 20;
+
+/// An in-process cache with two limits that hold at once, in entries and in bytes.
+///
+/// The bytes are divided into as many slots as there may be entries. An entry takes at least one slot, and more when its
+/// size needs more: with 10,000 entries and 128 MiB a slot is 13 KiB, an entry of 50 KiB takes four. So neither limit is
+/// ever exceeded. An entry's size is key, value (twice, since the decoded value is kept beside its bytes) and 384 bytes.
+///
+/// Up to 1,023 slots are one part. More are divided by hash into at most 8, which do not fill quite evenly: with 10,000
+/// slots the first entry makes room for another when about 95 % of them are taken.
+pub struct Near {
+    entries: Cache<Key, Kept, InSlots, BuildHasherDefault<KeyHash>, KeepEvicted>,
+    clock: Arc<dyn Clock>,
+    evictions: AtomicU64,
+    entry_bytes_max: usize,
+    slot_bytes: u64,
+}
+
+#[derive(Clone)]
+struct Kept {
+    item: Item,
+    keep_until: Timestamp,
+    /// In slots. Kept, because quick_cache asks again and must get the same answer.
+    weight: u64,
+}
+
+impl Near {
+    /// Holds at most `capacity` entries and `bytes_max` bytes; zero counts as one.
+    pub fn new(capacity: u64, bytes_max: u64, clock: Arc<dyn Clock>) -> Self {
+        let slot_bytes = (bytes_max / capacity.max(1)).max(1);
+        let slots = capacity.min(bytes_max / slot_bytes).max(1);
+        // A power of two, so that quick_cache does not round it up and each shard keeps a whole number of slots.
+        let shards = 1 << (slots / SHARD_SLOTS_MIN).clamp(1, SHARDS_MAX).ilog2();
+        let shard_slots = slots / shards;
+        let foreseen = usize::try_from(slots.min(ENTRIES_FORESEEN_MAX)).unwrap_or(1);
+        let options = OptionsBuilder::new()
+            .shards(usize::try_from(shards).unwrap_or(1))
+            .estimated_items_capacity(foreseen)
+            .weight_capacity(shard_slots * shards)
+            .build();
+        let hasher = BuildHasherDefault::default();
+        let entries = match options {
+            Ok(options) => Cache::with_options(options, InSlots, hasher, KeepEvicted),
+            // Only when one of the two sizes is not given. The same, with a number of shards of its choice.
+            Err(_) => Cache::with(foreseen, slots, InSlots, hasher, KeepEvicted),
+        };
+        let entry_bytes = (shard_slots / LARGEST_ENTRY_PART).max(1).saturating_mul(slot_bytes);
+        let entry_bytes_max = usize::try_from(entry_bytes).unwrap_or(usize::MAX);
+        Self { entries, clock, evictions: AtomicU64::new(0), entry_bytes_max, slot_bytes }
+    }
+
+    /// Fits under every key.
+    fn value_bytes_max(&self) -> usize {
+        self.entry_bytes_max.saturating_sub(KEY_BYTES_MAX + ENTRY_OVERHEAD_BYTES) / 2
+    }
+
+    /// Entries held, those that are past their time and were not asked for since included.
+    pub fn entry_count(&self) -> u64 {
+        u64::try_from(self.entries.len()).unwrap_or(u64::MAX)
+    }
+
+    fn find(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        let kept = self.entries.get(key)?;
+        if now < kept.keep_until {
+            return Some(kept.item);
+        }
+        self.entries.remove_if(key, |kept| now >= kept.keep_until);
+        None
+    }
+
+    fn insert(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
+        let kept = self.keep(key, item, keep_for).inspect_err(|_| {
+            self.entries.remove(key);
+        })?;
+        let stored = kept.item.clone();
+        let mut gone = Gone::default();
+        self.entries.insert_with_lifecycle(key.clone(), kept, &mut gone);
+        // What was replaced is among them, and is no eviction.
+        let is_evicted = |(other, kept): &&(Key, Kept)| other != key || kept.item.is_same(&stored);
+        let evicted = gone.0.iter().filter(is_evicted).count();
+        if evicted > 0 {
+            self.evictions.fetch_add(u64::try_from(evicted).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn keep(&self, key: &Key, item: Item, keep_for: Duration) -> Result<Kept, Error> {
+        let len = item.bytes.len();
+        let bytes = len.saturating_mul(2).saturating_add(key.as_str().len() + ENTRY_OVERHEAD_BYTES);
+        if bytes > self.entry_bytes_max {
+            let reason = format!("an entry of {len} bytes, the limit is {}", self.value_bytes_max());
+            return Err(Error::Refused { provider: NAME, reason });
+        }
+        let weight = u64::try_from(bytes).unwrap_or(u64::MAX).div_ceil(self.slot_bytes);
+        Ok(Kept { item, keep_until: self.clock.now().saturating_add(keep_for), weight })
+    }
+}
+
+impl fmt::Debug for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Near")
+            .field("entries", &self.entries.len())
+            .field("entry_bytes_max", &self.entry_bytes_max)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Provider for Near {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// Eventual: what another process changes is not heard of here, only age ends an entry.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::declared(
+            Coherence::Eventual,
+            &[
+                Capability::Retains,
+                Capability::CompareAndSwap,
+                Capability::Namespaces,
+                Capability::Tags,
+                Capability::Batch,
+            ],
+        )
+        .limited(Capability::MaxValueBytes, self.value_bytes_max())
+    }
+
+    fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        self.find(key, now)
+    }
+
+    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+        Ok(self.find(key, self.clock.now()))
+    }
+
+    async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
+        self.insert(key, item, keep_for)
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<(), Error> {
+        for key in keys {
+            self.entries.remove(key);
+        }
+        Ok(())
+    }
+
+    async fn replace(&self, key: &Key, seen: &Item, item: Item, keep_for: Duration) -> Result<bool, Error> {
+        let new = self.keep(key, item, keep_for)?;
+        let now = self.clock.now();
+        let is_seen = |kept: &Kept| now < kept.keep_until && kept.item.bytes == seen.bytes;
+        if self.entries.peek(key).is_none_or(|kept| !is_seen(&kept)) {
+            return Ok(false);
+        }
+        // Under the lock, and without a wait: where there is nothing any more, there is nothing to wait for.
+        let done = self.entries.entry(key, Some(Duration::ZERO), |_, kept| {
+            let may_replace = is_seen(kept);
+            if may_replace {
+                *kept = new;
+            }
+            EntryAction::Retain(may_replace)
+        });
+        Ok(matches!(done, EntryResult::Retained(true)))
+    }
+
+    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+        let now = self.clock.now();
+        Ok(keys.iter().map(|key| self.find(key, now)).collect())
+    }
+
+    async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {
+        for Entry { key, item, keep_for } in entries {
+            self.insert(&key, item, keep_for)?;
+        }
+        Ok(())
+    }
+
+    async fn clear(&self, scope: &Scope) -> Result<(), Error> {
+        self.entries.retain(|key, _| !scope.contains(key));
+        Ok(())
+    }
+
+    async fn health(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn evictions(&self) -> Option<u64> {
+        Some(self.evictions.load(Ordering::Relaxed))
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
+    }
+
+    fn leases(&self) -> Option<&dyn Leases> {
+        None
+    }
+
+    fn epochs(&self) -> Option<&dyn EpochStore> {
+        None
+    }
+
+    fn atomics(&self) -> Option<&dyn Atomics> {
+        None
+    }
+
+    fn messages(&self) -> Option<&dyn Messages> {
+        None
+    }
+}
+
+#[derive(Clone)]
+struct InSlots;
+
+impl Weighter<Key, Kept> for InSlots {
+    fn weight(&self, _key: &Key, kept: &Kept) -> u64 {
+        kept.weight
+    }
+}
+
+/// Takes what makes room, and what is replaced, out of the lock: there it is counted and freed.
+#[derive(Clone)]
+struct KeepEvicted;
+
+#[derive(Default)]
+struct Gone(Vec<(Key, Kept)>);
+
+impl Lifecycle<Key, Kept> for KeepEvicted {
+    type RequestState = Gone;
+
+    fn on_evict(&self, gone: &mut Gone, key: Key, kept: Kept) {
+        gone.0.push((key, kept));
+    }
+}
+
+/// Hands on the hash that the key brings.
+#[derive(Default)]
+struct KeyHash(u64);
+
+impl Hasher for KeyHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    /// Keys write one number. For anything else: any hash would do.
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+}
