@@ -44,7 +44,15 @@ impl CacheConfig {
         found.seconds("common.cache.redis.connection_timeout_seconds", redis.connection_timeout_seconds);
 
         let memcached = &self.memcached;
-        found.url("common.cache.memcached.url", &memcached.url, &["tcp"]);
+        if let Err(problem) = memcached.servers() {
+            let remedy = "write tcp://host:port, or tcp://host:port,host:port for several servers";
+            found.add(
+                "common.cache.memcached.url",
+                format!("not an address of such a server: {problem}"),
+                remedy,
+            );
+        }
+        found.at_least_one("common.cache.memcached.max_connections", memcached.max_connections.into());
         found.seconds(
             "common.cache.memcached.connection_timeout_seconds",
             memcached.connection_timeout_seconds,

@@ -3,10 +3,12 @@
 //! all at once by [`CacheConfig::problems`].
 
 mod check;
+mod memcached_server;
 
 use std::fmt;
 use std::time::Duration;
 
+pub use self::memcached_server::MemcachedServer;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::breaker;
@@ -85,15 +87,28 @@ impl Default for RedisConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemcachedConfig {
-    /// `tcp://`. Default `tcp://localhost:11211`.
+    /// `tcp://host:port`, or several servers as `tcp://host:port,host:port`. Default `tcp://localhost:11211`.
     pub url: ServerUrl,
+    /// Connections held at most, to each server. Default 10.
+    pub max_connections: u32,
     /// How long a connection may take to come about, in seconds. Default 5.
     pub connection_timeout_seconds: u64,
 }
 
 impl Default for MemcachedConfig {
     fn default() -> Self {
-        Self { url: ServerUrl::new("tcp://localhost:11211"), connection_timeout_seconds: 5 }
+        Self {
+            url: ServerUrl::new("tcp://localhost:11211"),
+            max_connections: 10,
+            connection_timeout_seconds: 5,
+        }
+    }
+}
+
+impl MemcachedConfig {
+    /// The servers that `url` names; what is wrong with it otherwise, without its credentials.
+    pub fn servers(&self) -> Result<Vec<MemcachedServer>, String> {
+        MemcachedServer::list(&self.url)
     }
 }
 

@@ -27,6 +27,7 @@ use super::{
     Provider, Reach, Scope,
 };
 use crate::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Report, Settings, Tick, Transition};
+use crate::clock::Timestamp;
 use crate::epochs::{EpochRecord, Slot};
 use crate::key::Key;
 
@@ -290,8 +291,8 @@ impl Provider for Guarded {
         self.inner.capabilities()
     }
 
-    fn peek(&self, key: &Key) -> Option<Item> {
-        self.inner.peek(key)
+    fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        self.inner.peek(key, now)
     }
 
     async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error> {

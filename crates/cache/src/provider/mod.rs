@@ -6,6 +6,8 @@
 mod capabilities;
 mod fleet;
 mod guarded;
+#[cfg(feature = "cache-memcached")]
+mod memcached;
 #[cfg(feature = "cache-moka")]
 mod moka;
 mod near;
@@ -21,6 +23,8 @@ use std::time::Duration;
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
 pub use self::guarded::{BreakerReport, Breakers, CALL_TIMEOUT_DEFAULT, CallClass, Guarded, MonotonicClock};
+#[cfg(feature = "cache-memcached")]
+pub use self::memcached::{Memcached, MemcachedSettings};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
 pub use self::near::Near;

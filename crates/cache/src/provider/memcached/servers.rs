@@ -1,0 +1,84 @@
+//! Which server has which key, and one round trip to each of several at once.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::pool::Pool;
+use super::probe::Facts;
+use super::wire::{Answer, Command, WireKey};
+use super::{unavailable, unexpected};
+use crate::provider::Error;
+
+/// All servers, in the order of the configuration, which does not matter: each key goes to the server that scores highest
+/// for it (rendezvous hashing), so that one server more or less moves only the keys that it has.
+#[derive(Debug)]
+pub(super) struct Servers(Vec<(u64, Arc<Pool>)>);
+
+impl Servers {
+    pub(super) fn new(pools: Vec<Arc<Pool>>) -> Self {
+        Self(pools.into_iter().map(|pool| (xxh3_64(pool.server().to_string().as_bytes()), pool)).collect())
+    }
+
+    pub(super) fn of(&self, key: WireKey<'_>) -> Result<&Arc<Pool>, Error> {
+        let server = match self.0.as_slice() {
+            [server] => Some(server),
+            servers => servers.iter().max_by_key(|(seed, _)| xxh3_64_with_seed(key.as_bytes(), *seed)),
+        };
+        server.map(|(_, pool)| pool).ok_or_else(|| unavailable("no server is configured"))
+    }
+
+    /// What holds for all of them.
+    pub(super) fn facts(&self) -> Facts {
+        self.0.iter().map(|(_, pool)| pool.facts()).reduce(Facts::weaker).unwrap_or_default()
+    }
+
+    pub(super) fn evictions(&self) -> Option<u64> {
+        self.0.iter().map(|(_, pool)| pool.facts().evictions).sum()
+    }
+
+    /// Carries out commands on many keys: one round trip to each server that has some of them, all at once. Answers come
+    /// with the place of their commands.
+    pub(super) async fn all<const N: usize>(
+        &self,
+        commands: &[(WireKey<'_>, [Command<'_>; N])],
+    ) -> Result<Vec<(usize, Vec<Answer>)>, Error> {
+        let mut shares: Vec<(&Arc<Pool>, Vec<usize>)> = Vec::new();
+        for (place, (key, _)) in commands.iter().enumerate() {
+            let pool = self.of(*key)?;
+            match shares.iter_mut().find(|(of, _)| Arc::ptr_eq(of, pool)) {
+                Some((_, places)) => places.push(place),
+                None => shares.push((pool, vec![place])),
+            }
+        }
+        let exchanges = shares.into_iter().map(|(pool, places)| async move {
+            let share: Vec<_> = places
+                .iter()
+                .filter_map(|place| commands.get(*place))
+                .flat_map(|(_, of_key)| *of_key)
+                .collect();
+            let mut answers = pool.exchange(&share).await?.into_iter();
+            let by_place = places.into_iter().map(|place| (place, answers.by_ref().take(N).collect()));
+            Ok::<Vec<_>, Error>(by_place.collect())
+        });
+        Ok(try_join_all(exchanges).await?.into_iter().flatten().collect())
+    }
+
+    pub(super) async fn health(&self) -> Result<(), Error> {
+        let checks = self.0.iter().map(|(_, pool)| async move {
+            match pool.exchange(&[Command::Stats { settings: false }]).await?.as_slice() {
+                [Answer::Stats(stats)] => {
+                    let evictions = stats.iter().find(|(name, _)| name == "evictions");
+                    if let Some(evictions) = evictions.and_then(|(_, count)| count.parse().ok()) {
+                        pool.note_evictions(evictions);
+                    }
+                    Ok(())
+                }
+                answers => Err(answers.first().map_or_else(|| unavailable("no answer"), unexpected)),
+            }
+        });
+        let checked = try_join_all(checks).await?;
+        if checked.is_empty() { Err(unavailable("no server is configured")) } else { Ok(()) }
+    }
+}
