@@ -131,8 +131,7 @@ async fn redis_is_busy_with_a_script() {
     let recipe = ServerProcess::redis().args(["--busy-reply-threshold", "20"]);
     let mut campaign = Campaign::begin_with("Redis: busy with a script", recipe, Backend::Redis).await;
     let mut script = Raw::open(&campaign.server).await;
-    let running =
-        tokio::spawn(async move { script.redis(&[b"EVAL", b"while true do end", b"0"]).await });
+    let running = tokio::spawn(async move { script.redis(&[b"EVAL", b"while true do end", b"0"]).await });
     campaign.suffer(fault_for(STATE * 3)).await;
     let mut raw = Raw::open(&campaign.server).await;
     assert_eq!(raw.say("SCRIPT KILL").await, Reply::Text("OK".to_owned()));

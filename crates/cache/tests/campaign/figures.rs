@@ -129,7 +129,7 @@ impl fmt::Display for Figures {
             if spread.calls == 0 {
                 continue;
             }
-            writeln!(f, "  {phase:<12?} {spread}; {} hits", self.hits(phase))?;
+            writeln!(f, "  {phase:<12?} {spread}; {} not loaded", self.hits(phase))?;
             let micros = self.micros.lock().unwrap();
             for ((_, call), micros) in micros.iter().filter(|((of, _), _)| *of == phase) {
                 writeln!(f, "    {call:<16?} {}", Spread::of(micros.clone()))?;

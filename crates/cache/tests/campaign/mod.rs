@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use recache_cache::config::ServerUrl;
-use recache_cache::{Cache, CacheConfig, Coherence, Policy, SystemClock, Usage};
+use recache_cache::provider::{Guarded, Memcached, MemcachedSettings, Moka, Tiered};
+use recache_cache::{Cache, CacheConfig, Coherence, KeyPrefix, Policy, Provider, SystemClock, Usage};
 use recache_faultproxy::{Plan, Proxy, Random, ServerProcess, ServerRecipe};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,6 +34,9 @@ const TASKS: u64 = 2;
 
 /// Between two calls of one task.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Until keys are there, and connections.
+const WARM_UP: Duration = Duration::from_millis(200);
 
 /// How long an impatient caller waits at most.
 const PATIENCE_MAX_US: u64 = 2_500;
@@ -76,7 +80,25 @@ impl Backend {
 
     /// A node's cache.
     pub(crate) fn cache(self, port: u16) -> Cache {
-        Cache::from_config(&self.config(port), Arc::new(SystemClock))
+        let (config, clock) = (self.config(port), Arc::new(SystemClock));
+        let prefix = KeyPrefix::new(&config.key_prefix);
+        let far: Arc<dyn Provider> = match self {
+            #[cfg(feature = "cache-memcached")]
+            Self::Memcached | Self::TieredMemcached => {
+                let settings = MemcachedSettings::from_config(&config.memcached, clock.clone()).unwrap();
+                Arc::new(Memcached::new(settings, &prefix))
+            }
+            _ => return Cache::from_config(&config, clock),
+        };
+        let far: Arc<dyn Provider> = Arc::new(Guarded::new(far, &config.breaker.settings()));
+        let provider = match self {
+            Self::TieredMemcached | Self::TieredRedis => {
+                let near = Arc::new(Moka::new(10_000, 1 << 20, clock.clone()));
+                Arc::new(Tiered::new(near, far, prefix))
+            }
+            _ => far,
+        };
+        Cache::builder(provider, clock).key_prefix(&config.key_prefix).build()
     }
 
     fn config(self, port: u16) -> CacheConfig {
@@ -85,7 +107,7 @@ impl Backend {
             backend: match self {
                 Self::Redis => "redis",
                 Self::Memcached => "memcached",
-                Self::TieredRedis => "tiered",
+                Self::TieredRedis | Self::TieredMemcached => "tiered",
                 Self::Moka => "moka",
             }
             .to_owned(),
@@ -138,6 +160,7 @@ impl Campaign {
         campaign.start_load();
         campaign.caching_again().await;
         campaign.recovery.clear();
+        sleep(WARM_UP).await;
         campaign.calm().await;
         campaign
     }
@@ -146,10 +169,7 @@ impl Campaign {
     pub(crate) fn prepare(name: &str, recipe: ServerRecipe, backend: Backend) -> Self {
         let server = recipe.prepare().unwrap();
         let proxies: Vec<Proxy> = (0..NODES).map(|_| Proxy::start(server.address()).unwrap()).collect();
-        let caches: Vec<Cache> = proxies
-            .iter()
-            .map(|proxy| backend.cache(proxy.port()))
-            .collect();
+        let caches: Vec<Cache> = proxies.iter().map(|proxy| backend.cache(proxy.port())).collect();
         let usages = [("eventual", Coherence::Eventual), ("strict", Coherence::Strict)];
         let mut handles = Vec::new();
         for (node, cache) in caches.iter().enumerate() {

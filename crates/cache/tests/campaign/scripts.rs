@@ -165,7 +165,9 @@ pub(crate) async fn given_up(backend: Backend, calls_short: u64, calls_a_second_
     let wanted =
         if super::is_long() { fault_for(OUTAGE).as_secs() * calls_a_second_long } else { calls_short };
     let began = Instant::now();
-    while given_up.load(Ordering::Relaxed) < wanted && began.elapsed() < Duration::from_secs(20) + fault_for(OUTAGE) * 4 {
+    while given_up.load(Ordering::Relaxed) < wanted
+        && began.elapsed() < Duration::from_secs(20) + fault_for(OUTAGE) * 4
+    {
         sleep(Duration::from_millis(20)).await;
     }
     campaign.heal().await;
