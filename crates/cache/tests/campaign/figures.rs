@@ -97,6 +97,12 @@ impl Figures {
         let of_phase = micros.iter().filter(|((of, call), _)| *of == phase && *call != Call::Load);
         Spread::of(of_phase.flat_map(|(_, micros)| micros.iter().copied()).collect())
     }
+
+    /// The longest of all calls, loads without the caller's own loader included.
+    pub(crate) fn longest(&self) -> Duration {
+        let micros = self.micros.lock().unwrap();
+        Duration::from_micros(micros.values().flatten().copied().max().unwrap_or(0))
+    }
 }
 
 impl Spread {

@@ -54,6 +54,10 @@ const ADDED_LATER_MAX: Duration = Duration::from_millis(1);
 /// No call of the cache takes longer.
 pub(crate) const CALL_MAX: Duration = Duration::from_millis(100);
 
+/// No caller waits longer for anything but his own loader. Far above what is promised, and far below the life of a lease
+/// that nobody holds.
+const LONGEST_MAX: Duration = Duration::from_secs(2);
+
 /// What the machine may add to a call in the short form, beside other tests.
 const BUSY_MACHINE: Duration = Duration::from_millis(400);
 
@@ -381,6 +385,8 @@ impl Seen {
         assert!(figures.hits(Phase::Settled) > 0, "{name}: nothing is cached in the end");
         let slowest_recovery = recovery.iter().max().copied().unwrap_or_default();
         assert!(slowest_recovery <= CLOSED_AGAIN_MAX, "{name}: caching again after {slowest_recovery:?}");
+        let longest = figures.longest();
+        assert!(longest <= LONGEST_MAX, "{name}: a caller waited {longest:?}, loaders not counted");
     }
 
     /// Calls are fast while the server is away: in the long form as fast as is promised, beside other tests within bounds
