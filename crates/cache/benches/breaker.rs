@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use recache_cache::breaker::{
-    Breaker, Monotonic, Observer, Outcome, Phase, Settings, Transition, Window,
-};
+use recache_cache::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Settings, Transition, Window};
 use recache_cache::provider::MonotonicClock;
 use recloser::Recloser;
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::provider::BreakerReport;
 use crate::usage::Coherence;
 
 /// Whether the cache does what it was configured to do.
@@ -18,7 +19,7 @@ pub enum Condition {
 }
 
 /// The cache's state at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
     /// Active or disabled: nothing needs to be mended.
@@ -29,6 +30,8 @@ pub struct Health {
     pub provider: &'static str,
     /// Why it is disabled or degraded; one line for each reason.
     pub reasons: Vec<String>,
+    /// The breakers in front of the backend, reads first; none for a provider in this process.
+    pub breakers: Vec<BreakerReport>,
     /// Usages that were asked for and cannot be served coherently by this provider.
     pub switched_off: Vec<SwitchedOff>,
 }

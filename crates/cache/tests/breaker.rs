@@ -568,8 +568,12 @@ fn call_given_up_counts_only_when_it_was_slow_by_then() {
 
 #[test]
 fn back_off_grows_up_to_its_cap_and_closing_sets_it_back() {
-    let settings =
-        Settings { backoff_factor: 3, open_for_max: Duration::from_mins(2), permits: 1, ..Settings::default() };
+    let settings = Settings {
+        backoff_factor: 3,
+        open_for_max: Duration::from_mins(2),
+        permits: 1,
+        ..Settings::default()
+    };
     let (breaker, hand, _) = breaker(&settings);
     (0..5).for_each(|_| assert!(call(&breaker, Outcome::Failed)));
     let wait = |breaker: &TestBreaker| breaker.report().next_probe_in.unwrap().as_secs();
@@ -613,7 +617,8 @@ fn every_result_is_counted_once_under_contention() {
             let breaker = &breaker;
             scope.spawn(move || {
                 for number in 0..CALLS {
-                    let outcome = if (number + thread) % 3 == 0 { Outcome::Failed } else { Outcome::Succeeded };
+                    let outcome =
+                        if (number + thread) % 3 == 0 { Outcome::Failed } else { Outcome::Succeeded };
                     assert!(call(breaker, outcome));
                 }
             });
@@ -621,6 +626,7 @@ fn every_result_is_counted_once_under_contention() {
     });
     let report = breaker.report();
     assert_eq!(report.results, u64::from(THREADS * CALLS));
-    let failures = (0..THREADS).flat_map(|thread| (0..CALLS).map(move |n| n + thread)).filter(|n| n % 3 == 0).count();
+    let failures =
+        (0..THREADS).flat_map(|thread| (0..CALLS).map(move |n| n + thread)).filter(|n| n % 3 == 0).count();
     assert_eq!(report.failures, u64::try_from(failures).unwrap());
 }

@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use recache_cache::breaker::{Settings, Window};
-use recache_cache::config::{Backend, BreakerConfig, MemcachedConfig, MokaConfig, RedisConfig, ServerUrl};
+use recache_cache::config::{
+    Backend, BreakerConfig, MemcachedConfig, MokaConfig, RedisConfig, RedisMode, ServerUrl, TieredConfig,
+};
 use recache_cache::{Cache, CacheConfig, Condition, ConfigProblem, ManualClock, Policy, Usage};
 use serde::Deserialize;
 use support::{POLICY, Said};
@@ -28,15 +30,28 @@ default_ttl_seconds = 1800
 template_ttl_seconds = 900
 analytics_ttl_seconds = 30
 key_prefix = "tasker"
+operation_timeout_ms = 40
+beat_ms = 300
+lag_max_ms = 1200
+
+[common.cache.tiered]
+far = "memcached"
+near_max_capacity = 30000
+near_max_bytes = 4096
 
 [common.cache.redis]
 url = "redis://user:secret@redis.internal:6379"
 max_connections = 20
 connection_timeout_seconds = 6
 database = 3
+mode = "sentinel"
+nodes = ["redis://sentinel.internal:26379"]
+sentinel_master = "orders"
+ca_file = "/etc/ca.pem"
 
 [common.cache.memcached]
 url = "tcp://memcached.internal:11211"
+max_connections = 21
 connection_timeout_seconds = 7
 
 [common.cache.moka]
@@ -103,14 +118,27 @@ fn every_given_key_is_read() {
         template_ttl_seconds: 900,
         analytics_ttl_seconds: 30,
         key_prefix: "tasker".to_owned(),
+        operation_timeout_ms: 40,
+        beat_ms: 300,
+        lag_max_ms: 1_200,
+        tiered: TieredConfig {
+            far: "memcached".to_owned(),
+            near_max_capacity: 30_000,
+            near_max_bytes: 4_096,
+        },
         redis: RedisConfig {
             url: ServerUrl::new("redis://user:secret@redis.internal:6379"),
             max_connections: 20,
             connection_timeout_seconds: 6,
             database: 3,
+            mode: RedisMode::Sentinel,
+            nodes: vec![ServerUrl::new("redis://sentinel.internal:26379")],
+            sentinel_master: "orders".to_owned(),
+            ca_file: Some("/etc/ca.pem".to_owned()),
         },
         memcached: MemcachedConfig {
             url: ServerUrl::new("tcp://memcached.internal:11211"),
+            max_connections: 21,
             connection_timeout_seconds: 7,
         },
         moka: MokaConfig { max_capacity: 20_000 },
@@ -150,7 +178,8 @@ fn nothing_given_means_the_defaults() {
         (config.redis.max_connections, config.redis.connection_timeout_seconds, config.redis.database),
         (10, 5, 0)
     );
-    assert_eq!(config.memcached.connection_timeout_seconds, 5);
+    assert_eq!((config.memcached.max_connections, config.memcached.connection_timeout_seconds), (10, 5));
+    assert_eq!(config.memcached.servers().unwrap()[0].to_string(), "localhost:11211");
     let breaker = &config.breaker;
     assert_eq!((breaker.failure_threshold, breaker.timeout_seconds, breaker.success_threshold), (5, 15, 2));
     assert_eq!(breaker.settings(), Settings::default(), "the breaker's own defaults are the configuration's");
@@ -197,13 +226,21 @@ fn all_problems_are_told_at_once_with_their_paths() {
         template_ttl_seconds: u64::MAX,
         analytics_ttl_seconds: 0,
         key_prefix: String::new(),
+        operation_timeout_ms: 0,
+        beat_ms: 0,
+        lag_max_ms: 0,
+        tiered: TieredConfig { far: "moka".to_owned(), near_max_capacity: 0, near_max_bytes: 0 },
         redis: RedisConfig {
             url: ServerUrl::new("http://user:secret@host"),
             max_connections: 0,
             connection_timeout_seconds: 0,
-            database: 0,
+            ..RedisConfig::default()
         },
-        memcached: MemcachedConfig { url: ServerUrl::new("tcp://"), connection_timeout_seconds: 0 },
+        memcached: MemcachedConfig {
+            url: ServerUrl::new("tcp://user:secret@host:0"),
+            max_connections: 0,
+            connection_timeout_seconds: 0,
+        },
         moka: MokaConfig { max_capacity: 0 },
         breaker: BreakerConfig {
             enabled: true,
@@ -233,10 +270,17 @@ fn all_problems_are_told_at_once_with_their_paths() {
             "cache.template_ttl_seconds",
             "cache.analytics_ttl_seconds",
             "cache.key_prefix",
+            "cache.operation_timeout_ms",
+            "cache.beat_ms",
+            "cache.lag_max_ms",
+            "cache.tiered.far",
+            "cache.tiered.near_max_capacity",
+            "cache.tiered.near_max_bytes",
             "cache.redis.url",
             "cache.redis.max_connections",
             "cache.redis.connection_timeout_seconds",
             "cache.memcached.url",
+            "cache.memcached.max_connections",
             "cache.memcached.connection_timeout_seconds",
             "cache.moka.max_capacity",
             "circuit_breakers.component_configs.cache.failure_threshold",

@@ -19,9 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use recache_cache::config::{MemcachedConfig, ServerUrl};
 use recache_cache::provider::Memcached;
-use recache_cache::provider::{Capability, Entry, Error, Item, Known, MemcachedSettings, Reach, Source};
+use recache_cache::provider::{Capability, Entry, Error, Item, Known, MemcachedSettings, Source};
 use recache_cache::{Coherence, Key, KeyPrefix, ManualClock, Provider, SystemClock, Timestamp};
-use server::{Front, Fronted, Server, connected, provider, until};
+use server::{Front, Fronted, Server, connected, provider, provider_of, until};
 
 const KEEP_FOR: Duration = Duration::from_mins(10);
 const DAY: Duration = Duration::from_hours(24);
@@ -35,7 +35,7 @@ fn item(bytes: &[u8]) -> Item {
 }
 
 async fn read(provider: &dyn Provider, key: &Key) -> Option<Vec<u8>> {
-    provider.get(key, Reach::Shared).await.unwrap().map(|item| item.bytes.to_vec())
+    provider.get(key).await.unwrap().map(|item| item.bytes.to_vec())
 }
 
 /// Both dialects, over one real server each.
@@ -204,7 +204,7 @@ async fn entry_ends_exactly_at_its_keep_for_by_the_clock_that_was_given() {
     assert_eq!(read(&provider, &key("k")).await.unwrap(), b"v");
     clock.advance(Duration::from_micros(1));
     assert_eq!(read(&provider, &key("k")).await, None);
-    assert!(provider.get_many(&[key("k")], Reach::Nearest).await.unwrap()[0].is_none());
+    assert!(provider.get_many(&[key("k")]).await.unwrap()[0].is_none());
     assert!(!provider.replace(&key("k"), &item(b"v"), item(b"w"), KEEP_FOR).await.unwrap());
     provider.set(&key("k"), item(b"v"), Duration::ZERO).await.unwrap();
     assert_eq!(read(&provider, &key("k")).await, None, "a time of nothing is not for ever");
@@ -222,7 +222,7 @@ async fn batches_are_one_round_trip() {
         let entries = keys.iter().map(|key| Entry { key: key.clone(), item: item(b"v"), keep_for: KEEP_FOR });
         let call = async {
             match what {
-                "get_many" => provider.get_many(&keys, Reach::Shared).await.map(|found| found.len()),
+                "get_many" => provider.get_many(&keys).await.map(|found| found.len()),
                 "set_many" => provider.set_many(entries.collect()).await.map(|()| 100),
                 _ => provider.delete(&keys).await.map(|()| 100),
             }
@@ -236,11 +236,11 @@ async fn batches_are_one_round_trip() {
 async fn large_batches_do_not_block_each_other_up() {
     let server = Server::start(&["-m", "256"]);
     let provider = connected(server.provider()).await;
-    let keys: Vec<_> = (0..20_000).map(|number| key(&number.to_string())).collect();
+    let keys: Vec<_> = (0..6_000).map(|number| key(&number.to_string())).collect();
     let value = vec![b'v'; 3_000];
     let entries = keys.iter().map(|key| Entry { key: key.clone(), item: item(&value), keep_for: KEEP_FOR });
     provider.set_many(entries.collect()).await.unwrap();
-    let found = provider.get_many(&keys, Reach::Shared).await.unwrap();
+    let found = provider.get_many(&keys).await.unwrap();
     assert!(found.iter().all(|found| found.as_ref().is_some_and(|item| item.bytes == value)));
 }
 
@@ -250,7 +250,7 @@ async fn capabilities_are_probed_in_four_round_trips_and_declared_before() {
     let nowhere = provider(&[Server::later().port()], Arc::new(SystemClock), "p");
     assert!(nowhere.capabilities().rows().all(|row| row.source == Source::Declared));
     let front = Fronted::start(Front::Counting, server.address()).await;
-    let memcached = connected(provider(&[front.port], Arc::new(SystemClock), "p")).await;
+    let memcached = connected(provider_of(&[front.port], 1, Arc::new(SystemClock), "p")).await;
     // One of them is the look at its health that found it connected.
     assert!(front.turns.load(Ordering::SeqCst) <= 5, "{}", front.turns.load(Ordering::SeqCst));
     let probed = [
@@ -358,7 +358,7 @@ async fn each_key_has_its_server_and_only_its_keys_fail_with_it() {
     for server in &servers {
         assert!((50..150).contains(&server.stat("curr_items")), "{}", server.stat("curr_items"));
     }
-    let found = memcached.get_many(&keys, Reach::Shared).await.unwrap();
+    let found = memcached.get_many(&keys).await.unwrap();
     for (key, found) in keys.iter().zip(&found) {
         assert_eq!(found.as_ref().unwrap().bytes, key.as_str().as_bytes());
     }
@@ -371,7 +371,7 @@ async fn each_key_has_its_server_and_only_its_keys_fail_with_it() {
     servers[0].kill();
     let mut lost = 0;
     for key in &keys {
-        match memcached.get(key, Reach::Shared).await {
+        match memcached.get(key).await {
             Ok(found) => assert_eq!(found.unwrap().bytes, key.as_str().as_bytes()),
             Err(error) => {
                 assert!(error.is_failure());
@@ -384,7 +384,7 @@ async fn each_key_has_its_server_and_only_its_keys_fail_with_it() {
     // Back, and empty: never what it held before.
     assert!(servers[0].run());
     until(async || memcached.health().await.is_ok()).await;
-    let found = memcached.get_many(&keys, Reach::Shared).await.unwrap();
+    let found = memcached.get_many(&keys).await.unwrap();
     assert_eq!(found.iter().filter(|found| found.is_none()).count(), lost);
 }
 
@@ -417,10 +417,10 @@ async fn errors_name_no_key_and_no_value() {
         .unwrap();
     errors.push(provider.atomics().unwrap().add(&secret, 1, KEEP_FOR).await.unwrap_err());
     errors.push(provider.set(&secret, item(&b"secretvalue".repeat(200_000)), KEEP_FOR).await.unwrap_err());
-    errors.push(nonsense.get(&secret, Reach::Shared).await.unwrap_err());
+    errors.push(nonsense.get(&secret).await.unwrap_err());
     errors.push(nonsense.set(&secret, item(b"secretvalue"), KEEP_FOR).await.unwrap_err());
     server.kill();
-    errors.push(provider.get(&secret, Reach::Shared).await.unwrap_err());
+    errors.push(provider.get(&secret).await.unwrap_err());
     for error in errors {
         let told = format!("{error} {error:?}");
         assert!(!told.contains("secret"), "{told}");

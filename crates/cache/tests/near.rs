@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use recache_cache::provider::{Error, Item, Near, Reach, Scope};
+use recache_cache::provider::{Error, Item, Near, Scope};
 use recache_cache::{Clock, Key, KeyPrefix, ManualClock, Provider, Timestamp};
 
 const KEEP_FOR: Duration = Duration::from_mins(1);
@@ -116,7 +116,7 @@ async fn decoded_value_stays_beside_the_bytes_for_every_copy() {
     near.set(&key(1), given.clone(), KEEP_FOR).await.unwrap();
     given.keep_decoded(Arc::new(42_u32));
     given.keep_decoded(Arc::new(43_u32));
-    let found = near.get(&key(1), Reach::Nearest).await.unwrap().unwrap();
+    let found = near.get(&key(1)).await.unwrap().unwrap();
     assert_eq!(found.decoded().unwrap().downcast_ref(), Some(&42_u32), "the first one stays");
 }
 
@@ -133,7 +133,7 @@ async fn of_many_who_replace_what_they_saw_one_wins_each_time() {
             runtime.block_on(async {
                 for _ in 0..2_000 {
                     loop {
-                        let seen = near.get(&key(1), Reach::Nearest).await.unwrap().unwrap();
+                        let seen = near.get(&key(1)).await.unwrap().unwrap();
                         let next = numbered(number(&seen) + 1);
                         if near.replace(&key(1), &seen, next, KEEP_FOR).await.unwrap() {
                             break;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use recache_cache::provider::{Item, Moka, Near, Noop, Reach, Source};
+use recache_cache::provider::{Item, Moka, Near, Noop, Source};
 use recache_cache::{Clock, KeyPrefix, ManualClock, Provider};
 
 use crate::conformance::{World, conformance};
@@ -115,7 +115,7 @@ async fn fill(moka: &Moka, count: usize, value_bytes: usize) -> usize {
         moka.set(key, item, Duration::from_mins(1)).await.unwrap();
     }
     moka.tidy();
-    moka.get_many(&keys, Reach::Nearest).await.unwrap().iter().flatten().count()
+    moka.get_many(&keys).await.unwrap().iter().flatten().count()
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
     reason = "a test says what it expects"
 )]
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
 use std::sync::atomic::Ordering;
@@ -14,13 +15,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use recache_cache::envelope::{COMPRESS_FROM_DEFAULT, ZSTD_FROM};
-use recache_cache::provider::{Item, Reach};
+use recache_cache::provider::Item;
 use recache_cache::{Cache, Key, Policy, Provider};
 
 use crate::support::{Bench, policy};
 
 async fn stored(bench: &Bench, key: &Key) -> Bytes {
-    bench.provider.get(key, Reach::Nearest).await.unwrap().unwrap().bytes.clone()
+    bench.provider.get(key).await.unwrap().unwrap().bytes.clone()
 }
 
 /// As another process would find it: the bytes without the decoded value.

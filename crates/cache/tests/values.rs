@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use recache_cache::provider::Capability;
 use recache_cache::provider::Item;
-use recache_cache::provider::{Capability, Reach};
 use recache_cache::{Codec, Policy, Provider};
 use serde::{Deserialize, Serialize};
 use support::{Bench, Mood, policy};
@@ -214,7 +214,7 @@ async fn entry_moved_under_another_key_is_not_served() {
     let bench = Bench::new();
     let (mine, other) = (bench.key("mine"), bench.key("other"));
     bench.cache.set(&mine, 1_u64, &policy()).await;
-    let bytes = bench.provider.get(&mine, Reach::Nearest).await.unwrap().unwrap().bytes.clone();
+    let bytes = bench.provider.get(&mine).await.unwrap().unwrap().bytes.clone();
     bench.provider.set(&other, Item::from(bytes), Duration::from_mins(1)).await.unwrap();
     assert!(bench.cache.get::<u64>(&other).await.is_none());
     assert_eq!(bench.cache.stats().decode_errors, 1);
@@ -279,7 +279,7 @@ proptest! {
             let value = Price { cents, note: Some(note.unwrap_or_default()), rate };
             for codec in [Codec::Json, Codec::Postcard] {
                 bench.cache.set(&key, value.clone(), &policy().codec(codec)).await;
-                let bytes = bench.provider.get(&key, Reach::Nearest).await.unwrap().unwrap().bytes.clone();
+                let bytes = bench.provider.get(&key).await.unwrap().unwrap().bytes.clone();
                 bench.provider.set(&key, Item::from(bytes), Duration::from_mins(1)).await.unwrap();
                 assert_eq!(bench.cache.get::<Price>(&key).await.as_deref(), Some(&value));
             }

@@ -141,7 +141,8 @@ impl<M: Monotonic, O: Observer> Breaker<M, O> {
                 return false;
             }
             match (outcome, word.phase()) {
-                (Outcome::Succeeded, CALM) | (Outcome::Refused | Outcome::GivenUp, CALM | QUICK | CAREFUL) => {
+                (Outcome::Succeeded, CALM)
+                | (Outcome::Refused | Outcome::GivenUp, CALM | QUICK | CAREFUL) => {
                     return true;
                 }
                 (Outcome::Succeeded, QUICK) if word.waiting() < self.waiting_max => {}

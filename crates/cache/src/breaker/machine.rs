@@ -305,14 +305,17 @@ impl Machine {
     /// after others have become too old.
     pub(super) fn successes_may_wait_until(&self) -> Option<Tick> {
         let tally = self.results.tally();
-        let may_wait = matches!(self.state, State::Closed) && (tally.is_clean() || tally.results >= self.min_calls());
+        let may_wait =
+            matches!(self.state, State::Closed) && (tally.is_clean() || tally.results >= self.min_calls());
         may_wait.then(|| self.results.unchanged_until())
     }
 
     /// Whether a quick success, now or at any time, leaves everything as it is: the window is full of such.
     pub(super) fn successes_change_nothing(&self) -> bool {
         let tally = self.results.tally();
-        matches!(self.state, State::Closed) && tally.is_clean() && Some(tally.results) == self.results.capacity()
+        matches!(self.state, State::Closed)
+            && tally.is_clean()
+            && Some(tally.results) == self.results.capacity()
     }
 
     /// The most results that the window can hold, when that is bounded.
@@ -381,7 +384,8 @@ impl Machine {
     pub(super) fn look(&mut self, now: Tick) -> Tick {
         self.latest = self.latest.max(now);
         if let State::HalfOpen { out, last_admission, .. } = self.state {
-            let deadline = last_admission.after(self.settings.half_open_max_wait.max(Duration::from_nanos(1)));
+            let deadline =
+                last_admission.after(self.settings.half_open_max_wait.max(Duration::from_nanos(1)));
             if out > 0 && self.latest >= deadline {
                 // As of the deadline, not of the call that happens to find out: the wait has a bound.
                 self.open(Reason::ProbesUndecided, deadline);

@@ -50,7 +50,11 @@ pub(super) enum Results {
 impl Results {
     pub(super) fn of_last_calls(count: u32) -> Self {
         let count = usize::try_from(count.max(1)).unwrap_or(usize::MAX);
-        Self::Calls(LastCalls { marks: vec![Mark::default(); count].into(), next: 0, tally: Tally::default() })
+        Self::Calls(LastCalls {
+            marks: vec![Mark::default(); count].into(),
+            next: 0,
+            tally: Tally::default(),
+        })
     }
 
     pub(super) fn of_last(while_: Duration, now: Tick) -> Self {

@@ -14,7 +14,6 @@ use super::Core;
 use crate::clock::Timestamp;
 use crate::envelope;
 use crate::key::Key;
-use crate::provider::Reach;
 
 /// One invalidation in so many is checked.
 const EVERY: u64 = 16;
@@ -48,7 +47,7 @@ impl Core {
     /// Looks up what was sampled since the last time.
     pub(super) async fn audit_some(&self) {
         for (key, invalidated_at) in self.audit.take() {
-            let found = self.calls.run("audit", self.calls.provider.get(&key, Reach::Shared)).await;
+            let found = self.calls.run("audit", self.calls.provider.get(&key)).await;
             let Ok(found) = found else { return };
             self.calls.counters.audits.one();
             let Some((header, _)) = found.as_ref().and_then(|item| envelope::decode(&key, &item.bytes).ok())

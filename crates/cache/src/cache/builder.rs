@@ -1,10 +1,8 @@
-//! How a cache is made: from a provider, or from configuration.
+//! How a cache is made from a provider.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use tracing::{info, warn};
 
 use super::audit::Audit;
 use super::calls::Calls;
@@ -14,11 +12,11 @@ use super::upkeep::Upkeep;
 use super::{Cache, Core};
 use crate::chance::{Chance, SystemChance};
 use crate::clock::Clock;
-use crate::config::{Backend, CacheConfig, ConfigProblem};
+use crate::config::CacheConfig;
 use crate::epochs::Epochs;
 use crate::health::Condition;
 use crate::key::KeyPrefix;
-use crate::provider::{BYTES_MAX_DEFAULT, EpochStore, Moka, Noop, Provider};
+use crate::provider::{Breakers, EpochStore, Provider};
 use crate::usage::{Lifetimes, Verdict};
 
 /// How long one call of the provider may take, unless the builder says otherwise.
@@ -44,6 +42,7 @@ pub struct Builder {
     epochs: Option<Arc<dyn EpochStore>>,
     chance: Arc<dyn Chance>,
     lifetimes: Lifetimes,
+    breakers: Option<Breakers>,
     condition: Condition,
     reasons: Vec<String>,
 }
@@ -60,6 +59,7 @@ impl Builder {
             epochs: None,
             chance: Arc::new(SystemChance::default()),
             lifetimes: Lifetimes::default(),
+            breakers: None,
             condition: Condition::Active,
             reasons: Vec::new(),
         }
@@ -96,6 +96,14 @@ impl Builder {
         self
     }
 
+    /// The breakers in front of the provider, to be shown by health; from [`Guarded::breakers`].
+    ///
+    /// [`Guarded::breakers`]: crate::provider::Guarded::breakers
+    pub fn breakers(mut self, breakers: Breakers) -> Self {
+        self.breakers = Some(breakers);
+        self
+    }
+
     /// Who draws random numbers. Default: the operating system.
     pub fn chance(mut self, chance: Arc<dyn Chance>) -> Self {
         self.chance = chance;
@@ -113,6 +121,7 @@ impl Builder {
         let core = Core {
             prefix: KeyPrefix::new(&self.key_prefix),
             lifetimes: self.lifetimes,
+            breakers: self.breakers,
             condition: self.condition,
             reasons: self.reasons,
             epochs: Epochs::new(),
@@ -134,87 +143,9 @@ impl Builder {
         Cache { lifetime: self.lifetimes.default, verdict, schema: 0, core: Arc::new(core), after: None }
     }
 
-    fn out_of_order(mut self, condition: Condition, reasons: Vec<String>) -> Self {
+    pub(super) fn out_of_order(mut self, condition: Condition, reasons: Vec<String>) -> Self {
         self.condition = condition;
         self.reasons = reasons;
         self
     }
-}
-
-impl Cache {
-    /// The cache that `config` describes. Neither fails nor blocks: with a bad value, an unknown backend or one that is
-    /// not built into this version, it warns, runs as no-op, and [`health`](Cache::health) says degraded and why.
-    pub fn from_config(config: &CacheConfig, clock: Arc<dyn Clock>) -> Self {
-        if !config.enabled {
-            info!(provider = "noop", "cache is disabled");
-            return noop(config, clock)
-                .out_of_order(Condition::Disabled, vec!["disabled: common.cache.enabled is false".to_owned()])
-                .build();
-        }
-        let problems = config.problems();
-        if !problems.is_empty() {
-            return Self::out_of_order(config, clock, &problems);
-        }
-        match config.backend() {
-            Some(Backend::Moka) => {
-                let capacity = config.moka.max_capacity;
-                let moka = Moka::new(capacity, BYTES_MAX_DEFAULT, Arc::clone(&clock));
-                info!(
-                    provider = "moka",
-                    max_capacity = capacity,
-                    bytes_max = BYTES_MAX_DEFAULT,
-                    key_prefix = config.key_prefix,
-                    default_ttl_seconds = config.default_ttl_seconds,
-                    template_ttl_seconds = config.template_ttl_seconds,
-                    analytics_ttl_seconds = config.analytics_ttl_seconds,
-                    "cache is active"
-                );
-                settings(Builder::new(Arc::new(moka), clock), config).build()
-            }
-            Some(
-                Backend::Redis | Backend::Dragonfly | Backend::Valkey | Backend::Memcached | Backend::Tiered,
-            )
-            | None => {
-                let remedy = "set common.cache.backend to \"moka\", or common.cache.enabled to false";
-                Self::out_of_order(
-                    config,
-                    clock,
-                    &[ConfigProblem {
-                        path: "common.cache.backend".to_owned(),
-                        message: format!("backend \"{}\" is not built into this version", config.backend),
-                        remedy: remedy.to_owned(),
-                    }],
-                )
-            }
-        }
-    }
-
-    /// A no-op cache that says in its health why it is one; for who reads the configuration and finds a cache section
-    /// that cannot be read at all. Never fails; warns of each problem.
-    pub fn out_of_order(config: &CacheConfig, clock: Arc<dyn Clock>, problems: &[ConfigProblem]) -> Self {
-        for problem in problems {
-            let ConfigProblem { path, message, remedy } = problem;
-            warn!(
-                provider = "noop",
-                path,
-                problem = message,
-                remedy,
-                "cache runs as no-op until this is mended"
-            );
-        }
-        let reasons = problems.iter().map(ToString::to_string).collect();
-        noop(config, clock).out_of_order(Condition::Degraded, reasons).build()
-    }
-}
-
-fn noop(config: &CacheConfig, clock: Arc<dyn Clock>) -> Builder {
-    settings(Builder::new(Arc::new(Noop), clock), config)
-}
-
-fn settings(builder: Builder, config: &CacheConfig) -> Builder {
-    builder.key_prefix(&config.key_prefix).lifetimes(Lifetimes {
-        default: Duration::from_secs(config.default_ttl_seconds),
-        template: Duration::from_secs(config.template_ttl_seconds),
-        analytics: Duration::from_secs(config.analytics_ttl_seconds),
-    })
 }

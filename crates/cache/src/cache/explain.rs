@@ -8,7 +8,7 @@ use super::Cache;
 use super::read::Nearness;
 use crate::envelope::{self, Freshness};
 use crate::key::Key;
-use crate::provider::{Item, Reach};
+use crate::provider::Item;
 use crate::usage::Verdict;
 
 /// What each level holds under a key, and what this handle would be answered.
@@ -70,7 +70,7 @@ impl Cache {
             (Nearness::Nearest, _) => "copies may answer",
         };
         let near_item = core.calls.peek(key, core.calls.clock.now_coarse());
-        let read = core.calls.run("get", provider.get(key, Reach::Shared)).await;
+        let read = core.calls.run("get", provider.get(key)).await;
         let (entry, failure) = match read {
             Ok(item) => (item.map(|item| self.facts(key, &item)), None),
             Err(failure) => (None, Some(failure.to_string())),

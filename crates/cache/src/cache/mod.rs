@@ -4,6 +4,7 @@ mod audit;
 mod backplane;
 mod builder;
 mod calls;
+mod configured;
 mod entry;
 mod explain;
 mod fleet;
@@ -41,7 +42,7 @@ use crate::epochs::Epochs;
 use crate::health::{Condition, Health, SwitchedOff};
 use crate::key::{Key, KeyPrefix};
 use crate::policy::Policy;
-use crate::provider::{Capabilities, Capability, EpochStore, Item, Provider};
+use crate::provider::{Breakers, Capabilities, Capability, EpochStore, Item, Provider};
 use crate::stats::Stats;
 use crate::token::Token;
 use crate::usage::{Coherence, Lifetimes, Usage, Verdict, judge};
@@ -74,6 +75,7 @@ struct Core {
     lifetimes: Lifetimes,
     condition: Condition,
     reasons: Vec<String>,
+    breakers: Option<Breakers>,
     epochs: Epochs,
     /// Whether they are kept for all processes somewhere; looked up once, since hits ask.
     shares_epochs: bool,
@@ -161,6 +163,11 @@ impl Cache {
         self.core.capabilities()
     }
 
+    /// The breakers in front of the provider: reads first. None for a provider in this process.
+    pub fn breakers(&self) -> Option<&Breakers> {
+        self.core.breakers.as_ref()
+    }
+
     /// The provider below, for what stands beside the cache: [`coordination`](crate::coordination).
     pub fn provider(&self) -> &Arc<dyn Provider> {
         &self.core.calls.provider
@@ -192,6 +199,7 @@ impl Cache {
             condition,
             provider: core.calls.provider.name(),
             reasons,
+            breakers: core.breakers.as_ref().map(|breakers| breakers.reports().to_vec()).unwrap_or_default(),
             switched_off: core.switched_off.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }

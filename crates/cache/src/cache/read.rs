@@ -10,7 +10,7 @@ use super::{Cache, Core};
 use crate::clock::Timestamp;
 use crate::envelope::Freshness;
 use crate::key::Key;
-use crate::provider::{self, Item, Reach};
+use crate::provider::{self, Item};
 use crate::usage::Verdict;
 
 /// A value out of the cache, with what is known about it.
@@ -156,8 +156,8 @@ impl Cache {
         let mark = core.calls.provider.copies().map(|copies| copies.mark());
         let provider = &core.calls.provider;
         let item = match nearness {
-            Nearness::Nearest => core.calls.run("get", provider.get(key, Reach::Nearest)).await,
-            Nearness::Exact => core.exactly(provider.get(key, Reach::Shared)).await,
+            Nearness::Nearest => core.calls.run("get", provider.get(key)).await,
+            Nearness::Exact => core.exactly(provider.get(key)).await,
         };
         match item {
             Ok(item) => self.judge_and_keep(key, item, mark, schema),
@@ -192,10 +192,8 @@ impl Cache {
             let mark = core.calls.provider.copies().map(|copies| copies.mark());
             let provider = &core.calls.provider;
             let items = match nearness {
-                Nearness::Nearest => {
-                    core.calls.run("get_many", provider.get_many(&missing, Reach::Nearest)).await
-                }
-                Nearness::Exact => core.exactly(provider.get_many(&missing, Reach::Shared)).await,
+                Nearness::Nearest => core.calls.run("get_many", provider.get_many(&missing)).await,
+                Nearness::Exact => core.exactly(provider.get_many(&missing)).await,
             };
             let was_answered = items.is_ok();
             let mut items = items.unwrap_or_default().into_iter();

@@ -12,7 +12,7 @@ use crate::envelope;
 use crate::epochs::Slot;
 use crate::key::{Key, KeyPrefix, Space};
 use crate::policy::Policy;
-use crate::provider::{Capability, Entry, Reach, Scope};
+use crate::provider::{Capability, Entry, Scope};
 use crate::token::Token;
 
 impl Cache {
@@ -100,7 +100,7 @@ impl Cache {
         }
         let core = &*self.core;
         let provider = &core.calls.provider;
-        let Ok(Some(seen)) = core.calls.run("get", provider.get(key, Reach::Shared)).await else {
+        let Ok(Some(seen)) = core.calls.run("get", provider.get(key)).await else {
             return false;
         };
         let Ok((header, payload)) = envelope::decode(key, &seen.bytes) else { return false };

@@ -2,10 +2,16 @@
 
 use std::ops::RangeInclusive;
 
-use super::{BreakerConfig, CacheConfig, ConfigProblem, ServerUrl};
+use super::{BreakerConfig, CacheConfig, ConfigProblem, RedisConfig, RedisMode, ServerUrl};
 
 /// Ten years. A longer time is a slip of the keyboard.
 const SECONDS_MAX: u64 = 10 * 365 * 86_400;
+
+/// A call that is given up later than this is no bound.
+const OPERATION_TIMEOUT_MS_MAX: u64 = 10_000;
+/// Ten minutes: beyond it nobody would call two caches coherent.
+const BEAT_MS_MAX: u64 = 600_000;
+const LAG_MS_MAX: u64 = 600_000;
 
 /// A longer prefix would be replaced by its digest in keys, see [`key`](crate::key).
 const KEY_PREFIX_BYTES_MAX: usize = 64;
@@ -37,11 +43,30 @@ impl CacheConfig {
         found.seconds("common.cache.template_ttl_seconds", self.template_ttl_seconds);
         found.seconds("common.cache.analytics_ttl_seconds", self.analytics_ttl_seconds);
         found.key_prefix(&self.key_prefix);
+        found.milliseconds(
+            "common.cache.operation_timeout_ms",
+            self.operation_timeout_ms,
+            1..=OPERATION_TIMEOUT_MS_MAX,
+        );
+        found.milliseconds("common.cache.beat_ms", self.beat_ms, 10..=BEAT_MS_MAX);
+        found.milliseconds(
+            "common.cache.lag_max_ms",
+            self.lag_max_ms,
+            self.beat_ms.saturating_add(1)..=LAG_MS_MAX,
+        );
 
-        let redis = &self.redis;
-        found.url("common.cache.redis.url", &redis.url, &["redis", "rediss"]);
-        found.at_least_one("common.cache.redis.max_connections", redis.max_connections.into());
-        found.seconds("common.cache.redis.connection_timeout_seconds", redis.connection_timeout_seconds);
+        let tiered = &self.tiered;
+        if tiered.far().is_none() {
+            found.add(
+                "common.cache.tiered.far",
+                format!("unknown backend {:?}", tiered.far),
+                "choose redis, dragonfly, valkey or memcached",
+            );
+        }
+        found.at_least_one("common.cache.tiered.near_max_capacity", tiered.near_max_capacity);
+        found.at_least_one("common.cache.tiered.near_max_bytes", tiered.near_max_bytes);
+
+        found.0.extend(self.redis.problems());
 
         let memcached = &self.memcached;
         if let Err(problem) = memcached.servers() {
@@ -65,6 +90,43 @@ impl CacheConfig {
     }
 }
 
+impl RedisConfig {
+    /// Everything that is wrong with this table.
+    pub fn problems(&self) -> Vec<ConfigProblem> {
+        let mut found = Found(Vec::new());
+        found.url("common.cache.redis.url", &self.url, &["redis", "rediss"]);
+        found.at_least_one("common.cache.redis.max_connections", self.max_connections.into());
+        found.seconds("common.cache.redis.connection_timeout_seconds", self.connection_timeout_seconds);
+        for node in &self.nodes {
+            found.url("common.cache.redis.nodes", node, &["redis", "rediss"]);
+        }
+        match self.mode {
+            RedisMode::Single if !self.nodes.is_empty() => found.add(
+                "common.cache.redis.nodes",
+                "nodes are named and the mode is single",
+                "set mode to \"sentinel\" or \"cluster\", or leave nodes out",
+            ),
+            RedisMode::Sentinel if self.nodes.is_empty() => found.add(
+                "common.cache.redis.nodes",
+                "no sentinel is named",
+                "name the sentinels: nodes = [\"redis://host:26379\"]",
+            ),
+            RedisMode::Sentinel if self.sentinel_master.is_empty() => found.add(
+                "common.cache.redis.sentinel_master",
+                "the name is empty",
+                "write what the sentinels call the master, often mymaster",
+            ),
+            RedisMode::Cluster if self.database != 0 => found.add(
+                "common.cache.redis.database",
+                format!("a cluster has no database {}", self.database),
+                "leave it at 0",
+            ),
+            RedisMode::Single | RedisMode::Sentinel | RedisMode::Cluster => {}
+        }
+        found.0
+    }
+}
+
 struct Found(Vec<ConfigProblem>);
 
 impl Found {
@@ -78,6 +140,17 @@ impl Found {
                 path,
                 format!("{seconds} s is out of range"),
                 format!("give 1 to {SECONDS_MAX} seconds"),
+            );
+        }
+    }
+
+    fn milliseconds(&mut self, path: &str, milliseconds: u64, range: RangeInclusive<u64>) {
+        if !range.contains(&milliseconds) {
+            let (least, most) = (range.start(), range.end());
+            self.add(
+                path,
+                format!("{milliseconds} ms is out of range"),
+                format!("give {least} to {most} milliseconds"),
             );
         }
     }

@@ -29,6 +29,15 @@ pub struct CacheConfig {
     pub analytics_ttl_seconds: u64,
     /// With what every key begins, so that deployments can share a server. Default `recache`.
     pub key_prefix: String,
+    /// How long one call of the backend may take, in milliseconds. Default 50.
+    pub operation_timeout_ms: u64,
+    /// How often a process asks what the others have invalidated and lets itself be heard, in milliseconds. Default 500.
+    pub beat_ms: u64,
+    /// For how long copies in a process are served without a word from the others, in milliseconds. Longer than a
+    /// beat. Default 2000.
+    pub lag_max_ms: u64,
+    /// `[common.cache.tiered]`
+    pub tiered: TieredConfig,
     /// `[common.cache.redis]`
     pub redis: RedisConfig,
     /// `[common.cache.memcached]`
@@ -50,10 +59,49 @@ impl Default for CacheConfig {
             template_ttl_seconds: 3_600,
             analytics_ttl_seconds: 60,
             key_prefix: "recache".to_owned(),
+            operation_timeout_ms: 50,
+            beat_ms: 500,
+            lag_max_ms: 2_000,
+            tiered: TieredConfig::default(),
             redis: RedisConfig::default(),
             memcached: MemcachedConfig::default(),
             moka: MokaConfig::default(),
             breaker: BreakerConfig::default(),
+        }
+    }
+}
+
+/// `[common.cache.tiered]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TieredConfig {
+    /// The tier that all processes share: `redis`, `dragonfly`, `valkey` or `memcached`. Default `redis`.
+    pub far: String,
+    /// Copies held at most in each process. Default 10000.
+    pub near_max_capacity: u64,
+    /// Bytes that these take at most. Default 128 MiB.
+    pub near_max_bytes: u64,
+}
+
+impl Default for TieredConfig {
+    fn default() -> Self {
+        Self {
+            far: "redis".to_owned(),
+            near_max_capacity: crate::provider::CAPACITY_DEFAULT,
+            near_max_bytes: crate::provider::BYTES_MAX_DEFAULT,
+        }
+    }
+}
+
+impl TieredConfig {
+    /// The shared tier, when it can be one.
+    pub fn far(&self) -> Option<Backend> {
+        match self.far.as_str() {
+            "redis" => Some(Backend::Redis),
+            "dragonfly" => Some(Backend::Dragonfly),
+            "valkey" => Some(Backend::Valkey),
+            "memcached" => Some(Backend::Memcached),
+            _ => None,
         }
     }
 }
@@ -64,12 +112,35 @@ impl Default for CacheConfig {
 pub struct RedisConfig {
     /// `redis://` or `rediss://`. Default `redis://localhost:6379`.
     pub url: ServerUrl,
-    /// Connections held at most. Default 10.
+    /// Connections held at most to each server, opened as they are needed. Where somebody listens for messages, one more
+    /// does that. Default 10.
     pub max_connections: u32,
     /// How long a connection may take to come about, in seconds. Default 5.
     pub connection_timeout_seconds: u64,
-    /// Number of the database. Default 0.
+    /// Number of the database, where the URL names none. Default 0.
     pub database: u32,
+    /// How the servers are found. Default `single`.
+    pub mode: RedisMode,
+    /// With `mode = "sentinel"` the sentinels, as `redis://host:26379`; with `cluster` further nodes to begin with. TLS,
+    /// user and password of the servers themselves are those of `url`. Default none.
+    pub nodes: Vec<ServerUrl>,
+    /// What the sentinels call the master; its place is theirs to tell, not `url`'s. Default `mymaster`.
+    pub sentinel_master: String,
+    /// File of the certificate authorities to trust with `rediss://`, in PEM. Default: those that browsers trust.
+    pub ca_file: Option<String>,
+}
+
+/// How the servers of Redis are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedisMode {
+    /// One server, at `url`.
+    #[default]
+    Single,
+    /// The master that the sentinels name.
+    Sentinel,
+    /// A cluster, of which `url` and `nodes` are some.
+    Cluster,
 }
 
 impl Default for RedisConfig {
@@ -79,6 +150,10 @@ impl Default for RedisConfig {
             max_connections: 10,
             connection_timeout_seconds: 5,
             database: 0,
+            mode: RedisMode::default(),
+            nodes: Vec::new(),
+            sentinel_master: "mymaster".to_owned(),
+            ca_file: None,
         }
     }
 }
@@ -221,6 +296,20 @@ pub enum Backend {
     Moka,
     /// `tiered`
     Tiered,
+}
+
+impl Backend {
+    /// As configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Dragonfly => "dragonfly",
+            Self::Valkey => "valkey",
+            Self::Memcached => "memcached",
+            Self::Moka => "moka",
+            Self::Tiered => "tiered",
+        }
+    }
 }
 
 impl CacheConfig {

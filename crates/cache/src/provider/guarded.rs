@@ -1,7 +1,7 @@
 //! A provider behind two breakers, one for what reads and one for what writes.
 //!
 //! While a breaker is open its calls end at once in [`Error::CutOff`]: nothing is sent. [`peek`](Provider::peek),
-//! [`copies`](Provider::copies) and what only listens ([`Leases::ended`], [`EpochStore::changed`],
+//! copies and what only listens ([`Leases::ended`], [`EpochStore::changed`],
 //! [`Messages::subscribe`]) pass by: they make no call of the backend.
 //!
 //! Each call has a time limit of its own, so that its end is known: a call that runs into it has failed. Who stops
@@ -24,7 +24,7 @@ use tracing::{error, info};
 
 use super::{
     Atomics, Capabilities, Copies, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages,
-    Provider, Reach, Scope,
+    Provider, Scope,
 };
 use crate::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Report, Settings, Tick, Transition};
 use crate::clock::Timestamp;
@@ -295,8 +295,8 @@ impl Provider for Guarded {
         self.inner.peek(key, now)
     }
 
-    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error> {
-        self.call(CallClass::Read, || self.inner.get(key, reach)).await
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
+        self.call(CallClass::Read, || self.inner.get(key)).await
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
@@ -315,11 +315,11 @@ impl Provider for Guarded {
         self.call(CallClass::Write, || self.inner.replace(key, seen, item, keep_for)).await
     }
 
-    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.call(CallClass::Read, || self.inner.get_many(keys, reach)).await
+        self.call(CallClass::Read, || self.inner.get_many(keys)).await
     }
 
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {
@@ -331,10 +331,6 @@ impl Provider for Guarded {
 
     async fn clear(&self, scope: &Scope) -> Result<(), Error> {
         self.call(CallClass::Write, || self.inner.clear(scope)).await
-    }
-
-    fn copies(&self) -> Option<&dyn Copies> {
-        self.inner.copies()
     }
 
     /// A read like any other: asking for the health of an idle backend also finds out that it is back. Not well while
@@ -350,6 +346,10 @@ impl Provider for Guarded {
 
     fn evictions(&self) -> Option<u64> {
         self.inner.evictions()
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        self.inner.copies()
     }
 
     fn leases(&self) -> Option<&dyn Leases> {

@@ -12,6 +12,8 @@ mod memcached;
 mod moka;
 mod near;
 mod noop;
+#[cfg(feature = "cache-redis")]
+mod redis;
 mod tiered;
 
 use std::any::Any;
@@ -23,12 +25,17 @@ use std::time::Duration;
 pub use self::capabilities::{Capabilities, Capability, CapabilityRow, Known, Source};
 pub use self::fleet::{Atomics, EpochStore, Lease, Leased, Leases, Message, Messages};
 pub use self::guarded::{BreakerReport, Breakers, CALL_TIMEOUT_DEFAULT, CallClass, Guarded, MonotonicClock};
+#[cfg(all(fuzzing, feature = "cache-memcached"))]
+#[doc(hidden)]
+pub use self::memcached::reader_withstands as memcached_reader_withstands;
 #[cfg(feature = "cache-memcached")]
 pub use self::memcached::{Memcached, MemcachedSettings};
 #[cfg(feature = "cache-moka")]
 pub use self::moka::Moka;
 pub use self::near::Near;
 pub use self::noop::Noop;
+#[cfg(feature = "cache-redis")]
+pub use self::redis::{Detector, Redis, RedisSettings};
 pub use self::tiered::Tiered;
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyPrefix, Space};
@@ -40,15 +47,6 @@ pub const CAPACITY_DEFAULT: u64 = 10_000;
 
 /// Bytes that a tier in this process holds when nothing else is said: 128 MiB.
 pub const BYTES_MAX_DEFAULT: u64 = 128 << 20;
-
-/// How near the answer may come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Wherever it is found first.
-    Nearest,
-    /// What the tier that all processes share holds now; a copy in the process is not enough.
-    Shared,
-}
 
 /// A backend.
 ///
@@ -75,8 +73,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// no look at a clock.
     fn peek(&self, key: &Key, now: Timestamp) -> Option<Item>;
 
-    /// The entry under `key`, if there is one.
-    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error>;
+    /// The entry under `key`, if there is one. Of two tiers it is the shared one that answers.
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error>;
 
     /// Stores an entry for `keep_for`, in place of what was there. Voids a lease of the key.
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error>;
@@ -88,7 +86,7 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     async fn replace(&self, key: &Key, seen: &Item, item: Item, keep_for: Duration) -> Result<bool, Error>;
 
     /// As many answers as keys, in their order.
-    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error>;
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error>;
 
     /// Stores all entries and voids leases of their keys. On an error some may have been stored.
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error>;

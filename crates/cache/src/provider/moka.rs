@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
-    Reach, Scope,
+    Scope,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
@@ -132,7 +132,7 @@ impl Provider for Moka {
         self.find(key, now)
     }
 
-    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         Ok(self.find(key, self.clock.now()))
     }
 
@@ -160,7 +160,7 @@ impl Provider for Moka {
         Ok(matches!(done, CompResult::ReplacedWith(_)))
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         let now = self.clock.now();
         Ok(keys.iter().map(|key| self.find(key, now)).collect())
     }

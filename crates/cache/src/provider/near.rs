@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
-    Reach, Scope,
+    Scope,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::key::{KEY_BYTES_MAX, Key};
@@ -173,7 +173,7 @@ impl Provider for Near {
         self.find(key, now)
     }
 
-    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         Ok(self.find(key, self.clock.now()))
     }
 
@@ -206,7 +206,7 @@ impl Provider for Near {
         Ok(matches!(done, EntryResult::Retained(true)))
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         let now = self.clock.now();
         Ok(keys.iter().map(|key| self.find(key, now)).collect())
     }

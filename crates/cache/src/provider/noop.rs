@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
-    Reach, Scope,
+    Scope,
 };
 use crate::clock::Timestamp;
 use crate::key::Key;
@@ -32,7 +32,7 @@ impl Provider for Noop {
         None
     }
 
-    async fn get(&self, _key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, _key: &Key) -> Result<Option<Item>, Error> {
         Ok(None)
     }
 
@@ -48,7 +48,7 @@ impl Provider for Noop {
         Ok(false)
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         Ok(keys.iter().map(|_| None).collect())
     }
 

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages,
-    Provider, Reach, Scope,
+    Provider, Scope,
 };
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyPrefix};
@@ -128,8 +128,8 @@ impl Provider for Tiered {
         self.near.peek(key, now)
     }
 
-    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error> {
-        self.far.get(key, reach).await
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
+        self.far.get(key).await
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
@@ -155,8 +155,8 @@ impl Provider for Tiered {
         Ok(is_replaced)
     }
 
-    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error> {
-        self.far.get_many(keys, reach).await
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
+        self.far.get_many(keys).await
     }
 
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {

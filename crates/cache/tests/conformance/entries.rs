@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use recache_cache::KeyPrefix;
 use recache_cache::key::KEY_BYTES_MAX;
-use recache_cache::provider::{Capability, Entry, Reach, Scope};
+use recache_cache::provider::{Capability, Entry, Scope};
 
 use super::world::{KEEP_FOR, World, item};
 
@@ -105,7 +105,7 @@ pub(crate) async fn delete_removes_many_keys(world: &World) {
     world.provider.set_many(entries.collect()).await.unwrap();
     let (kept, removed) = keys.split_at(100);
     world.provider.delete(removed).await.unwrap();
-    let found = world.provider.get_many(&keys, Reach::Nearest).await.unwrap();
+    let found = world.provider.get_many(&keys).await.unwrap();
     for (index, item) in found.iter().enumerate() {
         assert_eq!(item.is_some(), index < kept.len(), "{index}");
     }
@@ -155,21 +155,19 @@ pub(crate) async fn get_many_answers_in_order_with_gaps(world: &World) {
     let keys = ["a", "missing", "b", "a"].map(|name| world.key(name));
     world.put(&keys[0], b"1").await;
     world.put(&keys[2], b"2").await;
-    for reach in [Reach::Nearest, Reach::Shared] {
-        let found = world.provider.get_many(&keys, reach).await.unwrap();
-        let found: Vec<_> = found.iter().map(|item| item.as_ref().map(|item| &item.bytes[..])).collect();
-        if world.has(Capability::Retains) {
-            assert_eq!(found, [Some(&b"1"[..]), None, Some(&b"2"[..]), Some(&b"1"[..])]);
-        } else {
-            assert_eq!(found, [None; 4]);
-        }
+    let found = world.provider.get_many(&keys).await.unwrap();
+    let found: Vec<_> = found.iter().map(|item| item.as_ref().map(|item| &item.bytes[..])).collect();
+    if world.has(Capability::Retains) {
+        assert_eq!(found, [Some(&b"1"[..]), None, Some(&b"2"[..]), Some(&b"1"[..])]);
+    } else {
+        assert_eq!(found, [None; 4]);
     }
 }
 
 pub(crate) async fn get_many_sees_the_end_of_keep_for(world: &World) {
     world.provider.set(&world.key("k"), item(b"v"), world.ticks(2)).await.unwrap();
     world.pass(2).await;
-    assert!(world.provider.get_many(&[world.key("k")], Reach::Nearest).await.unwrap()[0].is_none());
+    assert!(world.provider.get_many(&[world.key("k")]).await.unwrap()[0].is_none());
 }
 
 pub(crate) async fn set_many_stores_all(world: &World) {
@@ -188,7 +186,7 @@ pub(crate) async fn set_many_stores_all(world: &World) {
 
 pub(crate) async fn empty_batches_succeed(world: &World) {
     world.provider.set_many(Vec::new()).await.unwrap();
-    assert!(world.provider.get_many(&[], Reach::Nearest).await.unwrap().is_empty());
+    assert!(world.provider.get_many(&[]).await.unwrap().is_empty());
 }
 
 /// A provider that cannot find entries may leave them, but then it leaves all.
@@ -211,7 +209,7 @@ pub(crate) async fn clearing_a_space_leaves_other_spaces(world: &World) {
     });
     world.provider.set_many(entries.collect()).await.unwrap();
     world.provider.clear(&Scope::Space(prefix.space("s"))).await.unwrap();
-    let left = world.provider.get_many(&many, Reach::Nearest).await.unwrap().into_iter().flatten().count();
+    let left = world.provider.get_many(&many).await.unwrap().into_iter().flatten().count();
     assert!(left == 0 || left == many.len(), "{left} of {} are left", many.len());
     if !world.has(Capability::Shared) {
         assert_eq!(left, 0, "a provider in the process finds its entries");
@@ -263,8 +261,8 @@ pub(crate) async fn dropped_calls_leave_the_provider_usable(world: &World) {
     assert_eq!(world.read(&key).await, None);
     for round in 0..50 {
         poll_once(provider.set(&key, item(b"polled once"), KEEP_FOR));
-        poll_once(provider.get(&key, Reach::Nearest));
-        poll_once(provider.get_many(std::slice::from_ref(&key), Reach::Shared));
+        poll_once(provider.get(&key));
+        poll_once(provider.get_many(std::slice::from_ref(&key)));
         poll_once(provider.clear(&Scope::Space(key.space())));
         poll_once(provider.delete(std::slice::from_ref(&key)));
         world.put(&key, b"v").await;
@@ -276,12 +274,12 @@ pub(crate) async fn dropped_calls_leave_the_provider_usable(world: &World) {
 pub(crate) async fn peek_never_differs_from_get(world: &World) {
     let key = world.key("k");
     let check = async |moment: &str| {
-        if let Some(peeked) = world.provider.peek(&key) {
+        if let Some(peeked) = world.peek(&key) {
             assert_eq!(Some(peeked.bytes.to_vec()), world.read(&key).await, "{moment}");
         }
     };
     check("before anything").await;
-    assert!(world.provider.peek(&key).is_none());
+    assert!(world.peek(&key).is_none());
     world.put(&key, b"one").await;
     check("after set").await;
     world.read(&key).await;
@@ -289,23 +287,52 @@ pub(crate) async fn peek_never_differs_from_get(world: &World) {
     world.put(&key, b"two").await;
     check("after another set").await;
     world.provider.delete(std::slice::from_ref(&key)).await.unwrap();
-    assert!(world.provider.peek(&key).is_none(), "after delete");
+    assert!(world.peek(&key).is_none(), "after delete");
     world.provider.set(&key, item(b"short"), world.ticks(2)).await.unwrap();
     world.pass(2).await;
-    assert!(world.provider.peek(&key).is_none(), "after its keep-for");
+    assert!(world.peek(&key).is_none(), "after its keep-for");
 }
 
-pub(crate) async fn forget_drops_no_more_than_the_copy_in_this_process(world: &World) {
+pub(crate) async fn forgetting_drops_no_more_than_the_copies_in_this_process(world: &World) {
+    let Some(copies) = world.provider.copies() else {
+        world.skip("copies");
+        return;
+    };
     let (key, other) = (world.key("k"), world.key("other"));
     world.put(&key, b"v").await;
     world.put(&other, b"v").await;
-    world.provider.forget(std::slice::from_ref(&key));
-    assert!(world.provider.peek(&key).is_none());
-    assert_eq!(world.read(&other).await.is_some(), world.has(Capability::Retains));
-    if world.has(Capability::Shared) {
-        assert!(world.read(&key).await.is_some(), "the shared entry is not touched");
-    }
-    world.provider.forget(&[]);
+    assert!(world.peek(&key).is_some());
+    copies.forget(std::slice::from_ref(&key));
+    assert!(world.peek(&key).is_none() && world.peek(&other).is_some());
+    assert!(world.read(&key).await.is_some(), "the shared entry is not touched");
+    copies.forget(&[]);
+    copies.forget_all().await;
+    assert!(world.peek(&other).is_none());
+    assert!(world.read(&other).await.is_some(), "the shared entry is not touched");
+}
+
+pub(crate) async fn copy_that_was_forgotten_since_its_mark_is_not_kept(world: &World) {
+    let Some(copies) = world.provider.copies() else {
+        world.skip("copies");
+        return;
+    };
+    let (key, other) = (world.key("k"), world.key("other"));
+    let keep = |key: &recache_cache::Key, mark: u64| copies.keep(key, item(b"copy"), KEEP_FOR, mark);
+    let mark = copies.mark();
+    copies.forget(std::slice::from_ref(&key));
+    keep(&key, mark);
+    keep(&other, mark);
+    assert!(world.peek(&key).is_none() && world.peek(&other).is_some());
+    let mark = copies.mark();
+    copies.forget_all().await;
+    keep(&other, mark);
+    assert!(world.peek(&other).is_none());
+    let mark = copies.mark();
+    world.provider.delete(std::slice::from_ref(&key)).await.unwrap();
+    keep(&key, mark);
+    assert!(world.peek(&key).is_none(), "deleted since");
+    keep(&key, copies.mark());
+    assert!(world.peek(&key).is_some());
 }
 
 pub(crate) async fn shared_reach_sees_what_another_process_wrote(world: &World) {
@@ -316,11 +343,11 @@ pub(crate) async fn shared_reach_sees_what_another_process_wrote(world: &World) 
     world.put(&key, b"mine").await;
     assert!(world.read(&key).await.is_some());
     peer.set(&key, item(b"theirs"), KEEP_FOR).await.unwrap();
-    let found = world.provider.get(&key, Reach::Shared).await.unwrap().unwrap();
+    let found = world.provider.get(&key).await.unwrap().unwrap();
     assert_eq!(&found.bytes[..], b"theirs");
     peer.delete(std::slice::from_ref(&key)).await.unwrap();
-    assert!(world.provider.get(&key, Reach::Shared).await.unwrap().is_none());
-    let many = world.provider.get_many(std::slice::from_ref(&key), Reach::Shared).await.unwrap();
+    assert!(world.provider.get(&key).await.unwrap().is_none());
+    let many = world.provider.get_many(std::slice::from_ref(&key)).await.unwrap();
     assert!(many[0].is_none());
 }
 

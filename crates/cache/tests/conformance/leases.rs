@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_cache::provider::{Capability, Entry, Lease, Leased, Leases, Reach, Scope};
+use recache_cache::provider::{Capability, Entry, Lease, Leased, Leases, Scope};
 use recache_cache::{Key, Provider};
 use uuid::Uuid;
 
@@ -95,7 +95,7 @@ pub(crate) async fn taker_is_given_what_was_stored_meanwhile(world: &World) {
 async fn assert_void(world: &World, key: &Key, lease: &Lease, stays: Option<&[u8]>) {
     let leases = world.leases().unwrap();
     assert!(!leases.fill(key, lease, item(b"too late"), KEEP_FOR).await.unwrap());
-    let found = world.provider.get(key, Reach::Shared).await.unwrap();
+    let found = world.provider.get(key).await.unwrap();
     assert_eq!(found.as_ref().map(|item| &item.bytes[..]), stays);
 }
 
@@ -192,7 +192,7 @@ pub(crate) async fn lease_of_another_holder_survives_a_late_fill_and_release(wor
     assert_held(leases, &key).await;
     assert_eq!(world.read(&key).await, None);
     assert!(peer_leases(world).fill(&key, &next, item(b"next"), KEEP_FOR).await.unwrap());
-    assert_eq!(world.provider.get(&key, Reach::Shared).await.unwrap().unwrap().bytes, "next");
+    assert_eq!(world.provider.get(&key).await.unwrap().unwrap().bytes, "next");
 }
 
 pub(crate) async fn released_lease_lets_the_next_in(world: &World) {
@@ -204,7 +204,7 @@ pub(crate) async fn released_lease_lets_the_next_in(world: &World) {
     assert!(!leases.fill(&key, &lease, item(b"late"), KEEP_FOR).await.unwrap());
     assert!(peer_leases(world).fill(&key, &next, item(b"v"), KEEP_FOR).await.unwrap());
     leases.release(&key, &next).await.unwrap();
-    let found = world.provider.get(&key, Reach::Shared).await.unwrap().unwrap();
+    let found = world.provider.get(&key).await.unwrap().unwrap();
     assert_eq!(found.bytes, "v", "a release after the fill takes nothing away");
 }
 

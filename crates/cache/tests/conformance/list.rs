@@ -1,9 +1,18 @@
 //! The list of cases, and what it expands to: one named test for each, and one that prints the table of them.
 
 /// `conformance!(module_name, factory)`, where `factory` is an `async |prefix: String| -> World`.
+///
+/// `conformance!(table_only module_name, setup, factory)` makes one test of all, for a backend that takes long to start:
+/// `factory` gets what `setup` came to, too.
 macro_rules! conformance {
     ($provider:ident, $factory:expr) => {
-        $crate::conformance::conformance! { @list $provider, $factory,
+        $crate::conformance::conformance! { @cases [each $provider, $factory] }
+    };
+    (table_only $provider:ident, $setup:expr, $factory:expr) => {
+        $crate::conformance::conformance! { @cases [table $provider, $setup, $factory] }
+    };
+    (@cases $how:tt) => {
+        $crate::conformance::conformance! { @list $how
             missing_key_is_absent,
             provider_that_retains_nothing_gives_nothing,
             stored_bytes_come_back_unchanged,
@@ -25,7 +34,8 @@ macro_rules! conformance {
             entry_set_after_clear_stays,
             dropped_calls_leave_the_provider_usable,
             peek_never_differs_from_get,
-            forget_drops_no_more_than_the_copy_in_this_process,
+            forgetting_drops_no_more_than_the_copies_in_this_process,
+            copy_that_was_forgotten_since_its_mark_is_not_kept,
             shared_reach_sees_what_another_process_wrote,
             it_is_healthy,
             accessors_and_capabilities_agree,
@@ -67,7 +77,28 @@ macro_rules! conformance {
             listener_that_is_too_slow_is_told_of_a_gap,
         }
     };
-    (@list $provider:ident, $factory:expr, $($case:ident,)*) => {
+    (@list [table $provider:ident, $setup:expr, $factory:expr] $($case:ident,)*) => {
+        mod $provider {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn table() {
+                let shared = std::sync::Arc::new($setup.await);
+                let factory = $factory;
+                let mut cells = Vec::new();
+                $(
+                    let world = factory(std::sync::Arc::clone(&shared), $crate::conformance::prefix()).await;
+                    cells.push((stringify!($case), tokio::spawn(async move {
+                        $crate::conformance::$case(&world).await;
+                        world.cell()
+                    })));
+                )*
+                $crate::conformance::print_table(stringify!($provider), cells).await;
+            }
+
+            #[allow(unused_imports, reason = "what the factory needs")]
+            use super::*;
+        }
+    };
+    (@list [each $provider:ident, $factory:expr] $($case:ident,)*) => {
         mod $provider {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use recache_cache::provider::{Capability, Reach};
+use recache_cache::provider::Capability;
 
 use super::world::{KEEP_FOR, World, item};
 
@@ -51,7 +51,7 @@ pub(crate) async fn of_many_replacements_of_one_value_one_succeeds(world: &World
                 let mine = item(format!("from {number}").as_bytes());
                 tokio::spawn(async move {
                     let done = provider.replace(&key, &item(b"seen"), mine.clone(), KEEP_FOR).await.unwrap();
-                    done.then_some(mine.bytes)
+                    done.then(|| mine.bytes.clone())
                 })
             })
             .collect();
@@ -60,7 +60,7 @@ pub(crate) async fn of_many_replacements_of_one_value_one_succeeds(world: &World
             winners.extend(task.await.unwrap());
         }
         assert_eq!(winners.len(), 1, "round {round}");
-        let found = world.provider.get(&key, Reach::Shared).await.unwrap().unwrap();
+        let found = world.provider.get(&key).await.unwrap().unwrap();
         assert_eq!(found.bytes, winners[0]);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use recache_cache::provider::{Atomics, Capability, EpochStore, Item, Leases, Messages, Reach};
-use recache_cache::{Key, KeyPrefix, ManualClock, Provider};
+use recache_cache::provider::{Atomics, Capability, EpochStore, Item, Leases, Messages};
+use recache_cache::{Clock, Key, KeyPrefix, ManualClock, Provider, SystemClock};
 use tokio::task::JoinHandle;
 
 /// Long enough that no case sees its end.
@@ -102,6 +102,12 @@ impl World {
         }
     }
 
+    /// What lies in this process under `key`, now.
+    pub(crate) fn peek(&self, key: &Key) -> Option<Item> {
+        let now = self.clock().map_or_else(|| SystemClock.now(), Clock::now);
+        self.provider.peek(key, now)
+    }
+
     pub(crate) fn prefix(&self) -> KeyPrefix {
         KeyPrefix::new(&self.prefix)
     }
@@ -124,7 +130,7 @@ impl World {
     }
 
     pub(crate) async fn read(&self, key: &Key) -> Option<Vec<u8>> {
-        self.provider.get(key, Reach::Nearest).await.unwrap().map(|item| item.bytes.to_vec())
+        self.provider.get(key).await.unwrap().map(|item| item.bytes.to_vec())
     }
 
     pub(crate) fn has(&self, capability: Capability) -> bool {

@@ -158,9 +158,18 @@ fn pause(time: Duration) {
 }
 
 pub(crate) fn provider(ports: &[u16], clock: Arc<dyn Clock>, prefix: &str) -> Memcached {
+    provider_of(ports, 10, clock, prefix)
+}
+
+pub(crate) fn provider_of(
+    ports: &[u16],
+    max_connections: u32,
+    clock: Arc<dyn Clock>,
+    prefix: &str,
+) -> Memcached {
     let settings = MemcachedSettings {
         servers: ports.iter().map(|port| MemcachedServer::new("127.0.0.1", *port)).collect(),
-        max_connections: 10,
+        max_connections,
         connection_timeout: Duration::from_secs(5),
         clock,
     };

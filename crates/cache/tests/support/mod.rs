@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use recache_cache::provider::{
-    Atomics, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages, Moka, Reach, Scope,
+    Atomics, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages, Moka, Scope,
 };
 use recache_cache::{Cache, Capabilities, Coherence, Key, ManualClock, Policy, Provider, Timestamp};
 use tokio::sync::Notify;
@@ -105,9 +105,9 @@ impl Provider for Moody {
         None
     }
 
-    async fn get(&self, key: &Key, reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         self.pass(&self.reads).await?;
-        self.moka.get(key, reach).await
+        self.moka.get(key).await
     }
 
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
@@ -126,9 +126,9 @@ impl Provider for Moody {
         self.moka.delete(keys).await
     }
 
-    async fn get_many(&self, keys: &[Key], reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         self.pass(&self.reads).await?;
-        self.moka.get_many(keys, reach).await
+        self.moka.get_many(keys).await
     }
 
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {

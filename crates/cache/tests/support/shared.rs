@@ -11,7 +11,7 @@ use bytes::Bytes;
 use recache_cache::epochs::{EpochRecord, Slot};
 use recache_cache::provider::{
     Atomics, Capability, Copies, Entry, EpochStore, Error, Item, Lease, Leased, Leases, Message, Messages,
-    Moka, Reach, Scope, Tiered,
+    Moka, Scope, Tiered,
 };
 use recache_cache::{Cache, Capabilities, Clock, Coherence, Key, KeyPrefix, Provider, Timestamp};
 use tokio::sync::{Notify, mpsc};
@@ -150,7 +150,7 @@ impl Provider for Node {
         None
     }
 
-    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         self.server.gets.fetch_add(1, Ordering::SeqCst);
         Ok(self.reach()?.live(key))
     }
@@ -182,7 +182,7 @@ impl Provider for Node {
         Ok(is_same)
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         let state = self.reach()?;
         Ok(keys.iter().map(|key| state.live(key)).collect())
     }

@@ -67,6 +67,7 @@ impl Default for CacheConfig {
                     },
                     "memcached": {
                         "url": "tcp://localhost:11211",
+                        "max_connections": 10,
                         "connection_timeout_seconds": 5,
                     },
                     "moka": { "max_capacity": 10_000 },
@@ -209,7 +210,7 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
     whole("common.cache.redis.database", "which of the server's numbered databases to use", "", 0, 65_535),
     ConfigOption {
         path: "common.cache.memcached.url",
-        meaning: "where Memcached listens",
+        meaning: "where Memcached listens; several servers with commas between",
         kind: Kind::Text {
             form: MEMCACHED_FORM,
             write: |config, path, text| {
@@ -220,6 +221,13 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         },
         read: |config, path| masked(&config.cache.at(path)),
     },
+    whole(
+        "common.cache.memcached.max_connections",
+        "the most connections to open to each Memcached server",
+        "connections",
+        1,
+        1000,
+    ),
     whole(
         "common.cache.memcached.connection_timeout_seconds",
         "how long connecting to Memcached may take",

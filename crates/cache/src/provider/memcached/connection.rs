@@ -31,6 +31,8 @@ pub(super) struct Terms {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    /// The same socket, to be asked without the runtime: what that knows of it may be of before a server's restart.
+    socket: std::net::TcpStream,
     dialect: Dialect,
     /// Of the next command.
     opaque: u32,
@@ -54,8 +56,12 @@ impl Connection {
             .map_err(|error| unavailable(format!("cannot connect to {server}: {error}")))?;
         // Small commands must not wait for one another.
         stream.set_nodelay(true).map_err(|error| broken_off(&error))?;
+        let stream = stream.into_std().map_err(|error| broken_off(&error))?;
+        let socket = stream.try_clone().map_err(|error| broken_off(&error))?;
+        let stream = TcpStream::from_std(stream).map_err(|error| broken_off(&error))?;
         let mut connection = Self {
             stream,
+            socket,
             dialect: Dialect::Classic,
             opaque: 1,
             outgoing: Vec::new(),
@@ -94,7 +100,7 @@ impl Connection {
     /// Whether nothing came since: neither the server's farewell nor anything that nobody asked for.
     pub(super) fn is_quiet(&self) -> bool {
         let mut byte = [0];
-        matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        matches!(self.socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Sends all commands at once and waits for all answers: one round trip. When it is dropped or fails, the connection

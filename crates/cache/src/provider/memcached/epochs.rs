@@ -181,15 +181,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn record_comes_back(incarnation in 1..u64::MAX, raises in prop::collection::vec(0..2_305_u16, 0..400)) {
+        fn record_comes_back_whole_or_not_at_all(
+            incarnation in 1..u64::MAX,
+            raises in prop::collection::vec(0..2_305_u16, 0..100),
+            cut: prop::sample::Index,
+        ) {
             let mut record = EpochRecord { incarnation, version: 3, epochs: Vec::new() };
             for number in &raises {
                 raise(&mut record, &[Slot::from_number(*number).unwrap()]);
             }
-            prop_assert_eq!(decode(&encode(&record)), Some(record.clone()));
-            for cut in 0..encode(&record).len() {
-                prop_assert_ne!(decode(&encode(&record)[..cut]), Some(record.clone()));
-            }
+            let bytes = encode(&record);
+            prop_assert_eq!(decode(&bytes), Some(record.clone()));
+            prop_assert_ne!(decode(&bytes[..cut.index(bytes.len())]), Some(record));
         }
 
         #[test]

@@ -22,8 +22,6 @@ mod pool;
 mod probe;
 mod record;
 mod servers;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 use std::fmt;
@@ -35,12 +33,15 @@ use async_trait::async_trait;
 use self::epochs::LastSeen;
 use self::pool::Pool;
 use self::servers::Servers;
+#[cfg(fuzzing)]
+pub use self::wire::reader_withstands;
 use self::wire::{Answer, Command, Found, Mode, WireKey};
 use super::{
-    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages, Provider,
-    Reach, Scope, Source,
+    Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages,
+    Provider, Scope, Source,
 };
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::config::{MemcachedConfig, MemcachedServer};
 use crate::key::{Key, KeyPrefix};
 use crate::usage::Coherence;
@@ -177,7 +178,7 @@ impl Provider for Memcached {
         None
     }
 
-    async fn get(&self, key: &Key, _reach: Reach) -> Result<Option<Item>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         let found = self.fetch(WireKey::new(key.as_str())?).await?;
         Ok(found.and_then(|found| record::entry(&found, self.clock.now())))
     }
@@ -232,7 +233,7 @@ impl Provider for Memcached {
         Err(contended())
     }
 
-    async fn get_many(&self, keys: &[Key], _reach: Reach) -> Result<Vec<Option<Item>>, Error> {
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
         let mut commands = Vec::with_capacity(keys.len());
         for key in keys {
             let key = WireKey::new(key.as_str())?;
@@ -291,10 +292,6 @@ impl Provider for Memcached {
         Ok(())
     }
 
-    fn copies(&self) -> Option<&dyn Copies> {
-        None
-    }
-
     /// Every server must answer: each has keys that no other has.
     async fn health(&self) -> Result<(), Error> {
         self.servers.health().await
@@ -303,6 +300,10 @@ impl Provider for Memcached {
     /// As of the last probe or look at its health, summed over the servers.
     fn evictions(&self) -> Option<u64> {
         self.servers.evictions()
+    }
+
+    fn copies(&self) -> Option<&dyn Copies> {
+        None
     }
 
     fn leases(&self) -> Option<&dyn Leases> {

@@ -20,11 +20,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::connection::{Connection, Terms};
+use super::connection::Connection;
 use super::probe::{self, Facts};
 use super::wire::{Answer, Command, Dialect};
 use super::{draw, unavailable};
@@ -57,6 +57,7 @@ pub(super) struct Pool {
     connections_max: usize,
     connection_timeout: Duration,
     probe_prefix: String,
+    probing: tokio::sync::Mutex<()>,
     permits: Arc<Semaphore>,
     state: Mutex<State>,
     /// When the server was last heard, in microseconds since `epoch`.
@@ -100,6 +101,7 @@ impl Pool {
             connections_max,
             connection_timeout,
             probe_prefix,
+            probing: tokio::sync::Mutex::default(),
             permits: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
             state: Mutex::default(),
             heard_us: AtomicU64::new(0),
@@ -144,12 +146,6 @@ impl Pool {
         }
         drop(exchange);
         result
-    }
-
-    /// How many connections there are that nobody uses.
-    #[cfg(test)]
-    pub(super) fn idle_count(&self) -> usize {
-        self.state().idle.len()
     }
 
     fn heard(&self) {
@@ -233,18 +229,10 @@ impl Pool {
     async fn open(&self) -> Result<Connection, Error> {
         let deadline = Instant::now() + self.connection_timeout;
         let mut connection = Connection::open(&self.server, self.connection_timeout).await?;
-        let is_probed = self.state().is_probed;
-        if !is_probed {
-            let probing = self.probe(&mut connection);
-            let Ok(facts) = tokio::time::timeout_at(deadline, probing).await else {
-                return Err(unavailable(format!("{} does not answer", self.server)));
-            };
-            let facts = facts?;
-            debug!(server = %self.server, dialect = ?facts.dialect, "memcached answers");
-            let mut state = self.state();
-            state.facts = facts;
-            state.is_probed = true;
-        }
+        let Ok(probed) = timeout_at(deadline, self.know(&mut connection)).await else {
+            return Err(unavailable(format!("{} does not answer", self.server)));
+        };
+        probed?;
         if self.facts().dialect == Some(Dialect::Classic) {
             connection.speak_classic();
         }
@@ -254,6 +242,20 @@ impl Pool {
             debug!(server = %self.server, "memcached is reached again");
         }
         Ok(connection)
+    }
+
+    /// Finds out what the server can do, if that is not known. Of several new connections one asks.
+    async fn know(&self, connection: &mut Connection) -> Result<(), Error> {
+        let _asking = self.probing.lock().await;
+        if self.state().is_probed {
+            return Ok(());
+        }
+        let facts = self.probe(connection).await?;
+        debug!(server = %self.server, dialect = ?facts.dialect, "memcached answers");
+        let mut state = self.state();
+        state.facts = facts;
+        state.is_probed = true;
+        Ok(())
     }
 
     /// A server that knows meta commands, but not as they are today, is spoken to in the classic dialect.

@@ -98,7 +98,9 @@ mod tests {
     fn entry_is_served_until_its_end_and_not_at_it() {
         let now = Timestamp::from_micros(1_000);
         let value = [&ends_at(now, Duration::from_micros(5))[..], b"bytes"].concat();
-        let at = |micros| entry(&found(ENTRY, &value), Timestamp::from_micros(micros)).map(|item| item.bytes);
+        let at = |micros| {
+            entry(&found(ENTRY, &value), Timestamp::from_micros(micros)).map(|item| item.bytes.clone())
+        };
         assert_eq!(at(1_004).unwrap(), "bytes");
         assert_eq!(at(1_005), None);
     }

@@ -107,6 +107,7 @@ fn rows() -> Vec<Row> {
         cached!("cache" / "redis" / "connection_timeout_seconds", [5, 1, 300, 2]),
         cached!("cache" / "redis" / "database", [0, 1, 65_535, 2]),
         cached!("cache" / "memcached" / "url", ["tcp://localhost:11211", "tcp://a", "tcp://b", "tcp://c"]),
+        cached!("cache" / "memcached" / "max_connections", [10, 1, 1000, 2]),
         cached!("cache" / "memcached" / "connection_timeout_seconds", [5, 1, 300, 2]),
         cached!("cache" / "moka" / "max_capacity", [10_000, 1, 1_000_000_000, 2]),
         cached!("circuit_breakers" / "component_configs" / "cache" / "failure_threshold", [5, 1, 10_000, 2]),

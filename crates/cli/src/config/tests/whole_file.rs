@@ -50,7 +50,11 @@ fn documented(redis_url: &str) -> Value {
                 "connection_timeout_seconds": 5,
                 "database": 0,
             },
-            "memcached": {"url": "tcp://memcached.internal:11211", "connection_timeout_seconds": 5},
+            "memcached": {
+                "url": "tcp://memcached.internal:11211",
+                "max_connections": 10,
+                "connection_timeout_seconds": 5,
+            },
             "moka": {"max_capacity": 10000},
         },
         "circuit_breakers": {"component_configs": {"cache": {

@@ -9,12 +9,14 @@ mod classic;
 mod decoder;
 mod meta;
 mod reply;
+#[cfg(any(test, fuzzing))]
+mod withstand;
 
 use std::fmt;
 
 pub(crate) use self::decoder::Decoder;
-#[cfg(any(test, fuzzing))]
-pub(crate) use self::reply::{Parsed, parse};
+#[cfg(fuzzing)]
+pub use self::withstand::reader_withstands;
 use super::refused;
 use crate::provider::Error;
 
