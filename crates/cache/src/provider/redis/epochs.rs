@@ -21,7 +21,16 @@ impl EpochStore for Redis {
         let mut question = cmd("HMGET");
         question.arg(&inner.epochs_name).arg("run").arg("incarnation").arg("version");
         // In the line of the raises, so that who has raised reads what it raised.
-        let answer = value::array(inner.servers.one(&inner.epochs_name, Line::Ordered, &question).await?)?;
+        let answer = match inner
+            .servers
+            .one(&inner.epochs_name, Line::Ordered, &question)
+            .await
+            .and_then(value::array)
+        {
+            // What stands there is no record (WRONGTYPE): it is begun anew.
+            Err(Error::Refused { .. }) => return self.raise_at(&run, &[]).await.map(Some),
+            answer => answer?,
+        };
         let mut known = answer.into_iter().map(value::text);
         let mut next = || known.next().flatten();
         let is_same_run = next().is_some_and(|known| known == run);
