@@ -32,11 +32,13 @@ impl Timestamp {
     }
 
     /// This moment and `duration` more; stops at [`Timestamp::MAX`].
+    #[inline]
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(micros_of(duration)))
     }
 
     /// How long after `earlier` this moment lies; zero when it lies before.
+    #[inline]
     pub fn saturating_since(self, earlier: Self) -> Duration {
         let micros = self.0.saturating_sub(earlier.0);
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))

@@ -36,6 +36,9 @@ const SHARED_BITS: u32 = 40;
 const SHARED_MASK: u64 = (1 << SHARED_BITS) - 1;
 const OWED_ONE: u64 = 1 << SHARED_BITS;
 
+/// Changes that one cache may see before its numbers reach those of the next one.
+const CHANGES_APART: u64 = 1 << 40;
+
 /// Place of an epoch in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u16);
@@ -113,6 +116,8 @@ pub struct EpochRecord {
 pub(crate) struct Epochs {
     /// Odd while a record is being taken over.
     turn: AtomicU64,
+    /// Rises after every change of a stamp.
+    changes: AtomicU64,
     incarnation: AtomicU64,
     version: AtomicU64,
     slots: Box<[AtomicU64]>,
@@ -122,13 +127,27 @@ pub(crate) struct Epochs {
 
 impl Epochs {
     pub(crate) fn new() -> Self {
+        /// Far apart, so that two caches over one provider do not take each other's changes for their own.
+        static CHANGES_NEXT: AtomicU64 = AtomicU64::new(CHANGES_APART);
         Self {
             turn: AtomicU64::new(0),
+            changes: AtomicU64::new(CHANGES_NEXT.fetch_add(CHANGES_APART, Ordering::Relaxed)),
             incarnation: AtomicU64::new(0),
             version: AtomicU64::new(0),
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             owed: Mutex::default(),
         }
+    }
+
+    /// A number that is another one after every change of any stamp; never 0. What was reachable after this was read is
+    /// reachable for as long as it stays the same.
+    #[inline]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// What an entry of `key` with these tags must carry to be served now. `None` for the moment in which a record is
@@ -153,6 +172,7 @@ impl Epochs {
             }
             owed.insert(*slot);
         }
+        self.changed();
     }
 
     /// What the shared record does not have yet.
@@ -193,6 +213,7 @@ impl Epochs {
                 owed.remove(slot);
             }
         }
+        self.changed();
     }
 
     fn adopt_locked(&self, record: &EpochRecord) {
@@ -215,6 +236,7 @@ impl Epochs {
         self.incarnation.store(record.incarnation, Ordering::SeqCst);
         self.version.store(record.version, Ordering::SeqCst);
         self.turn.fetch_add(1, Ordering::SeqCst);
+        self.changed();
     }
 
     fn at(&self, slot: Slot) -> u64 {
@@ -302,6 +324,33 @@ mod tests {
         epochs.raise(&[slot]);
         epochs.paid(&debts, &record(7, 3, &[(slot, 1)]));
         assert_eq!(epochs.owed_slots(), [slot], "the second raise is still owed");
+    }
+
+    #[test]
+    fn every_change_of_a_stamp_changes_the_number_of_changes() {
+        let epochs = Epochs::new();
+        let key = key("s", "a");
+        let slot = Slot::of_key(&key);
+        let mut seen = (epochs.stamp(&key, &[]), epochs.changes());
+        assert_ne!(seen.1, 0);
+        assert_ne!(seen.1, Epochs::new().changes());
+        let mut debts = Vec::new();
+        let steps: [&mut dyn FnMut(); 5] = [
+            &mut || epochs.raise(&[slot]),
+            &mut || epochs.adopt(&record(7, 1, &[])),
+            &mut || {
+                epochs.raise(&[slot]);
+                debts = epochs.debts();
+            },
+            &mut || epochs.paid(&epochs.debts(), &record(7, 2, &[(slot, 1)])),
+            &mut || epochs.adopt(&record(8, 1, &[])),
+        ];
+        for (step, act) in steps.into_iter().enumerate() {
+            act();
+            let now = (epochs.stamp(&key, &[]), epochs.changes());
+            assert!(now.0 != seen.0 && now.1 != seen.1, "step {step}");
+            seen = now;
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod health;
 pub mod key;
 mod policy;
 pub mod provider;
-mod stats;
+pub mod stats;
 mod token;
 mod usage;
 
@@ -29,6 +29,6 @@ pub use policy::{
     Codec, ERROR_THROTTLE_DEFAULT, FOLLOW_FOR_DEFAULT, KEEP_FOR_MAX, LEASE_FOR_DEFAULT, Policy,
 };
 pub use provider::{Capabilities, Provider};
-pub use stats::Stats;
+pub use stats::{Stats, Tier};
 pub use token::{ParseTokenError, Token};
 pub use usage::{Coherence, Lifetimes, Usage};

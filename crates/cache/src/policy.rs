@@ -272,7 +272,13 @@ impl Policy {
 
     /// The same with the handle's fingerprint, unless it has its own.
     pub(crate) fn under(self, handle_schema: u32) -> Self {
-        if self.schema == 0 { self.schema(handle_schema) } else { self }
+        let schema = self.schema_under(handle_schema);
+        self.schema(schema)
+    }
+
+    /// The fingerprint that it has then.
+    pub(crate) fn schema_under(&self, handle_schema: u32) -> u32 {
+        if self.schema == 0 { handle_schema } else { self.schema }
     }
 
     pub(crate) fn schema_of(&self) -> u32 {

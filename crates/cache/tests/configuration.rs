@@ -208,6 +208,32 @@ fn every_key_of_the_breaker_reaches_it() {
 }
 
 #[test]
+fn redis_may_be_a_cluster_or_stand_behind_sentinels() {
+    let read = |text: &str| toml::from_str::<RedisConfig>(text).unwrap();
+    let paths =
+        |config: &RedisConfig| config.problems().into_iter().map(|problem| problem.path).collect::<Vec<_>>();
+    let cluster = read("mode = \"cluster\"\nnodes = [\"redis://two:7001\"]\nca_file = \"/etc/ca.pem\"");
+    assert_eq!((cluster.mode, cluster.nodes.len()), (RedisMode::Cluster, 1));
+    assert_eq!(cluster.ca_file.as_deref(), Some("/etc/ca.pem"));
+    assert_eq!(cluster.problems(), []);
+    let sentinel = read("mode = \"sentinel\"\nnodes = [\"redis://s:26379\"]\nsentinel_master = \"main\"");
+    assert_eq!((sentinel.mode, sentinel.sentinel_master.as_str()), (RedisMode::Sentinel, "main"));
+    assert_eq!(sentinel.problems(), []);
+
+    assert_eq!(paths(&read("nodes = [\"redis://h\"]")), ["common.cache.redis.nodes"]);
+    assert_eq!(paths(&read("mode = \"sentinel\"")), ["common.cache.redis.nodes"]);
+    assert_eq!(paths(&read("mode = \"cluster\"\nnodes = [\"h:1\"]")), ["common.cache.redis.nodes"]);
+    assert_eq!(paths(&read("mode = \"cluster\"\ndatabase = 1")), ["common.cache.redis.database"]);
+    let unnamed = read("mode = \"sentinel\"\nnodes = [\"redis://s\"]\nsentinel_master = \"\"");
+    assert_eq!(paths(&unnamed), ["common.cache.redis.sentinel_master"]);
+    assert!(toml::from_str::<RedisConfig>("mode = \"ring\"").is_err());
+    let secret = read("mode = \"cluster\"\nnodes = [\"redis://u:secret@two\"]");
+    assert!(
+        !toml::to_string(&secret).unwrap().contains("secret") && !format!("{secret:?}").contains("secret")
+    );
+}
+
+#[test]
 fn unknown_keys_are_refused_in_every_table() {
     for text in
         ["ttl = 1", "[redis]\npool = 1", "[memcached]\npool = 1", "[moka]\nmax_bytes = 1", "[breaker]"]
@@ -417,9 +443,18 @@ async fn disabled_is_healthy_and_caches_nothing() {
     assert_eq!((said.warnings(), said.infos()), (0, 1));
 }
 
+const BUILT_IN: [(&str, &str, bool); 6] = [
+    ("redis", "redis", cfg!(feature = "cache-redis")),
+    ("dragonfly", "redis", cfg!(feature = "cache-redis")),
+    ("valkey", "redis", cfg!(feature = "cache-redis")),
+    ("memcached", "memcached", cfg!(feature = "cache-memcached")),
+    ("moka", "moka", cfg!(feature = "cache-moka")),
+    ("tiered", "tiered", cfg!(feature = "cache-redis")),
+];
+
 #[tokio::test]
 async fn backend_that_is_not_built_in_degrades_by_name() {
-    for name in ["redis", "dragonfly", "valkey", "memcached", "tiered"] {
+    for (name, _, _) in BUILT_IN.into_iter().filter(|(_, _, is_built_in)| !is_built_in) {
         let (said, _listening) = Said::listen();
         let cache = cache(&CacheConfig { backend: name.to_owned(), ..moka() });
         assert_eq!(said.warnings(), 1);
@@ -428,7 +463,34 @@ async fn backend_that_is_not_built_in_degrades_by_name() {
             (health.is_healthy, health.condition, health.provider),
             (false, Condition::Degraded, "noop")
         );
-        assert!(health.reasons[0].contains(&format!("backend \"{name}\" is not built into this version")));
+        assert!(health.reasons[0].contains("is not built into this program"), "{:?}", health.reasons);
+        assert!(health.reasons[0].contains(if name == "tiered" { "redis" } else { name }));
+    }
+}
+
+#[tokio::test]
+async fn backend_that_is_built_in_starts_at_once_though_nobody_listens() {
+    for (name, provider, is_built_in) in BUILT_IN {
+        if !is_built_in {
+            continue;
+        }
+        let began = std::time::Instant::now();
+        let nobody = "127.0.0.1:1";
+        let cache = cache(&CacheConfig {
+            backend: name.to_owned(),
+            redis: RedisConfig { url: ServerUrl::new(format!("redis://{nobody}")), ..RedisConfig::default() },
+            memcached: MemcachedConfig {
+                url: ServerUrl::new(format!("tcp://{nobody}")),
+                ..MemcachedConfig::default()
+            },
+            ..moka()
+        });
+        let key = cache.keys().space("s").key(["k"]);
+        let loaded = cache.get_or_load(&key, &POLICY, || async { Ok::<_, String>(Some(1_u64)) }).await;
+        assert_eq!(loaded.unwrap().as_deref(), Some(&1), "{name}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{name}: {:?}", began.elapsed());
+        let health = cache.health().await;
+        assert_eq!((health.provider, health.is_healthy), (provider, name == "moka"), "{name}: {health:?}");
     }
 }
 

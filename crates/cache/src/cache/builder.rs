@@ -17,6 +17,7 @@ use crate::epochs::Epochs;
 use crate::health::Condition;
 use crate::key::KeyPrefix;
 use crate::provider::{Breakers, EpochStore, Provider};
+use crate::stats::UsageLabel;
 use crate::usage::{Lifetimes, Verdict};
 
 /// How long one call of the provider may take, unless the builder says otherwise.
@@ -140,7 +141,14 @@ impl Builder {
             encode_failure_was_said: AtomicBool::new(false),
         };
         let verdict = if core.condition == Condition::Disabled { Verdict::Refuse } else { Verdict::Serve };
-        Cache { lifetime: self.lifetimes.default, verdict, schema: 0, core: Arc::new(core), after: None }
+        Cache {
+            lifetime: self.lifetimes.default,
+            verdict,
+            schema: 0,
+            usage: UsageLabel::default(),
+            core: Arc::new(core),
+            after: None,
+        }
     }
 
     pub(super) fn out_of_order(mut self, condition: Condition, reasons: Vec<String>) -> Self {

@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
-use crate::provider::{self, Item, Provider};
-use crate::stats::Counters;
+use crate::provider::{self, Capability, Item, Provider};
+use crate::stats::{Counters, Tier};
 
 /// A provider that has failed counts as working again with the first success that comes this long after its last
 /// failure. Without the pause a provider that fails now and then would fill the log.
@@ -26,6 +26,7 @@ pub(super) struct Calls {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Counters,
+    tier: Tier,
     limit: Duration,
     is_failing: AtomicBool,
     last_failure_us: AtomicI64,
@@ -51,7 +52,10 @@ impl Failure {
 
 impl Calls {
     pub(super) fn new(provider: Arc<dyn Provider>, clock: Arc<dyn Clock>, limit: Duration) -> Self {
+        // Once: whatever else becomes known of a provider, it does not move.
+        let is_shared = provider.capabilities().has(Capability::Shared);
         Self {
+            tier: if is_shared { Tier::Far } else { Tier::Near },
             provider,
             clock,
             counters: Counters::default(),
@@ -59,6 +63,11 @@ impl Calls {
             is_failing: AtomicBool::new(false),
             last_failure_us: AtomicI64::new(0),
         }
+    }
+
+    /// Where the provider's answers come from.
+    pub(super) fn tier(&self) -> Tier {
+        self.tier
     }
 
     pub(super) fn limit(&self) -> Duration {
@@ -70,6 +79,7 @@ impl Calls {
     }
 
     /// What lies in this process. Costs no wait, so there is nothing to bound but a panic.
+    #[inline]
     pub(super) fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
         match catch_unwind(AssertUnwindSafe(|| self.provider.peek(key, now))) {
             Ok(item) => item,
@@ -86,7 +96,9 @@ impl Calls {
         operation: &'static str,
         call: impl Future<Output = Result<T, provider::Error>>,
     ) -> Result<T, Failure> {
+        let began = self.clock.elapsed();
         let result = self.bounded(call).await;
+        self.counters.calls.record(self.tier, operation, self.clock.elapsed().saturating_sub(began));
         match &result {
             Ok(_) => self.succeeded(),
             Err(failure) => self.failed(operation, failure),

@@ -1,6 +1,7 @@
 //! Between a caller's typed value and a stored item.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::Answer;
 use crate::clock::Timestamp;
 use crate::envelope::{self, DecodeError, Header};
+use crate::epochs::Epochs;
 use crate::key::Key;
 use crate::policy::Codec;
 use crate::provider::Item;
@@ -23,6 +25,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Value for T {}
 pub(super) struct Live<V> {
     pub(super) header: Header,
     pub(super) value: Option<Arc<V>>,
+    /// At which [`Epochs::changes`] it was last found reachable, so that a hit need not look at the epochs while
+    /// nothing is invalidated.
+    reachable_at: AtomicU64,
 }
 
 /// The value could not be written in its codec.
@@ -31,6 +36,26 @@ pub(super) struct Live<V> {
 pub(super) struct EncodeError {
     type_name: &'static str,
     codec: Codec,
+}
+
+impl<V> Live<V> {
+    pub(super) fn new(header: Header, value: Option<Arc<V>>) -> Self {
+        Self { header, value, reachable_at: AtomicU64::new(0) }
+    }
+
+    /// Whether nothing that it depends on has been invalidated since its load began.
+    pub(super) fn is_reachable(&self, key: &Key, epochs: &Epochs) -> bool {
+        // Read before the epochs: what changes after this makes the next look go to the epochs again.
+        let changes = epochs.changes();
+        if self.reachable_at.load(Ordering::Relaxed) == changes {
+            return true;
+        }
+        let is_reachable = epochs.stamp(key, self.header.tags.as_slice()) == Some(self.header.stamp);
+        if is_reachable {
+            self.reachable_at.store(changes, Ordering::Relaxed);
+        }
+        is_reachable
+    }
 }
 
 impl<V: Value> Live<V> {
@@ -62,7 +87,7 @@ impl<V: Value> Live<V> {
                 _ => return Err(wrong),
             },
         };
-        let live = Arc::new(Self { header, value: value.map(Arc::new) });
+        let live = Arc::new(Self::new(header, value.map(Arc::new)));
         item.keep_decoded(live.clone());
         Ok(live)
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing::debug;
@@ -31,7 +32,7 @@ pub enum LoadError<E> {
     Failed(Arc<E>),
     /// The loader took longer than the policy's hard timeout.
     #[error("no value within {0:?}")]
-    TimedOut(std::time::Duration),
+    TimedOut(Duration),
 }
 
 impl<E> Clone for LoadError<E> {
@@ -94,8 +95,7 @@ impl Cache {
         F: Future<Output = Result<Option<V>, E>>,
     {
         let core = &*self.core;
-        if let Some(value) =
-            self.at_hand(key, policy.under(self.schema).schema_of(), |live, _| live.value.clone())
+        if let Some(value) = self.at_hand(key, policy.schema_under(self.schema), |live, _| live.value.clone())
         {
             return Ok(value);
         }
@@ -110,11 +110,11 @@ impl Cache {
             let look = self.look::<V>(key, policy.schema_of()).await;
             match &look.found {
                 Found::Fresh(live) => {
-                    self.count(key, &look.found);
+                    self.count(key, &look);
                     return Ok(live.value.clone());
                 }
                 Found::Stale(live) if self.may_serve_stale(key, policy) => {
-                    self.count(key, &look.found);
+                    self.count(key, &look);
                     core.calls.counters.stale_served.one();
                     return Ok(live.value.clone());
                 }
@@ -126,16 +126,21 @@ impl Cache {
             };
             match join {
                 Join::Lead(lead) => {
-                    self.count(key, &look.found);
+                    self.count(key, &look);
                     break (lead, look);
                 }
                 Join::LookAgain => looks_left -= 1,
                 Join::Follow(flight) => {
-                    let Some(outcome) = flight.outcome(policy.follow_limit()).await else {
+                    let patience = policy.hard_limit().unwrap_or(Duration::MAX);
+                    let Ok(outcome) = timeout(patience, flight.outcome(policy.follow_limit())).await else {
+                        self.count(key, &look.found);
+                        return core.give_up(patience, policy, &look);
+                    };
+                    let Some(outcome) = outcome else {
                         looks_left = looks_max;
                         continue;
                     };
-                    self.count(key, &look.found);
+                    self.count(key, &look);
                     if let Some(loaded) = outcome.downcast_ref::<Loaded<V, E>>() {
                         core.calls.counters.coalesced.one();
                         return loaded.clone();
@@ -243,16 +248,20 @@ impl Core {
         F: Future<Output = Result<Option<V>, E>>,
     {
         self.calls.counters.loads.one();
+        let began = self.calls.clock.elapsed();
         let loaded = match policy.hard_limit() {
             None => loader().await,
             Some(limit) => match timeout(limit, loader()).await {
                 Ok(loaded) => loaded,
                 Err(_) => {
                     self.calls.counters.load_timeouts.one();
+                    self.calls.counters.load_times.record(limit);
                     return Err(LoadError::TimedOut(limit));
                 }
             },
         };
+        let took = self.calls.clock.elapsed().saturating_sub(began);
+        self.calls.counters.load_times.record(took);
         if loaded.is_err() {
             self.calls.counters.load_errors.one();
         }
@@ -285,6 +294,18 @@ impl Core {
         };
         lead.publish_to_present(Arc::new(loaded.clone()));
         loaded
+    }
+
+    /// What is served to who waits no longer for somebody else's load.
+    fn give_up<V: Value, E>(&self, limit: Duration, policy: &Policy, look: &Look<V>) -> Loaded<V, E> {
+        self.calls.counters.load_timeouts.one();
+        match (policy.error_throttle(), look.live()) {
+            (Some(_), Some(live)) => {
+                self.calls.counters.stale_served_on_error.one();
+                Ok(live.value.clone())
+            }
+            _ => Err(LoadError::TimedOut(limit)),
+        }
     }
 
     /// Stores a loaded value, unless something has come to pass since its load began that it cannot know of.

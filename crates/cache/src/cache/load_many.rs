@@ -102,7 +102,7 @@ impl Cache {
             keys.iter().zip(self.look_many::<V>(keys, policy.schema_of()).await).enumerate()
         {
             if self.is_on() {
-                self.count(key, &look.found);
+                self.count(key, &look);
             }
             if let Found::Fresh(live) = &look.found {
                 values.push(live.value.clone());

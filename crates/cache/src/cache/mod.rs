@@ -43,7 +43,7 @@ use crate::health::{Condition, Health, SwitchedOff};
 use crate::key::{Key, KeyPrefix};
 use crate::policy::Policy;
 use crate::provider::{Breakers, Capabilities, Capability, EpochStore, Item, Provider};
-use crate::stats::Stats;
+use crate::stats::{Stats, UsageLabel};
 use crate::token::Token;
 use crate::usage::{Coherence, Lifetimes, Usage, Verdict, judge};
 
@@ -65,6 +65,7 @@ pub struct Cache {
     lifetime: Duration,
     after: Option<Token>,
     schema: u32,
+    usage: UsageLabel,
 }
 
 /// What all handles of one cache share.
@@ -129,6 +130,7 @@ impl Cache {
             lifetime: usage.lifetime(&core.lifetimes),
             after: None,
             schema: self.schema,
+            usage: core.calls.counters.reads.label(usage.name()),
         }
     }
 
@@ -249,7 +251,7 @@ impl Core {
         let capabilities = self.capabilities();
         // Bytes that stay in this process are not read as long as the value is beside them.
         let compress_from = policy.compress_from_bytes().filter(|_| capabilities.has(Capability::Shared));
-        let item = match (Live { header, value }).seal(key, compress_from) {
+        let item = match Live::new(header, value).seal(key, compress_from) {
             Ok(item) => item,
             Err(error) => {
                 self.calls.counters.encode_errors.one();

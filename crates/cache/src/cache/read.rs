@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::envelope::Freshness;
 use crate::key::Key;
 use crate::provider::{self, Item};
+use crate::stats::{Read, Tier};
 use crate::usage::Verdict;
 
 /// A value out of the cache, with what is known about it.
@@ -43,6 +44,8 @@ pub(super) struct Look<V> {
     pub(super) item: Option<Item>,
     /// Whether the provider answered at all.
     pub(super) was_answered: bool,
+    /// Where it was found.
+    pub(super) tier: Tier,
 }
 
 /// How a handle may be answered at this moment.
@@ -55,7 +58,8 @@ pub(super) enum Nearness {
 }
 
 impl<V> Look<V> {
-    pub(super) const NOTHING: Self = Self { found: Found::Nothing, item: None, was_answered: false };
+    pub(super) const NOTHING: Self =
+        Self { found: Found::Nothing, item: None, was_answered: false, tier: Tier::Near };
 
     pub(super) fn live(&self) -> Option<&Arc<Live<V>>> {
         match &self.found {
@@ -94,7 +98,7 @@ impl Cache {
     pub async fn get_many<V: Value>(&self, keys: &[Key]) -> Vec<Option<Arc<V>>> {
         let looks = self.look_many::<V>(keys, self.schema).await;
         let fresh = |(key, look): (&Key, Look<V>)| {
-            self.count(key, &look.found);
+            self.count(key, &look);
             match look.found {
                 Found::Fresh(live) => live.value.clone(),
                 Found::Stale(_) | Found::Nothing => None,
@@ -108,7 +112,7 @@ impl Cache {
             return Found::Nothing;
         }
         let look = self.look(key, self.schema).await;
-        self.count(key, &look.found);
+        self.count(key, &look);
         look.found
     }
 
@@ -135,11 +139,11 @@ impl Cache {
         let item = core.calls.peek(key, now)?;
         let live = Live::<V>::kept(&item)?;
         let header = &live.header;
-        let is_right = header.schema == schema && core.stamp(key, header) == Some(header.stamp);
+        let is_right = header.schema == schema && live.is_reachable(key, &core.epochs);
         if !is_right || header.freshness(now, age_max) != Freshness::Fresh {
             return None;
         }
-        core.calls.counters.hits.one();
+        core.calls.counters.reads.one(self.usage, Read::Hit(Tier::Near));
         debug!(%key, "cache hit");
         Some(take(live, now))
     }
@@ -171,7 +175,7 @@ impl Cache {
         let item = calls.peek(key, calls.clock.now_coarse())?;
         match self.judge(key, &item, schema) {
             Found::Nothing => None,
-            found => Some(Look { found, item: Some(item), was_answered: true }),
+            found => Some(Look { found, item: Some(item), was_answered: true, tier: Tier::Near }),
         }
     }
 
@@ -229,11 +233,12 @@ impl Cache {
         mark: Option<u64>,
         schema: u32,
     ) -> Look<V> {
+        let tier = self.core.calls.tier();
         let Some(item) = item else {
-            return Look { found: Found::Nothing, item: None, was_answered: true };
+            return Look { found: Found::Nothing, item: None, was_answered: true, tier };
         };
         let found = self.judge(key, &item, schema);
-        let look = Look { found, item: Some(item.clone()), was_answered: true };
+        let look = Look { found, item: Some(item.clone()), was_answered: true, tier };
         if let (Some(live), Some(mark)) = (look.live(), mark) {
             self.core.keep_copy(key, item, live.header.keep_until, mark);
         }
@@ -254,7 +259,7 @@ impl Cache {
             Verdict::ServeUpToAge(age_max) => Some(age_max),
             Verdict::Serve | Verdict::ServeUnshared | Verdict::Refuse => None,
         };
-        if core.stamp(key, &live.header) != Some(live.header.stamp) {
+        if !live.is_reachable(key, &core.epochs) {
             return Found::Nothing;
         }
         match live.header.freshness(core.calls.clock.now(), age_max) {
@@ -264,22 +269,14 @@ impl Cache {
         }
     }
 
-    pub(super) fn count<V>(&self, key: &Key, found: &Found<V>) {
-        let counters = &self.core.calls.counters;
-        match found {
-            Found::Fresh(_) => {
-                counters.hits.one();
-                debug!(%key, "cache hit");
-            }
-            Found::Stale(_) => {
-                counters.stale_hits.one();
-                debug!(%key, "cache stale hit");
-            }
-            Found::Nothing => {
-                counters.misses.one();
-                debug!(%key, "cache miss");
-            }
-        }
+    pub(super) fn count<V>(&self, key: &Key, look: &Look<V>) {
+        let (read, found) = match look.found {
+            Found::Fresh(_) => (Read::Hit(look.tier), "hit"),
+            Found::Stale(_) => (Read::StaleHit(look.tier), "stale hit"),
+            Found::Nothing => (Read::Miss, "miss"),
+        };
+        self.core.calls.counters.reads.one(self.usage, read);
+        debug!(%key, "cache {found}");
     }
 }
 

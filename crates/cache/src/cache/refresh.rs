@@ -9,6 +9,7 @@ use super::flight::Join;
 use super::load::Loaded;
 use super::read::Found;
 use super::{Cache, LoadError, Value};
+use crate::clock::Timestamp;
 use crate::key::Key;
 use crate::policy::Policy;
 use crate::usage::Verdict;
@@ -43,26 +44,26 @@ impl Cache {
         let look = self.look::<V>(key, policy.schema_of()).await;
         let kept = match &look.found {
             Found::Fresh(live) => {
-                self.count(key, &look.found);
+                self.count(key, &look);
                 let left = live.header.fresh_until.saturating_since(core.calls.clock.now());
                 let is_due = policy.refreshes_early()
                     && policy.is_early(live.header.build_cost, left, core.chance.part())
                     && self.verdict != Verdict::ServeUnshared
                     && !core.flights.is_loading(key);
-                let value = live.value.clone();
+                let (value, written_at) = (live.value.clone(), live.header.written_at);
                 if is_due {
-                    self.refresh::<V, E, F>(key, policy, loader);
+                    self.refresh::<V, E, F>(key, policy, written_at, loader);
                 }
                 return Ok(value);
             }
             Found::Stale(live) if policy.serves_stale() => {
-                self.count(key, &look.found);
+                self.count(key, &look);
                 core.calls.counters.stale_served.one();
-                let value = live.value.clone();
+                let (value, written_at) = (live.value.clone(), live.header.written_at);
                 let is_held = policy.error_throttle().is_some()
                     && core.throttle.is_held(key, core.calls.clock.elapsed());
                 if !core.flights.is_loading(key) && !is_held {
-                    self.refresh::<V, E, F>(key, policy, loader);
+                    self.refresh::<V, E, F>(key, policy, written_at, loader);
                 }
                 return Ok(value);
             }
@@ -100,9 +101,14 @@ impl Cache {
         }
     }
 
-    /// Loads in the background, unless somebody does.
-    fn refresh<V, E, F>(&self, key: &Key, policy: &Policy, loader: impl FnOnce() -> F + Send + 'static)
-    where
+    /// Loads in the background what was `written_at` some time ago, unless somebody does or has done.
+    fn refresh<V, E, F>(
+        &self,
+        key: &Key,
+        policy: &Policy,
+        written_at: Timestamp,
+        loader: impl FnOnce() -> F + Send + 'static,
+    ) where
         V: Value,
         E: Send + Sync + 'static,
         F: Future<Output = Result<Option<V>, E>> + Send + 'static,
@@ -112,6 +118,9 @@ impl Cache {
             let core = &*cache.core;
             let Join::Lead(lead) = core.flights.join(&key, None) else { return };
             let look = cache.look::<V>(&key, policy.schema_of()).await;
+            if matches!(&look.found, Found::Fresh(live) if live.header.written_at > written_at) {
+                return;
+            }
             core.calls.counters.refreshes.one();
             // An error is counted, and there is nobody to tell: the value that is kept goes on being served.
             let _: Loaded<V, E> = cache.lead(lead, &key, &policy, look, loader).await;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::memcached_server::MemcachedServer;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::breaker;
 
@@ -122,11 +122,13 @@ pub struct RedisConfig {
     /// How the servers are found. Default `single`.
     pub mode: RedisMode,
     /// With `mode = "sentinel"` the sentinels, as `redis://host:26379`; with `cluster` further nodes to begin with. TLS,
-    /// user and password of the servers themselves are those of `url`. Default none.
+    /// user and password of the servers themselves are those of `url`. A list, or a text with commas. Default none.
+    #[serde(deserialize_with = "one_or_many")]
     pub nodes: Vec<ServerUrl>,
     /// What the sentinels call the master; its place is theirs to tell, not `url`'s. Default `mymaster`.
     pub sentinel_master: String,
     /// File of the certificate authorities to trust with `rediss://`, in PEM. Default: those that browsers trust.
+    #[serde(deserialize_with = "empty_as_none")]
     pub ca_file: Option<String>,
 }
 
@@ -342,6 +344,27 @@ impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.path, self.message, self.remedy)
     }
+}
+
+/// A list of addresses, or one text with commas between them, as an environment variable has it.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ServerUrl>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Nodes {
+        One(String),
+        Many(Vec<ServerUrl>),
+    }
+    Ok(match Nodes::deserialize(deserializer)? {
+        Nodes::Many(nodes) => nodes,
+        Nodes::One(text) => {
+            let named = text.split(',').map(str::trim).filter(|node| !node.is_empty());
+            named.map(ServerUrl::new).collect()
+        }
+    })
+}
+
+fn empty_as_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
 }
 
 /// The address of a server. It may hold a password, so it is shown without what stands between scheme and host.

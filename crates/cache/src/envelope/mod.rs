@@ -110,9 +110,10 @@ pub enum Freshness {
 
 impl Header {
     /// What may be done with the value at `now` by a reader who takes nothing older than `age_max`.
+    #[inline]
     pub fn freshness(&self, now: Timestamp, age_max: Option<Duration>) -> Freshness {
         let oldest = age_max.map_or(Timestamp::MAX, |age| self.written_at.saturating_add(age));
-        if now >= self.keep_until.min(oldest) || self.written_at.saturating_since(now) > CLOCK_SKEW_MAX {
+        if now >= self.keep_until.min(oldest) || self.written_at > now.saturating_add(CLOCK_SKEW_MAX) {
             Freshness::Expired
         } else if now >= self.fresh_until {
             Freshness::Stale

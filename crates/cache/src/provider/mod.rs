@@ -183,6 +183,7 @@ impl Item {
     }
 
     /// The cache's own decoded form of the same entry.
+    #[inline]
     pub fn decoded(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
         self.0.decoded.get()
     }
@@ -202,6 +203,7 @@ impl Item {
 impl Deref for Item {
     type Target = Stored;
 
+    #[inline]
     fn deref(&self) -> &Stored {
         &self.0
     }

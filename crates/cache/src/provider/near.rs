@@ -101,6 +101,7 @@ impl Near {
         u64::try_from(self.entries.len()).unwrap_or(u64::MAX)
     }
 
+    #[inline]
     fn find(&self, key: &Key, now: Timestamp) -> Option<Item> {
         let kept = self.entries.get(key)?;
         if now < kept.keep_until {

@@ -1,4 +1,5 @@
 //! What a case plays in: one provider, perhaps seen by two processes, with a prefix of its own and a way to let time pass.
+#![allow(dead_code, reason = "not every file of tests has a server, and not every one moves time")]
 
 use std::any::Any;
 use std::fmt;
@@ -50,7 +51,6 @@ impl World {
     }
 
     /// For a provider whose backend has a clock of its own, which ends entries up to one `tick` early or late.
-    #[allow(dead_code, reason = "not every file of tests has a server")]
     pub(crate) fn real(prefix: String, tick: Duration, provider: Arc<dyn Provider>) -> Self {
         Self::new(prefix, Time::Passes { tick }, provider)
     }
@@ -60,14 +60,12 @@ impl World {
     }
 
     /// The same backend as another process sees it.
-    #[allow(dead_code, reason = "not every provider can be shared")]
     pub(crate) fn with_peer(mut self, peer: Arc<dyn Provider>) -> Self {
         self.peer = Some(peer);
         self
     }
 
     /// Keeps `thing` as long as this world.
-    #[allow(dead_code, reason = "not every file of tests has a server")]
     pub(crate) fn holding(mut self, thing: impl Any + Send + Sync) -> Self {
         self.held.push(Box::new(thing));
         self

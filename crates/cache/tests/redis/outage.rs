@@ -124,7 +124,7 @@ async fn evictions_are_counted_by_the_server() {
     let first = connected(&server.url()).await;
     until("nothing was dropped yet", async || first.evictions() == Some(0)).await;
     for number in 0..300 {
-        put(&*first, &key(&number.to_string()), &[b'x'; 20_000]).await.unwrap();
+        put(&*first, &key(&number.to_string()), &vec![b'x'; 20_000]).await.unwrap();
     }
     let second = connected(&server.url()).await;
     until("the count is read", async || second.evictions().is_some_and(|count| count > 10)).await;

@@ -11,7 +11,7 @@ use crate::redis_server::{RedisServer, file, free_port};
 use crate::{key, put, read, until, until_healthy};
 
 struct Watched {
-    _servers: [RedisServer; 2],
+    servers: [RedisServer; 2],
     sentinel: RedisServer,
 }
 
@@ -44,7 +44,7 @@ async fn watched() -> Watched {
         info.contains("slaves=1")
     })
     .await;
-    Watched { _servers: [master, replica], sentinel }
+    Watched { servers: [master, replica], sentinel }
 }
 
 fn behind(sentinels: &[String], master: &str) -> Arc<Redis> {
@@ -66,8 +66,12 @@ async fn the_master_is_followed_through_a_failover() {
     until_healthy(&*redis).await;
     put(&*redis, &key("k"), b"v").await.unwrap();
     let before = redis.epochs().unwrap().raise(&[Slot::EVERYTHING]).await.unwrap();
-    let _: () = watched.sentinel.ask(&["SENTINEL", "FAILOVER", "themaster"]).await;
-    let old = watched._servers[0].port();
+    // It wants to have heard of the replica lately.
+    until("the sentinel agrees", async || {
+        watched.sentinel.try_ask::<()>(&["SENTINEL", "FAILOVER", "themaster"]).await.is_ok()
+    })
+    .await;
+    let old = watched.servers[0].port();
     until("another is master", async || {
         let place: Vec<String> =
             watched.sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "themaster"]).await;
@@ -76,7 +80,7 @@ async fn the_master_is_followed_through_a_failover() {
     .await;
     until("it is written to the new master", async || {
         let _ = put(&*redis, &key("after"), b"v").await;
-        let there: i64 = watched._servers[1].ask(&["EXISTS", key("after").as_str()]).await;
+        let there: i64 = watched.servers[1].ask(&["EXISTS", key("after").as_str()]).await;
         there == 1
     })
     .await;

@@ -15,12 +15,11 @@ const TICK: Duration = Duration::from_millis(150);
 
 /// The shared server where there is one, else one of its own.
 async fn world(prefix: String) -> World {
-    let (url, server) = match std::env::var("RECACHE_TEST_REDIS_URL") {
-        Ok(url) => (url, None),
-        Err(_) => {
-            let server = RedisServer::start().await;
-            (server.url(), Some(server))
-        }
+    let (url, server) = if let Ok(url) = std::env::var("RECACHE_TEST_REDIS_URL") {
+        (url, None)
+    } else {
+        let server = RedisServer::start().await;
+        (server.url(), Some(server))
     };
     let one = || Arc::new(Redis::new(&settings(&url), KeyPrefix::new(&prefix)));
     let (provider, peer) = (one(), one());

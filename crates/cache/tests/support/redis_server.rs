@@ -65,7 +65,10 @@ impl RedisServer {
 
     async fn answers(&self) -> bool {
         let Ok(mut connection) = self.try_connect().await else { return false };
-        redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+        match redis::cmd("PING").query_async::<String>(&mut connection).await {
+            Ok(_) => true,
+            Err(error) => error.code() == Some("NOAUTH"),
+        }
     }
 
     async fn try_connect(&self) -> redis::RedisResult<MultiplexedConnection> {

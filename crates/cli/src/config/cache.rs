@@ -50,41 +50,28 @@ impl std::fmt::Debug for CacheConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
+        let cache = recache_cache::CacheConfig {
+            backend: "redis".to_owned(),
+            ..recache_cache::CacheConfig::default()
+        };
+        let breaker = table(&cache.breaker);
+        let mut cache = table(&cache);
+        // A list and a path that may be missing are texts here.
+        for place in ["/redis/nodes", "/redis/ca_file"] {
+            if let Some(place) = cache.pointer_mut(place) {
+                *place = Value::from("");
+            }
+        }
         let tables = json!({
-            "common": {
-                "cache": {
-                    "enabled": false,
-                    "backend": "redis",
-                    "default_ttl_seconds": 3600,
-                    "template_ttl_seconds": 3600,
-                    "analytics_ttl_seconds": 60,
-                    "key_prefix": "recache",
-                    "redis": {
-                        "url": "redis://localhost:6379",
-                        "max_connections": 10,
-                        "connection_timeout_seconds": 5,
-                        "database": 0,
-                    },
-                    "memcached": {
-                        "url": "tcp://localhost:11211",
-                        "max_connections": 10,
-                        "connection_timeout_seconds": 5,
-                    },
-                    "moka": { "max_capacity": 10_000 },
-                },
-                "circuit_breakers": {
-                    "component_configs": {
-                        "cache": {
-                            "failure_threshold": 5,
-                            "timeout_seconds": 15,
-                            "success_threshold": 2,
-                        },
-                    },
-                },
-            },
+            "common": { "cache": cache, "circuit_breakers": { "component_configs": { "cache": breaker } } },
         });
         Self { tables, sound: true }
     }
+}
+
+/// The defaults are the cache crate's; they hold no secret that writing them out would mask.
+fn table(config: &impl serde::Serialize) -> Value {
+    serde_json::to_value(config).unwrap_or_default()
 }
 
 fn pointer(path: &str) -> String {
@@ -127,7 +114,10 @@ fn check_url(text: &str, schemes: &[&str], form: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-const BACKENDS: &[&str] = &["redis", "dragonfly", "memcached", "moka", "memory", "in-memory", "tiered"];
+const BACKENDS: &[&str] =
+    &["redis", "dragonfly", "valkey", "memcached", "moka", "memory", "in-memory", "tiered"];
+const FAR_BACKENDS: &[&str] = &["redis", "dragonfly", "valkey", "memcached"];
+const NODES_FORM: &str = "redis://HOST:26379, several with commas between";
 const REDIS_FORM: &str = "redis://HOST:6379, or rediss://HOST:6379 with TLS";
 const MEMCACHED_FORM: &str = "tcp://HOST:11211";
 const KEY_PREFIX_BYTES_MAX: usize = 100;
@@ -180,6 +170,36 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         },
         read: |config, path| config.cache.at(path),
     },
+    whole(
+        "common.cache.operation_timeout_ms",
+        "how long one call of the backend may take",
+        "milliseconds",
+        1,
+        10_000,
+    ),
+    whole(
+        "common.cache.beat_ms",
+        "how often a process asks what the others have invalidated",
+        "milliseconds",
+        10,
+        600_000,
+    ),
+    whole(
+        "common.cache.lag_max_ms",
+        "for how long copies in a process are served without a word from the others; longer than a beat",
+        "milliseconds",
+        11,
+        600_000,
+    ),
+    choice("common.cache.tiered.far", "the tier that all processes share", FAR_BACKENDS),
+    whole(
+        "common.cache.tiered.near_max_capacity",
+        "the most copies held in each process",
+        "entries",
+        1,
+        1_000_000_000,
+    ),
+    whole("common.cache.tiered.near_max_bytes", "how much these take at most", "bytes", 1, u32::MAX),
     ConfigOption {
         path: "common.cache.redis.url",
         meaning: "where Redis, Dragonfly or Valkey listens",
@@ -208,6 +228,28 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         300,
     ),
     whole("common.cache.redis.database", "which of the server's numbered databases to use", "", 0, 65_535),
+    choice("common.cache.redis.mode", "how the servers are found", &["single", "sentinel", "cluster"]),
+    ConfigOption {
+        path: "common.cache.redis.nodes",
+        meaning: "the sentinels, or more nodes of the cluster to begin with",
+        kind: Kind::Text {
+            form: NODES_FORM,
+            write: |config, path, text| {
+                for node in text.split(',').map(str::trim).filter(|node| !node.is_empty()) {
+                    check_url(node, &["redis", "rediss"], NODES_FORM)?;
+                }
+                config.cache.put(path, text);
+                Ok(())
+            },
+        },
+        read: |config, path| masked(&config.cache.at(path)),
+    },
+    plain_text("common.cache.redis.sentinel_master", "what the sentinels call the master", "a name"),
+    plain_text(
+        "common.cache.redis.ca_file",
+        "the certificate authorities to trust with rediss://, in PEM; those that browsers trust when it is empty",
+        "a path",
+    ),
     ConfigOption {
         path: "common.cache.memcached.url",
         meaning: "where Memcached listens; several servers with commas between",
@@ -257,7 +299,105 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         1,
         1_000,
     ),
+    ConfigOption {
+        path: "common.circuit_breakers.component_configs.cache.enabled",
+        meaning: "whether the breaker ever opens",
+        kind: Kind::Boolean { write: |config, path, on| config.cache.put(path, on) },
+        read: |config, path| config.cache.at(path),
+    },
+    choice(
+        "common.circuit_breakers.component_configs.cache.window",
+        "which results the rates are taken from: the last calls, or the last time",
+        &["calls", "time"],
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.timeout_seconds_max",
+        "the longest that it stays open, however often a trial fails",
+        "seconds",
+        1,
+        31_536_000,
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.backoff_factor",
+        "by what the open time is multiplied when a trial fails",
+        "",
+        1,
+        100,
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.half_open_max_wait_ms",
+        "how long a trial may be undecided",
+        "milliseconds",
+        1,
+        600_000,
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.window_calls",
+        "how many results a window of calls holds",
+        "calls",
+        1,
+        10_000,
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.window_seconds",
+        "how long a window of time is",
+        "seconds",
+        1,
+        3_600,
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.min_calls",
+        "how many results there must be before a rate opens it",
+        "calls",
+        1,
+        10_000,
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.failure_rate_percent",
+        "the share of failed calls that opens it",
+        "percent",
+        1,
+        100,
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.slow_rate_percent",
+        "the share of slow calls that opens it",
+        "percent",
+        1,
+        100,
+    ),
+    whole(
+        "common.circuit_breakers.component_configs.cache.slow_call_ms",
+        "a call that takes longer is slow",
+        "milliseconds",
+        1,
+        60_000,
+    ),
 ];
+
+const fn choice(path: &'static str, meaning: &'static str, allowed: &'static [&'static str]) -> ConfigOption {
+    ConfigOption {
+        path,
+        meaning,
+        kind: Kind::Choice { allowed, write: |config, path, name| config.cache.put(path, name) },
+        read: |config, path| config.cache.at(path),
+    }
+}
+
+const fn plain_text(path: &'static str, meaning: &'static str, form: &'static str) -> ConfigOption {
+    ConfigOption {
+        path,
+        meaning,
+        kind: Kind::Text {
+            form,
+            write: |config, path, text| {
+                config.cache.put(path, text);
+                Ok(())
+            },
+        },
+        read: |config, path| config.cache.at(path),
+    }
+}
 
 fn masked(value: &Value) -> Value {
     value.as_str().map_or(Value::Null, |text| Value::from(mask(text)))

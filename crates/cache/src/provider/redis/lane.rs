@@ -130,6 +130,10 @@ async fn hold(lane: &Lane, door: &Door, (connection, driver): Opened, is_first: 
     // In a task of its own, so that its wakes are its own.
     let mut driving = tokio::spawn(driver);
     let _guard = AbortOnDrop(driving.abort_handle());
+    let reopened = door.reopened();
+    if is_first {
+        door.say_opening();
+    }
     lane.publish(Some(connection.clone()), "");
     if is_first {
         door.say_opened();
@@ -138,6 +142,7 @@ async fn hold(lane: &Lane, door: &Door, (connection, driver): Opened, is_first: 
         _ = &mut driving => "connection broken",
         () = overdue(connection) => "no answer came in time",
         () = lane.renew.notified() => "connection given up for another",
+        () = reopened, if !is_first => "connection given up for another",
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
-use super::errors::unavailable;
+use super::errors::{Failure, unavailable};
 use super::lane::{ASKED_EVERY, OVERDUE_AFTER, jittered};
 use super::node::Line;
 use super::servers::Servers;
@@ -40,7 +40,7 @@ impl Messages for Redis {
         let Some(node) = nodes.iter().find(|node| node.is_open()).or(nodes.first()) else {
             return Err(unavailable("no server is known yet"));
         };
-        node.one(Line::Ordered, &publish).await.map(drop).map_err(|failure| failure.into_error())
+        node.one(Line::Ordered, &publish).await.map(drop).map_err(Failure::into_error)
     }
 
     fn subscribe(&self, channel: &str) -> mpsc::Receiver<Message> {
@@ -142,13 +142,18 @@ pub(super) async fn listen(hub: Arc<Hub>, wakes: Arc<Wakes>, servers: Arc<Server
             hub.changed.notified().await;
         }
         let nodes = servers.all();
-        let node = nodes.get(turn % nodes.len().max(1));
+        // Not before the server is open for commands: another one may take its place then.
+        let node = nodes.get(turn % nodes.len().max(1)).filter(|node| node.is_open());
         turn = turn.wrapping_add(1);
-        if let Some(node) = node
+        let reopened = node.map(|node| node.door().reopened());
+        if let (Some(node), Some(reopened)) = (node, reopened)
             && let Ok(connection) = node.door().listen().await
         {
             let since = Instant::now();
-            hear(connection, &hub, &wakes).await;
+            tokio::select! {
+                () = hear(connection, &hub, &wakes) => {}
+                () = reopened => {}
+            }
             hub.interrupt();
             if since.elapsed() >= PAUSE_MAX {
                 pause = PAUSE_MIN;

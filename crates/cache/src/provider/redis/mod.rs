@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info};
+use tracing::debug;
 
 pub use self::known::Detector;
 use self::known::KnownServer;
@@ -161,13 +161,13 @@ async fn learn_once(inner: &Inner) {
     let info = inner.servers.all().iter().find(|node| node.is_open()).map(|node| node.identity());
     let info = info.as_ref().map_or("", |identity| &identity.info);
     let unprobed = unprobed(info, inner.known, &inner.detectors);
-    let probing = probe(&inner.servers, &inner.prefix, inner.wakes.channel(), unprobed);
+    let probing = probe(&inner.servers, &inner.prefix, inner.wakes.channel(), &unprobed);
     if let Ok(Ok(capabilities)) = timeout(PROBE_WITHIN, Box::pin(probing)).await {
         *inner.capabilities.write().unwrap_or_else(PoisonError::into_inner) = capabilities;
-        info!(
+        debug!(
             provider = errors::NAME,
             version = field(info, "redis_version").unwrap_or("unknown"),
-            "cache server is connected and probed"
+            "cache server is probed"
         );
     }
     read_evictions(inner).await;

@@ -4,12 +4,14 @@
 //! never overtake, on another connection, a write that was made after it. Reads go where least is under way; further
 //! connections are opened when there is a crowd.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::connect::{Dial, Driver};
 use super::errors::{Failure, unavailable};
@@ -59,6 +61,8 @@ pub(super) struct Door {
     login: Login,
     dial: Arc<Dial>,
     identity: RwLock<Arc<Identity>>,
+    /// Counts how often the first connection was opened.
+    first: watch::Sender<u64>,
 }
 
 impl Door {
@@ -97,8 +101,25 @@ impl Door {
         self.dial.listening(&place, &self.login).await
     }
 
+    /// The first connection is about to be open: its server is the one that counts.
+    pub(super) fn say_opening(&self) {
+        self.first.send_modify(|count| *count += 1);
+    }
+
+    /// The first connection is open.
     pub(super) fn say_opened(&self) {
         self.dial.opened.send_modify(|count| *count += 1);
+    }
+
+    /// Returns when the first connection was opened anew, perhaps to another server: whoever holds another connection
+    /// gives it up, so that all lead to the same one.
+    pub(super) fn reopened(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut first = self.first.subscribe();
+        async move {
+            if first.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     async fn find(&self) -> Result<Place, Error> {
@@ -154,7 +175,7 @@ pub(super) struct Node {
 impl Node {
     /// Connects in the background; where no runtime is at hand yet, with the first call.
     pub(super) fn new(target: Target, login: Login, dial: Arc<Dial>, connections_max: usize) -> Self {
-        let door = Door { target, login, dial, identity: RwLock::default() };
+        let door = Door { target, login, dial, identity: RwLock::default(), first: watch::Sender::new(0) };
         let node = Self {
             door: Arc::new(door),
             lanes: (0..connections_max.max(1)).map(|_| Arc::default()).collect(),

@@ -40,8 +40,9 @@ pub(super) async fn probe(
     servers: &Servers,
     prefix: &KeyPrefix,
     channel: &str,
-    mut capabilities: Capabilities,
+    unprobed: &Capabilities,
 ) -> Result<Capabilities, Error> {
+    let mut capabilities = *unprobed;
     let tag = format!("{{{}:~probe:{}}}", prefix.as_str(), Uuid::new_v4().simple());
     let (number, text) = (format!("{tag}n"), format!("{tag}t"));
     let node = servers.of(&number)?;

@@ -1,40 +1,83 @@
 //! What the cache counts. Relaxed atomics: a counter orders nothing, it is only read.
+//!
+//! Memory is fixed: reads are told apart by [`USAGES_MAX`] usages and two tiers, times by tier, operation and
+//! [`BUCKETS`] buckets. A read costs no locked instruction, see `stats/stripes.rs`.
+
+mod histogram;
+mod reads;
+mod stripes;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+pub use self::histogram::{BUCKETS, CallTimes, Latency};
+pub(crate) use self::histogram::{Histogram, Times};
+pub(crate) use self::reads::{Read, Reads, UsageLabel};
+pub use self::reads::{TierReads, USAGES_MAX, UsageReads};
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Out of this process.
+    Near,
+    /// From a backend that processes share.
+    Far,
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// The counters since the cache was made. A snapshot: each number is right, together they may be a few calls apart.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct Stats {
+            /// Reads answered with a fresh entry, absent answers included.
+            pub hits: u64,
+            /// Reads that found nothing to serve. Each read counts once, as hit, stale hit or miss.
+            pub misses: u64,
+            /// Reads that found an entry past its freshness, still kept.
+            pub stale_hits: u64,
             $($(#[$doc])* pub $name: u64,)*
             /// Entries that the provider dropped for want of space; absent when it does not tell.
             pub evictions: Option<u64>,
+            /// The reads by usage and tier: those usages that were ever asked for, in the order in which they were.
+            pub usages: Vec<UsageReads>,
+            /// How long the provider's calls took, by tier and operation: those that were ever made. Reads that are
+            /// answered out of this process without a wait are no calls.
+            pub calls: Vec<CallTimes>,
+            /// How long loaders took.
+            pub load_times: Latency,
         }
 
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
+            pub(crate) reads: Reads,
+            pub(crate) calls: Times,
+            pub(crate) load_times: Histogram,
             $(pub(crate) $name: Counter,)*
         }
 
         impl Counters {
             pub(crate) fn snapshot(&self, evictions: Option<u64>) -> Stats {
-                Stats { $($name: self.$name.0.load(Ordering::Relaxed),)* evictions }
+                let usages = self.reads.snapshot();
+                let sum = |count: fn(&UsageReads) -> u64| usages.iter().map(count).sum();
+                Stats {
+                    hits: sum(|reads| reads.near.hits + reads.far.hits),
+                    misses: sum(|reads| reads.misses),
+                    stale_hits: sum(|reads| reads.near.stale_hits + reads.far.stale_hits),
+                    $($name: self.$name.0.load(Ordering::Relaxed),)*
+                    evictions,
+                    usages,
+                    calls: self.calls.snapshot(),
+                    load_times: self.load_times.snapshot(),
+                }
             }
         }
     };
 }
 
 counters! {
-    /// Reads answered with a fresh entry, absent answers included.
-    hits,
-    /// Reads that found nothing to serve. Each read counts once, as hit, stale hit or miss.
-    misses,
-    /// Reads that found an entry past its freshness, still kept.
-    stale_hits,
     /// Loader runs begun.
     loads,
     /// Loader runs that returned an error.
