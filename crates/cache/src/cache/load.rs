@@ -133,7 +133,7 @@ impl Cache {
                 Join::Follow(flight) => {
                     let patience = policy.hard_limit().unwrap_or(Duration::MAX);
                     let Ok(outcome) = timeout(patience, flight.outcome(policy.follow_limit())).await else {
-                        self.count(key, &look.found);
+                        self.count(key, &look);
                         return core.give_up(patience, policy, &look);
                     };
                     let Some(outcome) = outcome else {

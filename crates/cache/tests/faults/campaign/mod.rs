@@ -105,7 +105,7 @@ impl Backend {
         config.redis.url = ServerUrl::new(format!("redis://127.0.0.1:{port}"));
         config.memcached.url = ServerUrl::new(format!("tcp://127.0.0.1:{port}"));
         if self == Self::TieredMemcached {
-            config.tiered.far = "memcached".to_owned();
+            "memcached".clone_into(&mut config.tiered.far);
         }
         config.beat_ms = u64::try_from(BEAT.as_millis()).unwrap();
         config.breaker.timeout_seconds = OPEN_FOR.as_secs();
