@@ -18,6 +18,7 @@ campaigns! {
     killed => killed(Backend::Memcached);
     stands_still => stalled(Backend::Memcached);
     cut_off_from_one_node => partitioned(Backend::Memcached);
+    late_writes_end_soon => late_writes_end_soon(Backend::Memcached);
     flaps => flapping(Backend::Memcached);
     away_at_the_start => away_at_the_start(Backend::Memcached);
     answers_come_mangled => mangled(Backend::Memcached);

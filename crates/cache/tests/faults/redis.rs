@@ -19,6 +19,7 @@ campaigns! {
     killed => killed(Backend::Redis);
     stands_still => stalled(Backend::Redis);
     cut_off_from_one_node => partitioned(Backend::Redis);
+    late_writes_end_soon => late_writes_end_soon(Backend::Redis);
     flaps => flapping(Backend::Redis);
     away_at_the_start => away_at_the_start(Backend::Redis);
     answers_come_mangled => mangled(Backend::Redis);

@@ -11,7 +11,7 @@ pub(crate) mod scripts;
 pub(crate) mod truth;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use recache_cache::config::ServerUrl;
@@ -28,11 +28,9 @@ use self::truth::{NODES, Truth};
 /// How long each fault lasts, in seconds.
 pub(crate) const SECONDS_VARIABLE: &str = "RECACHE_FAULT_SECONDS";
 
-/// Tasks for each usage on each node.
-const TASKS: u64 = 2;
-
-/// Between two calls of one task.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Tasks for each usage on each node, and the pause between two calls of one task.
+const LOAD_SHORT: (u64, Duration) = (1, Duration::from_millis(2));
+const LOAD_LONG: (u64, Duration) = (2, Duration::from_millis(1));
 
 /// Until keys are there, and connections.
 const WARM_UP: Duration = Duration::from_millis(200);
@@ -178,7 +176,12 @@ impl Campaign {
             }
         }
         let policy = Policy::new(Duration::from_mins(10)).negative_for(Duration::from_mins(10));
-        let shared = Shared { truth: Truth::new(usages.len() * KEYS), figures: Figures::default(), policy };
+        let shared = Shared {
+            truth: Truth::new(usages.len() * KEYS),
+            figures: Figures::default(),
+            policy,
+            is_writing: AtomicBool::new(true),
+        };
         Self {
             name: name.to_owned(),
             server,
@@ -206,8 +209,9 @@ impl Campaign {
     }
 
     fn start_tasks(&mut self, given_up: Option<&Arc<AtomicU64>>) {
+        let (tasks, pause) = if is_long() { LOAD_LONG } else { LOAD_SHORT };
         for handle in &self.handles {
-            for _ in 0..TASKS {
+            for _ in 0..tasks {
                 let number = u64::try_from(self.tasks.len()).unwrap();
                 let mut random = Random::fork(self.proxies[0].seed(), number);
                 let (handle, shared, stop) =
@@ -225,7 +229,7 @@ impl Campaign {
                                 }
                             }
                         }
-                        sleep(PAUSE).await;
+                        sleep(pause).await;
                     }
                 }));
             }
@@ -239,6 +243,11 @@ impl Campaign {
             task.await.expect("a task of the load panicked");
         }
         self.stop.send_replace(false);
+    }
+
+    /// From now on values are stored by loads alone.
+    pub(crate) fn stop_writing(&self) {
+        self.shared.is_writing.store(false, Ordering::Relaxed);
     }
 
     /// Some time without faults, for comparison.

@@ -3,14 +3,17 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use recache_cache::Condition;
+use recache_cache::{Condition, Policy};
 use recache_faultproxy::{Chance, Cut, Ending, Flip, Lane, Plan, Random};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::figures::Phase;
-use super::{Backend, Campaign, fault_for, is_long};
+use super::{Backend, CLOSED_AGAIN_MAX, Campaign, OPEN_FOR, fault_for, is_long};
 
-const OUTAGE: Duration = Duration::from_millis(1_300);
+const OUTAGE: Duration = Duration::from_millis(1_000);
+
+/// What was not seen for so long is over.
+const QUIET: Duration = Duration::from_millis(700);
 
 /// Calls that are given up: in the short form all together, in the long one each second.
 const GIVEN_UP: u64 = 2_000;
@@ -53,12 +56,50 @@ pub(crate) async fn stalled(backend: Backend) {
 /// One node is cut off from the server, the other is not.
 pub(crate) async fn partitioned(backend: Backend) {
     let mut campaign = Campaign::begin(&format!("{backend:?}: one node cut off"), backend).await;
+    // A write that was held back overtakes what the other node has done meanwhile: `late_writes_end_soon`.
+    campaign.stop_writing();
+    sleep(Duration::from_millis(100)).await;
     campaign.proxies[0].set(Plan::partitioned()).await;
     campaign.suffer(fault_for(OUTAGE)).await;
     campaign.heal().await;
     campaign.caching_again().await;
     let seen = campaign.end().await;
     assert!(seen.proxies()[0].counts().held_bytes > 0);
+}
+
+/// A write of a node that is cut off is held back, the other node invalidates its key, and then the write arrives.
+///
+/// Known to be wrong for a moment: the server carries out the late write, and nothing there says that it is late. It ends when the
+/// writer, who knows that his write was not confirmed, is heard again, which this holds to the time in which everything else
+/// recovers. A server would have to be asked for a token before each write to refuse it.
+#[expect(clippy::print_stdout, reason = "figures are for people")]
+pub(crate) async fn late_writes_end_soon(backend: Backend) {
+    let mut campaign = Campaign::prepare(&format!("{backend:?}: late writes"), backend.server(), backend);
+    campaign.server.start().await.unwrap();
+    campaign.caching_again().await;
+    let [writer, other] = [0, 1].map(|node: usize| campaign.caches[node].clone());
+    let policy = Policy::new(Duration::from_mins(10));
+    let key = writer.keys().space("late").key(["write"]);
+    campaign.proxies[0].set(Plan::default().to_server(Lane::default().held())).await;
+    let is_confirmed = writer.set(&key, 1_u64, &policy).await.is_confirmed();
+    assert!(!is_confirmed, "nothing got through");
+    assert!(other.invalidate(&key).await.is_confirmed());
+    campaign.heal().await;
+    let began = Instant::now();
+    let (mut last_seen, mut times) = (None, 0);
+    while began.elapsed() < CLOSED_AGAIN_MAX * 2 {
+        if other.get::<u64>(&key).await.is_some() {
+            (last_seen, times) = (Some(began.elapsed()), times + 1);
+        }
+        assert!(writer.get::<u64>(&key).await.is_none(), "the writer himself knows better");
+        let is_quiet = began.elapsed() > last_seen.unwrap_or_default() + QUIET;
+        if is_quiet && began.elapsed() > OPEN_FOR + QUIET {
+            break;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    println!("{backend:?}: late write seen {times} times, last after {last_seen:?}");
+    assert!(last_seen.is_none_or(|last| last <= CLOSED_AGAIN_MAX), "seen for {last_seen:?}");
 }
 
 /// Connections are reset at random ten times a second; then the server comes and goes.
@@ -124,7 +165,7 @@ pub(crate) async fn mangled(backend: Backend) {
     campaign.suffer(fault_for(OUTAGE) / 3).await;
     let (began, lasts) = (Instant::now(), fault_for(OUTAGE) / 3);
     while began.elapsed() < lasts {
-        let [after, later] = [random.below(5_000), random.below(5_000)].map(Cut::after_bytes);
+        let [after, later] = [random.below(1_500), random.below(1_500)].map(Cut::after_bytes);
         let plan = Plan::default()
             .to_server(Lane::default().sliced(7).cut(after.by_reset()))
             .to_client(Lane::default().sliced(3).cut(later));
@@ -134,9 +175,7 @@ pub(crate) async fn mangled(backend: Backend) {
     campaign.heal().await;
     campaign.caching_again().await;
     let seen = campaign.end().await;
-    for proxy in seen.proxies() {
-        assert!(proxy.counts().cuts > 0);
-    }
+    assert!(seen.proxies().iter().map(|proxy| proxy.counts().cuts).sum::<u64>() > 0);
 }
 
 /// Bits are flipped. A flipped removal may remove something else and be confirmed all the same, so old values may be seen;
