@@ -12,13 +12,13 @@ mod memcached;
 #[cfg(feature = "cache-redis")]
 mod redis;
 
-/// Makes tests of campaigns: the name of the test, and which backend goes through which script.
+/// Makes tests of campaigns: the name of the test, and what runs in it; see [`campaign::all`].
 macro_rules! campaigns {
-    ($($name:ident => $script:ident($backend:expr);)*) => {
+    ($($test:ident => [$($campaign:expr),* $(,)?];)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                scripts::$script($backend).await;
+            async fn $test() {
+                all(vec![$((stringify!($campaign), Box::pin($campaign))),*]).await;
             }
         )*
     };

@@ -10,6 +10,8 @@ pub(crate) mod raw;
 pub(crate) mod scripts;
 pub(crate) mod truth;
 
+use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -122,6 +124,27 @@ pub(crate) fn fault_for(short: Duration) -> Duration {
 /// Whether this is the long form, on a machine of its own.
 pub(crate) fn is_long() -> bool {
     std::env::var_os(SECONDS_VARIABLE).is_some()
+}
+
+/// Runs campaigns: side by side in the short form, where most of the time is waiting, and one after another in the long form,
+/// which measures. A campaign that fails does not keep the others from going on.
+pub(crate) async fn all(campaigns: Vec<(&str, Pin<Box<dyn Future<Output = ()> + Send>>)>) {
+    let mut running = Vec::new();
+    let mut failed = Vec::new();
+    for (name, campaign) in campaigns {
+        let mut task = tokio::spawn(campaign);
+        if is_long() && (&mut task).await.is_err() {
+            failed.push(name);
+        } else if !is_long() {
+            running.push((name, task));
+        }
+    }
+    for (name, task) in running {
+        if task.await.is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "failed, see above: {failed:?}");
 }
 
 pub(crate) struct Campaign {
@@ -364,17 +387,19 @@ impl Seen {
     #[expect(clippy::print_stdout, reason = "figures are for people")]
     fn print(&self) {
         let Campaign { name, proxies, caches, recovery, remarks, shared, .. } = &self.campaign;
-        println!("\n{name}: caching again after {recovery:?}");
+        // In one piece: campaigns that run side by side print into one another otherwise.
+        let mut text = format!("\n{name}: caching again after {recovery:?}\n");
         for remark in remarks {
-            println!("  {remark}");
+            writeln!(text, "  {remark}").unwrap();
         }
-        print!("{}", shared.figures);
+        write!(text, "{}", shared.figures).unwrap();
         for (node, (proxy, cache)) in proxies.iter().zip(caches).enumerate() {
-            println!("  node {node}: {:?}\n    {:?}", proxy.counts(), cache.stats());
+            writeln!(text, "  node {node}: {:?}\n    {:?}", proxy.counts(), cache.stats()).unwrap();
         }
-        for text in shared.truth.notes() {
-            println!("  {text}");
+        for note in shared.truth.notes() {
+            writeln!(text, "  {note}").unwrap();
         }
+        print!("{text}");
     }
 
     fn assert_kept(&self) {
