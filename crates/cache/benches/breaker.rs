@@ -93,7 +93,7 @@ fn contended(criterion: &mut Criterion) {
                 std::thread::scope(|scope| {
                     for _ in 0..THREADS {
                         scope.spawn(|| {
-                            for _ in 0..rounds / THREADS + 1 {
+                            for _ in 0..=(rounds / THREADS) {
                                 if is_ours {
                                     succeed(&ours);
                                 } else {

@@ -4,11 +4,17 @@
 //! this machine at this moment.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a bench says what it expects")]
 
+/// What every hit counts with; private to the crate.
+#[path = "../src/stats/stripes.rs"]
+#[allow(dead_code, unused_imports, reason = "its tests run with the crate, not here")]
+mod stripes;
+
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::iter::Cycle;
 use std::slice::Iter;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
@@ -36,7 +42,7 @@ impl Measurement for ThreadCpu {
     }
 
     fn end(&self, start: Duration) -> Duration {
-        self.start() - start
+        self.start().saturating_sub(start)
     }
 
     fn add(&self, one: &Duration, other: &Duration) -> Duration {
@@ -130,6 +136,11 @@ fn parts(criterion: &mut Criterion<ThreadCpu>) {
     let mut group = criterion.benchmark_group("part");
     group.bench_function("clock_now", |bencher| bencher.iter(|| clock.now()));
     group.bench_function("clock_now_coarse", |bencher| bencher.iter(|| clock.now_coarse()));
+    let stripes = stripes::Stripes::<80>::default();
+    group.bench_function("count_in_own_stripe", |bencher| bencher.iter(|| stripes.one(black_box(7))));
+    assert!(stripes.sum(7) > 0);
+    let locked = AtomicU64::new(0);
+    group.bench_function("count_locked", |bencher| bencher.iter(|| locked.fetch_add(1, Ordering::Relaxed)));
     group.finish();
 }
 

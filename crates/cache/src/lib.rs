@@ -5,6 +5,7 @@ mod cache;
 pub mod chance;
 pub mod clock;
 pub mod config;
+pub mod coordination;
 pub mod envelope;
 pub mod epochs;
 mod health;
@@ -22,13 +23,14 @@ pub use cache::{
 pub use chance::{Chance, SystemChance};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use config::{CacheConfig, ConfigProblem};
+pub use coordination::Coordination;
 pub use envelope::{TAGS_MAX, TagSlots};
 pub use health::{Condition, Health, SwitchedOff};
 pub use key::{Key, KeyPrefix, Space};
 pub use policy::{
     Codec, ERROR_THROTTLE_DEFAULT, FOLLOW_FOR_DEFAULT, KEEP_FOR_MAX, LEASE_FOR_DEFAULT, Policy,
 };
-pub use provider::{Capabilities, Provider};
+pub use provider::{BreakerReport, Breakers, Capabilities, Guarded, Provider};
 pub use stats::{Stats, Tier};
 pub use token::{ParseTokenError, Token};
 pub use usage::{Coherence, Lifetimes, Usage};

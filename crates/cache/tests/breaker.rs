@@ -129,7 +129,10 @@ impl Model {
     }
 
     fn settle(&mut self, era: u64, outcome: Outcome, took: u64, now: u64) {
-        self.pass(now);
+        // A late one is not even looked at; one of now may be the first to find out that the trial's time has passed.
+        if era == self.era {
+            self.pass(now);
+        }
         if era != self.era {
             return;
         }
@@ -182,11 +185,9 @@ impl Model {
         if window.len() < usize::try_from(min_calls).unwrap() {
             return false;
         }
-        let percent = |count: usize| 100 * count / window.len();
         let share = |count: usize, least: u32| 100 * count >= usize::try_from(least).unwrap() * window.len();
         let failed = window.iter().filter(|result| result.1).count();
         let slow = window.iter().filter(|result| result.2).count();
-        assert!(percent(failed) <= 100 && percent(slow) <= 100);
         share(failed, self.settings.failure_rate_percent) || share(slow, self.settings.slow_rate_percent)
     }
 }
@@ -301,12 +302,11 @@ impl<'a> Pair<'a> {
                 let call = self.admit();
                 self.out.extend(call);
             }
-            Step::Admit => {}
             Step::End(which, outcome) if which < self.out.len() => {
                 let call = self.out.remove(which);
                 self.end(call, outcome);
             }
-            Step::End(..) => {}
+            Step::Admit | Step::End(..) => {}
             Step::Whole(outcome) => {
                 if let Some(call) = self.admit() {
                     self.end(call, outcome);
@@ -351,7 +351,8 @@ impl<'a> Pair<'a> {
                 assert_eq!(report.refused, self.refused);
             }
         }
-        assert_eq!(*self.seen.0.lock().unwrap(), self.model.events, "one event per change");
+        let seen = self.seen.0.lock().unwrap().clone();
+        assert_eq!(seen, self.model.events, "one event per change");
         if self.model.phase == Phase::HalfOpen {
             assert!(self.model.out + self.model.succeeded <= self.model.settings.permits);
         }
@@ -379,7 +380,7 @@ fn compare_unseen(settings: &Settings, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Looking takes the successes that wait out of the word, so that each sequence also runs without it.
     #[test]

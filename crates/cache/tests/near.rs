@@ -144,7 +144,9 @@ async fn of_many_who_replace_what_they_saw_one_wins_each_time() {
         })
     };
     let threads = [raise(), raise(), raise()];
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     assert_eq!(number(&near.peek(&key(1), Timestamp::default()).unwrap()), 6_000);
 }
 

@@ -302,12 +302,12 @@ impl Machine {
 
     /// Until when quick successes change nothing but the count of results, so that they may be told later, all at
     /// once, by [`add_successes`](Self::add_successes). They could open it only by making up `min_calls`, or by coming
-    /// after others have become too old.
+    /// after others have become too old; the latter may be so already, since only a result opens it, not time.
     pub(super) fn successes_may_wait_until(&self) -> Option<Tick> {
         let tally = self.results.tally();
         let may_wait =
-            matches!(self.state, State::Closed) && (tally.is_clean() || tally.results >= self.min_calls());
-        may_wait.then(|| self.results.unchanged_until())
+            tally.is_clean() || (tally.results >= self.min_calls() && self.reason_to_open().is_none());
+        (may_wait && matches!(self.state, State::Closed)).then(|| self.results.unchanged_until())
     }
 
     /// Whether a quick success, now or at any time, leaves everything as it is: the window is full of such.

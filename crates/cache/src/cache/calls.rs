@@ -81,13 +81,11 @@ impl Calls {
     /// What lies in this process. Costs no wait, so there is nothing to bound but a panic.
     #[inline]
     pub(super) fn peek(&self, key: &Key, now: Timestamp) -> Option<Item> {
-        match catch_unwind(AssertUnwindSafe(|| self.provider.peek(key, now))) {
-            Ok(item) => item,
-            Err(_) => {
-                self.failed("peek", &Failure::Panic);
-                None
-            }
-        }
+        let peeked = catch_unwind(AssertUnwindSafe(|| self.provider.peek(key, now)));
+        peeked.unwrap_or_else(|_| {
+            self.failed("peek", &Failure::Panic);
+            None
+        })
     }
 
     /// Carries out one call of the provider.

@@ -184,7 +184,7 @@ impl Found {
         }
         self.within(&at("window_calls"), breaker.window_calls.into(), 1..=WINDOW_CALLS_MAX);
         self.within(&at("window_seconds"), breaker.window_seconds, 1..=WINDOW_SECONDS_MAX);
-        self.at_least_one(&at("min_calls"), breaker.min_calls.into());
+        self.within(&at("min_calls"), breaker.min_calls.into(), 1..=WINDOW_CALLS_MAX);
         self.within(&at("failure_rate_percent"), breaker.failure_rate_percent.into(), 1..=100);
         self.within(&at("slow_rate_percent"), breaker.slow_rate_percent.into(), 1..=100);
         self.within(&at("slow_call_ms"), breaker.slow_call_ms, 1..=WAIT_MS_MAX);

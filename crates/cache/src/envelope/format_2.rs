@@ -153,8 +153,7 @@ pub(super) fn decode(key: &Key, stored: &Bytes) -> Result<(Header, Bytes), Decod
 
 /// Of the bytes behind it. The seed covers the format's number.
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let [a, b, c, d, e, f, ..] = xxh3_64_with_seed(body, u64::from(NUMBER)).to_le_bytes();
-    [a, b, c, d, e, f]
+    low_48(xxh3_64_with_seed(body, u64::from(NUMBER)))
 }
 
 /// Whole milliseconds since the epoch; zero before it.
@@ -167,9 +166,13 @@ fn time_of(millis: u64) -> Timestamp {
     Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
+fn low_48(number: u64) -> [u8; 6] {
+    let bytes = number.to_le_bytes();
+    std::array::from_fn(|place| bytes.get(place).copied().unwrap_or(0))
+}
+
 fn put_48(bytes: &mut Vec<u8>, number: u64) {
-    let [a, b, c, d, e, f, ..] = number.to_le_bytes();
-    bytes.extend_from_slice(&[a, b, c, d, e, f]);
+    bytes.extend_from_slice(&low_48(number));
 }
 
 pub(super) fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {

@@ -145,7 +145,7 @@ async fn a_dead_node_takes_only_its_keys_along_and_costs_no_wait() {
     for (key, owner) in keys.iter().zip(&owners) {
         let start = Instant::now();
         let found = redis.get(key).await;
-        assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
         assert_eq!(found.is_ok(), *owner != 2, "{found:?}");
     }
     nodes.0[2].start_again().await;

@@ -64,7 +64,7 @@ async fn connecting_is_given_up_after_connection_timeout_seconds() {
     assert_eq!(reason().await, "redis is not available: not connected yet");
     until("it is given up", async || reason().await.contains("no connection within 1s")).await;
     let took = start.elapsed();
-    assert!((Duration::from_millis(900)..Duration::from_secs(4)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(900)..Duration::from_secs(10)).contains(&took), "{took:?}");
     silent.accept().await.unwrap();
     let again = tokio::time::timeout(Duration::from_secs(5), silent.accept()).await;
     assert!(again.is_ok(), "it tries again by itself");
@@ -80,7 +80,7 @@ async fn calls_fail_at_once_while_there_is_no_connection() {
         assert!(put(&*redis, &key("k"), b"v").await.is_err());
         assert!(redis.delete(&[key("k")]).await.is_err());
         assert!(redis.get_many(&[key("k")]).await.is_err());
-        assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
         sleep(Duration::from_millis(5)).await;
     }
 }

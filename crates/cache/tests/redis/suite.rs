@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use recache_cache::provider::{Capability, Known, Redis, Source};
 use recache_cache::{KeyPrefix, Provider};
+use tokio::time::{Instant, sleep};
 
 use crate::conformance::{World, conformance};
 use crate::redis_server::RedisServer;
@@ -66,10 +67,22 @@ async fn capabilities_are_known_by_the_table_before_and_probed_after_connecting(
 }
 
 #[tokio::test]
-async fn probing_costs_at_most_four_exchanges_and_leaves_nothing_behind() {
+async fn entering_and_probing_cost_at_most_four_exchanges_and_leave_nothing_behind() {
     let server = RedisServer::start().await;
-    let redis = connected(&server.url()).await;
+    let mut asking = server.connect().await;
+    let mut reads = async || -> u64 {
+        let stats: String = redis::cmd("INFO").arg("stats").query_async(&mut asking).await.unwrap();
+        let count = stats.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        count.unwrap().trim().parse().unwrap()
+    };
+    let before = reads().await;
+    let start = Instant::now();
+    let redis = provider(&server.url());
     until("it is probed", async || redis.capabilities().rows().any(|row| row.source == Source::Probed)).await;
+    sleep(Duration::from_millis(50)).await;
+    // One is this question, and every second brings one that asks whether the connection still answers.
+    let exchanges = reads().await - before - 1;
+    assert!(exchanges <= 4 + start.elapsed().as_secs(), "{exchanges} exchanges");
     let keys: Vec<String> = server.ask(&["KEYS", "*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
 }

@@ -273,7 +273,7 @@ async fn serve(front: Front, mut client: tokio::net::TcpStream, behind: SocketAd
                 break;
             }
             turns.fetch_add(1, Ordering::SeqCst);
-            let lines = bytes[..count].iter().filter(|byte| **byte == b'\n').count();
+            let lines = bytes[..count].split(|byte| *byte == b'\n').count() - 1;
             held.send_modify(|sent| *sent += lines);
             if to_server.write_all(&bytes[..count]).await.is_err() {
                 break;

@@ -209,6 +209,7 @@ pub(crate) fn policy() -> Policy {
 /// Counts events by level.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Said {
+    errors: Arc<AtomicUsize>,
     warnings: Arc<AtomicUsize>,
     infos: Arc<AtomicUsize>,
 }
@@ -219,6 +220,10 @@ impl Said {
         let said = Self::default();
         let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(said.clone()));
         (said, guard)
+    }
+
+    pub(crate) fn errors(&self) -> usize {
+        self.errors.load(Ordering::SeqCst)
     }
 
     pub(crate) fn warnings(&self) -> usize {
@@ -233,6 +238,7 @@ impl Said {
 impl<S: Subscriber> Layer<S> for Said {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         match *event.metadata().level() {
+            Level::ERROR => self.errors.fetch_add(1, Ordering::SeqCst),
             Level::WARN => self.warnings.fetch_add(1, Ordering::SeqCst),
             Level::INFO => self.infos.fetch_add(1, Ordering::SeqCst),
             _ => 0,

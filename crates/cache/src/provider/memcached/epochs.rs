@@ -73,7 +73,7 @@ impl EpochStore for Memcached {
 
     /// For ever: memcached tells nobody anything.
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

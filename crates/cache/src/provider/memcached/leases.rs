@@ -120,7 +120,7 @@ impl Leases for Memcached {
 
     /// For ever: memcached tells nobody anything.
     async fn ended(&self, _key: &Key) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

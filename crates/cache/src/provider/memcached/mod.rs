@@ -40,8 +40,7 @@ use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages,
     Provider, Scope, Source,
 };
-use crate::clock::Clock;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{MemcachedConfig, MemcachedServer};
 use crate::key::{Key, KeyPrefix};
 use crate::usage::Coherence;

@@ -2,8 +2,9 @@
 //! themselves.
 //!
 //! Nobody waits for a server that cannot be reached. Connecting goes on in a task of its own; who needs the connection
-//! waits for it only for [`OPENING_PATIENCE`]. Once connecting has failed, or takes longer than that, or the server has
-//! stopped to answer, calls fail at once, and one task goes on trying, with pauses that grow and are spread at random.
+//! waits for it only for [`OPENING_TURNS`]. As long as connecting takes longer than that, or once it has failed, calls fail
+//! at once, and one task goes on trying, with pauses that grow and are spread at random. A server that falls silent is
+//! found out by the calls that are given up: their connections and the idle ones are dropped, and connecting shows.
 //!
 //! A connection whose exchange did not come to its end is never lent again. It may still carry a write that the server
 //! has yet to do, so the keys of that write are *unsettled* until the server has closed the connection: calls that
@@ -20,6 +21,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
@@ -31,17 +33,19 @@ use super::{draw, unavailable};
 use crate::config::MemcachedServer;
 use crate::provider::Error;
 
-/// How long a call waits for a connection that is being opened. Longer than to open one takes within a data centre, shorter
-/// than what a caller gives a call.
-const OPENING_PATIENCE: Duration = Duration::from_millis(30);
+/// How long calls wait for connections that are being opened while the server says nothing on others either: this many
+/// turns, 100 ms in all, which is two calls of a cache that gives each 50 ms. In turns, so that a process that gets no
+/// processor time does not blame the server for it.
+const OPENING_TURNS: u32 = 20;
+const OPENING_TURN: Duration = Duration::from_millis(5);
 
-/// A call that was given up after this long, while the server said nothing to anybody, shows that it does not answer.
-const SILENCE_MAX: Duration = Duration::from_millis(25);
+/// A call that was given up after this long, while the server said nothing to anybody, casts doubt on all connections.
+const SILENCE_MAX: Duration = Duration::from_millis(40);
 
 /// The pauses between tries to reach a server begin with this and double.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// They grow no further, so that a server that is back is found soon.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Attempts to reach a server that run at the same time. One begins at least once a second and takes the connection timeout
 /// at most, so with the default of 5 s there is always one that is not older than a second.
@@ -70,8 +74,8 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Connection>,
-    /// When the attempts that run now began.
-    opening: Vec<Instant>,
+    /// Attempts to open a connection that take longer than a call waits.
+    slow_openings: usize,
     /// Why it cannot be reached, when that is so.
     outage: Option<String>,
     /// Whether a task tries to reach it.
@@ -131,6 +135,8 @@ impl Pool {
 
     /// One round trip: all commands go out together, one answer to each comes back.
     pub(super) async fn exchange(self: &Arc<Self>, commands: &[Command<'_>]) -> Result<Vec<Answer>, Error> {
+        // A caller that asks again and again of a server that is down must not keep its thread from those that mend it.
+        consume_budget().await;
         self.refuse_while_down()?;
         self.settle(commands).await;
         let mut lent = self.lend().await?;
@@ -153,6 +159,11 @@ impl Pool {
         self.heard_us.store(micros, Ordering::Relaxed);
     }
 
+    fn was_heard_within(&self, time: Duration) -> bool {
+        let heard = Duration::from_micros(self.heard_us.load(Ordering::Relaxed));
+        !heard.is_zero() && self.epoch.elapsed() <= heard + time
+    }
+
     /// A connection is gone: what answers next may be another server.
     fn probe_again(&self) {
         self.state().is_probed = false;
@@ -168,8 +179,7 @@ impl Pool {
             self.mend(&mut state);
             return Err(error);
         }
-        let is_slow = state.opening.iter().any(|began| began.elapsed() > OPENING_PATIENCE);
-        if is_slow {
+        if state.slow_openings > 0 && !self.was_heard_within(OPENING_TURN * OPENING_TURNS) {
             self.mend(&mut state);
             return Err(unavailable(format!("still connecting to {}", self.server)));
         }
@@ -188,11 +198,18 @@ impl Pool {
         self.refuse_while_down()?;
         let runtime = Handle::try_current().map_err(|_| unavailable("there is no runtime to connect in"))?;
         let opened = self.open_in(&runtime, permit);
-        match timeout(OPENING_PATIENCE, opened).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(unavailable("connecting was broken off")),
-            Err(_) => Err(unavailable(format!("still connecting to {}", self.server))),
+        let mut opened = std::pin::pin!(opened);
+        let mut turns_left = OPENING_TURNS;
+        while turns_left > 0 {
+            match timeout(OPENING_TURN, &mut opened).await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(_)) => return Err(unavailable("connecting was broken off")),
+                // It talks to others.
+                Err(_) if self.was_heard_within(OPENING_TURN) => turns_left = OPENING_TURNS,
+                Err(_) => turns_left -= 1,
+            }
         }
+        Err(unavailable(format!("still connecting to {}", self.server)))
     }
 
     fn pop_idle(&self) -> Option<Connection> {
@@ -207,12 +224,8 @@ impl Pool {
     ) -> oneshot::Receiver<Result<Lent, Error>> {
         let (sender, receiver) = oneshot::channel();
         let pool = Arc::clone(self);
-        let began = Instant::now();
-        self.state().opening.push(began);
-        let opening = Opening { pool: Arc::clone(self), began };
         runtime.spawn(async move {
-            let opened = pool.open().await;
-            drop(opening);
+            let opened = pool.open_watched().await;
             let result = match opened {
                 Ok(connection) => Ok(Lent { pool, connection: Some(connection), _permit: permit }),
                 Err(error) => {
@@ -224,6 +237,18 @@ impl Pool {
             let _ = sender.send(result);
         });
         receiver
+    }
+
+    /// Opens a connection, and lets it be known when that takes long.
+    async fn open_watched(&self) -> Result<Connection, Error> {
+        let mut opening = std::pin::pin!(self.open());
+        for _ in 0..OPENING_TURNS {
+            if let Ok(opened) = timeout(OPENING_TURN, &mut opening).await {
+                return opened;
+            }
+        }
+        let _slow = SlowOpening::of(self);
+        opening.await
     }
 
     async fn open(&self) -> Result<Connection, Error> {
@@ -406,9 +431,8 @@ impl Drop for Unfinished<'_> {
         };
         let heard = self.pool.epoch + Duration::from_micros(self.pool.heard_us.load(Ordering::Relaxed));
         if heard < self.began && self.began.elapsed() >= SILENCE_MAX {
-            // The others lead to the same silence.
+            // The others would lead to the same silence, one call after the other. A new one shows whether anybody is there.
             self.pool.state().idle.clear();
-            self.pool.fell(&unavailable(format!("{} does not answer", self.pool.server)));
         }
         let hashes: Vec<_> =
             self.commands.iter().filter(|command| writes(command)).filter_map(key_hash).collect();
@@ -450,18 +474,19 @@ impl Drop for Settling {
     }
 }
 
-/// An attempt to connect that is under way.
-struct Opening {
-    pool: Arc<Pool>,
-    began: Instant,
+/// An attempt to connect that takes long.
+struct SlowOpening<'p>(&'p Pool);
+
+impl<'p> SlowOpening<'p> {
+    fn of(pool: &'p Pool) -> Self {
+        pool.state().slow_openings += 1;
+        Self(pool)
+    }
 }
 
-impl Drop for Opening {
+impl Drop for SlowOpening<'_> {
     fn drop(&mut self) {
-        let mut state = self.pool.state();
-        if let Some(place) = state.opening.iter().position(|began| *began == self.began) {
-            state.opening.swap_remove(place);
-        }
+        self.0.state().slow_openings -= 1;
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Debug, Clone)]
 pub(super) struct Dial {
     pub(super) has_tls: bool,
+    #[cfg_attr(not(feature = "cache-redis-tls"), expect(dead_code, reason = "only TLS needs authorities"))]
     pub(super) ca_file: Option<String>,
     pub(super) timeout: Duration,
     /// Counts how often the first connection to a server was opened.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ use crate::provider::Error;
 /// Between the loss of a connection and the next attempt; doubled from attempt to attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 /// Longest such pause: how late a server that is back may be found.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// How often an open connection is asked whether it still answers.
 pub(super) const ASKED_EVERY: Duration = Duration::from_millis(500);
@@ -176,9 +176,17 @@ async fn hold(lane: &Lane, door: &Door, (connection, driver): Opened, is_first: 
     tokio::select! {
         _ = &mut driving => "connection broken",
         () = overdue(connection) => "no answer came in time",
-        () = lane.renew.notified() => "connection given up for another",
+        () = told_to_renew(lane) => "connection given up for another",
         () = reopened, if !is_first => "connection given up for another",
     }
+}
+
+/// Not within the first second: one who is told so again and again still has a connection for most of the time.
+async fn told_to_renew(lane: &Lane) {
+    // What was said to the connection before this one.
+    let _ = lane.renew.notified().now_or_never();
+    sleep(PAUSE_MAX).await;
+    lane.renew.notified().await;
 }
 
 /// Returns when an answer is overdue.

@@ -170,7 +170,15 @@ async fn learn_once(inner: &Inner) {
             "cache server is probed"
         );
     }
-    read_evictions(inner).await;
+    let known = inner.servers.all().into_iter().map(|node| evicted(&node.identity().info));
+    if let Some(sum) = known.sum::<Option<u64>>() {
+        inner.evictions.store(sum, Ordering::Relaxed);
+    }
+}
+
+/// How many entries a server has dropped for want of space, by what it says of itself.
+fn evicted(info: &str) -> Option<u64> {
+    field(info, "evicted_keys")?.parse().ok()
 }
 
 /// Of all servers together, and of all who use them.
@@ -181,9 +189,7 @@ async fn read_evictions(inner: &Inner) {
     for node in inner.servers.all() {
         let Ok(Ok(answer)) = timeout(PROBE_WITHIN, node.one(Line::Any, &question)).await else { return };
         let Some(info) = value::text(answer) else { return };
-        let Some(evicted) = field(&info, "evicted_keys").and_then(|text| text.parse::<u64>().ok()) else {
-            return;
-        };
+        let Some(evicted) = evicted(&info) else { return };
         sum = sum.saturating_add(evicted);
     }
     inner.evictions.store(sum, Ordering::Relaxed);

@@ -113,6 +113,26 @@ fn rows() -> Vec<Row> {
         cached!("circuit_breakers" / "component_configs" / "cache" / "failure_threshold", [5, 1, 10_000, 2]),
         cached!("circuit_breakers" / "component_configs" / "cache" / "timeout_seconds", [15, 1, 86_400, 2]),
         cached!("circuit_breakers" / "component_configs" / "cache" / "success_threshold", [2, 1, 1000, 3]),
+        cached!("circuit_breakers" / "component_configs" / "cache" / "enabled", [true, false, true, false]),
+        cached!("circuit_breakers" / "component_configs" / "cache" / "backoff_factor", [1, 2, 10, 3]),
+        cached!(
+            "circuit_breakers" / "component_configs" / "cache" / "timeout_seconds_max",
+            [300, 1, 86_400, 2]
+        ),
+        cached!(
+            "circuit_breakers" / "component_configs" / "cache" / "half_open_max_wait_ms",
+            [5000, 1, 60_000, 2]
+        ),
+        cached!(
+            "circuit_breakers" / "component_configs" / "cache" / "window",
+            ["calls", "time", "calls", "time"]
+        ),
+        cached!("circuit_breakers" / "component_configs" / "cache" / "window_calls", [100, 1, 100_000, 2]),
+        cached!("circuit_breakers" / "component_configs" / "cache" / "window_seconds", [10, 1, 3600, 2]),
+        cached!("circuit_breakers" / "component_configs" / "cache" / "min_calls", [20, 1, 100_000, 2]),
+        cached!("circuit_breakers" / "component_configs" / "cache" / "failure_rate_percent", [50, 1, 100, 2]),
+        cached!("circuit_breakers" / "component_configs" / "cache" / "slow_rate_percent", [80, 1, 100, 2]),
+        cached!("circuit_breakers" / "component_configs" / "cache" / "slow_call_ms", [25, 1, 60_000, 2]),
     ]
 }
 

@@ -66,8 +66,7 @@ pub(super) fn encode(command: &Command<'_>, opaque: u32, writer: &mut Writer<'_>
 
 pub(super) fn decode(command: &Command<'_>, opaque: u32, reply: &Reply<'_>) -> Result<Answer, Malformed> {
     let (key, is_read) = match *command {
-        Command::Fetch { key, .. } => (key, true),
-        Command::Count { key, .. } => (key, true),
+        Command::Fetch { key, .. } | Command::Count { key, .. } => (key, true),
         Command::Store { key, .. } | Command::Bump { key, .. } | Command::Remove { key, .. } => (key, false),
         Command::Hello | Command::Login { .. } | Command::Stats { .. } => {
             return Err(Malformed("an answer to a command that has no key"));
