@@ -38,6 +38,8 @@ const LAYERS: &[(&str, Layer)] = &[
     ("recache-server", Layer::Only(&["recache-engine", "recache-api"])),
     ("recache-cli", Layer::All),
     ("recache", Layer::All),
+    // For tests only.
+    ("recache-faultproxy", Layer::Only(&[])),
     ("xtask", Layer::Only(&[])),
 ];
 

@@ -4,6 +4,7 @@
 //! cargo xtask test                      the whole suite, against servers of its own
 //! cargo xtask test -- -p recache-cache  a part of it
 //! cargo xtask servers -- env            any command, with the same servers
+//! cargo xtask faults                    the cache under faults, long and loud
 //! cargo xtask verify                    format, lints, documentation, dependencies
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the terminal")]
 
+mod faults;
 mod find;
 mod install;
 pub mod layering;
@@ -30,6 +32,7 @@ the chores of Recache
 
 usage: cargo xtask test [--keep-going] [-- FILTER...]   run the suite against servers of its own
        cargo xtask servers -- COMMAND [ARG...]          run a command with those servers
+       cargo xtask faults [--seconds N] [--seed S]      the cache under faults; each lasts N seconds (20)
        cargo xtask verify                               format, lints, documentation, dependencies
 
 FILTER goes to `cargo nextest run` where it is installed, else to `cargo test`.
@@ -74,6 +77,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         ("servers", [dashes, command @ ..]) if dashes == "--" && !command.is_empty() => servers::run(command),
         ("servers", _) => return usage("servers: what is to run stands behind `--`"),
+        ("faults", rest) => match faults::Options::parse(rest) {
+            Ok(options) => faults::run(&options),
+            Err(wrong) => return usage(&wrong),
+        },
         ("verify", []) => verify::run(),
         ("verify", [more, ..]) => return usage(&format!("verify: takes no argument, got `{more}`")),
         (servers::GUARD_CHORE, rest) => servers::guard(rest).map(|()| ExitCode::SUCCESS),

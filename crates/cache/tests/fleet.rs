@@ -356,3 +356,35 @@ async fn batches_that_overlap_on_two_nodes_wait_for_each_other_without_standing_
         assert_eq!(loads.load(Ordering::SeqCst), 4, "{shape:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_answer_was_lost_is_given_back() {
+    for shape in SHAPES {
+        let fleet = Fleet::new(shape, 2);
+        let key = fleet.key("k");
+        fleet.nodes[0].lose_next_lease();
+        assert_eq!(load(&fleet.caches[0], &key, 1).await, Some(1), "{shape:?}");
+        let began = Instant::now();
+        assert_eq!(load(&fleet.caches[1], &key, 2).await, Some(2), "{shape:?}");
+        assert!(began.elapsed() < SECOND, "{shape:?}: waited {:?} for nobody", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_held_when_an_outage_began_is_given_back_after_it() {
+    for shape in SHAPES {
+        let fleet = Fleet::new(shape, 2);
+        let key = fleet.key("k");
+        let loader = || async {
+            fleet.nodes[0].cut_off(true);
+            Ok::<_, Infallible>(Some(1_u64))
+        };
+        let loaded = fleet.caches[0].get_or_load(&key, &POLICY, loader).await.unwrap();
+        assert_eq!(loaded.as_deref(), Some(&1), "{shape:?}");
+        sleep(SECOND).await;
+        fleet.nodes[0].cut_off(false);
+        let began = Instant::now();
+        assert_eq!(load(&fleet.caches[1], &key, 2).await, Some(2), "{shape:?}");
+        assert!(began.elapsed() < 2 * SECOND, "{shape:?}: waited {:?} for nobody", began.elapsed());
+    }
+}

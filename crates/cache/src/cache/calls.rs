@@ -43,6 +43,13 @@ pub(super) enum Failure {
     Panic,
 }
 
+impl Failure {
+    /// Whether it is sure that the backend was not asked, or did nothing.
+    pub(super) fn was_not_sent(&self) -> bool {
+        matches!(self, Self::Provider(error) if !error.is_failure())
+    }
+}
+
 impl Calls {
     pub(super) fn new(provider: Arc<dyn Provider>, clock: Arc<dyn Clock>, limit: Duration) -> Self {
         // Once: whatever else becomes known of a provider, it does not move.

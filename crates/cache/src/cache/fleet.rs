@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::calls::Failure;
 use super::entry::{Live, Value};
 use super::read::{Found, Look};
 use super::{Cache, Core};
@@ -33,12 +34,67 @@ pub(super) enum Turn<V> {
     ServeKept,
 }
 
+/// How long to wait before a lease that could not be given back is tried to be given back again; doubled each time, up to
+/// the second.
+const GIVE_BACK_FIRST: Duration = Duration::from_millis(50);
+const GIVE_BACK_LONGEST: Duration = Duration::from_millis(500);
+
+/// A lease that was asked for. When the answer never comes, because the backend failed or the caller went away, it may have
+/// been granted all the same, and everybody would wait for its end: it is given back as soon as that can be sent.
+#[derive(Debug)]
+struct Asked {
+    core: Arc<Core>,
+    key: Key,
+    token: u128,
+    lease_for: Duration,
+    is_answered: bool,
+}
+
+impl Asked {
+    fn new(core: &Arc<Core>, key: &Key, token: u128, lease_for: Duration) -> Self {
+        Self { core: Arc::clone(core), key: key.clone(), token, lease_for, is_answered: false }
+    }
+
+    fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            let lease = Lease { token: self.token, fence: Lease::FENCE_UNKNOWN };
+            give_back(&self.core, &self.key, lease, self.lease_for);
+        }
+    }
+}
+
+/// Ends a lease in the background. While the backend cannot be told, it is tried again until the lease has ended by itself:
+/// it may have been granted just before an outage, and all who come after that would wait for it.
+fn give_back(core: &Arc<Core>, key: &Key, lease: Lease, lease_for: Duration) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let (core, key) = (Arc::clone(core), key.clone());
+    runtime.spawn(async move {
+        let Some(leases) = core.calls.provider.leases() else { return };
+        let (mut waited, mut pause) = (Duration::ZERO, GIVE_BACK_FIRST);
+        while waited < lease_for {
+            if core.calls.run("release_lease", leases.release(&key, &lease)).await.is_ok() {
+                return;
+            }
+            sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(GIVE_BACK_LONGEST);
+        }
+    });
+}
+
 /// A lease that is given back when it is dropped without having been used.
 #[derive(Debug)]
 pub(super) struct HeldLease {
     core: Arc<Core>,
     key: Key,
     lease: Lease,
+    lease_for: Duration,
     is_used: bool,
 }
 
@@ -67,14 +123,20 @@ impl Cache {
             // Begins before asking, so that a lease that ends in between is noticed.
             let mut ended = pin!(leases.ended(key));
             let has_ended = poll_fn(|context| Poll::Ready(ended.as_mut().poll(context).is_ready())).await;
+            let asked = Asked::new(core, key, token, policy.lease_limit());
             let take = leases.take(key, token, policy.lease_limit(), seen.as_ref());
-            match core.calls.run("take_lease", take).await {
+            let taken = core.calls.run("take_lease", take).await;
+            if taken.as_ref().map_or_else(Failure::was_not_sent, |_| true) {
+                asked.answered();
+            }
+            match taken {
                 Err(_) => return Turn::LoadOnly,
                 Ok(Leased::Granted(lease)) => {
                     return Turn::Load(Some(HeldLease {
                         core: Arc::clone(core),
                         key: key.clone(),
                         lease,
+                        lease_for: policy.lease_limit(),
                         is_used: false,
                     }));
                 }
@@ -135,16 +197,8 @@ impl HeldLease {
 impl Drop for HeldLease {
     /// The load brought nothing, or its caller went away: the others need not wait for the lease's end.
     fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.is_used {
-            return;
+        if !self.is_used {
+            give_back(&self.core, &self.key, self.lease, self.lease_for);
         }
-        let lease = self.lease;
-        let (core, key) = (Arc::clone(&self.core), self.key.clone());
-        runtime.spawn(async move {
-            if let Some(leases) = core.calls.provider.leases() {
-                let _ = core.calls.run("release_lease", leases.release(&key, &lease)).await;
-            }
-        });
     }
 }

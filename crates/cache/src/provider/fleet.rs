@@ -31,7 +31,9 @@ pub trait Leases: fmt::Debug + Send + Sync {
     /// Stores what was loaded and ends the lease, at once; false, and nothing is changed, when the lease was void.
     async fn fill(&self, key: &Key, lease: &Lease, item: Item, keep_for: Duration) -> Result<bool, Error>;
 
-    /// Ends the lease without a value, if it still stands.
+    /// Ends the lease without a value, if it still stands. With [`Lease::FENCE_UNKNOWN`] the caller does not know whether
+    /// it was granted; a provider that cannot tell by the token may then end the lease of another holder, who loads
+    /// without storing.
     async fn release(&self, key: &Key, lease: &Lease) -> Result<(), Error>;
 
     /// Returns when a lease of `key` that somebody else held may have ended. A hint: it may come early, late or never,
@@ -46,6 +48,11 @@ pub struct Lease {
     pub token: u128,
     /// What the provider needs to recognise it; 0 where the token is enough.
     pub fence: u64,
+}
+
+impl Lease {
+    /// The fence of a lease that was asked for and whose answer was lost.
+    pub const FENCE_UNKNOWN: u64 = 0;
 }
 
 /// The answer to who asks for a lease.

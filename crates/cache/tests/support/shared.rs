@@ -66,6 +66,7 @@ pub(crate) struct Node {
     server: Arc<Server>,
     number: u64,
     is_cut_off: AtomicBool,
+    loses_next_lease: AtomicBool,
     with_messages: bool,
 }
 
@@ -90,6 +91,7 @@ impl Node {
             server: Arc::clone(server),
             number,
             is_cut_off: AtomicBool::new(false),
+            loses_next_lease: AtomicBool::new(false),
             with_messages,
         })
     }
@@ -97,6 +99,11 @@ impl Node {
     /// Every call fails, and no message comes or goes.
     pub(crate) fn cut_off(&self, is_cut_off: bool) {
         self.is_cut_off.store(is_cut_off, Ordering::SeqCst);
+    }
+
+    /// The next lease is granted, and the answer does not arrive.
+    pub(crate) fn lose_next_lease(&self) {
+        self.loses_next_lease.store(true, Ordering::SeqCst);
     }
 
     fn reach(&self) -> Result<MutexGuard<'_, State>, Error> {
@@ -249,6 +256,9 @@ impl Leases for Node {
             return Ok(Leased::Held);
         }
         state.leases.insert(key.clone(), (token, Instant::now() + lease_for));
+        if self.loses_next_lease.swap(false, Ordering::SeqCst) {
+            return Err(Error::Unavailable { provider: "shared", reason: "the answer was lost".to_owned() });
+        }
         Ok(Leased::Granted(Lease { token, fence: 0 }))
     }
 

@@ -114,6 +114,9 @@ impl Leases for Memcached {
     async fn release(&self, key: &Key, lease: &Lease) -> Result<(), Error> {
         let lease_name = name(key);
         let (key, lease_key) = (WireKey::new(key.as_str())?, WireKey::new(&lease_name)?);
+        if lease.fence == Lease::FENCE_UNKNOWN {
+            return self.release_unknown(key, lease_key, lease).await;
+        }
         if !self.is_of_server(key, lease)? {
             return Ok(());
         }
@@ -170,6 +173,25 @@ impl Memcached {
         }
     }
 
+    /// Ends a lease of which only the token is known. A placeholder that vivification made bears no token: it is removed
+    /// whoever made it, which at worst costs another holder his fill.
+    async fn release_unknown(
+        &self,
+        key: WireKey<'_>,
+        lease_key: WireKey<'_>,
+        lease: &Lease,
+    ) -> Result<(), Error> {
+        if let Some(cas) = self.own_lease(key, lease_key, lease).await? {
+            self.ask_one(key, Command::Remove { key: lease_key, cas: Some(cas) }).await?;
+        }
+        if let Some(found) = self.fetch(key).await?
+            && (is_placeholder(&found) || is_lease_of(&found, &lease.token.to_le_bytes()))
+        {
+            self.ask_one(key, Command::Remove { key, cas: Some(found.cas) }).await?;
+        }
+        Ok(())
+    }
+
     /// The CAS number of the lease item, if it is still that of `lease`.
     async fn own_lease(
         &self,
@@ -198,6 +220,11 @@ impl Memcached {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// What vivification leaves: the server makes it, with no kind of ours and no bytes.
+fn is_placeholder(found: &Found) -> bool {
+    found.kind == record::NUMBER && found.value.is_empty()
 }
 
 fn is_lease_of(found: &Found, token: &[u8]) -> bool {

@@ -12,10 +12,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::coop::consume_budget;
@@ -42,7 +45,11 @@ const SILENCE_MAX: Duration = Duration::from_millis(40);
 /// The pauses between tries to reach a server begin with this and double.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// They grow no further, so that a server that is back is found soon.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Attempts to reach a server that run at the same time. One begins at least once a second and takes the connection timeout
+/// at most, so with the default of 5 s there is always one that is not older than a second.
+const ATTEMPTS_MAX: usize = 6;
 
 /// How long the server is given to close a connection that was given up. A server that is frozen for longer may do late
 /// what it was sent; what was invalidated since stays unreachable by its epoch.
@@ -173,6 +180,7 @@ impl Pool {
             return Err(error);
         }
         if state.slow_openings > 0 && !self.was_heard_within(OPENING_TURN * OPENING_TURNS) {
+            self.mend(&mut state);
             return Err(unavailable(format!("still connecting to {}", self.server)));
         }
         Ok(())
@@ -310,13 +318,28 @@ impl Pool {
         let mending = Mending(Arc::downgrade(self));
         runtime.spawn(async move {
             let mut pause = PAUSE_MIN;
+            // What was sent into a network that loses it may never be answered, also when the network is well again. So
+            // nobody waits for an attempt to end: the next begins beside it.
+            let mut attempts = FuturesUnordered::new();
             loop {
                 // Half of it to the whole: many processes must not come back in one moment.
-                sleep(pause / 2 + draw::below(pause / 2)).await;
+                let mut rest = pin!(sleep(pause / 2 + draw::below(pause / 2)));
+                let mut has_rested = false;
+                while !has_rested {
+                    tokio::select! {
+                        () = &mut rest => has_rested = true,
+                        Some(opened) = attempts.next() => {
+                            let Some(pool) = mending.0.upgrade() else { return };
+                            match opened {
+                                Ok(connection) => return pool.take_home(connection),
+                                Err(error) => pool.fell(&error),
+                            }
+                        }
+                    }
+                }
                 let Some(pool) = mending.0.upgrade() else { return };
-                match pool.open().await {
-                    Ok(connection) => return pool.take_home(connection),
-                    Err(error) => pool.fell(&error),
+                if attempts.len() < ATTEMPTS_MAX {
+                    attempts.push(async move { pool.open().await });
                 }
                 pause = (pause * 2).min(PAUSE_MAX);
             }

@@ -21,7 +21,16 @@ impl EpochStore for Redis {
         let mut question = cmd("HMGET");
         question.arg(&inner.epochs_name).arg("run").arg("incarnation").arg("version");
         // In the line of the raises, so that who has raised reads what it raised.
-        let answer = value::array(inner.servers.one(&inner.epochs_name, Line::Ordered, &question).await?)?;
+        let answer = match inner
+            .servers
+            .one(&inner.epochs_name, Line::Ordered, &question)
+            .await
+            .and_then(value::array)
+        {
+            // What stands there is no record (WRONGTYPE): it is begun anew.
+            Err(Error::Refused { .. }) => return self.raise_at(&run, &[]).await.map(Some),
+            answer => answer?,
+        };
         let mut known = answer.into_iter().map(value::text);
         let mut next = || known.next().flatten();
         let is_same_run = next().is_some_and(|known| known == run);
@@ -72,13 +81,24 @@ impl Redis {
         let mut arguments =
             vec![run.as_bytes(), fresh.as_bytes(), channel.as_bytes(), wakes::EPOCHS.as_bytes()];
         arguments.extend(numbers.iter().map(String::as_bytes));
-        let answer = inner.servers.script(&script::RAISE, &[&inner.epochs_name], &arguments).await?;
-        self.still(run)?;
-        let fields: Vec<_> = match answer {
-            redis::Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [name, value]).collect(),
-            other => value::array(other)?,
+        let raise = async || {
+            let answer = inner.servers.script(&script::RAISE, &[&inner.epochs_name], &arguments).await?;
+            self.still(run)?;
+            Ok::<_, Error>(record(fields(answer)?))
         };
-        record(fields).ok_or_else(|| protocol("not a record of epochs"))
+        if let Some(record) = raise().await? {
+            return Ok(record);
+        }
+        // What cannot be read is as good as lost: it is begun anew.
+        inner.servers.one(&inner.epochs_name, Line::Ordered, cmd("DEL").arg(&inner.epochs_name)).await?;
+        raise().await?.ok_or_else(|| protocol("not a record of epochs"))
+    }
+}
+
+fn fields(answer: redis::Value) -> Result<Vec<redis::Value>, Error> {
+    match answer {
+        redis::Value::Map(pairs) => Ok(pairs.into_iter().flat_map(|(name, value)| [name, value]).collect()),
+        other => value::array(other),
     }
 }
 
@@ -87,7 +107,8 @@ fn record(fields: Vec<redis::Value>) -> Option<EpochRecord> {
     let mut record = EpochRecord::default();
     let mut fields = fields.into_iter().map(value::text);
     while let (Some(name), Some(number)) = (fields.next(), fields.next()) {
-        let (name, number) = (name?, number?);
+        let Some(name) = name else { continue };
+        let number = number?;
         match name.as_str() {
             "run" => {}
             "incarnation" => record.incarnation = number.parse().ok()?,

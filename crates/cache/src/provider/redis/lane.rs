@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::sync::Notify;
@@ -16,16 +17,24 @@ use uuid::Uuid;
 
 use super::errors::{Failure, NAME};
 use super::node::{Door, Opened};
+use crate::provider::Error;
 
 /// Between the loss of a connection and the next attempt; doubled from attempt to attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 /// Longest such pause: how late a server that is back may be found.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// How often an open connection is asked whether it still answers.
-pub(super) const ASKED_EVERY: Duration = Duration::from_secs(1);
-/// An answer that is overdue by this much never comes: the link is stalled, or what stands behind it is.
-pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(2);
+pub(super) const ASKED_EVERY: Duration = Duration::from_millis(500);
+/// An answer that is overdue by this much never comes: the link is stalled, or what stands behind it is. Together with the
+/// time between two questions less than the two seconds within which a backend that is back is to be used again.
+pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(1);
+
+/// While an attempt to connect hangs, the next begins beside it after this.
+const ATTEMPT_EVERY: Duration = Duration::from_secs(1);
+/// Attempts that hang at the same time. Each takes the connection timeout at most, so with the default of 5 s there is always
+/// one that is not older than a second.
+const ATTEMPTS_MAX: usize = 6;
 
 /// One connection, or the want of it.
 #[derive(Debug, Default)]
@@ -103,7 +112,7 @@ impl Drop for InFlight<'_> {
 pub(super) async fn keep_open(lane: Arc<Lane>, door: Arc<Door>, is_first: bool) {
     let mut pause = PAUSE_MIN;
     loop {
-        match door.open(is_first).await {
+        match first_of(|| door.open(is_first)).await {
             Ok(opened) => {
                 let since = Instant::now();
                 say_open(&lane, is_first);
@@ -123,6 +132,31 @@ pub(super) async fn keep_open(lane: Arc<Lane>, door: Arc<Door>, is_first: bool) 
         }
         sleep(jittered(pause)).await;
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// The first attempt that succeeds; an error when one failed and no other is under way. What was sent into a network that
+/// loses it is never answered, also when the network is well again: so the next attempt does not wait for the end of one
+/// that hangs.
+pub(super) async fn first_of<T, F>(attempt: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut attempts = FuturesUnordered::new();
+    loop {
+        if attempts.len() < ATTEMPTS_MAX {
+            attempts.push(attempt());
+        }
+        let first = async {
+            let mut ended = attempts.next().await?;
+            while ended.is_err() && !attempts.is_empty() {
+                ended = attempts.next().await?;
+            }
+            Some(ended)
+        };
+        if let Ok(Some(ended)) = timeout(ATTEMPT_EVERY, first).await {
+            return ended;
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
 use super::errors::{Failure, unavailable};
-use super::lane::{ASKED_EVERY, OVERDUE_AFTER, jittered};
+use super::lane::{ASKED_EVERY, OVERDUE_AFTER, first_of, jittered};
 use super::node::Line;
 use super::servers::Servers;
 use super::wakes::Wakes;
@@ -147,7 +147,7 @@ pub(super) async fn listen(hub: Arc<Hub>, wakes: Arc<Wakes>, servers: Arc<Server
         turn = turn.wrapping_add(1);
         let reopened = node.map(|node| node.door().reopened());
         if let (Some(node), Some(reopened)) = (node, reopened)
-            && let Ok(connection) = node.door().listen().await
+            && let Ok(connection) = first_of(|| node.door().listen()).await
         {
             let since = Instant::now();
             tokio::select! {

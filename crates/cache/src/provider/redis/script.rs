@@ -112,12 +112,14 @@ return 1",
 /// the numbers of the slots to raise, perhaps none. Answers the whole record.
 ///
 /// A record that another run wrote may have come back from a snapshot, in which raises are missing: it is begun anew,
-/// under an incarnation that no entry was ever stamped with.
+/// under an incarnation that no entry was ever stamped with. So is what somebody else has put in its place.
 pub(super) static RAISE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local known = redis.call('HMGET', KEYS[1], 'run', 'incarnation', 'version')
+        "local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
+local known = redis.call('HMGET', KEYS[1], 'run', 'incarnation', 'version')
 local changed = #ARGV > 4
-if known[1] ~= ARGV[1] or not known[2] or not known[3] then
+if known[1] ~= ARGV[1] or not tonumber(known[2]) or not tonumber(known[3]) then
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'run', ARGV[1], 'incarnation', ARGV[2], 'version', '1')
   changed = true
