@@ -143,9 +143,10 @@ pub(crate) enum Verdict {
 /// What `offered` makes of `needed`. A bounded need is met by any provider, because entries carry their age.
 pub(crate) fn judge(needed: Coherence, offered: Coherence) -> Verdict {
     match (needed, offered) {
-        (Coherence::Eventual, _) => Verdict::Serve,
+        (Coherence::Eventual, _) | (Coherence::Session, Coherence::Strict | Coherence::Session) => {
+            Verdict::Serve
+        }
         (Coherence::Bounded(age_max), _) => Verdict::ServeUpToAge(age_max),
-        (Coherence::Session, Coherence::Strict | Coherence::Session) => Verdict::Serve,
         (Coherence::Strict, Coherence::Strict) => Verdict::ServeUnshared,
         (Coherence::Session, Coherence::Bounded(_) | Coherence::Eventual)
         | (Coherence::Strict, Coherence::Session | Coherence::Bounded(_) | Coherence::Eventual) => {

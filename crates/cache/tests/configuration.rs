@@ -474,7 +474,7 @@ async fn backend_that_is_built_in_starts_at_once_though_nobody_listens() {
         if !is_built_in {
             continue;
         }
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         let nobody = "127.0.0.1:1";
         let cache = cache(&CacheConfig {
             backend: name.to_owned(),

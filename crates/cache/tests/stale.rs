@@ -230,12 +230,10 @@ async fn dropped_call_does_not_end_its_background_load() {
 async fn panic_of_a_background_loader_reaches_its_caller() {
     let bench = Bench::new();
     let load = || async {
-        if true {
-            panic!("the loader's own");
-        }
-        Ok::<Option<u64>, Infallible>(None)
+        sleep(SECOND).await;
+        panic!("the loader's own")
     };
-    let _ = bench.cache.get_or_refresh(&bench.key, &kept(), load).await;
+    let _ = bench.cache.get_or_refresh::<u64, Infallible, _>(&bench.key, &kept(), load).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,26 +19,21 @@ impl Cache {
     /// not built in, it warns, runs as no-op, and [`health`](Cache::health) says degraded and why. A server that cannot
     /// be reached is connected in the background, for as long as that takes.
     pub fn from_config(config: &CacheConfig, clock: Arc<dyn Clock>) -> Self {
-        match Self::configure(config, clock) {
-            Ok(builder) | Err(builder) => builder.build(),
-        }
+        Self::configure(config, clock).build()
     }
 
-    /// The same, to be given more: [`Builder::epochs`], for instance. `Err` is the no-op that stands for a cache which
-    /// is disabled or cannot be what was asked for.
-    pub fn configure(config: &CacheConfig, clock: Arc<dyn Clock>) -> Result<Builder, Builder> {
+    /// The same before it is built, to be given more: [`Builder::epochs`], for instance.
+    pub fn configure(config: &CacheConfig, clock: Arc<dyn Clock>) -> Builder {
         if !config.enabled {
             info!(provider = "noop", "cache is disabled");
-            return Err(noop(config, clock).out_of_order(
-                Condition::Disabled,
-                vec!["disabled: common.cache.enabled is false".to_owned()],
-            ));
+            let reason = "disabled: common.cache.enabled is false".to_owned();
+            return noop(config, clock).out_of_order(Condition::Disabled, vec![reason]);
         }
         let problems = config.problems();
         let made = if problems.is_empty() { compose(config, &clock) } else { Err(problems) };
         match made {
-            Ok(parts) => Ok(parts.builder(config, clock)),
-            Err(problems) => Err(degraded(config, clock, &problems)),
+            Ok(parts) => parts.builder(config, clock),
+            Err(problems) => degraded(config, clock, &problems),
         }
     }
 
@@ -161,6 +156,7 @@ fn memcached(config: &CacheConfig, path: &str, _: &Arc<dyn Clock>) -> Result<Par
 }
 
 #[cfg(feature = "cache-moka")]
+#[expect(clippy::unnecessary_wraps, reason = "its twin for programs without moka fails")]
 fn moka(config: &CacheConfig, _: &str, clock: &Arc<dyn Clock>) -> Result<Parts, Vec<ConfigProblem>> {
     use crate::provider::{BYTES_MAX_DEFAULT, Moka};
 

@@ -120,14 +120,14 @@ impl Cache {
                     Verdict::ServeUpToAge(age_max) => Some(age_max),
                     _ => None,
                 };
-                let state = if stamp_now != Some(header.stamp) {
-                    "outdated: invalidated since it was made"
-                } else {
+                let state = if stamp_now == Some(header.stamp) {
                     match header.freshness(now, age_max) {
                         Freshness::Fresh => "fresh",
                         Freshness::Stale => "stale",
                         Freshness::Expired => "expired",
                     }
+                } else {
+                    "outdated: invalidated since it was made"
                 };
                 EntryFacts {
                     bytes: item.bytes.len(),

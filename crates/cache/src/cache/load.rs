@@ -16,7 +16,7 @@ use crate::envelope::{Header, TagSlots};
 use crate::epochs::Slot;
 use crate::key::Key;
 use crate::policy::Policy;
-use crate::provider::{Entry, Item};
+use crate::provider::{Copies, Entry, Item};
 use crate::usage::Verdict;
 
 /// How often a caller looks into the cache again because a flight of its key landed since it looked. A flight also lands
@@ -201,7 +201,7 @@ impl Cache {
             Turn::Load(lease) => lease,
             Turn::LoadOnly => {
                 let loaded = core.load(policy, loader).await;
-                return core.hand_out(lead, loaded, key, policy, look);
+                return core.hand_out(&lead, loaded, key, policy, &look);
             }
             Turn::Answer(live) => {
                 let loaded: Loaded<V, E> = Ok(live.value.clone());
@@ -224,7 +224,7 @@ impl Cache {
                 loaded
             }
             // Dropped here, the lease is given back.
-            failed => core.hand_out(lead, failed, key, policy, look),
+            failed => core.hand_out(&lead, failed, key, policy, &look),
         }
     }
 
@@ -238,7 +238,7 @@ impl Cache {
             stamp: core.epochs.stamp(key, tags.as_slice()),
             tags,
             began: core.calls.clock.now(),
-            mark: core.calls.provider.copies().map(|copies| copies.mark()),
+            mark: core.calls.provider.copies().map(Copies::mark),
         }
     }
 
@@ -266,14 +266,14 @@ impl Core {
         let began = self.calls.clock.elapsed();
         let loaded = match policy.hard_limit() {
             None => loader().await,
-            Some(limit) => match timeout(limit, loader()).await {
-                Ok(loaded) => loaded,
-                Err(_) => {
+            Some(limit) => {
+                let Ok(loaded) = timeout(limit, loader()).await else {
                     self.calls.counters.load_timeouts.one();
                     self.calls.counters.load_times.record(limit);
                     return Err(LoadError::TimedOut(limit));
-                }
-            },
+                };
+                loaded
+            }
         };
         let took = self.calls.clock.elapsed().saturating_sub(began);
         self.calls.counters.load_times.record(took);
@@ -287,11 +287,11 @@ impl Core {
     /// prefers that.
     fn hand_out<V, E>(
         &self,
-        lead: Lead<'_>,
+        lead: &Lead<'_>,
         loaded: Loaded<V, E>,
         key: &Key,
         policy: &Policy,
-        look: Look<V>,
+        look: &Look<V>,
     ) -> Loaded<V, E>
     where
         V: Value,
@@ -355,12 +355,16 @@ impl Core {
                 if let (Some(copies), Some(mark)) = (provider.copies(), fills.mark) {
                     copies.keep(&key, item, keep_for, mark);
                 }
-                lease.map(HeldLease::used);
+                if let Some(lease) = lease {
+                    lease.used();
+                }
             }
             Ok(false) => {
                 lead.end_fill(Fill::NotBegun);
                 self.refused(&key);
-                lease.map(HeldLease::used);
+                if let Some(lease) = lease {
+                    lease.used();
+                }
             }
             Err(_) => lead.end_fill(Fill::Unknown),
         }

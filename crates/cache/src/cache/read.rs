@@ -10,7 +10,7 @@ use super::{Cache, Core};
 use crate::clock::Timestamp;
 use crate::envelope::Freshness;
 use crate::key::Key;
-use crate::provider::{self, Item};
+use crate::provider::{self, Copies, Item};
 use crate::stats::{Read, Tier};
 use crate::usage::Verdict;
 
@@ -158,7 +158,7 @@ impl Cache {
         {
             return look;
         }
-        let mark = core.calls.provider.copies().map(|copies| copies.mark());
+        let mark = core.calls.provider.copies().map(Copies::mark);
         let provider = &core.calls.provider;
         let item = match nearness {
             Nearness::Nearest => core.calls.run("get", provider.get(key)).await,
@@ -194,7 +194,7 @@ impl Cache {
         let missing: Vec<Key> =
             keys.iter().zip(&looks).filter(|(_, look)| look.is_none()).map(|(key, _)| key.clone()).collect();
         if !missing.is_empty() {
-            let mark = core.calls.provider.copies().map(|copies| copies.mark());
+            let mark = core.calls.provider.copies().map(Copies::mark);
             let provider = &core.calls.provider;
             let items = match nearness {
                 Nearness::Nearest => core.calls.run("get_many", provider.get_many(&missing)).await,

@@ -86,18 +86,16 @@ impl Cache {
             }
         }
         let Some(limit) = policy.hard_limit() else { return joined(task.await).await };
-        match timeout(limit.saturating_sub(soft.unwrap_or_default()), &mut task).await {
-            Ok(loaded) => joined(loaded).await,
-            Err(_) => {
-                core.calls.counters.load_timeouts.one();
-                match (policy.error_throttle(), kept) {
-                    (Some(_), Some(kept)) => {
-                        core.calls.counters.stale_served_on_error.one();
-                        Ok(kept)
-                    }
-                    _ => Err(LoadError::TimedOut(limit)),
-                }
+        if let Ok(loaded) = timeout(limit.saturating_sub(soft.unwrap_or_default()), &mut task).await {
+            return joined(loaded).await;
+        }
+        core.calls.counters.load_timeouts.one();
+        match (policy.error_throttle(), kept) {
+            (Some(_), Some(kept)) => {
+                core.calls.counters.stale_served_on_error.one();
+                Ok(kept)
             }
+            _ => Err(LoadError::TimedOut(limit)),
         }
     }
 

@@ -15,7 +15,7 @@ use super::Core;
 use super::backplane::{Heard, Notice, Verdict};
 use crate::epochs::Slot;
 use crate::key::Key;
-use crate::provider::{Message, Messages};
+use crate::provider::{EpochStore, Message, Messages};
 use crate::token::Token;
 
 /// Never heard.
@@ -305,7 +305,7 @@ async fn attend(running: Running) {
         let until_beat = sleep(core.upkeep.beat);
         tokio::pin!(until_beat);
         loop {
-            let hint = OptionFuture::from(core.epoch_store().map(|store| store.changed()));
+            let hint = OptionFuture::from(core.epoch_store().map(EpochStore::changed));
             tokio::select! {
                 () = &mut until_beat => break,
                 () = core.upkeep.wake.notified() => {

@@ -189,7 +189,7 @@ pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking).await.expect("it does not come about");
+    assert!(tokio::time::timeout(PATIENCE, asking).await.is_ok(), "it does not come about");
 }
 
 /// What a front does with the commands of a client.

@@ -312,7 +312,7 @@ impl EpochStore for Node {
     }
 
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -372,7 +372,7 @@ impl Fleet {
         let caches = nodes
             .iter()
             .map(|node| {
-                let far: Arc<dyn Provider> = Arc::clone(node) as Arc<dyn Provider>;
+                let far: Arc<dyn Provider> = node.clone();
                 let provider: Arc<dyn Provider> = match shape {
                     Shape::Far => far,
                     Shape::Tiered | Shape::TieredSilent => {
@@ -397,6 +397,6 @@ impl Fleet {
     }
 
     pub(crate) fn key(&self, name: &str) -> Key {
-        KeyPrefix::new("fleet").space("things").key([name])
+        self.caches[0].keys().space("things").key([name])
     }
 }
