@@ -127,11 +127,11 @@ pub(crate) fn is_long() -> bool {
 }
 
 /// One of them.
-pub(crate) type Campaign = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Course = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs campaigns: side by side in the short form, where most of the time is waiting, and one after another in the long form,
 /// which measures. A campaign that fails does not keep the others from going on.
-pub(crate) async fn all(campaigns: Vec<(&str, Campaign)>) {
+pub(crate) async fn all(campaigns: Vec<(&str, Course)>) {
     let mut running = Vec::new();
     let mut failed = Vec::new();
     for (name, campaign) in campaigns {
