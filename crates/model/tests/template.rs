@@ -55,9 +55,10 @@ fn every_field_is_read() {
 
     let [fetch, price, check, publish] = template.steps() else { panic!("four steps") };
     assert_eq!(fetch.description.as_deref(), Some("Reads the supplier's list"));
-    assert_eq!(fetch.handler.callable, "catalogue.fetch");
-    assert_eq!(fetch.handler.initialization["big"], u64::MAX);
-    assert_eq!(fetch.handler.initialization["nested"]["list"][1][1][0], 3);
+    let handler = fetch.handler.as_ref().unwrap();
+    assert_eq!(handler.callable, "catalogue.fetch");
+    assert_eq!(handler.initialization["big"], u64::MAX);
+    assert_eq!(handler.initialization["nested"]["list"][1][1][0], 3);
     assert!(fetch.dependencies.is_empty());
     let retry = RetrySpec {
         retryable: true,
@@ -98,7 +99,7 @@ fn what_is_not_given_has_the_documented_default() {
     assert_eq!(step.retry, retry);
     assert_eq!(RetrySpec::default(), retry);
     assert_eq!((step.timeout, step.queue.as_deref(), step.priority), (None, None, 0));
-    assert!(step.handler.initialization.is_empty());
+    assert!(step.handler.as_ref().unwrap().initialization.is_empty());
 }
 
 #[test]

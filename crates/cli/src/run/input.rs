@@ -34,8 +34,10 @@ pub(super) fn read_template(path: &Path, options: builtin::Options) -> Result<Te
             errors.push(error);
         }
     }
-    let checked = template
-        .check_settings(|step| builtin::check(&step.handler.callable, &step.handler.initialization, options));
+    let checked = template.check_settings(|step| match &step.handler {
+        Some(handler) => builtin::check(&handler.callable, &handler.initialization, options),
+        None => Vec::new(),
+    });
     if let Err(problems) = checked {
         errors.extend(told(&problems));
     }

@@ -32,22 +32,45 @@
 //!
 //! Pure: no I/O, no clock. No input panics, and none takes more than its bounds in [`limits`] allow.
 
+mod batch;
 mod canonical;
 mod definition;
+mod environment;
+mod events;
+mod expression;
+mod expression_words;
 mod fields;
+mod flow;
 pub mod graph;
 mod json;
+mod json_schema;
+mod lifecycle;
 pub mod limits;
 mod problems;
 mod read;
 mod scalar;
+mod schema_bounds;
+pub mod shape;
+mod step;
 mod suggest;
 mod tree;
+mod unsupported;
 mod values;
+mod versions;
+mod words;
 mod yaml;
 
+pub use batch::{BatchConfig, FailureStrategy};
 pub use canonical::Digest;
-pub use definition::{BackoffSpec, Handler, RetrySpec, SettingProblem, Step, StepType, Template};
+pub use definition::{Metadata, SettingProblem, SystemDependencies, Template};
+pub use environment::{Environment, OverlayTarget, RetryOverlay, StepOverlay};
+pub use events::{DeliveryMode, DomainEvent, EventCondition, PublishedEvent};
+pub use expression::{Expression, ExpressionError, FILTERS, Scope, TESTS};
+pub use flow::{Awaited, CacheReuse, ConcurrencyKey, ForEach, OnTimeout, RateLimit, SubWorkflow, WaitFor};
 pub use graph::Graph;
+pub use json_schema::{JsonSchema, Mismatch, Mismatches};
+pub use lifecycle::{Lifecycle, StalenessAction};
 pub use problems::{Position, Problem, Problems};
-pub use semver::Version;
+pub use semver::{Version, VersionReq};
+pub use step::{BackoffSpec, Handler, RetrySpec, Step, StepType};
+pub use versions::{compare_versions, newest_version};
