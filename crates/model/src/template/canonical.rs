@@ -186,8 +186,10 @@ fn wait_for(wait: &WaitFor) -> Value {
         Awaited::Signal(name) => fields.put("signal", name.as_str()),
         Awaited::Approval(name) => fields.put("approval", name.as_str()),
     }
-    fields.put("on_timeout", wait.on_timeout.word());
-    fields.put_some("timeout_seconds", wait.timeout.map(seconds));
+    if let Some(timeout) = wait.timeout {
+        fields.put("on_timeout", wait.on_timeout.word());
+        fields.put("timeout_seconds", seconds(timeout));
+    }
     fields.into()
 }
 

@@ -8,13 +8,15 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use minijinja::value::Serde;
+use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, UndefinedBehavior, filters, tests};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::expression_words::{self, Misuse};
-use super::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_FUEL};
+use super::limits::{
+    EXPRESSION_BYTES_MAX, EXPRESSION_FUEL, EXPRESSION_NESTING_MAX, EXPRESSION_RESULT_PARTS_MAX,
+};
 
 /// The filters of the language.
 pub const FILTERS: [&str; 8] = ["default", "first", "float", "int", "last", "length", "lower", "upper"];
@@ -27,11 +29,13 @@ static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     language.set_undefined_behavior(UndefinedBehavior::Strict);
     language.set_fuel(Some(EXPRESSION_FUEL));
     language.add_filter("default", filters::default);
-    language.add_filter("first", filters::first);
+    language.add_filter("first", |value: &minijinja::Value| defined(value).and_then(filters::first));
     language.add_filter("float", filters::float);
     language.add_filter("int", filters::int);
-    language.add_filter("last", filters::last);
-    language.add_filter("length", filters::length);
+    language.add_filter("last", |value: &minijinja::Value| {
+        defined(value).and_then(|value| filters::last(value.clone()))
+    });
+    language.add_filter("length", |value: &minijinja::Value| defined(value).and_then(filters::length));
     language.add_filter("lower", filters::lower);
     language.add_filter("upper", filters::upper);
     language.add_test("defined", tests::is_defined);
@@ -39,6 +43,14 @@ static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     language.add_test("none", tests::is_none);
     language
 });
+
+/// Some filters take a value that does not exist for an empty one.
+fn defined(value: &minijinja::Value) -> Result<&minijinja::Value, minijinja::Error> {
+    if value.is_undefined() {
+        return Err(minijinja::Error::from(minijinja::ErrorKind::UndefinedError));
+    }
+    Ok(value)
+}
 
 /// A compiled expression. Two are equal when they are written the same.
 #[derive(Clone)]
@@ -95,6 +107,10 @@ impl Expression {
             let message = "it is empty".to_owned();
             return Err(ExpressionError { message, character: None, suggestion: None });
         }
+        if let Some(character) = expression_words::too_deep(source, EXPRESSION_NESTING_MAX) {
+            let message = format!("its brackets are nested more than {EXPRESSION_NESTING_MAX} deep");
+            return Err(ExpressionError { message, character: Some(character), suggestion: None });
+        }
         let compiled = LANGUAGE
             .compile_expression_owned(source.to_owned())
             .map_err(|error| ExpressionError::of(&error, source))?;
@@ -123,11 +139,16 @@ impl Expression {
             .compiled
             .eval(minijinja::Value::from(Serde(scope)))
             .map_err(|error| ExpressionError::of(&error, &self.source))?;
-        let unwritable = |message: String| ExpressionError { message, character: None, suggestion: None };
         if value.is_undefined() {
-            return Err(unwritable("it gives nothing: the name or field does not exist".to_owned()));
+            let message = "it gives nothing: the name or field does not exist".to_owned();
+            return Err(ExpressionError { message, character: None, suggestion: None });
         }
-        serde_json::to_value(&value).map_err(|_| unwritable("its value cannot be written as JSON".to_owned()))
+        let mut parts_left = EXPRESSION_RESULT_PARTS_MAX;
+        to_json(&value, &mut parts_left, 0).map_err(|message| ExpressionError {
+            message,
+            character: None,
+            suggestion: None,
+        })
     }
 
     /// Whether the condition holds. Anything but true or false is an error: the text `"false"` must not count as
@@ -148,6 +169,41 @@ impl Expression {
                 Err(ExpressionError { message, character: None, suggestion })
             }
         }
+    }
+}
+
+/// `value` as JSON. Bounded here, because a list that is repeated a million times is free until somebody walks it.
+fn to_json(value: &minijinja::Value, parts_left: &mut usize, depth: usize) -> Result<Value, String> {
+    const DEPTH_MAX: usize = 128;
+    *parts_left = parts_left
+        .checked_sub(1)
+        .ok_or_else(|| format!("its result holds more than {EXPRESSION_RESULT_PARTS_MAX} values"))?;
+    if depth > DEPTH_MAX {
+        return Err(format!("its result is nested more than {DEPTH_MAX} deep"));
+    }
+    let unwritable = || format!("it gives {}, which cannot be written as JSON", value.kind());
+    match value.kind() {
+        ValueKind::None => Ok(Value::Null),
+        ValueKind::Bool => Ok(Value::Bool(value.is_true())),
+        ValueKind::Number => serde_json::to_value(value).map_err(|_| unwritable()),
+        ValueKind::String => value.as_str().map(Value::from).ok_or_else(unwritable),
+        ValueKind::Seq | ValueKind::Iterable => {
+            let mut items = Vec::new();
+            for item in value.try_iter().map_err(|_| unwritable())? {
+                items.push(to_json(&item, parts_left, depth + 1)?);
+            }
+            Ok(Value::Array(items))
+        }
+        ValueKind::Map => {
+            let mut fields = serde_json::Map::new();
+            for key in value.try_iter().map_err(|_| unwritable())? {
+                let field = value.get_item(&key).map_err(|_| unwritable())?;
+                let name = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+                fields.insert(name, to_json(&field, parts_left, depth + 1)?);
+            }
+            Ok(Value::Object(fields))
+        }
+        _ => Err(unwritable()),
     }
 }
 

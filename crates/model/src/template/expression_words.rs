@@ -1,6 +1,22 @@
 //! Finds what an expression must not use. The compiler looks filters and tests up only when they are reached, perhaps
 //! in production on a Sunday; here they are looked up when the template is checked.
 
+/// The character, from 1, of the first bracket that is nested deeper than `nesting_max`.
+pub(super) fn too_deep(source: &str, nesting_max: usize) -> Option<usize> {
+    let mut nesting = 0_usize;
+    for (at, token) in tokens(source) {
+        match token {
+            Token::Sign('(' | '[' | '{') => nesting += 1,
+            Token::Sign(')' | ']' | '}') => nesting = nesting.saturating_sub(1),
+            _ => {}
+        }
+        if nesting > nesting_max {
+            return Some(at);
+        }
+    }
+    None
+}
+
 /// Something that the language does not have; `at` is its character, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Misuse {
@@ -135,6 +151,14 @@ mod tests {
         ] {
             assert_eq!(found(source), None, "{source}");
         }
+    }
+
+    #[test]
+    fn nesting_is_counted_outside_of_texts() {
+        assert_eq!(too_deep("a[b[(1)]]", 3), None);
+        assert_eq!(too_deep("a[b[(1)]]", 2), Some(5));
+        assert_eq!(too_deep("'(((' ~ \"[[[\" ~ (1)", 1), None);
+        assert_eq!(too_deep("()[]{}()", 1), None);
     }
 
     #[test]

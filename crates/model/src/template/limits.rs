@@ -48,6 +48,12 @@ pub const PROBLEMS_MAX: usize = 1_000;
 /// Longest condition or other expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 1024;
 
+/// Deepest nesting of brackets in one expression. The parser's own limit comes too late for a stack of 2 MiB.
+pub const EXPRESSION_NESTING_MAX: usize = 32;
+
+/// Most values that the result of one expression may hold.
+pub const EXPRESSION_RESULT_PARTS_MAX: usize = 1_000_000;
+
 /// What evaluating one expression may cost: about an instruction, a step of a loop, or 64 bytes of text each.
 pub const EXPRESSION_FUEL: u64 = 10_000;
 

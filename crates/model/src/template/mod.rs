@@ -35,6 +35,8 @@
 mod batch;
 mod canonical;
 mod definition;
+mod diff;
+pub mod draw;
 mod environment;
 mod events;
 mod expression;
@@ -63,6 +65,7 @@ mod yaml;
 pub use batch::{BatchConfig, FailureStrategy};
 pub use canonical::Digest;
 pub use definition::{Metadata, SettingProblem, SystemDependencies, Template};
+pub use diff::{Diff, FieldChange, StepChange};
 pub use environment::{Environment, OverlayTarget, RetryOverlay, StepOverlay};
 pub use events::{DeliveryMode, DomainEvent, EventCondition, PublishedEvent};
 pub use expression::{Expression, ExpressionError, FILTERS, Scope, TESTS};

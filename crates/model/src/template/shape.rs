@@ -71,7 +71,7 @@ pub(super) const METADATA: Schema = Schema {
 };
 
 pub(super) const SYSTEM_DEPENDENCIES: Schema =
-    closed("the system dependencies", &[Field::new("primary"), Field::new("secondary")]);
+    closed("`system_dependencies`", &[Field::new("primary"), Field::new("secondary")]);
 
 pub(super) const DOMAIN_EVENT: Schema =
     closed("the domain event", &[Field::new("name"), Field::new("description"), Field::new("schema")]);

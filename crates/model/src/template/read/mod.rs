@@ -64,7 +64,7 @@ pub(super) fn template<'t, 'p>(
         .and_then(|given| reader.steps(given, lifecycle.as_ref()));
     let environments = match fields.get("environments") {
         Some(given) => {
-            let steps = steps.as_ref().map(|steps| steps.steps.as_slice());
+            let steps = steps.as_ref().map(|steps| steps.all.as_slice());
             reader.environments(given, steps, lifecycle.as_ref())
         }
         None => std::collections::BTreeMap::new(),
@@ -80,7 +80,7 @@ pub(super) fn template<'t, 'p>(
             system_dependencies,
             domain_events,
             input_schema,
-            steps: steps.steps,
+            steps: steps.all,
             environments,
             lifecycle,
         },

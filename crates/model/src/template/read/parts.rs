@@ -109,10 +109,10 @@ impl<'t> Reader<'t, '_> {
             batch.max_parallel_batches = self.count(given, at(given), 1, BATCHES_PARALLEL_MAX);
         }
         if let Some(given) = fields.get("cursor_field") {
-            batch.cursor_field = self.name(given, at(given))?.to_owned();
+            batch.cursor_field = self.name(given, at(given)).map(str::to_owned)?;
         }
         if let Some(given) = fields.get("id_field") {
-            batch.id_field = self.name(given, at(given))?.to_owned();
+            batch.id_field = self.name(given, at(given)).map(str::to_owned)?;
         }
         if let Some(given) = fields.get("worker_template") {
             batch.worker_template = self.text(given, at(given)).map(str::to_owned);

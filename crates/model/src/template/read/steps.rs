@@ -49,7 +49,7 @@ impl Dependency<'_> {
 /// All steps, right and complete.
 #[derive(Debug)]
 pub(super) struct Steps {
-    pub(super) steps: Vec<Step>,
+    pub(super) all: Vec<Step>,
     pub(super) graph: Graph,
     pub(super) handlers_at: Vec<HandlerAt>,
 }
@@ -86,7 +86,7 @@ impl<'t> Reader<'t, '_> {
                 graph.dependencies(index).iter().map(|dependency| names[*dependency].to_owned()).collect();
             steps.push(step);
         }
-        Some(Steps { steps, graph, handlers_at })
+        Some(Steps { all: steps, graph, handlers_at })
     }
 
     /// For each step the steps that it depends on; names that are given twice or refer to nothing are told.
