@@ -427,3 +427,15 @@ fn conditions_see_input_and_results() {
     let scope = Scope { item: Some(&item), index: Some(0), ..scope };
     assert_eq!(tell.concurrency_key.as_ref().unwrap().key.evaluate(&scope).unwrap(), "x");
 }
+
+#[test]
+fn every_field_of_the_shape_is_on_its_page_of_the_reference() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/templates.md");
+    let page = fs::read_to_string(page).unwrap();
+    for field in shape::fields() {
+        let name = field.path.rsplit('.').next().unwrap();
+        for spelling in std::iter::once(&name).chain(field.aliases) {
+            assert!(page.contains(&format!("`{spelling}`")), "{} as {spelling}", field.path);
+        }
+    }
+}

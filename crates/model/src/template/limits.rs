@@ -79,7 +79,7 @@ pub const SCHEMA_PATTERN_BYTES_MAX: usize = 1024;
 pub const SCHEMA_PATTERN_COMPILED_BYTES_MAX: usize = 256 * 1024;
 
 /// What checking one value may cost: keywords of the schema times parts of the value.
-pub const SCHEMA_WORK_MAX: u64 = 200_000_000;
+pub const SCHEMA_WORK_MAX: u64 = 50_000_000;
 
 /// Most mismatches of a value with its schema that are listed.
 pub const SCHEMA_MISMATCHES_MAX: usize = 100;

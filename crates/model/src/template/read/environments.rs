@@ -160,23 +160,33 @@ impl<'t> Reader<'t, '_> {
         let mut told = vec![false; environment.steps.len()];
         for step in steps {
             let (mut retry, mut timeout) = (step.retry.clone(), step.timeout);
-            let mut last = None;
+            // The last that has a say, and the last that has one about retries.
+            let (mut last, mut last_retry) = (None, None);
             for overlay in overlays.over(&step.name) {
                 retry = overlay.retry.over(&retry);
                 timeout = overlay.timeout.or(timeout);
-                if overlay.timeout.is_some() || overlay.retry != RetryOverlay::default() {
-                    last = places.get(overlay.target.name()).copied();
+                let place = places.get(overlay.target.name()).copied();
+                if overlay.retry != RetryOverlay::default() {
+                    (last, last_retry) = (place, place);
+                } else if overlay.timeout.is_some() {
+                    last = place;
                 }
             }
             let Some(place) = last else { continue };
-            let Some((fields, retry_fields, index)) = sources.get(place) else { continue };
+            let Some((fields, _, index)) = sources.get(place) else { continue };
+            let retry_fields = last_retry
+                .and_then(|place| sources.get(place))
+                .and_then(|(_, fields, index)| Some((fields.as_ref()?, *index)));
             let before = self.problems.count();
             if told.get(place).copied().unwrap_or(true) {
                 continue;
             }
             let path = Path::Item(&list, *index);
             let agree = match retry_fields {
-                Some(fields) => self.delays_agree(&retry, fields, Path::Field(&path, "retry")),
+                Some((fields, index)) => {
+                    let item = Path::Item(&list, index);
+                    self.delays_agree(&retry, fields, Path::Field(&item, "retry"))
+                }
                 None => true,
             };
             if agree {

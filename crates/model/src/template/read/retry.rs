@@ -58,16 +58,21 @@ impl<'t> Reader<'t, '_> {
 
     /// Whether the first delay is not longer than the longest; told at the field among `fields` that says so.
     pub(super) fn delays_agree(&mut self, retry: &RetrySpec, fields: &Fields<'t>, path: Path<'_>) -> bool {
-        let given = fields.get("backoff_base_ms").or_else(|| fields.get("max_backoff_ms"));
         let agree = retry.backoff_base_ms <= retry.max_backoff_ms;
-        if let (Some(given), false) = (given, agree) {
+        if !agree {
             let message = format!(
                 "the first delay, {} ms, is longer than the longest, {} ms",
                 retry.backoff_base_ms, retry.max_backoff_ms
             );
             let suggestion = Some("raise `max_backoff_ms`, or lower `backoff_base_ms`".to_owned());
-            let path = Path::Field(&path, given.spelling);
-            self.problem("out_of_range", given.node.position, path, message, suggestion);
+            match fields.get("backoff_base_ms").or_else(|| fields.get("max_backoff_ms")) {
+                Some(given) => {
+                    let path = Path::Field(&path, given.spelling);
+                    self.problem("out_of_range", given.node.position, path, message, suggestion);
+                }
+                // An overlay that gives neither, where another one does.
+                None => self.problem("out_of_range", fields.position, path, message, suggestion),
+            }
         }
         agree
     }
