@@ -36,6 +36,7 @@ pub use problem::{FieldProblem, Problem};
 pub use template::{
     TemplateApplied, TemplateChange, TemplateCheck, TemplateChecks, TemplateDetails, TemplateDiff,
     TemplateFieldChange, TemplateGraph, TemplateList, TemplateProblem, TemplateStepChange, TemplateSummary,
+    TemplatesApplied,
 };
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,

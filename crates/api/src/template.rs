@@ -121,25 +121,32 @@ pub struct TemplateCheck {
     pub unsupported: Vec<TemplateProblem>,
 }
 
-/// What storing a template did.
+/// What storing templates did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplatesApplied {
+    /// [`TemplatesApplied::SCHEMA`]
+    pub schema: String,
+    /// One for each, in the order in which they were named.
+    pub templates: Vec<TemplateApplied>,
+}
+
+impl TemplatesApplied {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.templates-applied.v1";
+
+    /// What a call did.
+    pub fn new(templates: Vec<TemplateApplied>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), templates }
+    }
+}
+
+/// What storing one template did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateApplied {
-    /// [`TemplateApplied::SCHEMA`]
-    pub schema: String,
     /// Which one.
     pub template: TemplateSummary,
     /// Whether this call stored it; `false` when the same was there, or nothing was to be changed.
     pub changed: bool,
-}
-
-impl TemplateApplied {
-    /// The name and version of this shape.
-    pub const SCHEMA: &'static str = "recache.template-applied.v1";
-
-    /// What a call did.
-    pub fn new(template: TemplateSummary, changed: bool) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), template, changed }
-    }
 }
 
 /// What changed from one template to another.

@@ -100,6 +100,8 @@ pub(super) struct Reader<'t, 'p> {
     pub(super) suggester: Suggester,
     /// Places of fields that are judged later, by pointer.
     pub(super) places: std::collections::HashMap<String, Position>,
+    /// Names of the steps, also of those with which something is wrong.
+    pub(super) step_names: std::collections::HashSet<&'t str>,
     /// How many expressions have been compiled.
     pub(super) expressions: usize,
     /// What schemas may still cost together.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use recache_api::TemplateApplied;
+use recache_api::{TemplateApplied, TemplatesApplied};
 use recache_model::template::Template;
 use recache_store::{Error, Store, TemplateRecord};
 
@@ -51,15 +51,13 @@ impl Args {
         store.close().await;
         let documents: Vec<TemplateApplied> = applied
             .iter()
-            .map(|(template, changed)| {
-                TemplateApplied::new(convert::summary(template), *changed && !self.dry_run)
+            .map(|(template, changed)| TemplateApplied {
+                template: convert::summary(template),
+                changed: *changed && !self.dry_run,
             })
             .collect();
         match context.format() {
-            Format::Json if documents.len() == 1 => {
-                documents.iter().try_for_each(|one| context.print(one))?;
-            }
-            Format::Json => context.print(&documents)?,
+            Format::Json => context.print(&TemplatesApplied::new(documents))?,
             Format::Jsonl => context.print_lines(&documents)?,
             Format::Table => {
                 for (template, changed) in &applied {

@@ -1,5 +1,7 @@
 //! `recache template show`.
 
+use std::collections::BTreeSet;
+
 use recache_api::{Json, TemplateDetails};
 use recache_model::template::{Step, Template};
 
@@ -92,9 +94,20 @@ fn facts(template: &Template) -> Vec<(&'static str, String)> {
     fact("events", Some(events.join(", ")));
     fact("input", template.input_schema().map(|_| "checked by a schema".to_owned()));
     fact("environments", Some(template.environments().keys().cloned().collect::<Vec<_>>().join(", ")));
-    let unsupported: Vec<String> =
-        template.unsupported().items().iter().map(|problem| problem.path.clone()).collect();
-    fact("not run yet", Some(unsupported.join(" ")));
+    let unsupported = template.unsupported();
+    // By the field's name, whichever steps give it.
+    let names: BTreeSet<String> = unsupported
+        .items()
+        .iter()
+        .map(|problem| {
+            let field = problem
+                .path
+                .trim_start_matches("/steps/")
+                .trim_start_matches(|one: char| one.is_ascii_digit());
+            field.trim_start_matches('/').replace('/', ".")
+        })
+        .collect();
+    fact("not run yet", Some(names.into_iter().collect::<Vec<_>>().join(", ")));
     facts
 }
 

@@ -74,20 +74,18 @@ impl<'t> Reader<'t, '_> {
                 self.problem("duplicate_step", given_at, at, message, help);
                 continue;
             }
-            if let (Some(steps), OverlayTarget::Step(_)) = (&by_name, &overlay.target) {
-                match steps.get(name) {
-                    None => {
-                        let names = steps.keys().copied().chain([OverlayTarget::ALL]);
-                        let suggestion = self.suggester.did_you_mean(name, names);
-                        let message =
-                            format!("there is no step {} for the environment to change", shown(name));
-                        self.problem("unknown_step", given_at, at, message, suggestion);
-                    }
-                    Some(step) if step.handler.is_none() && !overlay.initialization.is_empty() => {
-                        let message = format!("the step {} has no handler to be given settings", shown(name));
-                        self.problem("unknown_step", given_at, at, message, None);
-                    }
-                    Some(_) => {}
+            if matches!(overlay.target, OverlayTarget::Step(_)) {
+                let has_settings = !overlay.initialization.is_empty();
+                let step = by_name.as_ref().and_then(|steps| steps.get(name));
+                if !self.step_names.is_empty() && !self.step_names.contains(name) {
+                    let names: Vec<&str> =
+                        self.step_names.iter().copied().chain([OverlayTarget::ALL]).collect();
+                    let suggestion = self.suggester.did_you_mean(name, names);
+                    let message = format!("there is no step {} for the environment to change", shown(name));
+                    self.problem("unknown_step", given_at, at, message, suggestion);
+                } else if has_settings && step.is_some_and(|step| step.handler.is_none()) {
+                    let message = format!("the step {} has no handler to be given settings", shown(name));
+                    self.problem("unknown_step", given_at, at, message, None);
                 }
             }
             environment.steps.push(overlay);

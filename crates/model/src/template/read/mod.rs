@@ -8,7 +8,7 @@ mod retry;
 mod step;
 mod steps;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use semver::Version;
 use serde_json::{Map, Value};
@@ -39,6 +39,7 @@ pub(super) fn template<'t, 'p>(
         forgiven,
         suggester: Suggester::default(),
         places: HashMap::new(),
+        step_names: HashSet::new(),
         expressions: 0,
         schemas: Budget::default(),
     };
@@ -67,7 +68,7 @@ pub(super) fn template<'t, 'p>(
             let steps = steps.as_ref().map(|steps| steps.all.as_slice());
             reader.environments(given, steps, lifecycle.as_ref())
         }
-        None => std::collections::BTreeMap::new(),
+        None => BTreeMap::new(),
     };
     let steps = steps?;
     let mut template = Template {

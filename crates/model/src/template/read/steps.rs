@@ -74,6 +74,7 @@ impl<'t> Reader<'t, '_> {
             // An empty one keeps the numbering; a problem was told.
             drafts.push(self.step(node, Path::Item(&path, index), whole).unwrap_or_default());
         }
+        self.step_names = drafts.iter().filter_map(|draft| draft.name.map(|(name, _)| name)).collect();
         let edges = self.edges(&drafts, path);
         let graph = self.graph(&drafts, &edges)?;
         self.links(&drafts, &graph);
