@@ -27,10 +27,15 @@
 //! ```
 //!
 //! The way through: `yaml` (or `json`, for a pinned canonical form) reads text into a `tree` of values with
-//! positions; `read` walks it field by field and builds the [`Template`]. A field is accepted only if whoever
-//! runs the template honours it; what a later version will know is refused by name.
+//! positions; `read` walks it by the lists of fields in [`shape`] and builds the [`Template`]. What the engine does not
+//! run yet is read and kept all the same: [`Template::unsupported`] names it, and whoever runs a template must refuse
+//! it by that.
 //!
-//! Pure: no I/O, no clock. No input panics, and none takes more than its bounds in [`limits`] allow.
+//! A template can be compared ([`Diff`]), drawn ([`draw`]) and seen as it is in one environment
+//! ([`Template::for_environment`]).
+//!
+//! Pure: no I/O, no clock. No input panics, and none takes more than its bounds in [`limits`] allow; expressions and JSON
+//! Schemas, which are small programs, have bounds of their own before their libraries see them.
 
 mod batch;
 mod canonical;
