@@ -159,6 +159,27 @@ fn input_too_large_for_its_schema_is_refused_unchecked() {
     assert!(soon("an input at the limit", || template.check_input(&json!(vec![-1; 7_000]))).is_ok());
 }
 
+/// Such a keyword looks again at what its neighbours have looked at, and so do those within them.
+#[test]
+fn nested_unevaluated_keywords_do_not_multiply() {
+    for keyword in ["unevaluatedProperties", "unevaluatedItems"] {
+        let nested = |nesting: usize| {
+            let mut schema = json!({ keyword: { "type": "integer" } });
+            for _ in 0..nesting {
+                schema = json!({ "allOf": [schema], keyword: { "type": "integer" } });
+            }
+            schema
+        };
+        for nesting in [1, 4, 10] {
+            let template = with_schema(&nested(nesting)).unwrap_or_else(|problems| panic!("{problems}"));
+            for input in [json!({ "a": 1, "b": 2 }), json!([1, 2, 3])] {
+                assert!(soon(keyword, || template.check_input(&input)).is_ok());
+            }
+        }
+        refused(&nested(22), "keywords, the limit is");
+    }
+}
+
 fn scope_of<'a>(input: &'a Value, results: &'a Map<String, Value>) -> Scope<'a> {
     Scope { input, results, item: None, index: None }
 }

@@ -5,6 +5,8 @@
 //!   the value, and a reference to itself never ends at all; both take a line to write.
 //! * Written out, references replaced by what they name, it has at most [`SCHEMA_COST_MAX`] keywords and is at most
 //!   [`SCHEMA_NESTING_MAX`] deep: `allOf` of two references to an `allOf` of two references doubles with every line.
+//! * `unevaluatedProperties` and `unevaluatedItems` count what is beside them twice, since it is looked at twice; nested,
+//!   they double with every level too.
 //! * The number, length and compiled size of its patterns are limited.
 
 use std::collections::HashMap;
@@ -50,7 +52,7 @@ pub(super) struct Parts<'s> {
 }
 
 /// Keywords that hold one schema, or a list of them.
-const HOLDING: [&str; 18] = [
+const HOLDING: [&str; 16] = [
     "not",
     "if",
     "then",
@@ -67,9 +69,10 @@ const HOLDING: [&str; 18] = [
     "allOf",
     "anyOf",
     "oneOf",
-    "extends",
-    "disallow",
 ];
+
+/// Keywords that depend on what the others beside them have looked at.
+const REPEATING: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
 
 /// Keywords that hold schemas by name.
 const NAMING: [&str; 4] = ["properties", "patternProperties", "dependentSchemas", "dependencies"];
@@ -191,6 +194,11 @@ impl<'s> Inspection<'s> {
             self.keyword(path, keyword, value, depth, &mut total);
         }
         total.height += 1;
+        // What the neighbours have looked at is looked at again, and again within them.
+        let repeats = REPEATING.iter().filter(|keyword| keywords.contains_key(**keyword)).count();
+        for _ in 0..repeats {
+            total.cost = total.cost.saturating_mul(2);
+        }
         if self.faults.len() > before {
             // Told; whoever refers to it has no fault of his own.
             self.measured.insert(path.to_owned(), Some(Measure::default()));
