@@ -25,6 +25,7 @@ mod job;
 mod json;
 mod operation;
 mod problem;
+mod template;
 mod view;
 
 pub use instant::{Instant, OutOfRange};
@@ -32,6 +33,11 @@ pub use job::{ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, Jo
 pub use json::Json;
 pub use operation::{Check, CheckStatus, Diagnosis, Migration};
 pub use problem::{FieldProblem, Problem};
+pub use template::{
+    TemplateApplied, TemplateChange, TemplateCheck, TemplateChecks, TemplateDetails, TemplateDiff,
+    TemplateFieldChange, TemplateGraph, TemplateList, TemplateProblem, TemplateStepChange, TemplateSummary,
+    TemplatesApplied,
+};
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
     ViewStatus, ViewValue,

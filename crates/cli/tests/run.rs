@@ -264,3 +264,22 @@ fn result_that_cannot_be_written_is_an_error() {
     assert_eq!(code(&output), 1);
     assert!(text(&output.stderr).contains("cannot write the result"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn environment_changes_what_the_steps_are_given() {
+    let template = "
+name: t
+version: 1.0.0
+steps:
+  - { name: a, handler: { callable: echo, initialization: { size: 1, colour: red } }, queue: q }
+environments:
+  production: { steps: [{ name: a, handler: { initialization: { size: 9 } } }] }
+";
+    let settings = |args: &[&str]| {
+        let output = run_text(template, args);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        result(&output)["output"]["a"]["settings"].clone()
+    };
+    assert_eq!(settings(&[]), json!({ "size": 1, "colour": "red" }));
+    assert_eq!(settings(&["--environment", "production"]), json!({ "size": 9, "colour": "red" }));
+}

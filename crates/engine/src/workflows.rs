@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use recache_model::ids::WorkflowId;
-use recache_model::retry::{Backoff, RetryPolicy};
-use recache_model::template::{BackoffSpec, RetrySpec, Template};
+use recache_model::template::Template;
 use recache_store::{NewJob, NewStep, NewWorkflow, TemplateRecord};
 use serde_json::Value;
 
@@ -13,24 +12,55 @@ use crate::error::{Error, Result};
 
 impl Engine {
     /// Stores a workflow of this template with all its steps; the template's content is pinned by its digest.
+    ///
+    /// Refused is input that does not fit the template's `input_schema`, and a template that asks for what this version
+    /// does not run: see [`Template::unsupported`].
     pub async fn submit_workflow(
         &self,
         id: WorkflowId,
         template: &Template,
         input: &Value,
     ) -> Result<WorkflowId> {
-        let new = new_workflow(id, template, input)?;
+        self.submit_workflow_in(id, template, None, input).await
+    }
+
+    /// The same, with the overlays of one of the template's environments applied to its steps. What is pinned is the
+    /// template as it was written.
+    pub async fn submit_workflow_in(
+        &self,
+        id: WorkflowId,
+        template: &Template,
+        environment: Option<&str>,
+        input: &Value,
+    ) -> Result<WorkflowId> {
+        let new = new_workflow(id, template, environment, input)?;
         self.shared.store.workflow_submit(new).await?;
         Ok(id)
     }
 }
 
-fn new_workflow(id: WorkflowId, template: &Template, input: &Value) -> Result<NewWorkflow> {
+fn new_workflow(
+    id: WorkflowId,
+    template: &Template,
+    environment: Option<&str>,
+    input: &Value,
+) -> Result<NewWorkflow> {
+    let effective = environment.map(|environment| template.for_environment(environment)).transpose();
+    let effective = effective.map_err(|problems| Error::Invalid(problems.to_string()))?;
+    let steps_of = effective.as_ref().unwrap_or(template);
+    let unsupported = template.unsupported();
+    if !unsupported.is_empty() {
+        return Err(Error::Invalid(unsupported.to_string()));
+    }
+    template.check_input(input).map_err(|problems| {
+        Error::Invalid(format!("the input does not fit the template's `input_schema`: {problems}"))
+    })?;
+
     let correlation_id = id.uuid().to_string();
     let places: HashMap<&str, usize> =
-        template.steps().iter().enumerate().map(|(place, step)| (step.name.as_str(), place)).collect();
-    let mut steps = Vec::with_capacity(template.steps().len());
-    for step in template.steps() {
+        steps_of.steps().iter().enumerate().map(|(place, step)| (step.name.as_str(), place)).collect();
+    let mut steps = Vec::with_capacity(steps_of.steps().len());
+    for step in steps_of.steps() {
         let waits_for = step
             .dependencies
             .iter()
@@ -40,15 +70,16 @@ fn new_workflow(id: WorkflowId, template: &Template, input: &Value) -> Result<Ne
                 })
             })
             .collect::<Result<Vec<usize>>>()?;
-        let plain = NewJob::new(
-            &step.handler.callable,
-            Value::Object(step.handler.initialization.clone()).to_string(),
-        );
+        let handler = step
+            .handler
+            .as_ref()
+            .ok_or_else(|| Error::Invalid(format!("step `{}` has no handler to run it", step.name)))?;
+        let plain = NewJob::new(&handler.callable, Value::Object(handler.initialization.clone()).to_string());
         let job = NewJob {
             namespace: template.namespace().to_owned(),
             queue: step.queue.clone().unwrap_or_else(|| plain.queue.clone()),
             priority: i64::from(step.priority),
-            retry: retry(&step.retry),
+            retry: step.retry.policy(),
             timeout: step.timeout,
             correlation_id: correlation_id.clone(),
             ..plain
@@ -70,24 +101,11 @@ fn new_workflow(id: WorkflowId, template: &Template, input: &Value) -> Result<Ne
     })
 }
 
-fn retry(spec: &RetrySpec) -> RetryPolicy {
-    RetryPolicy {
-        attempts_max: if spec.retryable { spec.max_attempts.max(1) } else { 1 },
-        backoff: match spec.backoff {
-            BackoffSpec::None => Backoff::None,
-            BackoffSpec::Linear => Backoff::Linear,
-            BackoffSpec::Exponential => Backoff::Exponential,
-            BackoffSpec::Fibonacci => Backoff::Fibonacci,
-        },
-        base_ms: spec.backoff_base_ms,
-        cap_ms: spec.max_backoff_ms,
-        jitter: spec.jitter,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use recache_model::retry::{Backoff, RetryPolicy};
 
     use super::*;
 
@@ -111,7 +129,7 @@ steps:
 ";
         let template = Template::parse(source, "billing.yaml").expect("a good template");
         let id = WorkflowId::make();
-        let new = new_workflow(id, &template, &serde_json::json!({ "a": 1 })).expect("a workflow");
+        let new = new_workflow(id, &template, None, &serde_json::json!({ "a": 1 })).expect("a workflow");
         let (fetch, bill) = (&new.steps[0], &new.steps[1]);
         assert_eq!((new.template.name.as_str(), new.template.version.as_str()), ("billing", "1.2.0"));
         assert_eq!(fetch.job.input, "{\"url\":\"http://127.0.0.1/\"}");

@@ -55,9 +55,10 @@ fn every_field_is_read() {
 
     let [fetch, price, check, publish] = template.steps() else { panic!("four steps") };
     assert_eq!(fetch.description.as_deref(), Some("Reads the supplier's list"));
-    assert_eq!(fetch.handler.callable, "catalogue.fetch");
-    assert_eq!(fetch.handler.initialization["big"], u64::MAX);
-    assert_eq!(fetch.handler.initialization["nested"]["list"][1][1][0], 3);
+    let handler = fetch.handler.as_ref().unwrap();
+    assert_eq!(handler.callable, "catalogue.fetch");
+    assert_eq!(handler.initialization["big"], u64::MAX);
+    assert_eq!(handler.initialization["nested"]["list"][1][1][0], 3);
     assert!(fetch.dependencies.is_empty());
     let retry = RetrySpec {
         retryable: true,
@@ -98,7 +99,7 @@ fn what_is_not_given_has_the_documented_default() {
     assert_eq!(step.retry, retry);
     assert_eq!(RetrySpec::default(), retry);
     assert_eq!((step.timeout, step.queue.as_deref(), step.priority), (None, None, 0));
-    assert!(step.handler.initialization.is_empty());
+    assert!(step.handler.as_ref().unwrap().initialization.is_empty());
 }
 
 #[test]
@@ -241,18 +242,27 @@ fn every_kind_of_problem_is_found_at_its_place_and_nothing_else() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     let expected = BTreeSet::from([
+        "bad_expression",
         "bad_key",
         "bad_merge",
         "bad_name",
         "bad_number",
+        "bad_schema",
         "bad_tag",
         "bad_text",
         "bad_version",
+        "batch_worker_without_batchable",
+        "batchable_without_worker",
+        "conflicting_fields",
+        "convergence_over_nothing",
         "cycle",
+        "decision_without_targets",
         "duplicate_dependency",
+        "duplicate_event",
         "duplicate_key",
         "duplicate_step",
         "empty",
+        "impossible_time",
         "missing_field",
         "no_steps",
         "out_of_range",
@@ -262,9 +272,9 @@ fn every_kind_of_problem_is_found_at_its_place_and_nothing_else() {
         "unknown_anchor",
         "unknown_dependency",
         "unknown_field",
+        "unknown_step",
         "unknown_value",
-        "unsupported_field",
-        "unsupported_value",
+        "unreachable_target",
         "wrong_type",
     ]);
     assert_eq!(seen, expected, "each has a fixture; too_large, too_deep and too_many_steps are made below");

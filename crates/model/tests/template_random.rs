@@ -7,6 +7,8 @@
     reason = "a test says what it expects"
 )]
 
+use std::fmt::Write as _;
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -96,14 +98,111 @@ fn step() -> impl Strategy<Value = Value> {
         })
 }
 
+fn expression() -> impl Strategy<Value = &'static str> {
+    select(vec!["input", "input.a", "input.list|length > 3", "'x' ~ input.b", "1 if input.c else 2"])
+}
+
+/// What else a standard step may have; only what is right together.
+fn extras() -> impl Strategy<Value = Map<String, Value>> {
+    let seconds = (1..=1_000_000_u32).prop_map(|ms| json!(f64::from(ms) / 1_000.0));
+    let event = (name(), select(vec!["success", "failure", "always"]), any::<bool>()).prop_map(
+        |(name, condition, short)| {
+            if short {
+                json!(name)
+            } else {
+                json!({ "name": name, "condition": condition, "schema": { "type": "object" } })
+            }
+        },
+    );
+    let optional = |field: &'static str, value: BoxedStrategy<Value>| {
+        proptest::option::of(value).prop_map(move |value| value.map(|value| (field, value)))
+    };
+    let limited = |field: &'static str, max: u32| {
+        prop_oneof![
+            expression().prop_map(Value::from),
+            (expression(), 1..=max).prop_map(move |(source, limit)| json!({ field: source, "limit": limit })),
+        ]
+        .boxed()
+    };
+    let lifecycle = (1_440_u32..100_000, select(vec!["dlq", "error", "none"]), any::<bool>()).prop_map(
+        |(minutes, action, fail)| {
+            json!({ "max_duration_minutes": minutes * 5, "staleness_action": action, "auto_fail_on_timeout": fail })
+        },
+    );
+    let wait = (
+        name(),
+        any::<bool>(),
+        proptest::option::of((1..80_000_u32, select(vec!["fail", "skip", "proceed"]))),
+    )
+        .prop_map(|(name, is_signal, timeout)| {
+            let kind = if is_signal { "signal" } else { "approval" };
+            match timeout {
+                Some((seconds, then)) => {
+                    json!({ kind: name, "timeout_seconds": seconds, "on_timeout": then })
+                }
+                None => json!({ kind: name }),
+            }
+        });
+    let fields = vec![
+        optional("when", expression().prop_map(Value::from).boxed()).boxed(),
+        optional("for_each", limited("items", limits::FOR_EACH_CHILDREN_MAX)).boxed(),
+        optional("concurrency_key", limited("key", limits::RUNS_MAX)).boxed(),
+        optional(
+            "rate_limit",
+            (1..=limits::RUNS_MAX, seconds.clone())
+                .prop_map(|(limit, per)| json!({ "limit": limit, "per_seconds": per }))
+                .boxed(),
+        )
+        .boxed(),
+        optional(
+            "cache",
+            (vec(expression(), 1..4), seconds)
+                .prop_map(|(inputs, ttl)| json!({ "inputs": inputs, "ttl_seconds": ttl }))
+                .boxed(),
+        )
+        .boxed(),
+        optional("wait_for", wait.boxed()).boxed(),
+        optional(
+            "publishes_events",
+            proptest::collection::btree_map(name(), event, 0..3)
+                .prop_map(|events| {
+                    // By name, so that none comes twice.
+                    events
+                        .into_iter()
+                        .map(|(name, event)| match event {
+                            Value::Object(mut fields) => {
+                                fields.insert("name".to_owned(), name.into());
+                                Value::Object(fields)
+                            }
+                            _ => name.into(),
+                        })
+                        .collect::<Value>()
+                })
+                .boxed(),
+        )
+        .boxed(),
+        optional("result_schema", Just(json!({ "type": "object", "required": ["a"] })).boxed()).boxed(),
+        optional("system_dependency", name().prop_map(Value::from).boxed()).boxed(),
+        optional("lifecycle", lifecycle.boxed()).boxed(),
+    ];
+    fields.prop_map(|fields| {
+        fields.into_iter().flatten().map(|(field, value)| (field.to_owned(), value)).collect()
+    })
+}
+
 /// A right template as JSON, with every step depending on some of those before it.
 fn template() -> impl Strategy<Value = Value> {
-    let steps = vec((step(), vec(any::<Index>(), 0..4)), 1..8);
+    let steps = vec((step(), extras(), vec(any::<Index>(), 0..4)), 1..8);
     let version = (0_u64..30, 0_u64..30, 0_u64..30);
-    (name(), proptest::option::of(name()), version, object_of(json_value()), steps).prop_map(
-        |(name, namespace, (major, minor, patch), metadata, steps)| {
+    let environments = btree_map(
+        name(),
+        vec((any::<Index>(), object_of(json_value()), proptest::option::of(1..80_000_u32)), 0..4),
+        0..3,
+    );
+    (name(), proptest::option::of(name()), version, object_of(json_value()), steps, environments).prop_map(
+        |(name, namespace, (major, minor, patch), metadata, steps, environments)| {
             let mut written = Vec::new();
-            for (index, (mut step, picks)) in steps.into_iter().enumerate() {
+            for (index, (mut step, extras, picks)) in steps.into_iter().enumerate() {
                 let mut needed: Vec<usize> =
                     picks.iter().filter(|_| index > 0).map(|pick| pick.index(index)).collect();
                 needed.sort_unstable();
@@ -112,14 +211,58 @@ fn template() -> impl Strategy<Value = Value> {
                 needed.reverse();
                 step["name"] = format!("step-{index}").into();
                 step["depends_on"] = needed.iter().map(|needed| format!("step-{needed}")).collect();
+                step.as_object_mut().unwrap().extend(extras);
+                // Its own limits must let it run that long.
+                if step.get("lifecycle").is_some() {
+                    step.as_object_mut().unwrap().remove("timeout_seconds");
+                    step.as_object_mut().unwrap().remove("retry");
+                }
                 written.push(step);
             }
+            let environments: Map<String, Value> = environments
+                .into_iter()
+                .map(|(environment, overlays)| {
+                    let mut overlaid = Map::new();
+                    for (pick, initialization, seconds) in overlays {
+                        let step = format!("step-{}", pick.index(written.len()));
+                        let overlay = json!({
+                            "name": step, "handler": { "initialization": initialization }, "timeout_seconds": seconds,
+                        });
+                        overlaid.insert(step, overlay);
+                    }
+                    let overlays: Vec<Value> = overlaid.into_iter().map(|(_, overlay)| overlay).collect();
+                    (environment, json!({ "steps": overlays }))
+                })
+                .collect();
             json!({
                 "name": name, "namespace": namespace, "version": format!("{major}.{minor}.{patch}"),
-                "metadata": metadata, "steps": written,
+                "metadata": metadata, "steps": written, "environments": environments,
             })
         },
     )
+}
+
+/// The same document as block YAML: lists with dashes, keys and texts in double quotes.
+fn block_yaml(value: &Value, indent: usize, out: &mut String) {
+    let margin = " ".repeat(indent);
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (key, field) in fields {
+                write!(out, "\n{margin}{}:", escaped(&Value::from(key.as_str()).to_string())).unwrap();
+                block_yaml(field, indent + 2, out);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                write!(out, "\n{margin}-").unwrap();
+                block_yaml(item, indent + 2, out);
+            }
+        }
+        leaf => {
+            out.push(' ');
+            out.push_str(&escaped(&leaf.to_string()));
+        }
+    }
 }
 
 /// JSON may hold characters raw that YAML wants escaped; in either, an escape says the same.
@@ -188,6 +331,33 @@ proptest! {
         let pretty = escaped(&serde_json::to_string_pretty(&source).unwrap());
         let pretty = Template::parse(&pretty, "t.json").unwrap_or_else(|problems| panic!("{problems}\n{pretty}"));
         prop_assert_eq!(pretty.digest(), template.digest());
+
+        let mut block = String::new();
+        block_yaml(&source, 0, &mut block);
+        let block = Template::parse(&block, "t.yaml").unwrap_or_else(|problems| panic!("{problems}\n{block}"));
+        prop_assert_eq!(&block, &template);
+        prop_assert_eq!(block.digest(), template.digest());
+    }
+
+    #[test]
+    fn every_environment_of_a_template_is_a_right_template(source in template()) {
+        let template = Template::parse(&escaped(&source.to_string()), "t.json").unwrap();
+        for (name, environment) in template.environments() {
+            let effective = template.for_environment(name).unwrap();
+            prop_assert!(effective.environments().is_empty());
+            let back = Template::from_canonical_json(effective.canonical_json()).unwrap_or_else(|e| panic!("{e}"));
+            prop_assert_eq!(&back, &effective);
+            for (step, changed) in template.steps().iter().zip(effective.steps()) {
+                let overlay = environment.steps.iter().find(|overlay| overlay.target.name() == step.name);
+                let mut expected = step.clone();
+                if let Some(overlay) = overlay {
+                    let settings = &mut expected.handler.as_mut().unwrap().initialization;
+                    settings.extend(overlay.initialization.clone());
+                    expected.timeout = overlay.timeout.or(step.timeout);
+                }
+                prop_assert_eq!(changed, &expected);
+            }
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
-    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
-    ViewRecord, WorkflowRecord,
+    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch,
+    TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 
@@ -118,6 +118,23 @@ pub trait Store: Send + Sync + Debug {
 
     /// A template by its digest.
     async fn template_get(&self, digest: &str) -> Result<TemplateRecord>;
+
+    /// A template by its name: of this version, or the newest, by the precedence of versions and not by their text. A
+    /// pre-release is newest only where there is no release.
+    async fn template_find(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<TemplateRecord>;
+
+    /// Templates without their content: by namespace, name, and version, the newest first; at most `rows_max`.
+    async fn templates_list(
+        &self,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        rows_max: u32,
+    ) -> Result<Vec<TemplateSummary>>;
 
     /// Stores a workflow with its template, steps and edges. True when it is new.
     async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool>;

@@ -9,15 +9,15 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
-use super::statements::{items, jobs, lists, sessions, views, workflows};
+use super::statements::{items, jobs, lists, sessions, templates, views, workflows};
 use super::{Driver, KIND};
 use crate::contract::Store;
 use crate::error::Result;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
-    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
-    ViewRecord, WorkflowRecord,
+    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch,
+    TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 
@@ -164,6 +164,33 @@ impl Store for Driver {
     async fn template_get(&self, digest: &str) -> Result<TemplateRecord> {
         let digest = digest.to_owned();
         self.read(look!([digest] db, now => workflows::template_get(db, &digest).await)).await
+    }
+
+    async fn template_find(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<TemplateRecord> {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let version = version.map(str::to_owned);
+        self.read(look!([namespace, name, version] db, now => {
+            templates::find(db, &namespace, &name, version.as_deref()).await
+        }))
+        .await
+    }
+
+    async fn templates_list(
+        &self,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        rows_max: u32,
+    ) -> Result<Vec<TemplateSummary>> {
+        let (namespace, name) = (namespace.map(str::to_owned), name.map(str::to_owned));
+        self.read(look!([namespace, name] db, now => {
+            templates::list(db, namespace.as_deref(), name.as_deref(), rows_max).await
+        }))
+        .await
     }
 
     async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool> {

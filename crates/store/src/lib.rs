@@ -37,6 +37,6 @@ pub use records::{
     Beat, BuildStart, ClaimRequest, ClaimedJob, Dispatched, Due, GenerationRecord, HistoryRow, ItemMark,
     JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication, Published,
     Reconciled, Revoked, Settled, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept,
-    TemplateRecord, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use signal::Signal;

@@ -361,6 +361,21 @@ pub struct TemplateRecord {
     pub content: String,
 }
 
+/// A stored template without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateSummary {
+    /// Of the canonical content.
+    pub digest: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// When it was stored.
+    pub created_at: Timestamp,
+}
+
 /// One step of a new workflow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewStep {

@@ -12,6 +12,7 @@ mod job;
 mod migrate;
 mod run;
 mod serve;
+mod template;
 mod view;
 
 mod completions;
@@ -60,6 +61,7 @@ verbs! {
     Run(run::Args),
     Job(job::Args),
     View(view::Args),
+    Template(template::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),
     Config(config::Args),
@@ -175,6 +177,6 @@ mod tests {
                 assert!(line.chars().count() <= 80, "{name}: {line}");
             }
         });
-        assert!(seen >= 17, "only {seen} commands were looked at");
+        assert!(seen >= 24, "only {seen} commands were looked at");
     }
 }

@@ -19,6 +19,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
+    /// Apply the overlays of this environment of the template
+    #[arg(long, value_name = "NAME")]
+    pub(crate) environment: Option<String>,
+
     /// Let `http` steps reach private, loopback, link-local and metadata addresses
     #[arg(long)]
     pub(crate) allow_private_addresses: bool,

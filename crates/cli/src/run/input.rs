@@ -18,13 +18,29 @@ const INPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Problems of one template that are shown.
 const PROBLEMS_SHOWN_MAX: usize = 50;
 
-/// Reads a template and checks all of it, handlers and their settings too.
-pub(super) fn read_template(path: &Path, options: builtin::Options) -> Result<Template, Vec<CliError>> {
-    let name = path.display().to_string();
-    let source = read_file(path, "template", SOURCE_BYTES_MAX).map_err(|error| vec![error])?;
-    let template = Template::parse(&source, &name).map_err(|problems| told(&problems))?;
-    let mut errors = Vec::new();
-    if let Err(problems) = template.check_handlers(&builtin::NAMES) {
+/// A template as it was written, and as it is in the environment that was asked for.
+pub(super) struct Chosen {
+    pub(super) written: Template,
+    pub(super) effective: Template,
+}
+
+/// Reads a template and checks all of it: handlers and their settings in the environment that was asked for, too, and
+/// whether this version runs all that it asks for.
+pub(super) fn read_template(
+    path: &Path,
+    environment: Option<&str>,
+    options: builtin::Options,
+) -> Result<Chosen, Vec<CliError>> {
+    let (name, source) = read_source(path).map_err(|error| vec![error])?;
+    let written = Template::parse(&source, &name).map_err(|problems| told(&problems))?;
+    let effective = match environment {
+        Some(environment) => written.for_environment(environment).map_err(|problems| {
+            told(&problems).into_iter().map(|error| error.at("--environment")).collect::<Vec<_>>()
+        })?,
+        None => written.clone(),
+    };
+    let mut errors = told(&written.unsupported());
+    if let Err(problems) = effective.check_handlers(&builtin::NAMES) {
         for mut error in told(&problems) {
             let built_in = format!("this command has {}", builtin::NAMES.join(", "));
             error.remedy = Some(match error.remedy {
@@ -34,15 +50,30 @@ pub(super) fn read_template(path: &Path, options: builtin::Options) -> Result<Te
             errors.push(error);
         }
     }
-    let checked = template
-        .check_settings(|step| builtin::check(&step.handler.callable, &step.handler.initialization, options));
+    let checked = effective.check_settings(|step| match &step.handler {
+        Some(handler) => builtin::check(&handler.callable, &handler.initialization, options),
+        None => Vec::new(),
+    });
     if let Err(problems) = checked {
         errors.extend(told(&problems));
     }
-    if errors.is_empty() { Ok(template) } else { Err(errors) }
+    if errors.is_empty() { Ok(Chosen { written, effective }) } else { Err(errors) }
 }
 
-fn told(problems: &Problems) -> Vec<CliError> {
+/// Reads the text of a template, from standard input if the path is `-`; with the name to call it by.
+pub(crate) fn read_source(path: &Path) -> Result<(String, String), CliError> {
+    let name = path.display().to_string();
+    if name == "-" {
+        let name = "standard input".to_owned();
+        let text = read_text(io::stdin().lock(), &name, "template", SOURCE_BYTES_MAX)?;
+        return Ok((name, text));
+    }
+    let text = read_file(path, "template", SOURCE_BYTES_MAX)?;
+    Ok((name, text))
+}
+
+/// A template's problems, each as an error with its place.
+pub(crate) fn told(problems: &Problems) -> Vec<CliError> {
     let mut errors: Vec<CliError> = problems
         .items()
         .iter()
@@ -97,6 +128,26 @@ pub(super) fn read_input(given: Option<&str>) -> Result<Value, CliError> {
             .at(format!("{place}:{line}:{column}"))
             .help(help)
     })
+}
+
+/// Everything in which the input does not fit the template's `input_schema`.
+pub(super) fn check(template: &Template, input: &Value) -> Vec<CliError> {
+    let Err(mismatches) = template.check_input(input) else { return Vec::new() };
+    let error = |what: String| CliError::new("E-INPUT", ExitStatus::Failed, what);
+    let mut errors: Vec<CliError> = mismatches
+        .items()
+        .iter()
+        .take(PROBLEMS_SHOWN_MAX)
+        .map(|mismatch| {
+            let place = if mismatch.path.is_empty() { "the whole input" } else { &mismatch.path };
+            error(format!("the input does not fit the template's `input_schema`: {}", mismatch.message))
+                .at(place)
+        })
+        .collect();
+    if mismatches.has_more() || mismatches.items().len() > PROBLEMS_SHOWN_MAX {
+        errors.push(error("and more".to_owned()));
+    }
+    errors
 }
 
 /// Reads a file of text.

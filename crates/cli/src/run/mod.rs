@@ -24,11 +24,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use args::RunArgs;
+pub(crate) use input::{read_source, told};
 
 use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::commands::Database;
 use crate::output::Format;
+use input::Chosen;
 use interrupt::Interrupts;
 use result::RunResult;
 
@@ -42,6 +44,9 @@ const STORE_PAUSE: Duration = Duration::from_millis(200);
 /// All that was checked, ready to run.
 struct Plan {
     template: Template,
+    /// The same in the environment that was asked for.
+    effective: Template,
+    environment: Option<String>,
     input: Value,
     /// `None`: in memory, gone with this process.
     database: Option<Database>,
@@ -63,11 +68,20 @@ enum End {
 /// 130 when it was interrupted; a second interrupt ends at once.
 pub(crate) async fn run(args: RunArgs, database: Option<Database>, output: Format) -> ExitStatus {
     let options = builtin::Options { allow_private_addresses: args.allow_private_addresses };
-    let (template, input) = match prepare(&args, options) {
+    let (chosen, input) = match prepare(&args, options) {
         Ok(good) => good,
         Err(errors) => return tell(&errors),
     };
-    let plan = Plan { template, input, database, timeout: args.timeout, output, options };
+    let plan = Plan {
+        template: chosen.written,
+        effective: chosen.effective,
+        environment: args.environment,
+        input,
+        database,
+        timeout: args.timeout,
+        output,
+        options,
+    };
     let mut interrupts = match Interrupts::listen() {
         Ok(interrupts) => interrupts,
         Err(error) => {
@@ -92,12 +106,17 @@ fn tell(errors: &[CliError]) -> ExitStatus {
 }
 
 /// Reads and checks all that is given; every problem at once.
-fn prepare(args: &RunArgs, options: builtin::Options) -> Result<(Template, Value), Vec<CliError>> {
+fn prepare(args: &RunArgs, options: builtin::Options) -> Result<(Chosen, Value), Vec<CliError>> {
     let mut errors = Vec::new();
-    let template = input::read_template(&args.file, options).map_err(|found| errors.extend(found)).ok();
+    let chosen = input::read_template(&args.file, args.environment.as_deref(), options)
+        .map_err(|found| errors.extend(found))
+        .ok();
     let input = input::read_input(args.input.as_deref()).map_err(|error| errors.push(error)).ok();
-    match (template, input) {
-        (Some(template), Some(input)) => Ok((template, input)),
+    match (chosen, input) {
+        (Some(chosen), Some(input)) => match input::check(&chosen.written, &input) {
+            errors if errors.is_empty() => Ok((chosen, input)),
+            errors => Err(errors),
+        },
         _ => Err(errors),
     }
 }
@@ -115,7 +134,7 @@ async fn carry_out(plan: Plan, interrupts: &mut Interrupts) -> Result<ExitStatus
     };
     let store = Arc::clone(engine.store());
     let workflow = WorkflowId::make();
-    if let Err(error) = engine.submit_workflow(workflow, &plan.template, &plan.input).await {
+    if let Err(error) = submit(&engine, workflow, &plan).await {
         engine.shut_down().await;
         store.close().await;
         return Err(of_engine(&error));
@@ -172,6 +191,10 @@ async fn carry_out(plan: Plan, interrupts: &mut Interrupts) -> Result<ExitStatus
     Ok(status)
 }
 
+async fn submit(engine: &Engine, workflow: WorkflowId, plan: &Plan) -> recache_engine::Result<WorkflowId> {
+    engine.submit_workflow_in(workflow, &plan.template, plan.environment.as_deref(), &plan.input).await
+}
+
 /// Never, without a deadline.
 async fn passed(deadline: Option<(Instant, Duration)>) {
     match deadline {
@@ -194,7 +217,7 @@ async fn start(plan: &Plan) -> Result<Engine, CliError> {
         return Err(of_template(&plan.template, &error));
     }
     let queues: BTreeSet<String> = plan
-        .template
+        .effective
         .steps()
         .iter()
         .map(|step| step.queue.clone().unwrap_or_else(|| "default".to_owned()))

@@ -12,5 +12,6 @@
 mod operations;
 mod output;
 mod refused;
+mod templates;
 mod verbs;
 mod world;

@@ -18,6 +18,9 @@ const VERBS: &[&[&str]] = &[
     &["view", "show", "shop/prices"],
     &["view", "items", "shop/prices"],
     &["view", "get", "shop/prices", "sku-1"],
+    &["template", "list"],
+    &["template", "show", "shop/order"],
+    &["template", "graph", "shop/order"],
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

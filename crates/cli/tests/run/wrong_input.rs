@@ -210,3 +210,49 @@ fn full_disk_is_told_and_changes_nothing() {
     fs::remove_file(&filler).unwrap();
     assert_eq!(jobs(&url), [("completed".to_owned(), false)]);
 }
+
+#[test]
+fn what_this_version_does_not_run_is_refused_by_name() {
+    let template = "
+name: t
+version: 1.0.0
+lifecycle: { max_duration_minutes: 5 }
+steps:
+  - { name: a, handler: { callable: echo, method: loud }, when: input.x }
+";
+    let parts = [
+        "not supported yet by this version: `lifecycle`",
+        "at t.yaml:4:1",
+        "`handler.method` of the step a",
+        "at t.yaml:6:43",
+        "`when` of the step a",
+    ];
+    refused(template.as_bytes(), &[], 1, &parts);
+}
+
+#[test]
+fn input_that_does_not_fit_the_schema_is_told_whole() {
+    let template = GOOD.replace(
+        "steps:",
+        "input_schema: { required: [a], properties: { b: { type: integer }, c: { enum: [1] } } }\nsteps:",
+    );
+    let parts = [
+        "error[E-INPUT]: the input does not fit the template's `input_schema`",
+        "\"a\" is a required property",
+        "at the whole input",
+        "at /b",
+        "at /c",
+    ];
+    refused(template.as_bytes(), &["--input", r#"{"b": "s3cret", "c": 2}"#], 1, &parts);
+}
+
+#[test]
+fn unknown_environment_is_told_with_a_suggestion() {
+    let template = format!("{GOOD}environments: {{ production: {{}} }}\n");
+    refused(
+        template.as_bytes(),
+        &["--environment", "prodution"],
+        1,
+        &["no environment \"prodution\"", "at --environment", "did you mean `production`?"],
+    );
+}

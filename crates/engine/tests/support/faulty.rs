@@ -11,8 +11,8 @@ use recache_model::time::Timestamp;
 use recache_store::{
     Beat, BuildStart, ClaimRequest, Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Result, Revoked,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, Touch,
-    TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -177,6 +177,24 @@ impl Store for Faulty {
 
     async fn template_get(&self, digest: &str) -> Result<TemplateRecord> {
         self.store.template_get(digest).await
+    }
+
+    async fn template_find(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<TemplateRecord> {
+        self.store.template_find(namespace, name, version).await
+    }
+
+    async fn templates_list(
+        &self,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        rows_max: u32,
+    ) -> Result<Vec<TemplateSummary>> {
+        self.store.templates_list(namespace, name, rows_max).await
     }
 
     async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool> {

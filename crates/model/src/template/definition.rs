@@ -1,18 +1,22 @@
 //! What a template is, once it is known to be right.
 
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use semver::Version;
 use serde_json::{Map, Value};
 
-use super::canonical::{Digest, Meaning, canonical};
+use super::canonical::{Digest, canonical};
+use super::environment::{Environment, Overlays};
+use super::events::DomainEvent;
 use super::graph::Graph;
+use super::json_schema::{JsonSchema, Mismatches};
+use super::lifecycle::Lifecycle;
 use super::limits::{CANONICAL_BYTES_MAX, SOURCE_BYTES_MAX};
 use super::problems::{Path, Position, Problem, Problems, shown};
+use super::step::Step;
 use super::suggest::Suggester;
-use super::tree::form_problem;
-use super::{json, read, yaml};
+use super::tree::{Tree, form_problem};
+use super::{json, read, unsupported, yaml};
 
 /// A versioned definition of a workflow: `(namespace, name, version)`, steps and their dependencies.
 ///
@@ -20,17 +24,30 @@ use super::{json, read, yaml};
 /// were written; equal templates have equal digests.
 #[derive(Debug, Clone)]
 pub struct Template {
-    pub(super) name: String,
-    pub(super) namespace: String,
-    pub(super) version: Version,
-    pub(super) description: Option<String>,
-    pub(super) metadata: Map<String, Value>,
-    pub(super) steps: Vec<Step>,
+    pub(super) meaning: Meaning,
     pub(super) graph: Graph,
     pub(super) canonical: String,
     pub(super) file: String,
     /// Where each step names its handler and settings; empty when read from a canonical form.
     pub(super) handlers_at: Vec<HandlerAt>,
+    /// Where other fields stand, by pointer; empty when read from a canonical form.
+    pub(super) places: HashMap<String, Position>,
+}
+
+/// What two equal templates have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Meaning {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) version: Version,
+    pub(super) description: Option<String>,
+    pub(super) metadata: Map<String, Value>,
+    pub(super) system_dependencies: SystemDependencies,
+    pub(super) domain_events: Vec<DomainEvent>,
+    pub(super) input_schema: Option<JsonSchema>,
+    pub(super) steps: Vec<Step>,
+    pub(super) environments: BTreeMap<String, Environment>,
+    pub(super) lifecycle: Option<Lifecycle>,
 }
 
 /// Where a step's handler stands in the source.
@@ -53,105 +70,32 @@ pub struct SettingProblem {
     pub suggestion: Option<String>,
 }
 
-/// One step of a template.
-#[derive(Debug, Clone, PartialEq)]
+/// The systems that a template works with, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Step {
-    /// Unique within the template.
-    pub name: String,
-    /// For people.
-    pub description: Option<String>,
-    /// What kind of step it is.
-    pub step_type: StepType,
-    /// The code that does it.
-    pub handler: Handler,
-    /// Names of the steps that must be done before, in the order in which those are declared.
-    pub dependencies: Vec<String>,
-    /// What happens after a failure.
-    pub retry: RetrySpec,
-    /// How long one attempt may run, in whole milliseconds; none leaves it to whoever runs it.
-    pub timeout: Option<Duration>,
-    /// The queue that its job goes to; none leaves it to whoever runs it.
-    pub queue: Option<String>,
-    /// Larger is more urgent; from -100 to 100, by default 0.
-    pub priority: i32,
+pub struct SystemDependencies {
+    /// The one that it is about.
+    pub primary: Option<String>,
+    /// Others.
+    pub secondary: Vec<String>,
 }
 
-/// What kind of step it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The fields of a template's metadata that have a meaning; its author may keep any others beside them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum StepType {
-    /// Runs once when its dependencies are done.
-    #[default]
-    Standard,
-}
-
-/// The code that does a step.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Handler {
-    /// The name under which the handler is registered.
-    pub callable: String,
-    /// Handed to the handler; by default empty.
-    pub initialization: Map<String, Value>,
-}
-
-/// How a failed attempt is followed by another.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RetrySpec {
-    /// Whether a failure may be retried at all; by default true.
-    pub retryable: bool,
-    /// How often the step is tried in all, at least once; by default 3.
-    pub max_attempts: u32,
-    /// How delays grow; by default exponentially.
-    pub backoff: BackoffSpec,
-    /// The first delay, in milliseconds; by default 1,000.
-    pub backoff_base_ms: u64,
-    /// The longest delay, in milliseconds, never below the first; by default 300,000.
-    pub max_backoff_ms: u64,
-    /// Which part of a delay is left to chance, from 0 to 1; by default 0.1.
-    pub jitter: f64,
-}
-
-impl Default for RetrySpec {
-    fn default() -> Self {
-        Self {
-            retryable: true,
-            max_attempts: 3,
-            backoff: BackoffSpec::Exponential,
-            backoff_base_ms: 1_000,
-            max_backoff_ms: 300_000,
-            jitter: 0.1,
-        }
-    }
-}
-
-/// How the delay grows from attempt to attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackoffSpec {
-    /// No delay.
-    None,
-    /// By the base each time.
-    Linear,
-    /// Doubles each time.
-    Exponential,
-    /// By the Fibonacci numbers times the base.
-    Fibonacci,
-}
-
-impl BackoffSpec {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::None, Self::Linear, Self::Exponential, Self::Fibonacci];
-
-    /// The word for it in a template.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Linear => "linear",
-            Self::Exponential => "exponential",
-            Self::Fibonacci => "fibonacci",
-        }
-    }
+pub struct Metadata<'a> {
+    /// Who wrote it.
+    pub author: Option<&'a str>,
+    /// Words to find it by.
+    pub tags: Vec<&'a str>,
+    /// Where it is described.
+    pub documentation_url: Option<&'a str>,
+    /// When it was written, in its author's words.
+    pub created_at: Option<&'a str>,
+    /// When it was changed, in its author's words.
+    pub updated_at: Option<&'a str>,
+    /// Anything else.
+    pub notes: Option<&'a str>,
 }
 
 impl Template {
@@ -160,19 +104,19 @@ impl Template {
     /// Every problem is told at once; only a syntax error or a broken bound ends the reading early.
     pub fn parse(source: &str, name_of_file: &str) -> Result<Self, Problems> {
         let mut problems = Problems::new(name_of_file);
-        if source.len() > SOURCE_BYTES_MAX {
-            let message = format!("the template has {} bytes, the limit is {SOURCE_BYTES_MAX}", source.len());
-            form_problem(&mut problems, "too_large", None, message, None);
-            return problems.into_result(None);
-        }
-        let tree = yaml::read(source, &mut problems);
-        if tree.is_none() && problems.is_empty() {
-            let at = Some(Position { line: 1, column: 1 });
-            let help = Some("a template has at least `name`, `version` and `steps`");
-            form_problem(&mut problems, "empty", at, "the file holds no template", help);
-        }
-        let template = tree.and_then(|tree| read::template(&tree, &mut problems));
+        let template =
+            source_tree(source, &mut problems).and_then(|tree| read::template(&tree, &mut problems, None));
         problems.into_result(template)
+    }
+
+    /// Reads a template likewise, but forgives unknown fields: it is as if they were not written. The second value
+    /// tells of them.
+    pub fn parse_lenient(source: &str, name_of_file: &str) -> Result<(Self, Problems), Problems> {
+        let mut problems = Problems::new(name_of_file);
+        let mut forgiven = Problems::new(name_of_file);
+        let template = source_tree(source, &mut problems)
+            .and_then(|tree| read::template(&tree, &mut problems, Some(&mut forgiven)));
+        problems.into_result(template).map(|template| (template, forgiven.sorted()))
     }
 
     /// Reads what [`canonical_json`](Self::canonical_json) wrote. The result is equal to the original, but
@@ -185,38 +129,78 @@ impl Template {
             form_problem(&mut problems, "too_large", None, message, None);
             return problems.into_result(None);
         }
-        let template = json::read(text, &mut problems).and_then(|tree| read::template(&tree, &mut problems));
+        let template =
+            json::read(text, &mut problems).and_then(|tree| read::template(&tree, &mut problems, None));
         problems.into_result(template)
     }
 
     /// The name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.meaning.name
     }
 
     /// The namespace; `default` unless given.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.meaning.namespace
     }
 
     /// The version; orders as versions do, 0.10.0 above 0.9.0.
     pub fn version(&self) -> &Version {
-        &self.version
+        &self.meaning.version
     }
 
     /// What it is for, told to people.
     pub fn description(&self) -> Option<&str> {
-        self.description.as_deref()
+        self.meaning.description.as_deref()
     }
 
     /// Whatever its author keeps with it.
     pub fn metadata(&self) -> &Map<String, Value> {
-        &self.metadata
+        &self.meaning.metadata
+    }
+
+    /// The parts of [`metadata`](Self::metadata) that have a meaning.
+    pub fn known_metadata(&self) -> Metadata<'_> {
+        let text = |name: &str| self.meaning.metadata.get(name).and_then(Value::as_str);
+        let tags = self.meaning.metadata.get("tags").and_then(Value::as_array);
+        Metadata {
+            author: text("author"),
+            tags: tags.into_iter().flatten().filter_map(Value::as_str).collect(),
+            documentation_url: text("documentation_url"),
+            created_at: text("created_at"),
+            updated_at: text("updated_at"),
+            notes: text("notes"),
+        }
+    }
+
+    /// The systems that it works with, for people.
+    pub fn system_dependencies(&self) -> &SystemDependencies {
+        &self.meaning.system_dependencies
+    }
+
+    /// The events that its steps may publish.
+    pub fn domain_events(&self) -> &[DomainEvent] {
+        &self.meaning.domain_events
+    }
+
+    /// What a workflow's input must fit.
+    pub fn input_schema(&self) -> Option<&JsonSchema> {
+        self.meaning.input_schema.as_ref()
     }
 
     /// The steps, as declared; at least one.
     pub fn steps(&self) -> &[Step] {
-        &self.steps
+        &self.meaning.steps
+    }
+
+    /// What differs from one environment to another.
+    pub fn environments(&self) -> &BTreeMap<String, Environment> {
+        &self.meaning.environments
+    }
+
+    /// How long a workflow may take over its phases.
+    pub fn lifecycle(&self) -> Option<&Lifecycle> {
+        self.meaning.lifecycle.as_ref()
     }
 
     /// The steps' graph; its indices are those of [`steps`](Self::steps).
@@ -234,13 +218,62 @@ impl Template {
         Digest::of(&self.canonical)
     }
 
+    /// The template as it is in one environment: its overlays applied, and no environments left. What is pinned for a
+    /// workflow is the original; this one says what its steps do.
+    pub fn for_environment(&self, environment: &str) -> Result<Self, Problems> {
+        let Some(found) = self.meaning.environments.get(environment) else {
+            let mut problems = Problems::new(&self.file);
+            let names = self.meaning.environments.keys().map(String::as_str);
+            let suggestion = Suggester::default().did_you_mean(environment, names).or_else(|| {
+                let names: Vec<&str> = self.meaning.environments.keys().map(String::as_str).collect();
+                (!names.is_empty()).then(|| format!("it has {}", names.join(", ")))
+            });
+            let message = format!("the template has no environment {}", shown(environment));
+            form_problem(&mut problems, "unknown_environment", None, message, suggestion.as_deref());
+            return Err(problems);
+        };
+        let mut effective = self.clone();
+        effective.meaning.environments = BTreeMap::new();
+        let overlays = Overlays::of(found);
+        for step in &mut effective.meaning.steps {
+            overlays.apply(step);
+        }
+        effective.pin();
+        Ok(effective)
+    }
+
+    /// Whether `input` fits the template's `input_schema`; everything that does not, each with its path.
+    pub fn check_input(&self, input: &Value) -> Result<(), Mismatches> {
+        self.meaning.input_schema.as_ref().map_or(Ok(()), |schema| schema.check(input))
+    }
+
+    /// What this version of the engine does not run: one problem for each field that it would have to ignore, with
+    /// its place. Empty when it can run the template; otherwise it must refuse it.
+    pub fn unsupported(&self) -> Problems {
+        let mut problems = Problems::new(&self.file);
+        for (path, message) in unsupported::fields(&self.meaning) {
+            let at = self.places.get(&path);
+            problems.push(Problem {
+                code: "unsupported_field",
+                message,
+                line: at.map(|at| at.line),
+                column: at.map(|at| at.column),
+                path,
+                suggestion: None,
+            });
+        }
+        problems.sorted()
+    }
+
     /// Whether every handler that the steps name is among `known`; a problem for each that is not.
     pub fn check_handlers(&self, known: &[&str]) -> Result<(), Problems> {
         let mut problems = Problems::new(&self.file);
         let mut suggester = Suggester::default();
         let names: HashSet<&str> = known.iter().copied().collect();
-        for (index, step) in self.steps.iter().enumerate() {
-            let callable = step.handler.callable.as_str();
+        for (index, step) in self.meaning.steps.iter().enumerate() {
+            let Some(callable) = step.handler.as_ref().map(|handler| handler.callable.as_str()) else {
+                continue;
+            };
             if names.contains(callable) {
                 continue;
             }
@@ -268,7 +301,7 @@ impl Template {
     /// the setting, or of the handler's name.
     pub fn check_settings(&self, check: impl Fn(&Step) -> Vec<SettingProblem>) -> Result<(), Problems> {
         let mut problems = Problems::new(&self.file);
-        for (index, step) in self.steps.iter().enumerate() {
+        for (index, step) in self.meaning.steps.iter().enumerate() {
             for found in check(step) {
                 let places = self.handlers_at.get(index);
                 let setting = found.setting.as_deref();
@@ -293,32 +326,31 @@ impl Template {
         problems.into_result(Some(()))
     }
 
-    /// What two equal templates have in common.
-    pub(super) fn meaning(&self) -> Meaning<'_> {
-        Meaning {
-            name: &self.name,
-            namespace: &self.namespace,
-            version: &self.version,
-            description: self.description.as_deref(),
-            metadata: &self.metadata,
-            steps: &self.steps,
-        }
-    }
-
-    /// Writes the canonical form down; done once, when everything else is in place.
+    /// Writes the canonical form down; done when everything else is in place.
     pub(super) fn pin(&mut self) -> &str {
-        self.canonical = canonical(&self.meaning());
+        self.canonical = canonical(&self.meaning);
         &self.canonical
     }
 }
 
 impl PartialEq for Template {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-            && self.namespace == other.namespace
-            && self.version == other.version
-            && self.description == other.description
-            && self.metadata == other.metadata
-            && self.steps == other.steps
+        self.meaning == other.meaning
     }
+}
+
+/// The tree of a source within its bounds.
+fn source_tree(source: &str, problems: &mut Problems) -> Option<Tree> {
+    if source.len() > SOURCE_BYTES_MAX {
+        let message = format!("the template has {} bytes, the limit is {SOURCE_BYTES_MAX}", source.len());
+        form_problem(problems, "too_large", None, message, None);
+        return None;
+    }
+    let tree = yaml::read(source, problems);
+    if tree.is_none() && problems.is_empty() {
+        let at = Some(Position { line: 1, column: 1 });
+        let help = Some("a template has at least `name`, `version` and `steps`");
+        form_problem(problems, "empty", at, "the file holds no template", help);
+    }
+    tree
 }

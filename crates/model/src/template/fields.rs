@@ -1,26 +1,72 @@
-//! The fields of an object: which there are, under which spellings, and which are refused.
+//! The fields of an object: which there are and under which spellings.
 
 use super::problems::{Path, Position, Problem, Problems, shown};
 use super::suggest::Suggester;
 use super::tree::{Content, Node, Tree};
 
 /// A field and the other names that it goes by.
+#[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) aliases: &'static [&'static str],
+    pub(super) inside: Inside,
+    /// Tells people and tools something, and changes nothing about how a workflow runs.
+    pub(super) is_note: bool,
+    /// Whether its place is kept, for those who judge the template after it was read.
+    pub(super) is_placed: bool,
+}
+
+/// What a field's value holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Inside {
+    /// No fields of ours: a scalar, a list of them, or whatever its author likes.
+    Value,
+    /// One object.
+    Object(&'static Schema),
+    /// A list of objects.
+    List(&'static Schema),
+    /// Objects by names that their author chooses.
+    Named(&'static Schema),
+}
+
+impl Field {
+    pub(super) const fn new(name: &'static str) -> Self {
+        Self { name, aliases: &[], inside: Inside::Value, is_note: false, is_placed: false }
+    }
+
+    pub(super) const fn alias(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+
+    pub(super) const fn holds(mut self, inside: Inside) -> Self {
+        self.inside = inside;
+        self
+    }
+
+    pub(super) const fn note(mut self) -> Self {
+        self.is_note = true;
+        self
+    }
+
+    pub(super) const fn placed(mut self) -> Self {
+        self.is_placed = true;
+        self
+    }
 }
 
 /// What an object may hold.
+#[derive(Debug)]
 pub(super) struct Schema {
     /// The object, as a message calls it.
     pub(super) what: &'static str,
     pub(super) fields: &'static [Field],
-    /// Known to a later version; accepting them now would mean ignoring them.
-    pub(super) unsupported: &'static [&'static str],
+    /// Whether its author may add fields of any name.
+    pub(super) is_open: bool,
 }
 
 /// A field as its author gave it.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Given<'t> {
     /// The name that was written: the field's own or an alias.
     pub(super) spelling: &'t str,
@@ -30,10 +76,11 @@ pub(super) struct Given<'t> {
 }
 
 /// The fields that an object gives.
+#[derive(Debug)]
 pub(super) struct Fields<'t> {
     given: Vec<(&'static str, Given<'t>)>,
     /// Where the object begins.
-    position: Option<Position>,
+    pub(super) position: Option<Position>,
 }
 
 impl<'t> Fields<'t> {
@@ -48,7 +95,17 @@ impl<'t> Fields<'t> {
 pub(super) struct Reader<'t, 'p> {
     pub(super) tree: &'t Tree,
     pub(super) problems: &'p mut Problems,
+    /// Where unknown fields go when they are forgiven.
+    pub(super) forgiven: Option<&'p mut Problems>,
     pub(super) suggester: Suggester,
+    /// Places of fields that are judged later, by pointer.
+    pub(super) places: std::collections::HashMap<String, Position>,
+    /// Names of the steps, also of those with which something is wrong.
+    pub(super) step_names: std::collections::HashSet<&'t str>,
+    /// How many expressions have been compiled.
+    pub(super) expressions: usize,
+    /// What schemas may still cost together.
+    pub(super) schemas: super::json_schema::Budget,
 }
 
 impl<'t> Reader<'t, '_> {
@@ -61,14 +118,36 @@ impl<'t> Reader<'t, '_> {
         message: String,
         suggestion: Option<String>,
     ) {
-        self.problems.push(Problem {
-            code,
-            message,
-            line: at.map(|at| at.line),
-            column: at.map(|at| at.column),
-            path: path.pointer(),
-            suggestion,
-        });
+        self.problems.push(problem(code, at, path, message, suggestion));
+    }
+
+    /// Records a problem of something below `path`, to which the pointer `below` leads.
+    pub(super) fn problem_below(
+        &mut self,
+        code: &'static str,
+        at: Option<Position>,
+        path: Path<'_>,
+        below: &str,
+        message: String,
+    ) {
+        let mut found = problem(code, at, path, message, None);
+        found.path.push_str(below);
+        self.problems.push(found);
+    }
+
+    /// The same, with something to do about it.
+    pub(super) fn problem_with_help(
+        &mut self,
+        code: &'static str,
+        at: Option<Position>,
+        path: Path<'_>,
+        below: &str,
+        message: String,
+        help: &str,
+    ) {
+        let mut found = problem(code, at, path, message, Some(help.to_owned()));
+        found.path.push_str(below);
+        self.problems.push(found);
     }
 
     /// The fields of `node`, which must be an object after `schema`; every field that it should not have is
@@ -100,19 +179,23 @@ impl<'t> Reader<'t, '_> {
                     self.problem("spelled_twice", at, here, message, suggestion);
                     continue;
                 }
+                if let (true, Some(at)) = (field.is_placed, at) {
+                    self.places.insert(Path::Field(&path, field.name).pointer(), at);
+                }
                 let node = self.tree.node(entry.value);
                 given.push((field.name, Given { spelling, key_position: at, node }));
-            } else if schema.unsupported.contains(&spelling) {
-                let message = format!("`{spelling}` of {} is not supported by this version", schema.what);
-                self.problem("unsupported_field", at, here, message, Some("remove it".to_owned()));
-            } else {
+            } else if !schema.is_open {
                 let names = schema
                     .fields
                     .iter()
                     .flat_map(|field| std::iter::once(field.name).chain(field.aliases.iter().copied()));
                 let suggestion = self.suggester.did_you_mean(spelling, names);
                 let message = format!("{} has no field {}", schema.what, shown(spelling));
-                self.problem("unknown_field", at, here, message, suggestion);
+                let problem = problem("unknown_field", at, here, message, suggestion);
+                match &mut self.forgiven {
+                    Some(forgiven) => forgiven.push(problem),
+                    None => self.problems.push(problem),
+                }
             }
         }
         Some(Fields { given, position: node.position })
@@ -137,5 +220,22 @@ impl<'t> Reader<'t, '_> {
             self.problem("missing_field", at, path, message, None);
         }
         given
+    }
+}
+
+fn problem(
+    code: &'static str,
+    at: Option<Position>,
+    path: Path<'_>,
+    message: String,
+    suggestion: Option<String>,
+) -> Problem {
+    Problem {
+        code,
+        message,
+        line: at.map(|at| at.line),
+        column: at.map(|at| at.column),
+        path: path.pointer(),
+        suggestion,
     }
 }

@@ -27,27 +27,58 @@
 //! ```
 //!
 //! The way through: `yaml` (or `json`, for a pinned canonical form) reads text into a `tree` of values with
-//! positions; `read` walks it field by field and builds the [`Template`]. A field is accepted only if whoever
-//! runs the template honours it; what a later version will know is refused by name.
+//! positions; `read` walks it by the lists of fields in [`shape`] and builds the [`Template`]. What the engine does not
+//! run yet is read and kept all the same: [`Template::unsupported`] names it, and whoever runs a template must refuse
+//! it by that.
 //!
-//! Pure: no I/O, no clock. No input panics, and none takes more than its bounds in [`limits`] allow.
+//! A template can be compared ([`Diff`]), drawn ([`draw`]) and seen as it is in one environment
+//! ([`Template::for_environment`]).
+//!
+//! Pure: no I/O, no clock. No input panics, and none takes more than its bounds in [`limits`] allow; expressions and JSON
+//! Schemas, which are small programs, have bounds of their own before their libraries see them.
 
+mod batch;
 mod canonical;
 mod definition;
+mod diff;
+pub mod draw;
+mod environment;
+mod events;
+mod expression;
+mod expression_words;
 mod fields;
+mod flow;
 pub mod graph;
 mod json;
+mod json_schema;
+mod lifecycle;
 pub mod limits;
 mod problems;
 mod read;
 mod scalar;
+mod schema_bounds;
+pub mod shape;
+mod step;
 mod suggest;
 mod tree;
+mod unsupported;
 mod values;
+mod versions;
+mod words;
 mod yaml;
 
+pub use batch::{BatchConfig, FailureStrategy};
 pub use canonical::Digest;
-pub use definition::{BackoffSpec, Handler, RetrySpec, SettingProblem, Step, StepType, Template};
+pub use definition::{Metadata, SettingProblem, SystemDependencies, Template};
+pub use diff::{Diff, FieldChange, StepChange};
+pub use environment::{Environment, OverlayTarget, RetryOverlay, StepOverlay};
+pub use events::{DeliveryMode, DomainEvent, EventCondition, PublishedEvent};
+pub use expression::{Expression, ExpressionError, FILTERS, Scope, TESTS};
+pub use flow::{Awaited, CacheReuse, ConcurrencyKey, ForEach, OnTimeout, RateLimit, SubWorkflow, WaitFor};
 pub use graph::Graph;
+pub use json_schema::{JsonSchema, Mismatch, Mismatches};
+pub use lifecycle::{Lifecycle, StalenessAction};
 pub use problems::{Position, Problem, Problems};
-pub use semver::Version;
+pub use semver::{Version, VersionReq};
+pub use step::{BackoffSpec, Handler, RetrySpec, Step, StepType};
+pub use versions::{compare_versions, newest_version};

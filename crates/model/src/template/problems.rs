@@ -56,16 +56,18 @@ impl Problems {
     }
 
     /// `value` if nothing is wrong, otherwise the problems sorted by place.
-    pub(super) fn into_result<T>(mut self, value: Option<T>) -> Result<T, Self> {
+    pub(super) fn into_result<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {
             Some(value) if self.items.is_empty() => Ok(value),
-            _ => {
-                self.items.sort_by_key(|problem| {
-                    (problem.line.unwrap_or(u32::MAX), problem.column.unwrap_or(u32::MAX))
-                });
-                Err(self)
-            }
+            _ => Err(self.sorted()),
         }
+    }
+
+    /// The same, in the order of their places.
+    pub(super) fn sorted(mut self) -> Self {
+        self.items
+            .sort_by_key(|problem| (problem.line.unwrap_or(u32::MAX), problem.column.unwrap_or(u32::MAX)));
+        self
     }
 
     /// How many were found, listed or not.

@@ -78,6 +78,30 @@ impl Tree {
         self.nodes.get(id).unwrap_or(&MISSING)
     }
 
+    /// Where the value stands to which `pointer` leads from `node`: its key, where it has one. As near as there is
+    /// something, if there is no such value.
+    pub(super) fn position_of(&self, node: &Node, pointer: &str) -> Option<Position> {
+        let (mut node, mut at) = (node, node.position);
+        for segment in pointer.split('/').skip(1) {
+            let segment = segment.replace("~1", "/").replace("~0", "~");
+            match &node.content {
+                Content::Object(entries) => {
+                    let Some(entry) = entries.iter().find(|entry| entry.key == segment) else { break };
+                    node = self.node(entry.value);
+                    at = entry.key_position.or(at);
+                }
+                Content::List(items) => {
+                    let index = segment.parse::<usize>().ok();
+                    let Some(item) = index.and_then(|index| items.get(index)) else { break };
+                    node = self.node(*item);
+                    at = node.position.or(at);
+                }
+                _ => break,
+            }
+        }
+        at
+    }
+
     /// `node` as plain JSON. Recurses, at most as deep as the reader allowed nesting.
     pub(super) fn to_json(&self, node: &Node) -> Value {
         match &node.content {

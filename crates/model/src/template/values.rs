@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::fields::{Given, Reader};
 use super::limits::NAME_BYTES_MAX;
-use super::problems::{Path, shown};
+use super::problems::{Path, Position, shown};
 use super::scalar;
 use super::tree::{Content, Entry, NodeId};
+use super::words::Word;
 
 impl<'t> Reader<'t, '_> {
     /// Tells that `given` is not `wanted`, unless something was told about it already.
@@ -39,6 +40,11 @@ impl<'t> Reader<'t, '_> {
     /// The name of something: short, and safe in keys, paths and logs.
     pub(super) fn name(&mut self, given: Given<'t>, path: Path<'_>) -> Option<&'t str> {
         let text = self.text(given, path)?;
+        self.is_name(text, given.spelling, given.node.position, path).then_some(text)
+    }
+
+    /// Whether `text` is a name; if not, it is told as a bad `what`.
+    pub(super) fn is_name(&mut self, text: &str, what: &str, at: Option<Position>, path: Path<'_>) -> bool {
         let reason = if text.is_empty() {
             "it is empty".to_owned()
         } else if text.len() > NAME_BYTES_MAX {
@@ -48,12 +54,58 @@ impl<'t> Reader<'t, '_> {
         {
             format!("it holds {stranger:?}")
         } else {
-            return Some(text);
+            return true;
         };
-        let message = format!("`{}` is not a name: {} ({reason})", given.spelling, shown(text));
+        let message = format!("`{what}` is not a name: {} ({reason})", shown(text));
         let suggestion = Some("use letters, digits, `_`, `.` and `-`".to_owned());
-        self.problem("bad_name", given.node.position, path, message, suggestion);
-        None
+        self.problem("bad_name", at, path, message, suggestion);
+        false
+    }
+
+    /// One of a few words; `what` says what it is a word for.
+    pub(super) fn word<W: Word>(&mut self, given: Given<'t>, path: Path<'_>, what: &str) -> Option<W> {
+        let text = self.text(given, path)?;
+        let found = W::WORDS.iter().copied().find(|word| word.as_word() == text);
+        if found.is_none() {
+            let words: Vec<&str> = W::WORDS.iter().map(|word| word.as_word()).collect();
+            let suggestion = self.suggester.did_you_mean(text, words.iter().copied());
+            let suggestion = suggestion.or_else(|| Some(format!("use one of {}", words.join(", "))));
+            let message = format!("there is no {what} {}", shown(text));
+            self.problem("unknown_value", given.node.position, path, message, suggestion);
+        }
+        found
+    }
+
+    /// A list of texts, at most `max`.
+    pub(super) fn texts(&mut self, given: Given<'t>, path: Path<'_>, max: usize) -> Vec<String> {
+        let items = self.bounded_list(given, path, max).unwrap_or_default();
+        let mut texts = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let item = Given { node: self.tree.node(*item), ..given };
+            texts.extend(self.text(item, Path::Item(&path, index)).map(str::to_owned));
+        }
+        texts
+    }
+
+    /// The items of a list, at most `max`.
+    pub(super) fn bounded_list(
+        &mut self,
+        given: Given<'t>,
+        path: Path<'_>,
+        max: usize,
+    ) -> Option<&'t [NodeId]> {
+        let items = self.list(given, path)?;
+        if items.len() > max {
+            let message = format!("`{}` has {} entries, the limit is {max}", given.spelling, items.len());
+            self.problem("too_large", given.node.position, path, message, None);
+            return None;
+        }
+        Some(items)
+    }
+
+    /// A whole number from `min` to `max` that counts something.
+    pub(super) fn count(&mut self, given: Given<'t>, path: Path<'_>, min: u32, max: u32) -> Option<u32> {
+        self.integer(given, path, min.into(), max.into()).and_then(|value| u32::try_from(value).ok())
     }
 
     /// `true` or `false`.

@@ -206,6 +206,8 @@ macro_rules! conformance_suite {
                 workflow_goes_on_beside_a_failed_step,
                 cancelled_workflow_stops_everything,
                 same_template_version_with_other_content_is_refused,
+                newest_template_goes_by_precedence_of_versions,
+                templates_are_listed_by_name_and_newest_version,
                 same_workflow_submitted_twice_is_one,
                 diamond_settled_at_once_unblocks_its_end_once,
             ],

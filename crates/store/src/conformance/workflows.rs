@@ -2,12 +2,14 @@
 
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobState};
+use recache_model::time::Clock as _;
 use recache_model::workflow::WorkflowState;
 
 use super::{Subject, work};
 use crate::Error;
 use crate::records::{
     ClaimRequest, ClaimedJob, NewStep, NewWorkflow, Outcome, Revoked, Settled, Settlement, TemplateRecord,
+    TemplateSummary,
 };
 
 fn template() -> TemplateRecord {
@@ -167,6 +169,73 @@ pub async fn same_template_version_with_other_content_is_refused(subject: &Subje
     let newer = TemplateRecord { version: "1.0.1".to_owned(), ..other };
     subject.store.template_put(newer.clone()).await.expect("kept");
     assert_eq!(subject.store.template_get("d2").await.expect("there"), newer);
+}
+
+async fn put_version(subject: &Subject, namespace: &str, name: &str, version: &str) -> TemplateRecord {
+    let record = TemplateRecord {
+        digest: format!("{namespace}/{name} {version}"),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        version: version.to_owned(),
+        content: format!("{{\"version\":\"{version}\"}}"),
+    };
+    subject.store.template_put(record.clone()).await.expect("kept");
+    record
+}
+
+/// 0.10.0 is newer than 0.9.0; a pre-release is newest only where nothing was released.
+pub async fn newest_template_goes_by_precedence_of_versions(subject: &Subject) {
+    for version in ["0.9.0", "0.10.0", "0.10.1-rc.1", "0.2.0"] {
+        put_version(subject, "shop", "order", version).await;
+    }
+    put_version(subject, "other", "order", "9.0.0").await;
+    put_version(subject, "shop", "order_2", "8.0.0").await;
+    put_version(subject, "shop", "trial", "1.0.0-rc.9").await;
+    put_version(subject, "shop", "trial", "1.0.0-rc.10").await;
+    let find = async |name, version| subject.store.template_find("shop", name, version).await;
+    let newest = find("order", None).await.expect("found");
+    assert_eq!((newest.version.as_str(), newest.content.as_str()), ("0.10.0", "{\"version\":\"0.10.0\"}"));
+    assert_eq!(find("trial", None).await.expect("found").version, "1.0.0-rc.10");
+    assert_eq!(find("order", Some("0.10.1-rc.1")).await.expect("found").version, "0.10.1-rc.1");
+    assert!(matches!(find("order", Some("0.3.0")).await, Err(Error::NotFound { .. })));
+    assert!(matches!(find("nothing", None).await, Err(Error::NotFound { .. })));
+}
+
+/// The list goes by name, then by version from the newest on, and is cut only at its end.
+pub async fn templates_are_listed_by_name_and_newest_version(subject: &Subject) {
+    for (namespace, name, version) in [
+        ("b", "pack", "1.0.0"),
+        ("a", "order", "0.9.0"),
+        ("b", "order", "3.0.0"),
+        ("a", "order", "0.10.0"),
+        ("a", "pack", "2.0.0"),
+        ("a", "order", "0.10.0-rc.1"),
+    ] {
+        put_version(subject, namespace, name, version).await;
+    }
+    let list = async |namespace, name, rows_max| {
+        let found = subject.store.templates_list(namespace, name, rows_max).await.expect("listed");
+        let line = |one: &TemplateSummary| format!("{}/{} {}", one.namespace, one.name, one.version);
+        found.iter().map(line).collect::<Vec<_>>()
+    };
+    let all = [
+        "a/order 0.10.0",
+        "a/order 0.10.0-rc.1",
+        "a/order 0.9.0",
+        "a/pack 2.0.0",
+        "b/order 3.0.0",
+        "b/pack 1.0.0",
+    ];
+    assert_eq!(list(None, None, 10).await, all);
+    for rows_max in 0..=6 {
+        assert_eq!(list(None, None, rows_max).await, all[..usize::try_from(rows_max).expect("few")]);
+    }
+    assert_eq!(list(Some("b"), None, 10).await, all[4..]);
+    assert_eq!(list(None, Some("pack"), 10).await, [all[3], all[5]]);
+    assert_eq!(list(Some("a"), Some("order"), 2).await, all[..2]);
+    assert!(list(Some("c"), None, 10).await.is_empty());
+    let summary = &subject.store.templates_list(Some("a"), Some("pack"), 1).await.expect("listed")[0];
+    assert_eq!((summary.digest.as_str(), summary.created_at), ("a/pack 2.0.0", subject.clock.now()));
 }
 
 /// The caller's id makes a repeated submit harmless.

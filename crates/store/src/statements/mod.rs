@@ -14,5 +14,6 @@ pub(super) mod jobs;
 pub(super) mod lists;
 pub(super) mod sessions;
 pub(super) mod settle;
+pub(super) mod templates;
 pub(super) mod views;
 pub(super) mod workflows;

@@ -56,6 +56,10 @@ pub(in super::super) async fn template_get(db: &mut Connection, digest: &str) ->
             .fetch_optional(db)
             .await?
             .ok_or_else(|| Error::not_found("template", digest))?;
+    template_record(&row)
+}
+
+pub(super) fn template_record(row: &Row) -> Result<TemplateRecord> {
     Ok(TemplateRecord {
         digest: row.try_get("digest")?,
         namespace: row.try_get("namespace")?,

@@ -1,0 +1,74 @@
+//! `recache template list`.
+
+use recache_api::{Instant, TemplateList, TemplateSummary};
+
+use crate::cli_error::ExitStatus;
+use crate::commands::{Context, Outcome};
+use crate::output::{self, Format};
+
+/// List stored templates, the newest version of each first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache template list --namespace shop
+  recache template list --name order -o jsonl")]
+pub(super) struct Args {
+    /// Only of this namespace
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Only of this name: its versions
+    #[arg(long)]
+    name: Option<String>,
+    /// At most so many, 1 to 1000
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let store = context.open().await?;
+        // One more than asked for tells whether there are more.
+        let found = store
+            .templates_list(self.namespace.as_deref(), self.name.as_deref(), self.limit.saturating_add(1))
+            .await;
+        store.close().await;
+        let mut templates: Vec<TemplateSummary> = found?
+            .into_iter()
+            .map(|summary| TemplateSummary {
+                namespace: summary.namespace,
+                name: summary.name,
+                version: summary.version,
+                digest: summary.digest,
+                created_at: Instant::from_micros(summary.created_at.micros()).ok(),
+            })
+            .collect();
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let has_more = templates.len() > limit;
+        templates.truncate(limit);
+        match context.format() {
+            Format::Json => context.print(&TemplateList::new(templates, has_more))?,
+            Format::Jsonl => context.print_lines(&templates)?,
+            Format::Table => {
+                if templates.is_empty() {
+                    context.note("no templates")?;
+                    return Ok(ExitStatus::Ok);
+                }
+                let mut table = context
+                    .table(["TEMPLATE", "VERSION", "STORED", "DIGEST"])
+                    .leaving_out(&["DIGEST", "STORED"]);
+                for template in templates {
+                    table.row([
+                        format!("{}/{}", template.namespace, template.name),
+                        template.version,
+                        template.created_at.map(output::instant).unwrap_or_default(),
+                        template.digest,
+                    ]);
+                }
+                context.print_text(&table.text())?;
+                if has_more {
+                    context.note("there are more: raise --limit, or give --namespace or --name")?;
+                }
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
