@@ -12,42 +12,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
-use recache_cache::coordination::{
-    Coordination, Error, Instance, Limits, Random, Strategy as Protocol, SystemRandom,
-};
+use recache_cache::chance::Seeded;
+use recache_cache::coordination::{Coordination, Error, Instance, Limits, Strategy as Protocol};
 use recache_cache::provider::{
     self, Atomics, Capability, Copies, Entry, EpochStore, Item, Leases, Messages, MonotonicClock, Noop, Scope,
 };
-use recache_cache::{Capabilities, Coherence, Key, KeyPrefix, ManualClock, Provider, Timestamp};
+use recache_cache::{
+    Capabilities, Chance, Coherence, Key, KeyPrefix, ManualClock, Provider, SystemChance, Timestamp,
+};
 use tokio::time::{Instant, advance, sleep};
 
-/// Numbers from a seed (xorshift64*, Vigna 2016).
-#[derive(Debug)]
-struct Seeded(AtomicU64);
-
-impl Seeded {
-    fn new(seed: u64) -> Self {
-        Self(AtomicU64::new(seed | 1))
-    }
-
-    fn below(&self, end: u64) -> u64 {
-        let step = |mut x: u64| {
-            x ^= x >> 12;
-            x ^= x << 25;
-            x ^= x >> 27;
-            x
-        };
-        let old = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |x| Some(step(x))).unwrap();
-        (step(old).wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
-    }
-}
-
-impl Random for Seeded {
-    fn draw(&self) -> u128 {
-        (u128::from(self.below(1 << 31)) << 64)
-            | (u128::from(self.below(1 << 31)) << 31)
-            | u128::from(self.below(1 << 31))
-    }
+/// A number below `end`.
+fn below(chance: &Seeded, end: u64) -> u64 {
+    (chance.draw() >> 33) % end
 }
 
 #[derive(Debug)]
@@ -83,7 +60,7 @@ impl Memory {
     }
 
     async fn pass_time(&self) {
-        sleep(Duration::from_micros(self.random.below(self.delay_us_max))).await;
+        sleep(Duration::from_micros(below(&self.random, self.delay_us_max))).await;
     }
 
     async fn exchange<T>(
@@ -94,7 +71,7 @@ impl Memory {
         let broken =
             || provider::Error::Unavailable { provider: "memory", reason: "told to fail".to_owned() };
         self.pass_time().await;
-        if self.random.below(1_000) < self.failures.load(Ordering::SeqCst) {
+        if below(&self.random, 1_000) < self.failures.load(Ordering::SeqCst) {
             return Err(broken());
         }
         let answer = {
@@ -103,7 +80,7 @@ impl Memory {
             values.retain(|_, (_, until)| now < *until);
             act(&mut values)
         };
-        let is_lost = changes && self.random.below(1_000) < self.lost_answers.load(Ordering::SeqCst);
+        let is_lost = changes && below(&self.random, 1_000) < self.lost_answers.load(Ordering::SeqCst);
         self.pass_time().await;
         if is_lost { Err(broken()) } else { Ok(answer) }
     }
@@ -360,7 +337,7 @@ proptest! {
                 let (random, begun) = (Arc::clone(&random), Arc::clone(&begun));
                 running.push(tokio::spawn(async move {
                     for _ in 0..10 {
-                        let patience = Duration::from_micros(random.below(6_000));
+                        let patience = Duration::from_micros(below(&random, 6_000));
                         begun.fetch_add(1, Ordering::SeqCst);
                         let _ = tokio::time::timeout(patience, counter.add(1)).await;
                     }
@@ -397,11 +374,11 @@ proptest! {
                             assert!(held.is_held());
                             assert!(!is_taken.swap(true, Ordering::SeqCst), "{protocol:?}: two holders; fence {}, before {:?}", held.fence(), fences.lock().unwrap());
                             fences.lock().unwrap().push(held.fence());
-                            let plan = random.below(4);
+                            let plan = below(&random, 4);
                             if plan == 1 && held.extend(Duration::from_millis(90)).await.is_ok_and(|it| it) {
                                 assert!(held.remaining() <= Duration::from_millis(90));
                             }
-                            sleep(Duration::from_millis(random.below(20)).min(held.remaining())).await;
+                            sleep(Duration::from_millis(below(&random, 20)).min(held.remaining())).await;
                             if plan == 3 {
                                 // Stalls: what it does after its time it does not do as the holder.
                                 sleep(held.remaining().saturating_sub(Duration::from_millis(1))).await;
@@ -543,7 +520,13 @@ async fn one_instance_may_coordinate_through_several_handles() {
     let memory = Memory::of(Protocol::DistributedBasic, 1);
     let make = || {
         let instance = Instance::new("host", 1, 1);
-        Coordination::new(memory.clone(), &KeyPrefix::new("p"), instance, wall(), Arc::new(SystemRandom))
+        Coordination::new(
+            memory.clone(),
+            &KeyPrefix::new("p"),
+            instance,
+            wall(),
+            Arc::new(SystemChance::default()),
+        )
     };
     let (one, two) = (make(), make());
     assert_eq!(one.counter("c").add(1).await.unwrap(), 1);

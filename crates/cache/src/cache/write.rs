@@ -38,11 +38,11 @@ impl Cache {
             core.calls.counters.fills_refused.one();
             return core.token(true);
         }
+        let mut doubt = Doubt { core, keys: std::slice::from_ref(key), is_settled: false };
         let stored = core.calls.run("set", core.calls.provider.set(key, item, keep_for)).await;
         lead.end_fill(if stored.is_ok() { Fill::Stored } else { Fill::Unknown });
-        if stored.is_err() {
-            core.retire(std::slice::from_ref(key));
-        }
+        doubt.is_settled = stored.is_ok();
+        drop(doubt);
         let was_told = core.tell_or_retire(std::slice::from_ref(key)).await;
         core.token(stored.is_ok() && was_announced && was_told)
     }
@@ -79,13 +79,14 @@ impl Cache {
                 }
             }
         }
+        let mut doubt = Doubt { core, keys: &keys, is_settled: false };
         let stored = core.calls.run("set_many", core.calls.provider.set_many(batch)).await;
         for lead in filling {
             lead.end_fill(if stored.is_ok() { Fill::Stored } else { Fill::Unknown });
         }
-        if stored.is_err() {
-            core.retire(&keys);
-        } else if !unwritable.is_empty() {
+        doubt.is_settled = stored.is_ok();
+        drop(doubt);
+        if stored.is_ok() && !unwritable.is_empty() {
             core.forget(&unwritable).await;
         }
         let was_told = core.tell_or_retire(&keys).await;
@@ -181,6 +182,23 @@ impl Cache {
     fn prepare<V: Value>(&self, key: &Key, value: V, policy: &Policy) -> Option<Entry> {
         policy.lifetime(false, 0.0)?;
         self.core.entry(&self.fills(key, policy), Some(Arc::new(value)))
+    }
+}
+
+/// A write that was begun. Whether it has failed, was given up or its caller went away: unless it is known to be done,
+/// the backend may still carry it out, at any time. So what is stored under its keys is not to be served.
+#[derive(Debug)]
+struct Doubt<'a> {
+    core: &'a Core,
+    keys: &'a [Key],
+    is_settled: bool,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.core.retire(self.keys);
+        }
     }
 }
 

@@ -29,19 +29,3 @@ impl fmt::Display for Instance {
         write!(f, "{}/{}/{:016x}", self.host, self.pid, self.boot_nonce)
     }
 }
-
-/// Where random numbers come from.
-pub trait Random: fmt::Debug + Send + Sync {
-    /// One that nobody can guess and that is not drawn twice.
-    fn draw(&self) -> u128;
-}
-
-/// The operating system's random numbers, 122 bits of them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemRandom;
-
-impl Random for SystemRandom {
-    fn draw(&self) -> u128 {
-        uuid::Uuid::new_v4().as_u128()
-    }
-}

@@ -24,7 +24,7 @@ impl Lock {
                 "a lock lives for more than 0 s and at most {life_max:?}, not {life:?}"
             )));
         }
-        let token = self.0.parts.random.draw();
+        let token = self.0.parts.chance.token();
         // From before it was asked for: the holder's time ends before anybody else's view of it.
         let taken_at = self.0.parts.monotonic.now();
         let fence = self.0.in_time(self.0.protocol.take(&self.0.name, token, life)).await?;
@@ -46,7 +46,7 @@ impl Lock {
                 Err(error) if !is_over && !matches!(error, Error::Invalid(_)) => {}
                 ended => return ended,
             }
-            let pause_us = u64::try_from(self.0.parts.random.draw() % u128::from(PAUSE_US_MAX)).unwrap_or(0);
+            let pause_us = self.0.parts.chance.draw() % PAUSE_US_MAX;
             tokio::time::sleep(Duration::from_micros(pause_us.max(1_000))).await;
         }
     }

@@ -80,7 +80,7 @@ impl Outbox {
 impl Merge {
     pub(super) fn new(parts: Arc<Parts>) -> Self {
         let instance = parts.instance.to_string();
-        let sender = format!("{instance}#{:016x}", parts.random.draw() & u128::from(u64::MAX));
+        let sender = format!("{instance}#{:016x}", parts.chance.draw());
         Self { parts, instance, sender, outboxes: Mutex::default(), watched: Mutex::default() }
     }
 

@@ -33,10 +33,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-pub use self::instance::{Instance, Random, SystemRandom};
+pub use self::instance::Instance;
 pub use self::lock::{Held, LOCK_LIFE_MAX_DEFAULT, Lock};
 pub use self::strategy::{Explanation, Strategy};
 use crate::breaker::Monotonic;
+use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::key::{Key, KeyPrefix, Space};
 use crate::provider::{self, Atomics, CALL_TIMEOUT_DEFAULT, MonotonicClock, Provider};
@@ -201,7 +202,7 @@ struct Parts {
     instance: Instance,
     clock: Arc<dyn Clock>,
     monotonic: Arc<dyn Monotonic>,
-    random: Arc<dyn Random>,
+    chance: Arc<dyn Chance>,
     limits: Limits,
 }
 
@@ -213,14 +214,14 @@ impl Coordination {
         prefix: &KeyPrefix,
         instance: Instance,
         clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
+        chance: Arc<dyn Chance>,
     ) -> Self {
         Self::with_limits(
             provider,
             prefix,
             instance,
             clock,
-            random,
+            chance,
             Arc::new(MonotonicClock::new()),
             Limits::default(),
         )
@@ -232,13 +233,13 @@ impl Coordination {
         prefix: &KeyPrefix,
         instance: Instance,
         clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
+        chance: Arc<dyn Chance>,
         monotonic: Arc<dyn Monotonic>,
         limits: Limits,
     ) -> Self {
         let explanation =
             Strategy::choose(provider.name(), &provider.capabilities(), provider.atomics().is_some());
-        let parts = Arc::new(Parts { provider, instance, clock, monotonic, random, limits });
+        let parts = Arc::new(Parts { provider, instance, clock, monotonic, chance, limits });
         let protocol: Arc<dyn Protocol> = match explanation.strategy {
             Strategy::DistributedAtomic => Arc::new(atomic::Atomic::new(Arc::clone(&parts))),
             Strategy::DistributedBasic => Arc::new(merge::Merge::new(Arc::clone(&parts))),
@@ -474,7 +475,7 @@ impl Parts {
             return;
         }
         let longest_us = 200_u64.saturating_mul(u64::from(attempt)).min(5_000);
-        let part = u64::try_from(self.random.draw() % u128::from(longest_us)).unwrap_or(0);
+        let part = self.chance.draw() % longest_us;
         tokio::time::sleep(Duration::from_micros(part)).await;
     }
 }
