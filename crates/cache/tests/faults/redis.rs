@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::campaign::figures::Phase;
 use super::campaign::raw::{Raw, Reply};
-use super::campaign::{Backend, CLOSED_AGAIN_MAX, Campaign, all, fault_for, scripts};
+use super::campaign::{Backend, Campaign, all, closed_again_max, fault_for, scripts};
 use super::campaigns;
 
 /// How long Redis stays in each of its states.
@@ -143,7 +143,7 @@ async fn entered_while_it_refuses_writes() {
     raw.say("REPLICAOF NO ONE").await;
     campaign.caching_again().await;
     let (began, mut confirmed) = (Instant::now(), false);
-    while !confirmed && began.elapsed() < CLOSED_AGAIN_MAX {
+    while !confirmed && began.elapsed() < closed_again_max() {
         confirmed = one.invalidate_space(&key.space()).await.is_confirmed();
         sleep(Duration::from_millis(20)).await;
     }
