@@ -121,15 +121,20 @@ pub(crate) struct Epochs {
     incarnation: AtomicU64,
     version: AtomicU64,
     slots: Box<[AtomicU64]>,
+    /// Drawn at random. What is owed is known here alone, so what is stored meanwhile must not look right to another process
+    /// that happens to owe as much.
+    own: u64,
     /// Taken by whoever changes anything; readers take nothing.
     owed: Mutex<BTreeSet<Slot>>,
 }
 
 impl Epochs {
-    pub(crate) fn new() -> Self {
+    /// `own` is drawn at random.
+    pub(crate) fn new(own: u64) -> Self {
         /// Far apart, so that two caches over one provider do not take each other's changes for their own.
         static CHANGES_NEXT: AtomicU64 = AtomicU64::new(CHANGES_APART);
         Self {
+            own,
             turn: AtomicU64::new(0),
             changes: AtomicU64::new(CHANGES_NEXT.fetch_add(CHANGES_APART, Ordering::Relaxed)),
             incarnation: AtomicU64::new(0),
@@ -157,7 +162,8 @@ impl Epochs {
         let KeySlots { space, key } = key.slots();
         let mut stamp = self.incarnation.load(Ordering::SeqCst);
         for slot in [Slot::EVERYTHING, space, key].iter().chain(tags) {
-            stamp = mix(stamp, self.at(*slot));
+            let epoch = self.at(*slot);
+            stamp = mix(stamp, if epoch < OWED_ONE { epoch } else { epoch ^ self.own });
         }
         let is_whole = turn.is_multiple_of(2) && self.turn.load(Ordering::SeqCst) == turn;
         is_whole.then_some(stamp & STAMP_MASK)
@@ -278,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_raise_ends_what_was_stamped_before_in_its_slot_only() {
-        let epochs = Epochs::new();
+        let epochs = Epochs::new(1);
         let (a, b) = (key("s", "a"), key("s", "b"));
         let other = key("t", "a");
         let tag = Slot::of_tag("red");
@@ -299,7 +305,7 @@ mod tests {
 
     #[test]
     fn two_processes_with_the_same_record_give_the_same_stamp() {
-        let (one, two) = (Epochs::new(), Epochs::new());
+        let (one, two) = (Epochs::new(1), Epochs::new(2));
         let slot = Slot::of_key(&key("s", "a"));
         one.raise(&[slot]);
         let debts = one.debts();
@@ -312,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_is_owed_counts_until_it_is_paid_and_longer_when_more_came() {
-        let epochs = Epochs::new();
+        let epochs = Epochs::new(1);
         let key = key("s", "a");
         let slot = Slot::of_key(&key);
         epochs.adopt(&record(7, 1, &[]));
@@ -328,12 +334,12 @@ mod tests {
 
     #[test]
     fn every_change_of_a_stamp_changes_the_number_of_changes() {
-        let epochs = Epochs::new();
+        let epochs = Epochs::new(1);
         let key = key("s", "a");
         let slot = Slot::of_key(&key);
         let mut seen = (epochs.stamp(&key, &[]), epochs.changes());
         assert_ne!(seen.1, 0);
-        assert_ne!(seen.1, Epochs::new().changes());
+        assert_ne!(seen.1, Epochs::new(1).changes());
         let mut debts = Vec::new();
         let steps: [&mut dyn FnMut(); 5] = [
             &mut || epochs.raise(&[slot]),
@@ -355,7 +361,7 @@ mod tests {
 
     #[test]
     fn an_older_record_changes_nothing_and_another_incarnation_everything() {
-        let epochs = Epochs::new();
+        let epochs = Epochs::new(1);
         let key = key("s", "a");
         epochs.adopt(&record(7, 5, &[(Slot::EVERYTHING, 4)]));
         let stamp = epochs.stamp(&key, &[]);
@@ -363,5 +369,19 @@ mod tests {
         assert_eq!(epochs.stamp(&key, &[]), stamp);
         epochs.adopt(&record(8, 1, &[]));
         assert_ne!(epochs.stamp(&key, &[]), stamp);
+    }
+
+    #[test]
+    fn what_two_processes_owe_is_not_the_same() {
+        let (one, two) = (Epochs::new(0x1111_2222_3333), Epochs::new(0x4444_5555_6666));
+        let key = key("s", "a");
+        for epochs in [&one, &two] {
+            epochs.adopt(&record(7, 1, &[]));
+        }
+        assert_eq!(one.stamp(&key, &[]), two.stamp(&key, &[]));
+        for epochs in [&one, &two] {
+            epochs.raise(&[Slot::of_key(&key)]);
+        }
+        assert_ne!(one.stamp(&key, &[]), two.stamp(&key, &[]), "an entry from before the other's raise");
     }
 }

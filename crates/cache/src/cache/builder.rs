@@ -125,7 +125,7 @@ impl Builder {
             breakers: self.breakers,
             condition: self.condition,
             reasons: self.reasons,
-            epochs: Epochs::new(),
+            epochs: Epochs::new(self.chance.draw()),
             shares_epochs: self.epochs.is_some() || self.provider.epochs().is_some(),
             hears_keys: self.provider.copies().is_some() && self.provider.messages().is_some(),
             epochs_elsewhere: self.epochs,

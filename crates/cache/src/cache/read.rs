@@ -162,7 +162,7 @@ impl Cache {
         let provider = &core.calls.provider;
         let item = match nearness {
             Nearness::Nearest => core.calls.run("get", provider.get(key)).await,
-            Nearness::Exact => core.exactly(provider.get(key)).await,
+            Nearness::Exact => core.exactly(self.verdict == Verdict::ServeUnshared, provider.get(key)).await,
         };
         match item {
             Ok(item) => self.judge_and_keep(key, item, mark, schema),
@@ -198,7 +198,9 @@ impl Cache {
             let provider = &core.calls.provider;
             let items = match nearness {
                 Nearness::Nearest => core.calls.run("get_many", provider.get_many(&missing)).await,
-                Nearness::Exact => core.exactly(provider.get_many(&missing)).await,
+                Nearness::Exact => {
+                    core.exactly(self.verdict == Verdict::ServeUnshared, provider.get_many(&missing)).await
+                }
             };
             let was_answered = items.is_ok();
             let mut items = items.unwrap_or_default().into_iter();
@@ -286,10 +288,17 @@ impl Core {
     /// judged by every change that was complete before it. When the epochs cannot be had, nothing is known.
     async fn exactly<T>(
         &self,
+        is_strict: bool,
         read: impl Future<Output = Result<T, provider::Error>>,
     ) -> Result<T, super::calls::Failure> {
         let Some(store) = self.epoch_store() else {
-            return self.calls.run("get", read).await;
+            if !is_strict {
+                return self.calls.run("get", read).await;
+            }
+            // A backend that kept them before, and has not shown since it came back that it can.
+            let (provider, reason) =
+                (self.calls.provider.name(), "the shared epochs cannot be had".to_owned());
+            return Err(provider::Error::Unavailable { provider, reason }.into());
         };
         let began = self.calls.clock.elapsed();
         let (incarnation, version) = self.epochs.known();

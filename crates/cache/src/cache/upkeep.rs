@@ -115,7 +115,7 @@ impl Core {
     /// whether all processes have it.
     pub(super) async fn raise(&self, slots: &[Slot]) -> bool {
         self.epochs.raise(slots);
-        self.epoch_store().is_none() || self.pay().await
+        self.pay().await
     }
 
     /// Raises the epochs here, and leaves the rest to the upkeep.
@@ -124,9 +124,9 @@ impl Core {
         self.upkeep.wake();
     }
 
-    /// Sends what is owed.
+    /// Sends what is owed. A backend that kept the epochs before may lack them for a while: then nothing is confirmed.
     async fn pay(&self) -> bool {
-        let Some(store) = self.epoch_store() else { return true };
+        let Some(store) = self.epoch_store() else { return !self.shares_epochs };
         let debts = self.epochs.debts();
         if debts.is_empty() {
             return true;
@@ -199,7 +199,7 @@ impl Core {
 
     /// Asks for the shared epochs.
     async fn ask(&self) -> bool {
-        let Some(store) = self.epoch_store() else { return true };
+        let Some(store) = self.epoch_store() else { return !self.shares_epochs };
         let began = self.calls.clock.elapsed();
         let (incarnation, version) = self.epochs.known();
         match self.calls.run("read_epochs", store.read(incarnation, version)).await {

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use recache_cache::LEASE_FOR_DEFAULT;
+use recache_cache::{Coherence, LEASE_FOR_DEFAULT, Policy, Usage};
 use recache_faultproxy::{Random, ServerProcess};
 use tokio::time::{Instant, sleep};
 
 use super::campaign::figures::Phase;
 use super::campaign::raw::{Raw, Reply};
-use super::campaign::{Backend, Campaign, all, fault_for, scripts};
+use super::campaign::{Backend, Campaign, all, closed_again_max, fault_for, scripts};
 use super::campaigns;
 
 /// How long Redis stays in each of its states.
@@ -40,6 +40,7 @@ campaigns! {
         scripts::given_up(Backend::Redis),
         in_every_state(),
         busy_with_a_script(),
+        entered_while_it_refuses_writes(),
         entries_are_spoiled(),
     ];
 }
@@ -117,6 +118,37 @@ async fn in_every_state() {
         campaign.remark(format!("{state}: caching again after {:?}", began.elapsed()));
     }
     campaign.end().await;
+}
+
+/// Who connects to a server that takes no writes at the moment cannot see whether it keeps epochs. Then nothing is confirmed,
+/// and strict usages are not served: what the others have raised cannot be known.
+async fn entered_while_it_refuses_writes() {
+    let mut campaign =
+        Campaign::prepare("Redis: entered while it refuses writes", Backend::Redis.server(), Backend::Redis);
+    campaign.server.start().await.unwrap();
+    campaign.caching_again().await;
+    let strict = Usage::user("strict", Coherence::Strict);
+    let [one, other] = [0, 1].map(|node: usize| campaign.caches[node].for_usage(&strict));
+    let (key, policy) = (one.keys().space("strict").key(["k"]), Policy::new(Duration::from_mins(10)));
+    one.set(&key, 1_u64, &policy).await;
+    assert_eq!(other.get::<u64>(&key).await.as_deref(), Some(&1));
+    let mut raw = Raw::open(&campaign.server).await;
+    raw.say("REPLICAOF 127.0.0.1 1").await;
+    raw.say("CLIENT KILL TYPE normal").await;
+    // Time for the nodes to come in again, and to look around.
+    sleep(STATE * 2).await;
+    let token = one.invalidate_space(&key.space()).await;
+    let seen = other.get::<u64>(&key).await;
+    assert!(!token.is_confirmed(), "nobody could be told");
+    raw.say("REPLICAOF NO ONE").await;
+    campaign.caching_again().await;
+    let (began, mut confirmed) = (Instant::now(), false);
+    while !confirmed && began.elapsed() < closed_again_max() {
+        confirmed = one.invalidate_space(&key.space()).await.is_confirmed();
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(confirmed, "the epochs are not found again");
+    assert_eq!(other.get::<u64>(&key).await, None, "seen while it could not be told: {seen:?}");
 }
 
 /// A script that does not end: the server answers BUSY to everybody.

@@ -48,6 +48,9 @@ use crate::key::KeyPrefix;
 use crate::provider::{Capabilities, Capability};
 use crate::usage::Coherence;
 
+/// When a probe that the server did not take is repeated.
+const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// How often the server is asked how much it dropped for want of space.
 const EVICTIONS_READ_EVERY: Duration = Duration::from_secs(60);
 
@@ -147,22 +150,24 @@ fn declared() -> Capabilities {
 async fn learn(inner: Arc<Inner>) {
     let mut opened = inner.opened.subscribe();
     loop {
-        if *opened.borrow_and_update() > 0 {
-            learn_once(&inner).await;
-        }
+        let is_known = *opened.borrow_and_update() == 0 || learn_once(&inner).await;
         tokio::select! {
             changed = opened.changed() => if changed.is_err() { return },
+            () = sleep(PROBE_AGAIN_AFTER), if !is_known => {}
             () = sleep(EVICTIONS_READ_EVERY) => read_evictions(&inner).await,
         }
     }
 }
 
-async fn learn_once(inner: &Inner) {
+/// Whether the server has shown what it can do.
+async fn learn_once(inner: &Inner) -> bool {
     let info = inner.servers.all().iter().find(|node| node.is_open()).map(|node| node.identity());
     let info = info.as_ref().map_or("", |identity| &identity.info);
     let unprobed = unprobed(info, inner.known, &inner.detectors);
     let probing = probe(&inner.servers, &inner.prefix, inner.wakes.channel(), &unprobed);
-    if let Ok(Ok(capabilities)) = timeout(PROBE_WITHIN, Box::pin(probing)).await {
+    let probed = timeout(PROBE_WITHIN, Box::pin(probing)).await;
+    let is_known = matches!(probed, Ok(Ok(_)));
+    if let Ok(Ok(capabilities)) = probed {
         *inner.capabilities.write().unwrap_or_else(PoisonError::into_inner) = capabilities;
         debug!(
             provider = errors::NAME,
@@ -174,6 +179,7 @@ async fn learn_once(inner: &Inner) {
     if let Some(sum) = known.sum::<Option<u64>>() {
         inner.evictions.store(sum, Ordering::Relaxed);
     }
+    is_known
 }
 
 /// How many entries a server has dropped for want of space, by what it says of itself.

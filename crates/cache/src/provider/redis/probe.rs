@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::{Pipeline, Value, cmd};
 use uuid::Uuid;
 
+use super::errors::Failure;
 use super::known::{DEPENDS_ON_THE_SERVER, KnownServer};
 use super::node::Line;
 use super::servers::Servers;
@@ -59,6 +60,9 @@ pub(super) async fn probe(
     let answers =
         node.many(Line::Ordered, &commands).await.map_err(|failure| servers.broke(failure, &node))?;
     servers.learn(&answers, &node);
+    if let Some(told) = answers.iter().find_map(refused_for_now) {
+        return Err(told.into_error());
+    }
     let mut clean = cmd("UNLINK");
     clean.arg(&number).arg(&text);
     // Whether that is allowed changes nothing: what is left ends by itself.
@@ -92,6 +96,13 @@ pub(super) async fn probe(
         capabilities = capabilities.coherent(Coherence::Eventual);
     }
     Ok(capabilities)
+}
+
+/// A server that takes no writes at the moment does not show what it can do.
+fn refused_for_now(answer: &Value) -> Option<Failure> {
+    let Value::ServerError(told) = answer else { return None };
+    let passes = ["OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS"];
+    passes.contains(&told.code()).then(|| Failure::Told(told.clone()))
 }
 
 /// How long a probe may take before it is given up until the next reconnect.
