@@ -10,6 +10,9 @@ use crate::{Failure, find, process, workspace_root};
 /// The version that `deny.toml` is written for. A later one that is already installed will do.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// Each must build by itself; the suite builds all of them together.
+const CACHE_FEATURES: [&str; 5] = ["", "cache-redis", "cache-redis-tls", "cache-memcached", "cache-moka"];
+
 /// Runs every check, also after a failed one, and names those that failed.
 pub(crate) fn run() -> Result<ExitCode, Failure> {
     let mut failed = Vec::new();
@@ -26,6 +29,11 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         "clippy",
         process::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     )?;
+    for features in CACHE_FEATURES {
+        let mut alone = process::cargo();
+        alone.args(["check", "--package", "recache-cache", "--no-default-features"]);
+        check("features of the cache alone", alone.args(["--features", features]))?;
+    }
     // One after the other: the program `recache` and the library `recache` have one page, and the library's is to stay.
     for (name, targets) in [("rustdoc: program", "--bin=recache"), ("rustdoc: libraries", "--lib")] {
         let mut doc = process::cargo();

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Backend, CacheConfig, ConfigProblem};
 use crate::health::Condition;
 use crate::key::KeyPrefix;
-use crate::provider::{Breakers, Guarded, Near, Noop, Provider, Tiered};
+use crate::provider::{Breakers, Near, Noop, Provider, Tiered};
 use crate::usage::Lifetimes;
 
 impl Cache {
@@ -183,6 +183,8 @@ fn moka(config: &CacheConfig, path: &str, _: &Arc<dyn Clock>) -> Result<Parts, V
 /// Behind its breakers, as every backend outside the process is.
 #[cfg(any(feature = "cache-redis", feature = "cache-memcached"))]
 fn guarded(config: &CacheConfig, provider: Arc<dyn Provider>) -> Parts {
+    use crate::provider::Guarded;
+
     let limit = Duration::from_millis(config.operation_timeout_ms);
     let guarded = Guarded::new(provider, &config.breaker.settings()).call_timeout(limit);
     let breakers = Some(guarded.breakers());
