@@ -5,6 +5,7 @@
 //! struct; a test holds that they are there.
 
 mod bench;
+mod cache;
 mod config;
 mod demo;
 mod doctor;
@@ -60,6 +61,7 @@ verbs! {
     Run(run::Args),
     Job(job::Args),
     View(view::Args),
+    Cache(cache::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),
     Config(config::Args),
