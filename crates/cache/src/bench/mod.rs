@@ -116,10 +116,10 @@ fn far_config(config: &CacheConfig, mark: &str) -> Option<CacheConfig> {
 async fn connected(cache: &Cache) -> Result<(), String> {
     use crate::provider::CallClass::{Read, Write};
 
-    let breakers = cache.breakers();
-    breakers
-        .into_iter()
-        .for_each(|breakers| [Read, Write].into_iter().for_each(|class| breakers.disable(class)));
+    if let Some(breakers) = cache.breakers() {
+        breakers.disable(Read);
+        breakers.disable(Write);
+    }
     let mut last = "no answer".to_owned();
     let asking = async {
         while let Err(error) = cache.provider().health().await {
@@ -128,9 +128,10 @@ async fn connected(cache: &Cache) -> Result<(), String> {
         }
     };
     let answered = timeout(CONNECT_WITHIN, asking).await;
-    breakers
-        .into_iter()
-        .for_each(|breakers| [Read, Write].into_iter().for_each(|class| breakers.reset(class)));
+    if let Some(breakers) = cache.breakers() {
+        breakers.reset(Read);
+        breakers.reset(Write);
+    }
     answered.map_err(|_| last)
 }
 

@@ -30,9 +30,9 @@ pub(super) async fn rows(config: &CacheConfig, each: Duration) -> Result<Vec<Row
         let key = space.key([number.to_string()]);
         let (_, took) = timed(cache.get_or_load(&key, &policy, load)).await;
         if number < FIRST_CALLS {
-            first.push(took)
+            first.push(took);
         } else {
-            then.push(took)
+            then.push(took);
         }
         number = number.saturating_add(1);
     }

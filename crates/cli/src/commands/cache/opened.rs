@@ -104,7 +104,9 @@ async fn wait_for(cache: &Cache, patience: Duration) {
     const CLASSES: [CallClass; 2] = [CallClass::Read, CallClass::Write];
     let provider = cache.provider();
     if let Some(breakers) = cache.breakers() {
-        CLASSES.into_iter().for_each(|class| breakers.disable(class));
+        for class in CLASSES {
+            breakers.disable(class);
+        }
     }
     let ready = async {
         while provider.health().await.is_err() {
@@ -122,6 +124,8 @@ async fn wait_for(cache: &Cache, patience: Duration) {
     // Health, which is asked next, says what is wrong.
     let _ = timeout(patience, ready).await;
     if let Some(breakers) = cache.breakers() {
-        CLASSES.into_iter().for_each(|class| breakers.reset(class));
+        for class in CLASSES {
+            breakers.reset(class);
+        }
     }
 }

@@ -76,7 +76,7 @@ impl Get {
             answer = cache.with_schema(entry.schema).lookup::<Json>(&key).await;
         }
         let Some(answer) = answer else { return Err(missed(&opened, &found).into()) };
-        let value = document(&cache, &found, answer);
+        let value = document(&cache, &found, &answer);
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&value)?,
             Format::Table if self.meta => {
@@ -114,7 +114,7 @@ fn missed(opened: &Opened, found: &Explanation) -> CliError {
     }
 }
 
-fn document(cache: &Cache, found: &Explanation, answer: Answer<Json>) -> CacheValue {
+fn document(cache: &Cache, found: &Explanation, answer: &Answer<Json>) -> CacheValue {
     let far = cache.stats().usages.iter().any(|usage| usage.far.hits + usage.far.stale_hits > 0);
     let (fresh_for, keep_for) =
         found.entry.as_ref().map_or_else(Default::default, |entry| (entry.fresh_for, entry.keep_for));
