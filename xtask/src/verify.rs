@@ -31,8 +31,8 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
     )?;
     for features in CACHE_FEATURES {
         let mut alone = process::cargo();
-        alone.args(["check", "--package", "recache-cache", "--no-default-features"]);
-        check("features of the cache alone", alone.args(["--features", features]))?;
+        alone.args(["clippy", "--package", "recache-cache", "--no-default-features"]);
+        check("features of the cache alone", alone.args(["--features", features, "--", "-D", "warnings"]))?;
     }
     // One after the other: the program `recache` and the library `recache` have one page, and the library's is to stay.
     for (name, targets) in [("rustdoc: program", "--bin=recache"), ("rustdoc: libraries", "--lib")] {

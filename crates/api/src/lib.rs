@@ -20,6 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cache;
 mod instant;
 mod job;
 mod json;
@@ -28,6 +29,10 @@ mod problem;
 mod template;
 mod view;
 
+pub use cache::{
+    CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
+    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed,
+};
 pub use instant::{Instant, OutOfRange};
 pub use job::{ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState};
 pub use json::Json;

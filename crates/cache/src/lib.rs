@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod breaker;
 mod cache;
 pub mod chance;
@@ -17,8 +19,8 @@ mod token;
 mod usage;
 
 pub use cache::{
-    Answer, BEAT_DEFAULT, Builder, Cache, Explanation, LAG_MAX_DEFAULT, LoadError, OPERATION_TIMEOUT_DEFAULT,
-    QUIET_BEFORE_RECOVERED, Value,
+    Answer, BEAT_DEFAULT, Builder, Cache, EntryFacts, Explanation, LAG_MAX_DEFAULT, LoadError,
+    OPERATION_TIMEOUT_DEFAULT, QUIET_BEFORE_RECOVERED, Value,
 };
 pub use chance::{Chance, SystemChance};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};

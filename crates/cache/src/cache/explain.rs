@@ -8,6 +8,7 @@ use super::Cache;
 use super::read::Nearness;
 use crate::envelope::{self, Freshness};
 use crate::key::Key;
+use crate::policy::Codec;
 use crate::provider::Item;
 use crate::usage::Verdict;
 
@@ -49,6 +50,10 @@ pub struct EntryFacts {
     pub stamp_now: Option<u64>,
     /// Whether it says that there is no such thing.
     pub is_absent: bool,
+    /// Fingerprint of the value's layout; who reads under another one misses. See [`Cache::with_schema`].
+    pub schema: u32,
+    /// How the value is written; absent where the entry cannot be read.
+    pub codec: Option<Codec>,
     /// `fresh`, `stale`, `expired`, `outdated: …`, `not readable: …`
     pub state: String,
 }
@@ -112,6 +117,8 @@ impl Cache {
                 stamp: 0,
                 stamp_now: None,
                 is_absent: false,
+                schema: 0,
+                codec: None,
                 state: format!("not readable: {error}"),
             },
             Ok((header, _)) => {
@@ -138,6 +145,8 @@ impl Cache {
                     stamp: header.stamp,
                     stamp_now,
                     is_absent: header.is_absent,
+                    schema: header.schema,
+                    codec: Some(header.codec),
                     state: state.to_owned(),
                 }
             }

@@ -29,7 +29,7 @@ use self::calls::Calls;
 pub use self::calls::QUIET_BEFORE_RECOVERED;
 use self::entry::Live;
 pub use self::entry::Value;
-pub use self::explain::Explanation;
+pub use self::explain::{EntryFacts, Explanation};
 use self::flight::Flights;
 pub use self::load::LoadError;
 pub use self::read::Answer;

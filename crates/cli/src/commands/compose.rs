@@ -32,16 +32,24 @@ pub(super) fn options(config: &Config, node: &str) -> Options {
 /// The cache as configured. Whatever is wrong with its sections, there is a cache: one that does nothing, and says why.
 pub(super) fn cache(config: &config::CacheConfig) -> Cache {
     let clock = Arc::new(SystemClock);
-    match config.tables().map(read) {
-        Some(Ok(config)) => Cache::from_config(&config, clock),
-        Some(Err(message)) => out_of_order(clock, message, "run `recache config check`"),
-        None => out_of_order(clock, "its sections have problems".to_owned(), "mend what was warned of"),
+    match cache_config(config) {
+        Ok(config) => Cache::from_config(&config, clock),
+        Err(problem) => Cache::out_of_order(&CacheConfig::default(), clock, &[problem]),
     }
 }
 
-fn out_of_order(clock: Arc<SystemClock>, message: String, remedy: &str) -> Cache {
-    let problem = ConfigProblem { path: "common.cache".to_owned(), message, remedy: remedy.to_owned() };
-    Cache::out_of_order(&CacheConfig::default(), clock, &[problem])
+/// The cache crate's own form of its sections.
+pub(super) fn cache_config(config: &config::CacheConfig) -> Result<CacheConfig, ConfigProblem> {
+    let problem = |message, remedy: &str| ConfigProblem {
+        path: "common.cache".to_owned(),
+        message,
+        remedy: remedy.to_owned(),
+    };
+    match config.tables().map(read) {
+        Some(Ok(config)) => Ok(config),
+        Some(Err(message)) => Err(problem(message, "run `recache config check`")),
+        None => Err(problem("its sections have problems".to_owned(), "mend what was warned of")),
+    }
 }
 
 fn read(tables: &Value) -> Result<CacheConfig, String> {

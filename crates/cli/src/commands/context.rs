@@ -85,6 +85,11 @@ impl Context<'_> {
         self.log_at(self.asked_level().unwrap_or(LevelFilter::WARN), LogFormat::Text);
     }
 
+    /// The same for one that says itself what is odd: only errors, or more with `-v`.
+    pub(crate) fn log_errors(&self) {
+        self.log_at(self.asked_level().unwrap_or(LevelFilter::ERROR), LogFormat::Text);
+    }
+
     /// The same for one that runs on: `[log]` says how much and in which form; `-q` and `-v` stand above its level.
     pub(crate) fn log_as_configured(&self, config: &LogConfig) {
         let level = match config.level {

@@ -5,6 +5,7 @@
 //! struct; a test holds that they are there.
 
 mod bench;
+mod cache;
 mod config;
 mod demo;
 mod doctor;
@@ -62,6 +63,7 @@ verbs! {
     Job(job::Args),
     View(view::Args),
     Template(template::Args),
+    Cache(cache::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),
     Config(config::Args),

@@ -35,12 +35,24 @@ impl FromStr for ViewName {
 /// The longest wait that can be asked for.
 const WAIT_MAX: Duration = Duration::from_hours(24);
 
+/// The longest life of a cached value that can be asked for: ten years.
+const LIFE_MAX: Duration = recache_cache::KEEP_FOR_MAX;
+
 /// Reads a length of time: `500ms`, `5s`, `2m`, `1h 30m`.
 pub(crate) fn wait(text: &str) -> Result<Duration, String> {
     let form = "expected a length of time with its unit, at most 24h: 500ms, 5s, 2m";
-    let signed: jiff::SignedDuration = text.parse().map_err(|_| form.to_owned())?;
-    let wait = Duration::try_from(signed).map_err(|_| form.to_owned())?;
-    if wait <= WAIT_MAX { Ok(wait) } else { Err(form.to_owned()) }
+    length(text).filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| form.to_owned())
+}
+
+/// Reads how long a value lives: `60s`, `2h`.
+pub(crate) fn life(text: &str) -> Result<Duration, String> {
+    let form = "expected a length of time with its unit, from 1ms to 87600h: 500ms, 60s, 2h";
+    let lives = |life: &Duration| (Duration::from_millis(1)..=LIFE_MAX).contains(life);
+    length(text).filter(lives).ok_or_else(|| form.to_owned())
+}
+
+fn length(text: &str) -> Option<Duration> {
+    Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()
 }
 
 #[cfg(test)]
@@ -65,6 +77,15 @@ mod tests {
         assert_eq!(wait("24h"), Ok(WAIT_MAX));
         for text in ["", "5", "-5s", "5 apples", "24h 1s", "99999999999999h"] {
             assert!(wait(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn life_is_neither_nothing_nor_longer_than_anything_is_kept() {
+        assert_eq!(life("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(life("87600h"), Ok(LIFE_MAX));
+        for text in ["", "60", "0s", "999us", "-1s", "87600h 1s"] {
+            assert!(life(text).is_err(), "{text}");
         }
     }
 }

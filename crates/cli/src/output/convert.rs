@@ -16,7 +16,7 @@ fn instant(at: Timestamp) -> api::Instant {
 }
 
 /// Whole milliseconds; saturates.
-fn ms(duration: Duration) -> u64 {
+pub(crate) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

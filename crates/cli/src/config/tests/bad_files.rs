@@ -277,7 +277,7 @@ error[E-CONFIG]: `server.address` is `0.0.0.0:80`, which other machines can reac
   help: write 127.0.0.1:80, and put a proxy that authenticates in front of it
 error[E-CONFIG]: `common.cache.backend` is `radis`, which is not known
   at recache.toml:5:11
-  help: did you mean \"redis\"? allowed: redis, dragonfly, memcached, moka, memory, in-memory, tiered
+  help: did you mean \"redis\"? allowed: redis, dragonfly, valkey, memcached, moka, memory, in-memory, tiered
 9 problems
 ",
     );

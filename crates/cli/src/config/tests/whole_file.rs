@@ -146,7 +146,7 @@ fn cache_problem_is_shown_as_a_warning_when_something_starts() {
     assert_eq!(
         String::from_utf8(err).unwrap(),
         "warning[E-CONFIG]: `common.cache.backend` is `radis`, which is not known\n  at recache.toml:2:11\n  help: \
-         did you mean \"redis\"? allowed: redis, dragonfly, memcached, moka, memory, in-memory, tiered\n"
+         did you mean \"redis\"? allowed: redis, dragonfly, valkey, memcached, moka, memory, in-memory, tiered\n"
     );
 }
 

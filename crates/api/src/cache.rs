@@ -1,0 +1,254 @@
+//! What the command line says of the cache.
+
+use serde::{Deserialize, Serialize};
+
+use crate::json::Json;
+
+/// What is cached under a key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheValue {
+    /// [`CacheValue::SCHEMA`]
+    pub schema: String,
+    /// The key as it is stored.
+    pub key: String,
+    /// Whether the answer is "there is none"; the value is then `null`.
+    pub is_absent: bool,
+    /// The value, as it was written.
+    pub value: Option<Json>,
+    /// Whether it is still fresh.
+    pub is_fresh: bool,
+    /// `near`: out of this process; `far`: from the backend.
+    pub tier: String,
+    /// How old the data is that it is based on, at most.
+    pub age_ms: u64,
+    /// For how long it is still fresh.
+    pub fresh_for_ms: u64,
+    /// For how long it is still kept.
+    pub keep_for_ms: u64,
+    /// What it cost to make.
+    pub build_cost_ms: u64,
+}
+
+impl CacheValue {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.cache-value.v1";
+}
+
+/// What was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changed {
+    /// The value of one key.
+    Key,
+    /// Every key of a space.
+    Space,
+    /// Every entry with a tag.
+    Tag,
+    /// Everything under the prefix.
+    All,
+}
+
+/// A change of the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheChange {
+    /// [`CacheChange::SCHEMA`]
+    pub schema: String,
+    /// `set`, `deleted`, `invalidated`.
+    pub action: String,
+    /// What kind of thing.
+    pub changed: Changed,
+    /// Which: the key as it is stored, the space, the tag, the prefix.
+    pub name: String,
+    /// Hand it to a read, and that sees nothing from before the change.
+    pub token: String,
+    /// Whether what all processes share has taken note of it.
+    pub is_confirmed: bool,
+}
+
+impl CacheChange {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.cache-change.v1";
+}
+
+/// One breaker in front of the backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheBreaker {
+    /// `read` or `write`.
+    pub class: String,
+    /// `closed`, `open`, `half-open`, `forced open`, `disabled`.
+    pub state: String,
+    /// Failures since the last success.
+    pub failures_in_a_row: u32,
+}
+
+/// Whether the cache does what it was configured to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheHealth {
+    /// [`CacheHealth::SCHEMA`]
+    pub schema: String,
+    /// `active`, `disabled`, `degraded`.
+    pub condition: String,
+    /// The provider in use; `noop` when nothing is cached.
+    pub provider: String,
+    /// Why it is disabled or degraded.
+    pub reasons: Vec<String>,
+    /// Reads first; none for a provider in the process.
+    pub breakers: Vec<CacheBreaker>,
+}
+
+impl CacheHealth {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.cache-health.v1";
+}
+
+/// What was counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheStats {
+    /// [`CacheStats::SCHEMA`]
+    pub schema: String,
+    /// The provider in use.
+    pub provider: String,
+    /// Entries that the backend dropped for want of space, by all who use it; `null` when it does not tell.
+    pub evictions: Option<u64>,
+    /// The counters of the process that was asked. Counters may be added.
+    pub process: serde_json::Value,
+}
+
+impl CacheStats {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.cache-stats.v1";
+}
+
+/// What the backend can do, in one respect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheCapability {
+    /// Which: `compare_and_swap`.
+    pub capability: String,
+    /// `yes`, `no`, a number of bytes, `unlimited`.
+    pub value: String,
+    /// Who says so: `probed`, `declared`, `known_table`, `detector`, `unknown`.
+    pub source: String,
+}
+
+/// Whether the cache is used for something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUsage {
+    /// Its name.
+    pub usage: String,
+    /// The coherence that it needs.
+    pub needs: String,
+    /// Whether the cache is on for it.
+    pub is_on: bool,
+}
+
+/// What the configured cache can do and what follows from that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheOverview {
+    /// [`CacheOverview::SCHEMA`]
+    pub schema: String,
+    /// The provider in use.
+    pub provider: String,
+    /// With what every key begins.
+    pub key_prefix: String,
+    /// The strongest coherence that it gives.
+    pub coherence: String,
+    /// How a fleet coordinates over it: `distributed_atomic`, `distributed_basic`, `local_only`.
+    pub coordination: String,
+    /// Why so.
+    pub coordination_reason: String,
+    /// The capability table.
+    pub capabilities: Vec<CacheCapability>,
+    /// The usages that have a name.
+    pub usages: Vec<CacheUsage>,
+}
+
+impl CacheOverview {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.cache-overview.v1";
+}
+
+/// What is known of one stored entry without its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheEntry {
+    /// `fresh`, `stale`, `expired`, `outdated: …`, `not readable: …`
+    pub state: String,
+    /// Bytes, envelope included.
+    pub bytes: u64,
+    /// How old the data is that it is based on.
+    pub age_ms: u64,
+    /// For how long it is still fresh.
+    pub fresh_for_ms: u64,
+    /// For how long it is still kept.
+    pub keep_for_ms: u64,
+    /// What it cost to make.
+    pub build_cost_ms: u64,
+    /// The epochs under which it was made, in hexadecimal.
+    pub stamp: String,
+    /// Those that it would have to carry now; `null` while they change.
+    pub stamp_now: Option<String>,
+    /// Whether it says that there is no such thing.
+    pub is_absent: bool,
+    /// Fingerprint of the value's layout.
+    pub layout: u32,
+    /// `json` or `postcard`; `null` where the entry cannot be read.
+    pub codec: Option<String>,
+}
+
+/// Why a key is answered as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheExplanation {
+    /// [`CacheExplanation::SCHEMA`]
+    pub schema: String,
+    /// The key as it is stored.
+    pub key: String,
+    /// The provider.
+    pub provider: String,
+    /// `hit`, `stale: …`, `miss: …`, `off: …`
+    pub verdict: String,
+    /// Whether a copy in the process would do, and why not.
+    pub near: String,
+    /// What lies in the process.
+    pub near_entry: Option<CacheEntry>,
+    /// What lies in the tier that all processes share, or in the only one.
+    pub entry: Option<CacheEntry>,
+}
+
+impl CacheExplanation {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.cache-explanation.v1";
+}
+
+/// One figure of a bench.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheBenchRow {
+    /// What was measured.
+    pub measure: String,
+    /// The cache's figure.
+    pub value: f64,
+    /// In what.
+    pub unit: String,
+    /// What it is to be compared with: `moka get`.
+    pub beside_name: Option<String>,
+    /// That one's figure, of the same run and in the same unit.
+    pub beside: Option<f64>,
+    /// The cache's figure in parts of the other one.
+    pub ratio: Option<f64>,
+}
+
+/// What the cache costs on this machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheBench {
+    /// [`CacheBench::SCHEMA`]
+    pub schema: String,
+    /// How long each measurement lasted.
+    pub seconds: u64,
+    /// The figures.
+    pub rows: Vec<CacheBenchRow>,
+    /// What could not be measured, and why.
+    pub missing: Vec<String>,
+}
+
+impl CacheBench {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.cache-bench.v1";
+}

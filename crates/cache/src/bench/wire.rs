@@ -1,0 +1,78 @@
+//! Reads of the configured backend, in turn with the same reads without the cache.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::peer::{BATCH, Peer};
+use super::{Row, quantile_us, timed};
+use crate::cache::Cache;
+use crate::key::Key;
+use crate::policy::Policy;
+use crate::usage::{Coherence, Usage};
+
+/// Letters of a value; with quotes and envelope as long as the peer's.
+const VALUE_LETTERS: usize = 70;
+
+pub(super) async fn rows(cache: &Cache, mut peer: Option<Peer>, each: Duration) -> Vec<Row> {
+    let cache = cache.for_usage(&Usage::user("bench", Coherence::Eventual));
+    let space = cache.keys().space("wire");
+    let keys: Vec<Key> = (0..BATCH).map(|number| space.key([format!("{number:04}")])).collect();
+    let entries = keys.iter().map(|key| (key.clone(), "v".repeat(VALUE_LETTERS))).collect();
+    cache.set_many(entries, &Policy::new(Duration::from_mins(10))).await;
+    let mut rows = one_by_one(&cache, &keys, peer.as_mut(), each).await;
+    rows.extend(all_at_once(&cache, &keys, peer.as_mut(), each).await);
+    rows
+}
+
+async fn one_by_one(cache: &Cache, keys: &[Key], mut peer: Option<&mut Peer>, each: Duration) -> Vec<Row> {
+    let (mut ours, mut bare, mut misses) = (Vec::new(), Vec::new(), 0_u32);
+    let until = Instant::now() + each;
+    for key in keys.iter().cycle() {
+        let (found, took) = timed(cache.get::<String>(key)).await;
+        ours.push(took);
+        misses += u32::from(found.is_none());
+        if let Some(peer) = peer.as_mut()
+            && let (Ok(()), took) = timed(peer.get()).await
+        {
+            bare.push(took);
+        }
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    let mut rows = Vec::new();
+    for (name, per_mille) in [("GET p50", 500), ("GET p99", 990)] {
+        let row = Row::new(name, quantile_us(&mut ours, per_mille), "us");
+        rows.push(match &peer {
+            Some(peer) if !bare.is_empty() => row.beside(peer.name(), quantile_us(&mut bare, per_mille)),
+            _ => row,
+        });
+    }
+    if misses > 0 {
+        rows.push(Row::new("GET not answered in time", f64::from(misses), "reads"));
+    }
+    rows
+}
+
+async fn all_at_once(cache: &Cache, keys: &[Key], mut peer: Option<&mut Peer>, each: Duration) -> Vec<Row> {
+    let (mut ours, mut found, mut bare, mut read) = (Duration::ZERO, 0_u32, Duration::ZERO, 0_u32);
+    let until = Instant::now() + each;
+    while Instant::now() < until {
+        let (values, took) = timed(cache.get_many::<String>(keys)).await;
+        ours += took;
+        found += values.iter().map(|value| u32::from(value.is_some())).sum::<u32>();
+        if let Some(peer) = peer.as_mut()
+            && let (Ok(()), took) = timed(peer.get_many()).await
+        {
+            bare += took;
+            read += u32::try_from(BATCH).unwrap_or(u32::MAX);
+        }
+    }
+    let rate = |count: u32, time: Duration| f64::from(count) / time.as_secs_f64().max(f64::MIN_POSITIVE);
+    let row = Row::new("get_many of 100, one caller", rate(found, ours), "keys/s");
+    vec![match &peer {
+        Some(peer) if read > 0 => row.beside(peer.name(), rate(read, bare)),
+        _ => row,
+    }]
+}

@@ -1,0 +1,286 @@
+//! `recache cache stats`, `health` and `explain`: they change nothing.
+
+use std::time::Duration;
+
+use recache_api::{
+    CacheBreaker, CacheCapability, CacheEntry, CacheExplanation, CacheHealth, CacheOverview, CacheStats,
+    CacheUsage, Json,
+};
+use recache_cache::coordination::Strategy;
+use recache_cache::{Condition, Explanation, Health, Lifetimes, Usage};
+use serde::Serialize;
+
+use super::super::failure::Result;
+use super::super::{Context, Outcome};
+use super::key::key;
+use super::opened::Opened;
+use crate::cli_error::ExitStatus;
+use crate::output::{self, Format, Tone};
+
+/// The usages that the engine has a name for.
+const USAGES: [Usage; 7] = [
+    Usage::Template,
+    Usage::Analytics,
+    Usage::GraphAnalysis,
+    Usage::Handlers,
+    Usage::HealthDetail,
+    Usage::JobState,
+    Usage::ViewItem,
+];
+
+/// Show what this process counted, and what the backend tells
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache cache stats
+  recache cache stats -o json
+
+Each process counts for itself: what is shown of the process is this command's
+own look at the backend. Evictions are the backend's, by all who use it.")]
+pub(super) struct Stats {}
+
+/// Say whether the cache can be used, and why not
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache cache health
+  recache cache health --timeout 10s -o json
+
+Exit code 6 when it is degraded or disabled.")]
+pub(super) struct HealthArgs {}
+
+/// Show what the backend can do, or why a key is answered as it is
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache cache explain
+  recache cache explain shop article 42
+  recache cache explain --raw recache:shop:article:42 -o json")]
+pub(super) struct Explain {
+    /// The space and the parts of a key
+    #[arg(value_name = "SPACE PART", num_args = 1.., conflicts_with = "raw")]
+    names: Vec<String>,
+    /// The key as it is stored, prefix included
+    #[arg(long, value_name = "KEY")]
+    raw: Option<String>,
+}
+
+impl Stats {
+    pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
+        let opened = Opened::usable(patience, context).await?;
+        let stats = opened.cache.stats();
+        let document = CacheStats {
+            schema: CacheStats::SCHEMA.to_owned(),
+            provider: opened.health.provider.to_owned(),
+            evictions: stats.evictions,
+            process: serde_json::to_value(&stats).unwrap_or_default(),
+        };
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&document)?,
+            Format::Table => {
+                let mut table = context.table(["", ""]);
+                table.row(["provider".to_owned(), document.provider]);
+                let evictions =
+                    document.evictions.map_or_else(|| "not told".to_owned(), |count| count.to_string());
+                table.row(["evictions".to_owned(), evictions]);
+                let counters = document.process.as_object().cloned().unwrap_or_default();
+                for (name, value) in counters.iter().filter(|(name, _)| name.as_str() != "evictions") {
+                    if value.is_u64() {
+                        table.row([name.replace('_', " "), value.to_string()]);
+                    }
+                }
+                for calls in &stats.calls {
+                    let at = |per_mille| {
+                        calls.took.quantile(per_mille).map_or_else(String::new, |took| format!("{took:?}"))
+                    };
+                    let (count, p50, p99) = (calls.took.count(), at(500), at(990));
+                    let text = format!("{count} calls, half within {p50}, 99 % within {p99}");
+                    table.row([format!("call of {}", calls.operation), text]);
+                }
+                context.print_text(&table.text())?;
+            }
+        }
+        opened.note_in_process(context)?;
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl HealthArgs {
+    pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
+        let opened = Opened::any(patience, context).await?;
+        let document = health(&opened.health);
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&document)?,
+            Format::Table => {
+                let tone = match opened.health.condition {
+                    Condition::Active => Tone::Good,
+                    Condition::Disabled => Tone::Doubtful,
+                    _ => Tone::Bad,
+                };
+                let mut table = context.table(["", ""]);
+                table.toned([("condition".to_owned(), Tone::Plain), (document.condition, tone)]);
+                table.row(["provider".to_owned(), document.provider]);
+                table.row(["at".to_owned(), opened.place()]);
+                for breaker in document.breakers {
+                    table.row([format!("breaker of {}s", breaker.class), breaker.state]);
+                }
+                for reason in document.reasons {
+                    table.row(["reason".to_owned(), reason]);
+                }
+                context.print_text(&table.text())?;
+            }
+        }
+        opened.check()?;
+        Ok(ExitStatus::Ok)
+    }
+}
+
+fn health(health: &Health) -> CacheHealth {
+    let breaker = |report: &recache_cache::BreakerReport| CacheBreaker {
+        class: report.class.name().to_owned(),
+        state: report.state.to_owned(),
+        failures_in_a_row: report.failures_in_a_row,
+    };
+    CacheHealth {
+        schema: CacheHealth::SCHEMA.to_owned(),
+        condition: word(&health.condition),
+        provider: health.provider.to_owned(),
+        reasons: health.reasons.clone(),
+        breakers: health.breakers.iter().map(breaker).collect(),
+    }
+}
+
+impl Explain {
+    pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
+        let opened = Opened::usable(patience, context).await?;
+        if self.names.is_empty() && self.raw.is_none() {
+            return overview(&opened, context);
+        }
+        let key = key(&self.names, self.raw.as_deref(), opened.cache.keys())?;
+        // A first look brings the epochs that all processes share: without them every entry seems outdated.
+        opened.cache.lookup::<Json>(&key).await;
+        let explanation = explanation(opened.cache.explain(&key).await);
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&explanation)?,
+            Format::Table => {
+                let text = explanation_text(&explanation, context);
+                context.print_text(&text)?;
+            }
+        }
+        opened.note_in_process(context)?;
+        Ok(ExitStatus::Ok)
+    }
+}
+
+fn overview(opened: &Opened, context: &mut Context<'_>) -> Outcome {
+    let (cache, config) = (&opened.cache, &opened.config);
+    let (provider, capabilities) = (cache.provider(), cache.capabilities());
+    let strategy = Strategy::choose(provider.name(), &capabilities, provider.atomics().is_some());
+    let seconds = Duration::from_secs;
+    let lifetimes = Lifetimes {
+        default: seconds(config.default_ttl_seconds),
+        template: seconds(config.template_ttl_seconds),
+        analytics: seconds(config.analytics_ttl_seconds),
+    };
+    let usage = |usage: &Usage| CacheUsage {
+        usage: usage.name().to_owned(),
+        needs: usage.coherence(&lifetimes).to_string(),
+        is_on: cache.for_usage(usage).is_on(),
+    };
+    let capability = |row: recache_cache::provider::CapabilityRow| CacheCapability {
+        capability: row.capability.name().to_owned(),
+        value: row.value.to_string(),
+        source: word(&row.source),
+    };
+    let document = CacheOverview {
+        schema: CacheOverview::SCHEMA.to_owned(),
+        provider: provider.name().to_owned(),
+        key_prefix: cache.keys().as_str().to_owned(),
+        coherence: capabilities.coherence().to_string(),
+        coordination: strategy.strategy.name().to_owned(),
+        coordination_reason: strategy.why.to_owned(),
+        capabilities: capabilities.rows().map(capability).collect(),
+        usages: USAGES.iter().map(usage).collect(),
+    };
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&document)?,
+        Format::Table => overview_tables(document, &opened.place(), context)?,
+    }
+    Ok(ExitStatus::Ok)
+}
+
+fn overview_tables(document: CacheOverview, place: &str, context: &mut Context<'_>) -> Result<()> {
+    let mut facts = context.table(["", ""]);
+    facts.row(["provider".to_owned(), format!("{} {place}", document.provider)]);
+    facts.row(["key prefix".to_owned(), document.key_prefix]);
+    facts.row(["coherence".to_owned(), document.coherence]);
+    let coordination = format!("{}: {}", document.coordination, document.coordination_reason);
+    facts.row(["coordination".to_owned(), coordination]);
+    let mut capabilities = context.table(["CAPABILITY", "VALUE", "SOURCE"]);
+    for row in document.capabilities {
+        capabilities.row([row.capability, row.value, row.source]);
+    }
+    let mut usages = context.table(["USAGE", "NEEDS", "CACHE"]);
+    for usage in document.usages {
+        let (state, tone) = if usage.is_on { ("on", Tone::Good) } else { ("off", Tone::Doubtful) };
+        usages.toned([(usage.usage, Tone::Plain), (usage.needs, Tone::Plain), (state.to_owned(), tone)]);
+    }
+    context.print_text(&format!("{}\n{}\n{}", facts.text(), capabilities.text(), usages.text()))
+}
+
+fn explanation(explanation: Explanation) -> CacheExplanation {
+    CacheExplanation {
+        schema: CacheExplanation::SCHEMA.to_owned(),
+        key: explanation.key,
+        provider: explanation.provider.to_owned(),
+        verdict: explanation.verdict,
+        near: explanation.near,
+        near_entry: explanation.near_entry.map(|facts| entry(&facts)),
+        entry: explanation.entry.map(|facts| entry(&facts)),
+    }
+}
+
+fn entry(facts: &recache_cache::EntryFacts) -> CacheEntry {
+    CacheEntry {
+        state: facts.state.clone(),
+        bytes: u64::try_from(facts.bytes).unwrap_or(u64::MAX),
+        age_ms: output::ms(facts.age),
+        fresh_for_ms: output::ms(facts.fresh_for),
+        keep_for_ms: output::ms(facts.keep_for),
+        build_cost_ms: output::ms(facts.build_cost),
+        stamp: format!("{:x}", facts.stamp),
+        stamp_now: facts.stamp_now.map(|stamp| format!("{stamp:x}")),
+        is_absent: facts.is_absent,
+        layout: facts.schema,
+        codec: facts.codec.map(|codec| word(&codec).to_lowercase()),
+    }
+}
+
+fn explanation_text(explanation: &CacheExplanation, context: &Context<'_>) -> String {
+    let mut table = context.table(["", ""]);
+    let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
+    fact("key", explanation.key.clone());
+    fact("provider", explanation.provider.clone());
+    fact("answer", explanation.verdict.clone());
+    fact("near", explanation.near.clone());
+    for (level, entry) in [("near entry", &explanation.near_entry), ("entry", &explanation.entry)] {
+        let Some(entry) = entry else { continue };
+        fact(level, entry.state.clone());
+        fact("  bytes", entry.bytes.to_string());
+        fact("  age", output::duration(entry.age_ms));
+        fact("  fresh for", output::duration(entry.fresh_for_ms));
+        fact("  kept for", output::duration(entry.keep_for_ms));
+        fact("  cost to make", output::duration(entry.build_cost_ms));
+        let now = entry.stamp_now.clone().unwrap_or_else(|| "changing".to_owned());
+        fact("  epochs", format!("{}, now {now}", entry.stamp));
+        fact("  layout", format!("{:#010x}", entry.layout));
+        fact("  codec", entry.codec.clone().unwrap_or_else(|| "not known".to_owned()));
+        fact("  says there is none", if entry.is_absent { "yes" } else { "no" }.to_owned());
+    }
+    table.text()
+}
+
+/// The wire's word for an enum.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
