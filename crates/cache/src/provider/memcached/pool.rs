@@ -47,6 +47,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// They grow no further, so that a server that is back is found soon.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
+/// How long a server that has accepted a connection may take to say what it can do. Others wait for that, so it is shorter than
+/// the connection timeout: an answer may have been lost, and then it never comes.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+
 /// Attempts to reach a server that run at the same time. One begins at least once a second and takes the connection timeout
 /// at most, so with the default of 5 s there is always one that is not older than a second.
 const ATTEMPTS_MAX: usize = 6;
@@ -275,7 +279,10 @@ impl Pool {
         if self.state().is_probed {
             return Ok(());
         }
-        let facts = self.probe(connection).await?;
+        let Ok(facts) = timeout(PROBE_MAX, self.probe(connection)).await else {
+            return Err(unavailable(format!("{} does not answer", self.server)));
+        };
+        let facts = facts?;
         debug!(server = %self.server, dialect = ?facts.dialect, "memcached answers");
         let mut state = self.state();
         state.facts = facts;
