@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use recache_model::ids::WorkflowId;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::template::{BackoffSpec, RetrySpec, Template};
-use recache_store::{NewJob, NewStep, NewWorkflow, TemplateRecord};
+use recache_store::{NewJob, NewStep, NewWorkflow};
 use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::templates::record;
 
 impl Engine {
     /// Stores a workflow of this template with all its steps; the template's content is pinned by its digest.
@@ -19,7 +20,8 @@ impl Engine {
         template: &Template,
         input: &Value,
     ) -> Result<WorkflowId> {
-        let new = new_workflow(id, template, input)?;
+        let mut new = new_workflow(id, template, input)?;
+        new.template_raise = Some(self.shared.templates.raise(&new.template));
         self.shared.store.workflow_submit(new).await?;
         Ok(id)
     }
@@ -57,13 +59,8 @@ fn new_workflow(id: WorkflowId, template: &Template, input: &Value) -> Result<Ne
     }
     Ok(NewWorkflow {
         id,
-        template: TemplateRecord {
-            digest: template.digest().to_string(),
-            namespace: template.namespace().to_owned(),
-            name: template.name().to_owned(),
-            version: template.version().to_string(),
-            content: template.canonical_json().to_owned(),
-        },
+        template: record(template),
+        template_raise: None,
         input: input.to_string(),
         correlation_id,
         steps,

@@ -11,10 +11,10 @@ use tokio::sync::broadcast;
 
 use crate::error::Result;
 use crate::records::{
-    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
-    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
-    ViewRecord, WorkflowRecord,
+    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
+    HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
+    Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
+    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 

@@ -14,10 +14,10 @@ use super::{Driver, KIND};
 use crate::contract::Store;
 use crate::error::Result;
 use crate::records::{
-    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
-    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
-    ViewRecord, WorkflowRecord,
+    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
+    HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
+    Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
+    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 

@@ -104,7 +104,8 @@ pub async fn raises_at_once_are_all_counted(subject: &Subject) {
     for raiser in raisers {
         versions.extend(raiser.await.expect("it ends"));
     }
-    let expected: BTreeSet<u64> = (1..=u64::from(RAISERS * RAISES)).map(|step| before.version + step).collect();
+    let expected: BTreeSet<u64> =
+        (1..=u64::from(RAISERS * RAISES)).map(|step| before.version + step).collect();
     assert_eq!(versions, expected);
     assert_eq!(whole(&*subject.store, "p").await.mark.version, before.version + u64::from(RAISERS * RAISES));
     second.close().await;

@@ -71,9 +71,9 @@ pub(in super::super) async fn begin(
     .execute(&mut *db)
     .await?
     .rows_affected();
-    let record = record(db, prefix, known)
-        .await?
-        .ok_or_else(|| Error::broken(format!("no record of epochs for `{prefix}` although it was just made")))?;
+    let record = record(db, prefix, known).await?.ok_or_else(|| {
+        Error::broken(format!("no record of epochs for `{prefix}` although it was just made"))
+    })?;
     if begun > 0 {
         effects.cache_raised(prefix, record.mark);
     }
@@ -117,9 +117,9 @@ pub(in super::super) async fn raise(
     .bind(version)
     .execute(&mut *db)
     .await?;
-    let record = record(db, prefix, known)
-        .await?
-        .ok_or_else(|| Error::broken(format!("no record of epochs for `{prefix}` although it was just raised")))?;
+    let record = record(db, prefix, known).await?.ok_or_else(|| {
+        Error::broken(format!("no record of epochs for `{prefix}` although it was just raised"))
+    })?;
     effects.cache_raised(prefix, record.mark);
     Ok(record)
 }
@@ -143,7 +143,8 @@ async fn record(db: &mut Connection, prefix: &str, known: CacheMark) -> Result<O
     let mut epochs = Vec::with_capacity(rows.len());
     for row in &rows {
         let Some(slot) = row.try_get::<Option<i64>, _>("slot")? else { continue };
-        let slot = u16::try_from(slot).map_err(|_| Error::broken(format!("slot {slot} of a cache's epochs")))?;
+        let slot =
+            u16::try_from(slot).map_err(|_| Error::broken(format!("slot {slot} of a cache's epochs")))?;
         epochs.push((slot, unsigned(row.try_get("epoch")?)?));
     }
     Ok(Some(CacheRecord { mark, epochs }))

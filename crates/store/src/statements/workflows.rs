@@ -14,7 +14,9 @@ use super::cache_epochs;
 use super::effects::Effects;
 use super::jobs::{self, Change, Links, Transition};
 use crate::error::{Error, Result};
-use crate::records::{CacheMark, CacheRaise, NewWorkflow, StepInputs, StepRecord, TemplateRecord, WorkflowRecord};
+use crate::records::{
+    CacheMark, CacheRaise, NewWorkflow, StepInputs, StepRecord, TemplateRecord, WorkflowRecord,
+};
 
 pub(in super::super) async fn template_put(
     db: &mut Connection,
@@ -30,7 +32,11 @@ pub(in super::super) async fn template_put(
 }
 
 /// What says that there is no such template is outdated.
-async fn template_raise(db: &mut Connection, raise: Option<&CacheRaise>, effects: &mut Effects) -> Result<()> {
+async fn template_raise(
+    db: &mut Connection,
+    raise: Option<&CacheRaise>,
+    effects: &mut Effects,
+) -> Result<()> {
     if let Some(raise) = raise {
         cache_epochs::raise(db, raise, CacheMark::default(), effects).await?;
     }
