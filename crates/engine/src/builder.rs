@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use recache_cache::provider::Moka;
-use recache_cache::{Cache, SystemClock};
+use recache_cache::{Cache, CacheConfig, KeyPrefix, SystemClock};
 use recache_store::Store;
 use recache_worker::Handlers;
 use tokio::sync::Notify;
@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, Shared};
+use crate::epochs::StoreEpochs;
 use crate::error::Result;
 use crate::held::HeldJobs;
 use crate::options::Options;
 use crate::session::Lease;
 use crate::stats::Counters;
+use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
@@ -53,7 +55,9 @@ impl Builder {
         self
     }
 
-    /// What view items are read through. Default: 10,000 entries, at most 64 MiB, in this process.
+    /// What view items and templates are read through. Default: 10,000 entries, at most 64 MiB, in this process, with
+    /// [`StoreEpochs`] in the engine's store. Give a cache of your own these too: without them, a cache in each process
+    /// reads no templates.
     pub fn cache(mut self, cache: Cache) -> Self {
         self.cache = Some(cache);
         self
@@ -65,11 +69,14 @@ impl Builder {
         let cache = self.cache.unwrap_or_else(|| {
             let clock = Arc::new(SystemClock);
             let moka = Moka::new(DEFAULT_CACHE_ENTRIES, DEFAULT_CACHE_BYTES, clock.clone());
-            Cache::builder(Arc::new(moka), clock).build()
+            let prefix = CacheConfig::default().key_prefix;
+            let epochs = StoreEpochs::new(Arc::clone(&self.store), &KeyPrefix::new(&prefix));
+            Cache::builder(Arc::new(moka), clock).key_prefix(prefix).epochs(Arc::new(epochs)).build()
         });
         let works = !self.handlers.names().is_empty();
         let shared = Arc::new(Shared {
             heads: Heads::new(&cache),
+            templates: Templates::new(&cache),
             store: self.store,
             options: self.options,
             handlers: self.handlers,

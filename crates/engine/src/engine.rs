@@ -22,6 +22,7 @@ use crate::held::HeldJobs;
 use crate::options::Options;
 use crate::session::Lease;
 use crate::stats::{Counters, Stats, add};
+use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) heads: Heads,
+    pub(crate) templates: Templates,
     /// There may be something to claim.
     pub(crate) work: Notify,
     /// Some view may be due earlier than planned.
@@ -67,7 +69,7 @@ impl Engine {
         &self.shared.store
     }
 
-    /// The cache that view items are read through.
+    /// The cache that view items and templates are read through.
     pub fn cache(&self) -> &Cache {
         &self.shared.cache
     }

@@ -26,6 +26,7 @@
 
 mod builder;
 mod engine;
+mod epochs;
 mod error;
 mod execute;
 mod held;
@@ -36,6 +37,7 @@ mod reconcile;
 mod session;
 mod signals;
 mod stats;
+mod templates;
 mod touches;
 mod views;
 mod waiters;
@@ -43,7 +45,9 @@ mod workflows;
 
 pub use builder::Builder;
 pub use engine::Engine;
+pub use epochs::StoreEpochs;
 pub use error::{Error, Result};
 pub use options::Options;
 pub use stats::Stats;
+pub use templates::template_raise;
 pub use views::{ViewItem, ViewItems};

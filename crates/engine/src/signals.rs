@@ -49,5 +49,7 @@ async fn follow(shared: &Arc<Shared>, hint: Signal) {
             shared.heads.published(view, version);
             shared.waiters.wake(view.uuid());
         }
+        // The cache listens for itself: `epochs.rs`.
+        Signal::CacheRaised(..) => {}
     }
 }

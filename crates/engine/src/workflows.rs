@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use recache_model::ids::WorkflowId;
 use recache_model::template::Template;
-use recache_store::{NewJob, NewStep, NewWorkflow, TemplateRecord};
+use recache_store::{NewJob, NewStep, NewWorkflow};
 use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::templates::record;
 
 impl Engine {
     /// Stores a workflow of this template with all its steps; the template's content is pinned by its digest.
@@ -33,7 +34,8 @@ impl Engine {
         environment: Option<&str>,
         input: &Value,
     ) -> Result<WorkflowId> {
-        let new = new_workflow(id, template, environment, input)?;
+        let mut new = new_workflow(id, template, environment, input)?;
+        new.template_raise = Some(self.shared.templates.raise(&new.template));
         self.shared.store.workflow_submit(new).await?;
         Ok(id)
     }
@@ -88,13 +90,8 @@ fn new_workflow(
     }
     Ok(NewWorkflow {
         id,
-        template: TemplateRecord {
-            digest: template.digest().to_string(),
-            namespace: template.namespace().to_owned(),
-            name: template.name().to_owned(),
-            version: template.version().to_string(),
-            content: template.canonical_json().to_owned(),
-        },
+        template: record(template),
+        template_raise: None,
         input: input.to_string(),
         correlation_id,
         steps,

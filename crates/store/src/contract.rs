@@ -11,10 +11,10 @@ use tokio::sync::broadcast;
 
 use crate::error::Result;
 use crate::records::{
-    Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
-    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch,
-    TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
+    HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
+    Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 
@@ -113,8 +113,9 @@ pub trait Store: Send + Sync + Debug {
 
     // --- templates and workflows --------------------------------------------------------------------------
 
-    /// Keeps a template. The same version with another content is a conflict.
-    async fn template_put(&self, template: TemplateRecord) -> Result<()>;
+    /// Keeps a template; when it is new, raises `raise` in the same transaction. The same version with another
+    /// content is a conflict.
+    async fn template_put(&self, template: TemplateRecord, raise: Option<CacheRaise>) -> Result<()>;
 
     /// A template by its digest.
     async fn template_get(&self, digest: &str) -> Result<TemplateRecord>;
@@ -198,4 +199,15 @@ pub trait Store: Send + Sync + Debug {
 
     /// Removes what only generations replaced more than `keep` ago could see. Answers the rows removed.
     async fn generations_remove(&self, keep: Duration) -> Result<u64>;
+
+    // --- epochs of caches -----------------------------------------------------------------------------------
+
+    /// The record of the caches under `prefix`, if it is another one than `known`. It is made when there is none. When
+    /// it is older than `known`, because the database went back in time, it becomes another incarnation first. Costs
+    /// one indexed row when nothing has changed.
+    async fn cache_epochs_read(&self, prefix: &str, known: CacheMark) -> Result<Option<CacheRecord>>;
+
+    /// Raises the epochs of slots; the record's version rises with them. Answers the record as it is then, as seen by
+    /// who knows `known`. Makes the record as [`cache_epochs_read`](Self::cache_epochs_read) does.
+    async fn cache_epochs_raise(&self, raise: CacheRaise, known: CacheMark) -> Result<CacheRecord>;
 }

@@ -9,15 +9,15 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
-use super::statements::{items, jobs, lists, sessions, templates, views, workflows};
+use super::statements::{cache_epochs, items, jobs, lists, sessions, templates, views, workflows};
 use super::{Driver, KIND};
 use crate::contract::Store;
 use crate::error::Result;
 use crate::records::{
-    Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
-    StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch,
-    TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
+    HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
+    Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
 
@@ -156,9 +156,13 @@ impl Store for Driver {
         self.read(look!([filter] db, now => lists::list(db, &filter).await)).await
     }
 
-    async fn template_put(&self, template: TemplateRecord) -> Result<()> {
-        self.write(work!([template] db, now, effects => workflows::template_put(db, now, &template).await))
-            .await
+    async fn template_put(&self, template: TemplateRecord, raise: Option<CacheRaise>) -> Result<()> {
+        self.write(work!(
+            [template, raise] db, now, effects => {
+                workflows::template_put(db, now, &template, (*raise).as_ref(), effects).await
+            }
+        ))
+        .await
     }
 
     async fn template_get(&self, digest: &str) -> Result<TemplateRecord> {
@@ -288,5 +292,28 @@ impl Store for Driver {
 
     async fn generations_remove(&self, keep: Duration) -> Result<u64> {
         self.write(work!([] db, now, effects => items::remove_old(db, now.minus(keep)).await)).await
+    }
+
+    async fn cache_epochs_read(&self, prefix: &str, known: CacheMark) -> Result<Option<CacheRecord>> {
+        let prefix = prefix.to_owned();
+        let seen = {
+            let prefix = prefix.clone();
+            self.read(look!([prefix] db, now => cache_epochs::read(db, &prefix, known).await)).await?
+        };
+        match seen {
+            cache_epochs::Seen::Unchanged => Ok(None),
+            cache_epochs::Seen::Changed(record) => Ok(Some(record)),
+            cache_epochs::Seen::Lost => {
+                let begun = self.write(work!(
+                    [prefix] db, now, effects => cache_epochs::begin(db, &prefix, known, effects).await
+                ));
+                begun.await.map(Some)
+            }
+        }
+    }
+
+    async fn cache_epochs_raise(&self, raise: CacheRaise, known: CacheMark) -> Result<CacheRecord> {
+        self.write(work!([raise] db, now, effects => cache_epochs::raise(db, &raise, known, effects).await))
+            .await
     }
 }

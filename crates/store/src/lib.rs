@@ -34,9 +34,10 @@ pub use error::{Error, Result};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, open, open_with_flights};
 pub use records::{
-    Beat, BuildStart, ClaimRequest, ClaimedJob, Dispatched, Due, GenerationRecord, HistoryRow, ItemMark,
-    JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication, Published,
-    Reconciled, Revoked, Settled, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept,
-    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, ClaimedJob, Dispatched, Due,
+    GenerationRecord, HistoryRow, ItemMark, JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView,
+    NewWorkflow, Outcome, Publication, Published, Reconciled, Revoked, Settled, Settlement, StagedItem,
+    StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
+    TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use signal::Signal;

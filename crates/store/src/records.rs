@@ -8,6 +8,7 @@ use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
 use recache_model::view::{Versions, ViewPolicy};
 use recache_model::workflow::{StepCounts, WorkflowState};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -346,8 +347,35 @@ pub struct JobFilter {
     pub rows_max: u32,
 }
 
-/// A template as it is pinned.
+/// Slots of a cache's epochs that a change raises, in its own transaction; see the cache's `Slot`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheRaise {
+    /// With what the cache's keys begin, escaped.
+    pub prefix: String,
+    /// By number, below 32,768.
+    pub slots: Vec<u16>,
+}
+
+/// Which state of a record of epochs somebody knows. The default is: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheMark {
+    /// Another one when the record was lost or has gone back in time. Never 0 for a record.
+    pub incarnation: u64,
+    /// Rises with every raise.
+    pub version: u64,
+}
+
+/// The epochs of the caches with one key prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheRecord {
+    /// Which state it is.
+    pub mark: CacheMark,
+    /// Slot and epoch: those raised since the version that the caller knows, or all when he knows another incarnation.
+    pub epochs: Vec<(u16, u64)>,
+}
+
+/// A template as it is pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateRecord {
     /// Of the canonical content.
     pub digest: String,
@@ -394,6 +422,8 @@ pub struct NewWorkflow {
     pub id: WorkflowId,
     /// What it runs; stored with it if it is not there yet.
     pub template: TemplateRecord,
+    /// What of a cache's epochs is raised when the template is new.
+    pub template_raise: Option<CacheRaise>,
     /// JSON for its steps.
     pub input: String,
     /// Ties what belongs together.

@@ -4,6 +4,8 @@ use recache_model::ids::{JobId, ViewId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::records::CacheMark;
+
 /// A hint. Lost ones are made up for by polling and by the beat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
@@ -15,10 +17,13 @@ pub enum Signal {
     ViewChanged(ViewId),
     /// A view has a new live version.
     Published(ViewId, i64),
+    /// The epochs of the caches with this key prefix were raised; the record is now this one or a later one.
+    CacheRaised(String, CacheMark),
 }
 
 /// How signals travel between processes: small JSON, well below PostgreSQL's 8,000 bytes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Wire {
     /// The process that sent it, so that it does not hear itself twice.
     pub(crate) from: Uuid,
@@ -26,6 +31,8 @@ pub(crate) struct Wire {
     r: Vec<Uuid>,
     v: Vec<Uuid>,
     p: Vec<(Uuid, i64)>,
+    /// Prefix, incarnation, version; also written by the function `cache_raise` of the PostgreSQL schema.
+    c: Vec<(String, u64, u64)>,
 }
 
 /// Signals in one message.
@@ -33,7 +40,7 @@ pub(crate) const WIRE_SIGNALS_MAX: usize = 100;
 
 impl Wire {
     pub(crate) fn pack(from: Uuid, signals: &[Signal]) -> Self {
-        let mut wire = Self { from, q: vec![], r: vec![], v: vec![], p: vec![] };
+        let mut wire = Self { from, ..Self::default() };
         for signal in signals {
             match signal {
                 Signal::Queued(queue) => {
@@ -44,6 +51,11 @@ impl Wire {
                 Signal::Revoked(job) => wire.r.push(job.uuid()),
                 Signal::ViewChanged(view) => wire.v.push(view.uuid()),
                 Signal::Published(view, version) => wire.p.push((view.uuid(), *version)),
+                Signal::CacheRaised(prefix, mark) => {
+                    // The last one says all that the earlier ones did.
+                    wire.c.retain(|(known, ..)| known != prefix);
+                    wire.c.push((prefix.clone(), mark.incarnation, mark.version));
+                }
             }
         }
         wire
@@ -54,6 +66,9 @@ impl Wire {
         signals.extend(self.r.into_iter().map(|id| Signal::Revoked(JobId::from_uuid(id))));
         signals.extend(self.v.into_iter().map(|id| Signal::ViewChanged(ViewId::from_uuid(id))));
         signals.extend(self.p.into_iter().map(|(id, v)| Signal::Published(ViewId::from_uuid(id), v)));
+        signals.extend(self.c.into_iter().map(|(prefix, incarnation, version)| {
+            Signal::CacheRaised(prefix, CacheMark { incarnation, version })
+        }));
         signals
     }
 }

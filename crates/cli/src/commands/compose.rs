@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_cache::{Cache, CacheConfig, ConfigProblem, SystemClock};
-use recache_engine::Options;
+use recache_cache::config::Backend;
+use recache_cache::{Cache, CacheConfig, ConfigProblem, KeyPrefix, SystemClock};
+use recache_engine::{Options, StoreEpochs};
+use recache_store::Store;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -29,11 +31,28 @@ pub(super) fn options(config: &Config, node: &str) -> Options {
     }
 }
 
-/// The cache as configured. Whatever is wrong with its sections, there is a cache: one that does nothing, and says why.
-pub(super) fn cache(config: &config::CacheConfig) -> Cache {
+/// With what the keys of the configured cache begin.
+pub(in crate::commands) fn key_prefix(config: &config::CacheConfig) -> KeyPrefix {
+    let read = config.tables().and_then(|tables| read(tables).ok());
+    KeyPrefix::new(&read.unwrap_or_default().key_prefix)
+}
+
+/// The cache as configured. One in this process has its epochs in the store, where there is one; a backend that all
+/// processes share keeps them itself, for those too who have no store. Whatever is wrong with its sections, there is a cache: one that
+/// does nothing, and says why.
+pub(super) fn cache(config: &config::CacheConfig, store: Option<&Arc<dyn Store>>) -> Cache {
     let clock = Arc::new(SystemClock);
     match cache_config(config) {
-        Ok(config) => Cache::from_config(&config, clock),
+        Ok(config) => {
+            let builder = Cache::configure(&config, clock);
+            match store.filter(|_| config.backend() == Some(Backend::Moka)) {
+                Some(store) => {
+                    let prefix = KeyPrefix::new(&config.key_prefix);
+                    builder.epochs(Arc::new(StoreEpochs::new(Arc::clone(store), &prefix))).build()
+                }
+                None => builder.build(),
+            }
+        }
         Err(problem) => Cache::out_of_order(&CacheConfig::default(), clock, &[problem]),
     }
 }
@@ -94,9 +113,25 @@ mod tests {
     #[tokio::test]
     async fn bad_cache_section_gives_a_cache_that_does_nothing_and_says_why() {
         let loaded = loaded("[common.cache]\nenabled = true\nbackend = \"paper\"\n");
-        let health = cache(&loaded.config.cache).health().await;
+        let store = recache_store::open(&recache_store::OpenOptions::new("sqlite::memory:")).await.unwrap();
+        let health = cache(&loaded.config.cache, Some(&store)).health().await;
         assert_eq!(health.condition, recache_cache::Condition::Degraded);
         assert!(!health.reasons.is_empty());
+    }
+
+    #[tokio::test]
+    async fn configured_cache_in_each_process_serves_templates() {
+        let loaded =
+            loaded("[common.cache]\nenabled = true\nbackend = \"moka\"\nkey_prefix = \"shop one\"\n");
+        let store = recache_store::open(&recache_store::OpenOptions::new("sqlite::memory:")).await.unwrap();
+        let cache = cache(&loaded.config.cache, Some(&store));
+        assert!(cache.for_usage(&recache_cache::Usage::Template).is_on());
+        let key = cache.keys().template("n", "a", "1.0.0");
+        assert!(cache.invalidate(&key).await.is_confirmed());
+        let prefix = key_prefix(&loaded.config.cache);
+        assert_eq!(&prefix, cache.keys());
+        let record = store.cache_epochs_read(prefix.as_str(), recache_store::CacheMark::default()).await;
+        assert_eq!(record.unwrap().unwrap().epochs.len(), 1, "it was raised in the store");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Context<'_> {
     }
 
     /// Lets the crates below log to stderr, for commands that are over soon: what is odd, or more with `-v`.
-    fn log(&self) {
+    pub(crate) fn log(&self) {
         self.log_at(self.asked_level().unwrap_or(LevelFilter::WARN), LogFormat::Text);
     }
 

@@ -1,6 +1,6 @@
 //! `recache run`: the command around [`crate::run`].
 
-use super::{Context, Outcome};
+use super::{Context, Database, Outcome, compose};
 use crate::output::Format;
 use crate::run::{self, RunArgs};
 
@@ -21,7 +21,14 @@ pub(crate) struct Args {
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let is_named = !context.flags().is_empty();
-        let database = is_named.then(|| context.database()).transpose()?;
+        let database = if is_named {
+            let loaded = context.load()?;
+            context.log();
+            let database = Database::configured(&loaded.config.database);
+            Some((database, compose::key_prefix(&loaded.config.cache)))
+        } else {
+            None
+        };
         let format = context.globals.output.unwrap_or(Format::Json);
         Ok(run::run(self.run, database, format).await)
     }

@@ -27,7 +27,7 @@ impl Args {
         let store = context.database()?.open_or_create().await?;
         let engine = Engine::builder(store.clone())
             .options(compose::options(&loaded.config, "recache serve"))
-            .cache(compose::cache(&loaded.config.cache))
+            .cache(compose::cache(&loaded.config.cache, Some(&store)))
             .start()
             .await
             .map_err(|error| CliError::new("E-ENGINE", ExitStatus::Failed, error.to_string()))?;

@@ -14,7 +14,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_engine::Engine;
+use recache_cache::KeyPrefix;
+use recache_engine::{Engine, template_raise};
 use recache_model::ids::WorkflowId;
 use recache_model::template::Template;
 use recache_model::workflow::WorkflowState;
@@ -48,8 +49,8 @@ struct Plan {
     effective: Template,
     environment: Option<String>,
     input: Value,
-    /// `None`: in memory, gone with this process.
-    database: Option<Database>,
+    /// With the beginning of the keys that its users' caches have. `None`: in memory, gone with this process.
+    database: Option<(Database, KeyPrefix)>,
     timeout: Option<Duration>,
     output: Format,
     options: builtin::Options,
@@ -66,7 +67,11 @@ enum End {
 
 /// Runs a template: 0 when the workflow completed, 7 when it failed or was cancelled, 124 when its time ran out,
 /// 130 when it was interrupted; a second interrupt ends at once.
-pub(crate) async fn run(args: RunArgs, database: Option<Database>, output: Format) -> ExitStatus {
+pub(crate) async fn run(
+    args: RunArgs,
+    database: Option<(Database, KeyPrefix)>,
+    output: Format,
+) -> ExitStatus {
     let options = builtin::Options { allow_private_addresses: args.allow_private_addresses };
     let (chosen, input) = match prepare(&args, options) {
         Ok(good) => good,
@@ -205,14 +210,15 @@ async fn passed(deadline: Option<(Instant, Duration)>) {
 
 /// Opens the store and starts an engine that serves the template's queues.
 async fn start(plan: &Plan) -> Result<Engine, CliError> {
-    let store = if let Some(database) = &plan.database {
-        database.open_or_create().await?
+    let template = record(&plan.template);
+    let (store, raise) = if let Some((database, keys)) = &plan.database {
+        (database.open_or_create().await?, Some(template_raise(keys, &template)))
     } else {
         let memory = OpenOptions::new("sqlite::memory:");
-        recache_store::open(&memory).await.map_err(|error| of_store(&error))?
+        (recache_store::open(&memory).await.map_err(|error| of_store(&error))?, None)
     };
     // Before a session is opened: the version may be there already with another content.
-    if let Err(error) = store.template_put(record(&plan.template)).await {
+    if let Err(error) = store.template_put(template, raise).await {
         store.close().await;
         return Err(of_template(&plan.template, &error));
     }

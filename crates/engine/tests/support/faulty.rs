@@ -1,6 +1,6 @@
 //! A store between the engine and a real one that can be told to fail, to lose an answer, to give no hint.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
-    Beat, BuildStart, ClaimRequest, Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Result, Revoked,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, Error, GenerationRecord,
+    HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
+    Reconciled, Result, Revoked, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted,
+    Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -32,6 +32,12 @@ pub(crate) struct Faulty {
     pub(crate) lose_touch: AtomicBool,
     /// The next touch waits for this.
     pub(crate) touch_gate: Mutex<Option<oneshot::Receiver<()>>>,
+    /// Epochs of caches can be neither read nor raised.
+    pub(crate) epochs_fail: AtomicBool,
+    /// Who asks for epochs of caches gets no answer at all.
+    pub(crate) epochs_hang: AtomicBool,
+    /// How often templates were looked for.
+    pub(crate) template_looks: AtomicU32,
     /// Every session that was opened.
     pub(crate) sessions: Mutex<Vec<SessionId>>,
 }
@@ -56,6 +62,9 @@ impl Faulty {
             lose_claim: AtomicBool::new(false),
             lose_touch: AtomicBool::new(false),
             touch_gate: Mutex::default(),
+            epochs_fail: AtomicBool::new(false),
+            epochs_hang: AtomicBool::new(false),
+            template_looks: AtomicU32::new(0),
             sessions: Mutex::default(),
         }
     }
@@ -65,6 +74,13 @@ impl Faulty {
             return Err(Error::Unavailable { message: "cut off by the test".to_owned(), source: None });
         }
         Ok(())
+    }
+
+    async fn epochs_reached(&self) -> Result<()> {
+        if self.epochs_hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        Self::fail_if(&self.epochs_fail)
     }
 
     fn take_gate(&self) -> Option<oneshot::Receiver<()>> {
@@ -171,11 +187,12 @@ impl Store for Faulty {
         self.store.jobs_list(filter).await
     }
 
-    async fn template_put(&self, template: TemplateRecord) -> Result<()> {
-        self.store.template_put(template).await
+    async fn template_put(&self, template: TemplateRecord, raise: Option<CacheRaise>) -> Result<()> {
+        self.store.template_put(template, raise).await
     }
 
     async fn template_get(&self, digest: &str) -> Result<TemplateRecord> {
+        self.template_looks.fetch_add(1, Ordering::SeqCst);
         self.store.template_get(digest).await
     }
 
@@ -185,6 +202,7 @@ impl Store for Faulty {
         name: &str,
         version: Option<&str>,
     ) -> Result<TemplateRecord> {
+        self.template_looks.fetch_add(1, Ordering::SeqCst);
         self.store.template_find(namespace, name, version).await
     }
 
@@ -280,5 +298,15 @@ impl Store for Faulty {
 
     async fn generations_remove(&self, keep: Duration) -> Result<u64> {
         self.store.generations_remove(keep).await
+    }
+
+    async fn cache_epochs_read(&self, prefix: &str, known: CacheMark) -> Result<Option<CacheRecord>> {
+        self.epochs_reached().await?;
+        self.store.cache_epochs_read(prefix, known).await
+    }
+
+    async fn cache_epochs_raise(&self, raise: CacheRaise, known: CacheMark) -> Result<CacheRecord> {
+        self.epochs_reached().await?;
+        self.store.cache_epochs_raise(raise, known).await
     }
 }

@@ -11,6 +11,7 @@
     reason = "a case says what it expects, and says loudly what it cannot run"
 )]
 
+pub mod cache_epochs;
 pub mod jobs;
 pub mod sessions;
 pub mod testing;
@@ -231,6 +232,17 @@ macro_rules! conformance_suite {
                 cancelled_build_is_visible_and_the_view_recovers,
                 redefined_view_keeps_its_versions,
                 views_are_listed_by_page,
+            ],
+            cache_epochs: [
+                record_is_made_once,
+                unchanged_record_is_not_given_again,
+                reader_gets_what_was_raised_since_he_looked,
+                raises_at_once_are_all_counted,
+                records_of_prefixes_are_apart,
+                record_that_went_back_becomes_another_incarnation,
+                raise_is_heard_where_the_database_carries_hints,
+                new_template_raises_in_its_own_transaction,
+                what_is_no_slot_or_prefix_is_refused,
             ],
         }
     };

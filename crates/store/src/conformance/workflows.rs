@@ -34,6 +34,7 @@ fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
     NewWorkflow {
         id: WorkflowId::make(),
         template: template(),
+        template_raise: None,
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         steps,
@@ -158,16 +159,16 @@ pub async fn cancelled_workflow_stops_everything(subject: &Subject) {
 
 /// A version names one content for ever.
 pub async fn same_template_version_with_other_content_is_refused(subject: &Subject) {
-    subject.store.template_put(template()).await.expect("kept");
-    subject.store.template_put(template()).await.expect("the same again is fine");
+    subject.store.template_put(template(), None).await.expect("kept");
+    subject.store.template_put(template(), None).await.expect("the same again is fine");
     let other = TemplateRecord { digest: "d2".to_owned(), content: "{\"x\":1}".to_owned(), ..template() };
-    assert!(matches!(subject.store.template_put(other.clone()).await, Err(Error::Conflict(_))));
+    assert!(matches!(subject.store.template_put(other.clone(), None).await, Err(Error::Conflict(_))));
     assert!(matches!(subject.store.template_get("d2").await, Err(Error::NotFound { .. })));
     let mut new = workflow(DIAMOND);
     new.template = other.clone();
     assert!(matches!(subject.store.workflow_submit(new).await, Err(Error::Conflict(_))));
     let newer = TemplateRecord { version: "1.0.1".to_owned(), ..other };
-    subject.store.template_put(newer.clone()).await.expect("kept");
+    subject.store.template_put(newer.clone(), None).await.expect("kept");
     assert_eq!(subject.store.template_get("d2").await.expect("there"), newer);
 }
 
@@ -179,7 +180,7 @@ async fn put_version(subject: &Subject, namespace: &str, name: &str, version: &s
         version: version.to_owned(),
         content: format!("{{\"version\":\"{version}\"}}"),
     };
-    subject.store.template_put(record.clone()).await.expect("kept");
+    subject.store.template_put(record.clone(), None).await.expect("kept");
     record
 }
 

@@ -47,6 +47,11 @@ macro_rules! in_texts {
         concat!("= ANY(", $parameter, ")")
     };
 }
+macro_rules! numbers_of {
+    ($parameter:literal) => {
+        concat!("unnest(CAST(", $parameter, " AS bigint[])) AS n (value)")
+    };
+}
 
 #[path = "../flight_statements.rs"]
 #[expect(
@@ -91,6 +96,11 @@ fn ids(ids: &[Uuid]) -> Vec<Uuid> {
 /// A list of texts as one parameter.
 fn texts(texts: &[String]) -> Vec<String> {
     texts.to_vec()
+}
+
+/// A list of numbers as one parameter.
+fn numbers(numbers: &[u16]) -> Vec<i64> {
+    numbers.iter().map(|number| i64::from(*number)).collect()
 }
 
 /// The PostgreSQL driver.

@@ -51,6 +51,11 @@ macro_rules! in_texts {
         concat!("IN (SELECT value FROM json_each(", $parameter, "))")
     };
 }
+macro_rules! numbers_of {
+    ($parameter:literal) => {
+        concat!("json_each(", $parameter, ") AS n")
+    };
+}
 
 #[path = "../flight_statements.rs"]
 mod flight_statements;
@@ -81,6 +86,11 @@ fn ids(ids: &[Uuid]) -> String {
 /// A list of texts as one parameter.
 fn texts(texts: &[String]) -> String {
     serde_json::Value::from(texts).to_string()
+}
+
+/// A list of numbers as one parameter.
+fn numbers(numbers: &[u16]) -> String {
+    serde_json::Value::from(numbers).to_string()
 }
 
 /// The SQLite driver.

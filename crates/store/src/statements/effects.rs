@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use recache_model::ids::{JobId, ViewId};
 
+use crate::records::CacheMark;
 use crate::signal::Signal;
 
 /// Collected while a transaction runs, announced after its commit.
@@ -30,6 +31,10 @@ impl Effects {
 
     pub(in super::super) fn published(&mut self, view: ViewId, version: i64) {
         self.signals.push(Signal::Published(view, version));
+    }
+
+    pub(in super::super) fn cache_raised(&mut self, prefix: &str, mark: CacheMark) {
+        self.signals.push(Signal::CacheRaised(prefix.to_owned(), mark));
     }
 
     pub(in super::super) fn into_signals(self) -> Vec<Signal> {

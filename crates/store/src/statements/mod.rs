@@ -6,8 +6,9 @@
 //! on each engine (bulk insert, claim, settle) is in the engine's own `bulk.rs`.
 //!
 //! Every function runs inside a transaction of its caller. Locks are taken in one order everywhere: views by id,
-//! workflows by id, then jobs; so transactions wait for each other but never in a circle.
+//! workflows by id, then jobs, then the record of a cache's epochs; so transactions wait for each other but never in a circle.
 
+pub(super) mod cache_epochs;
 pub(super) mod effects;
 pub(super) mod items;
 pub(super) mod jobs;

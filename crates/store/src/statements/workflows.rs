@@ -10,17 +10,42 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, Row};
+use super::cache_epochs;
 use super::effects::Effects;
 use super::jobs::{self, Change, Links, Transition};
 use crate::error::{Error, Result};
-use crate::records::{NewWorkflow, StepInputs, StepRecord, TemplateRecord, WorkflowRecord};
+use crate::records::{
+    CacheMark, CacheRaise, NewWorkflow, StepInputs, StepRecord, TemplateRecord, WorkflowRecord,
+};
 
 pub(in super::super) async fn template_put(
     db: &mut Connection,
     now: Timestamp,
     template: &TemplateRecord,
+    raise: Option<&CacheRaise>,
+    effects: &mut Effects,
 ) -> Result<()> {
-    sqlx::query(
+    if template_insert(db, now, template).await? {
+        template_raise(db, raise, effects).await?;
+    }
+    Ok(())
+}
+
+/// What says that there is no such template is outdated.
+async fn template_raise(
+    db: &mut Connection,
+    raise: Option<&CacheRaise>,
+    effects: &mut Effects,
+) -> Result<()> {
+    if let Some(raise) = raise {
+        cache_epochs::raise(db, raise, CacheMark::default(), effects).await?;
+    }
+    Ok(())
+}
+
+/// True when it is new.
+async fn template_insert(db: &mut Connection, now: Timestamp, template: &TemplateRecord) -> Result<bool> {
+    let inserted = sqlx::query(
         "INSERT INTO templates (digest, namespace, name, version, content, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
     )
@@ -31,7 +56,11 @@ pub(in super::super) async fn template_put(
     .bind(&template.content)
     .bind(now.micros())
     .execute(&mut *db)
-    .await?;
+    .await?
+    .rows_affected();
+    if inserted > 0 {
+        return Ok(true);
+    }
     let row = sqlx::query("SELECT digest FROM templates WHERE namespace = $1 AND name = $2 AND version = $3")
         .bind(&template.namespace)
         .bind(&template.name)
@@ -41,7 +70,7 @@ pub(in super::super) async fn template_put(
         .ok_or_else(|| Error::broken(format!("template {} is stored under another name", template.digest)))?;
     let stored: String = row.try_get("digest")?;
     if stored == template.digest {
-        return Ok(());
+        return Ok(false);
     }
     Err(Error::Conflict(format!(
         "template {}/{} {} is stored with other content; versions are immutable: raise `version`",
@@ -76,7 +105,20 @@ pub(in super::super) async fn submit(
     effects: &mut Effects,
 ) -> Result<bool> {
     jobs::check(workflow.steps.iter().map(|step| &step.job))?;
-    template_put(db, now, &workflow.template).await?;
+    let is_new_template = template_insert(db, now, &workflow.template).await?;
+    let is_new = insert(db, now, workflow, effects).await?;
+    if is_new_template {
+        template_raise(db, workflow.template_raise.as_ref(), effects).await?;
+    }
+    Ok(is_new)
+}
+
+async fn insert(
+    db: &mut Connection,
+    now: Timestamp,
+    workflow: &NewWorkflow,
+    effects: &mut Effects,
+) -> Result<bool> {
     let mut counts = StepCounts::default();
     for step in &workflow.steps {
         let waits = !step.waits_for.is_empty();

@@ -32,7 +32,7 @@ impl Bench {
         let loaded = context.load()?;
         context.log_errors();
         let config = compose::cache_config(&loaded.config.cache).unwrap_or_default();
-        let condition = compose::cache(&loaded.config.cache).health().await.condition;
+        let condition = compose::cache(&loaded.config.cache, None).health().await.condition;
         let mark = Uuid::new_v4().simple().to_string();
         let table = Box::pin(bench::run(&config, Duration::from_secs(self.seconds), &mark)).await;
         let is_far = table.rows.iter().any(|row| row.measure.starts_with("GET"));

@@ -25,7 +25,7 @@ impl Opened {
         let loaded = context.load()?;
         context.log_errors();
         let config = compose::cache_config(&loaded.config.cache).unwrap_or_default();
-        let cache = compose::cache(&loaded.config.cache);
+        let cache = compose::cache(&loaded.config.cache, None);
         if !is_without_backend(&cache) {
             wait_for(&cache, patience).await;
         }

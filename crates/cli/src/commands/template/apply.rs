@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use recache_api::{TemplateApplied, TemplatesApplied};
+use recache_cache::KeyPrefix;
+use recache_engine::template_raise;
 use recache_model::template::Template;
 use recache_store::{Error, Store, TemplateRecord};
 
 use super::{convert, source};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::commands::failure::{Result, of_store};
-use crate::commands::{Context, Outcome};
+use crate::commands::{Context, Database, Outcome, compose};
 use crate::output::Format;
 use crate::run;
 
@@ -36,11 +38,14 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let templates = self.read(context)?;
-        let store = context.open().await?;
+        let loaded = context.load()?;
+        context.log();
+        let keys = compose::key_prefix(&loaded.config.cache);
+        let store = Database::configured(&loaded.config.database).open_existing().await?;
         let mut applied = Vec::new();
         let mut outcome = Ok(());
         for template in &templates {
-            match put(store.as_ref(), template, self.dry_run).await {
+            match put(store.as_ref(), &keys, template, self.dry_run).await {
                 Ok(changed) => applied.push((template, changed)),
                 Err(error) => {
                     outcome = Err(error);
@@ -117,7 +122,7 @@ impl Args {
 }
 
 /// Stores a template; whether it was not there before.
-async fn put(store: &dyn Store, template: &Template, dry_run: bool) -> Result<bool> {
+async fn put(store: &dyn Store, keys: &KeyPrefix, template: &Template, dry_run: bool) -> Result<bool> {
     let version = template.version().to_string();
     let conflict = |message: String| {
         CliError::new("E-CONFLICT", ExitStatus::Conflict, message)
@@ -144,8 +149,9 @@ async fn put(store: &dyn Store, template: &Template, dry_run: bool) -> Result<bo
             version,
             content: template.canonical_json().to_owned(),
         };
+        let raise = template_raise(keys, &record);
         // Somebody else may have stored the version since.
-        store.template_put(record).await.map_err(|error| match error {
+        store.template_put(record, Some(raise)).await.map_err(|error| match error {
             Error::Conflict(message) => conflict(message),
             error => of_store(&error),
         })?;
