@@ -59,6 +59,8 @@ pub enum JobEvent {
     OperatorRetry,
     /// An operator declares it settled.
     OperatorResolve,
+    /// A later submit of its unique key takes its place while it waits.
+    Replace,
 }
 
 impl JobState {
@@ -76,7 +78,7 @@ impl JobState {
     ];
 
     /// The whole table of transitions, as data: `(from, event, to)`. What is not here cannot happen.
-    pub const TRANSITIONS: [(Self, JobEvent, Self); 18] = [
+    pub const TRANSITIONS: [(Self, JobEvent, Self); 19] = [
         (Self::Blocked, JobEvent::Unblock, Self::Queued),
         (Self::Blocked, JobEvent::Cancel, Self::Cancelled),
         (Self::Blocked, JobEvent::Supersede, Self::Superseded),
@@ -85,6 +87,7 @@ impl JobState {
         (Self::Queued, JobEvent::Cancel, Self::Cancelled),
         (Self::Queued, JobEvent::Supersede, Self::Superseded),
         (Self::Queued, JobEvent::Skip, Self::Skipped),
+        (Self::Queued, JobEvent::Replace, Self::Queued),
         (Self::Running, JobEvent::Release, Self::Queued),
         (Self::Running, JobEvent::Reclaim, Self::Queued),
         (Self::Running, JobEvent::Complete, Self::Completed),
@@ -220,7 +223,7 @@ pub fn after_failure(policy: &RetryPolicy, attempt: u32, error: &JobError, chanc
 mod tests {
     use super::*;
 
-    const EVENTS: [JobEvent; 12] = [
+    const EVENTS: [JobEvent; 13] = [
         JobEvent::Unblock,
         JobEvent::Claim,
         JobEvent::Release,
@@ -233,21 +236,22 @@ mod tests {
         JobEvent::Skip,
         JobEvent::OperatorRetry,
         JobEvent::OperatorResolve,
+        JobEvent::Replace,
     ];
 
     /// The table once more, written as design says it rather than as code has it: for each state, one
     /// character per event in the order of `EVENTS`; `.` is refused, else the first letter of the new state
     /// (`C` completed, `X` cancelled, `S` superseded, `K` skipped, `O` resolved).
     const EXPECTED: [(JobState, &str); 9] = [
-        (JobState::Blocked, "Q......XSK.."),
-        (JobState::Queued, ".R.....XSK.."),
-        (JobState::Running, "..QQCQFXSK.."),
-        (JobState::Completed, "............"),
-        (JobState::Failed, "..........QO"),
-        (JobState::Cancelled, "............"),
-        (JobState::Superseded, "............"),
-        (JobState::Skipped, "............"),
-        (JobState::Resolved, "............"),
+        (JobState::Blocked, "Q......XSK..."),
+        (JobState::Queued, ".R.....XSK..Q"),
+        (JobState::Running, "..QQCQFXSK..."),
+        (JobState::Completed, "............."),
+        (JobState::Failed, "..........QO."),
+        (JobState::Cancelled, "............."),
+        (JobState::Superseded, "............."),
+        (JobState::Skipped, "............."),
+        (JobState::Resolved, "............."),
     ];
 
     #[test]

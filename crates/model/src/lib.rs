@@ -19,5 +19,6 @@ pub mod job;
 pub mod retry;
 pub mod template;
 pub mod time;
+pub mod unique;
 pub mod view;
 pub mod workflow;

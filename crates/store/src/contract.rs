@@ -10,6 +10,7 @@ use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::error::Result;
+use crate::maintenance::Maintenance;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
@@ -42,6 +43,12 @@ pub trait Store: Send + Sync + Debug {
     /// Makes sure that a write would be accepted and committed.
     async fn check_writable(&self) -> Result<()>;
 
+    /// The version of the tables that the database has; 0 when it has none. Changes nothing.
+    async fn schema_version(&self) -> Result<i64>;
+
+    /// What keeps the tables small and true.
+    fn maintenance(&self) -> &dyn Maintenance;
+
     /// Hints from this process and, where the database can, from others.
     fn subscribe(&self) -> broadcast::Receiver<Signal>;
 
@@ -73,6 +80,10 @@ pub trait Store: Send + Sync + Debug {
     // --- jobs ---------------------------------------------------------------------------------------------
 
     /// Stores jobs; all or none.
+    ///
+    /// An idempotency key that was used within [`IDEMPOTENCY_KEEP`](recache_model::unique::IDEMPOTENCY_KEEP) answers the
+    /// job of its first use if the body is the same, and is a conflict otherwise. A unique key does what its rule
+    /// says; both hold over all processes.
     async fn jobs_submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>>;
 
     /// Settles attempts and claims more, in one transaction where the database gains by it. Claimed are jobs that

@@ -53,6 +53,30 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::Unknown { .. })
     }
 
+    /// The database's own error below, if it was one.
+    fn database(&self) -> Option<&(dyn sqlx::error::DatabaseError + 'static)> {
+        match self {
+            Self::Unavailable { source, .. } | Self::Unknown { source, .. } | Self::Broken { source, .. } => {
+                source.as_ref()?.as_database_error()
+            }
+            Self::Invalid(_) | Self::NotFound { .. } | Self::Conflict(_) => None,
+        }
+    }
+
+    /// A unique index or a primary key did not let a row in.
+    pub(crate) fn is_unique_violation(&self) -> bool {
+        self.database().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
+    /// A table, or the schema it would be in, is not there.
+    pub(crate) fn is_missing_table(&self) -> bool {
+        self.database().is_some_and(|error| match error.code().as_deref() {
+            Some("42P01" | "3F000") => true,
+            Some("1") => error.message().starts_with("no such table"),
+            _ => false,
+        })
+    }
+
     pub(crate) fn broken(message: impl Into<String>) -> Self {
         Self::Broken { message: message.into(), source: None }
     }

@@ -1,6 +1,5 @@
 //! The contract, carried out. Compiled once inside each engine, like `statements`; `super` is the engine.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,10 +8,11 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
-use super::statements::{items, jobs, lists, sessions, views, workflows};
+use super::statements::{items, jobs, lists, maintenance, sessions, views, workflows};
 use super::{Driver, KIND};
 use crate::contract::Store;
 use crate::error::Result;
+use crate::maintenance::Maintenance;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
@@ -20,23 +20,6 @@ use crate::records::{
     ViewRecord, WorkflowRecord,
 };
 use crate::signal::Signal;
-
-/// Work that may have to run twice owns its arguments: each run gets a handle of its own.
-macro_rules! work {
-    ([$($argument:ident),*] $db:ident, $now:ident, $effects:ident => $body:expr) => {{
-        $(let $argument = Arc::new($argument);)*
-        move |$db, $now, $effects| {
-            $(let $argument = Arc::clone(&$argument);)*
-            Box::pin(async move { let _ = (&$now, &$effects); $body })
-        }
-    }};
-}
-
-macro_rules! look {
-    ([$($argument:ident),*] $db:ident, $now:ident => $body:expr) => {
-        move |$db, $now| Box::pin(async move { $(let $argument = $argument;)* let _ = &$now; $body })
-    };
-}
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
 #[async_trait]
@@ -58,6 +41,14 @@ impl Store for Driver {
             }
         ))
         .await
+    }
+
+    async fn schema_version(&self) -> Result<i64> {
+        self.read(look!([] db, now => maintenance::schema_version(db).await)).await
+    }
+
+    fn maintenance(&self) -> &dyn Maintenance {
+        self
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {

@@ -17,6 +17,9 @@
 //! # Ok::<(), recache_store::Error>(()) }).unwrap();
 //! ```
 
+#[macro_use]
+mod work;
+
 mod contract;
 mod error;
 mod open;
@@ -26,13 +29,15 @@ mod signal;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod flights;
+pub mod maintenance;
 pub mod postgres;
 pub mod sqlite;
 
 pub use contract::Store;
 pub use error::{Error, Result};
 pub use flights::{FlightStore, FlightTotals, Leg};
-pub use open::{DatabaseUrl, OpenOptions, Synchronous, open, open_with_flights};
+pub use maintenance::Maintenance;
+pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
 pub use records::{
     Beat, BuildStart, ClaimRequest, ClaimedJob, Dispatched, Due, GenerationRecord, HistoryRow, ItemMark,
     JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication, Published,

@@ -6,6 +6,7 @@ use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{JobError, JobState};
 use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
+use recache_model::unique::{PartsHash, UniqueRule, key_problem};
 use recache_model::view::{Versions, ViewPolicy};
 use recache_model::workflow::{StepCounts, WorkflowState};
 use uuid::Uuid;
@@ -49,6 +50,10 @@ pub struct NewJob {
     pub correlation_id: String,
     /// W3C `traceparent` of the submit.
     pub trace_context: Option<String>,
+    /// Makes this submit safe to repeat: with the same key and body it finds the job of the first one, whatever id it brings.
+    pub idempotency_key: Option<String>,
+    /// No second one of the same job.
+    pub unique: Option<UniqueRule>,
 }
 
 impl NewJob {
@@ -67,7 +72,33 @@ impl NewJob {
             timeout: None,
             correlation_id: id.uuid().to_string(),
             trace_context: None,
+            idempotency_key: None,
+            unique: None,
         }
+    }
+
+    /// Submitting it asks for more than to insert a row.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.idempotency_key.is_some() || self.unique.is_some()
+    }
+
+    /// What is wrong with its keys.
+    pub(crate) fn key_problems(&self) -> Vec<String> {
+        let mut problems = self.unique.as_ref().map(UniqueRule::problems).unwrap_or_default();
+        problems.extend(self.idempotency_key.as_deref().and_then(|key| key_problem("idempotency key", key)));
+        problems
+    }
+
+    /// What must be the same when an idempotency key is used again: all that was asked for, but not the id, and not what
+    /// only ties the call to others.
+    pub(crate) fn body_digest(&self) -> String {
+        let mut hash = PartsHash::default();
+        hash.part(&self.queue);
+        hash.part(&self.handler);
+        hash.part(&self.input);
+        hash.part(&format!("{} {:?} {:?} {:?}", self.priority, self.due, self.timeout, self.retry));
+        hash.part(&format!("{:?}", self.unique));
+        hash.hex(64)
     }
 }
 
@@ -78,6 +109,8 @@ pub struct Submitted {
     pub id: JobId,
     /// It was there before; nothing was stored.
     pub existed: bool,
+    /// It was there before, and waits now with what this submit said.
+    pub replaced: bool,
 }
 
 /// A worker's proof that a job is its own: counter plus a random number drawn for each claim, so that a

@@ -13,6 +13,7 @@
 
 pub mod jobs;
 pub mod sessions;
+pub mod submits;
 pub mod testing;
 pub mod views;
 pub mod workflows;
@@ -185,6 +186,22 @@ macro_rules! conformance_suite {
                 concurrent_claims_never_overlap,
                 hints_follow_a_submit,
                 text_of_any_kind_comes_back_unchanged,
+            ],
+            submits: [
+                repeated_idempotency_key_finds_the_first_job,
+                idempotency_key_with_another_body_is_a_conflict_and_stores_nothing,
+                idempotency_key_is_forgotten_after_seven_days,
+                concurrent_submits_of_one_idempotency_key_are_one_job,
+                second_job_of_a_unique_key_is_refused_where_the_rule_says_so,
+                second_job_of_a_unique_key_finds_the_first,
+                queued_job_takes_over_what_its_replacement_says,
+                unique_key_is_free_once_its_job_has_ended,
+                unique_key_may_outlast_the_end_of_its_job,
+                unique_key_holds_for_its_period,
+                retry_into_a_taken_unique_key_is_a_conflict,
+                concurrent_submits_of_one_unique_key_are_one_job,
+                keys_that_cannot_be_are_refused,
+                schema_version_is_that_of_the_last_migration,
             ],
             sessions: [
                 beating_session_keeps_its_jobs,

@@ -1,30 +1,31 @@
 //! Many rows in one statement: lists travel as arrays that `unnest` takes apart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::Connection;
 use super::statements::effects::Effects;
 use super::statements::items::digest;
 use super::statements::jobs;
 use super::statements::settle::{SettledColumns, columns};
+use super::statements::submit::{KeyRow, UniqueColumns};
+use super::{Connection, Row};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
-use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem, Submitted};
+use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem};
 
-/// One statement, and so one round trip and one commit.
+/// One statement, and so one round trip and one commit. Answers the ids that were new. A row that meets another of its
+/// unique key is left out like one whose id is there.
 pub(super) async fn jobs_insert(
     db: &mut Connection,
     now: Option<Timestamp>,
-    new: &[NewJob],
-    effects: &mut Effects,
-) -> Result<Vec<Submitted>> {
-    jobs::check(new)?;
-    let column = |value: fn(&NewJob) -> &str| new.iter().map(value).collect::<Vec<&str>>();
+    new: &[&NewJob],
+    uniques: &[UniqueColumns],
+) -> Result<HashSet<Uuid>> {
+    let column = |value: fn(&NewJob) -> &str| new.iter().map(|job| value(job)).collect::<Vec<&str>>();
     let retries = new.iter().map(|job| jobs::to_json(&job.retry)).collect::<Result<Vec<_>>>()?;
     let (mut instants, mut delays) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
     for job in new {
@@ -39,13 +40,13 @@ pub(super) async fn jobs_insert(
     let inserted = sqlx::query(
         "WITH t AS MATERIALIZED (SELECT COALESCE($14::bigint, clock()) AS now) \
          INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, created_at) \
+         timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended) \
          SELECT id, namespace, queue, handler, 'queued', priority, COALESCE(instant, t.now + delay), input, retry, \
-         attempts_max, timeout_ms, correlation_id, trace_context, t.now \
+         attempts_max, timeout_ms, correlation_id, trace_context, t.now, unique_key, COALESCE(unique_ended, 0) \
          FROM t, unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], \
-         $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[]) AS n (id, namespace, queue, \
-         handler, priority, instant, delay, input, retry, attempts_max, timeout_ms, correlation_id, trace_context) \
-         ON CONFLICT (id) DO NOTHING RETURNING id",
+         $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $15::text[], $16::bigint[]) \
+         AS n (id, namespace, queue, handler, priority, instant, delay, input, retry, attempts_max, timeout_ms, \
+         correlation_id, trace_context, unique_key, unique_ended) ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(new.iter().map(|job| job.id.uuid()).collect::<Vec<_>>())
     .bind(column(|job| &job.namespace))
@@ -61,9 +62,46 @@ pub(super) async fn jobs_insert(
     .bind(column(|job| &job.correlation_id))
     .bind(new.iter().map(|job| job.trace_context.as_deref()).collect::<Vec<_>>())
     .bind(now.map(Timestamp::micros))
+    .bind(uniques.iter().map(|unique| unique.key.as_deref()).collect::<Vec<_>>())
+    .bind(uniques.iter().map(|unique| unique.ended).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
-    jobs::submitted(new, &inserted, effects)
+    jobs::ids_of(&inserted)
+}
+
+/// Keeps idempotency keys, unless they are there and not yet expired.
+pub(super) async fn idempotency_keys_keep(
+    db: &mut Connection,
+    now: Timestamp,
+    rows: &[KeyRow<'_>],
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO idempotency_keys (namespace, key, job_id, body, expires_at) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::bigint[]) \
+         ON CONFLICT (namespace, key) DO UPDATE SET job_id = excluded.job_id, body = excluded.body, \
+         expires_at = excluded.expires_at WHERE idempotency_keys.expires_at <= $6",
+    )
+    .bind(rows.iter().map(|row| row.namespace).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.key).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.body.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.expires_at).collect::<Vec<_>>())
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What these keys stand for now.
+pub(super) async fn idempotency_keys_read(db: &mut Connection, rows: &[KeyRow<'_>]) -> Result<Vec<Row>> {
+    Ok(sqlx::query(
+        "SELECT k.namespace, k.key, k.job_id, k.body FROM unnest($1::text[], $2::text[]) AS n (namespace, key) \
+         JOIN idempotency_keys k ON k.namespace = n.namespace AND k.key = n.key",
+    )
+    .bind(rows.iter().map(|row| row.namespace).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.key).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await?)
 }
 
 /// Settles jobs that belong to nothing else and claims more: one statement, one round trip, one commit.

@@ -26,6 +26,7 @@ use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Subm
 use crate::signal::Signal;
 use listener::Listener;
 use statements::effects::Effects;
+use statements::submit::UniqueColumns;
 
 macro_rules! for_update {
     () => {
@@ -212,13 +213,26 @@ impl Driver {
         Ok(value)
     }
 
-    /// Without a transaction around it: the statement is its own.
+    /// Without a transaction around it where the one statement is all there is.
     async fn submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        if new.iter().any(NewJob::has_keys) {
+            let new = Arc::new(new);
+            return self
+                .write(move |db, now, effects| {
+                    let new = Arc::clone(&new);
+                    Box::pin(async move { statements::submit::submit(db, now, &new, effects).await })
+                })
+                .await;
+        }
+        statements::jobs::check(&new)?;
         let mut connection = self.pool.acquire().await?;
         let mut effects = Effects::default();
-        let submitted = bulk::jobs_insert(&mut connection, self.moved_time(), &new, &mut effects)
+        let jobs: Vec<&NewJob> = new.iter().collect();
+        let uniques = vec![UniqueColumns::default(); new.len()];
+        let fresh = bulk::jobs_insert(&mut connection, self.moved_time(), &jobs, &uniques)
             .await
             .map_err(as_of_commit)?;
+        let submitted = statements::jobs::submitted(&new, &fresh, &mut effects);
         self.tell(effects.into_signals());
         Ok(submitted)
     }

@@ -1,6 +1,6 @@
 //! Many rows in one statement: lists travel as one JSON parameter that `json_each` takes apart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
@@ -12,24 +12,26 @@ use super::statements::effects::Effects;
 use super::statements::items::digest;
 use super::statements::jobs;
 use super::statements::settle::{SettledColumns, columns};
-use super::{Connection, texts};
+use super::statements::submit::{KeyRow, UniqueColumns};
+use super::{Connection, Row, texts};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
-use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem, Submitted};
+use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem};
 
 fn hex(id: Uuid) -> String {
     id.simple().to_string()
 }
 
+/// Answers the ids that were new. A row that meets another of its unique key is left out like one whose id is there.
 pub(super) async fn jobs_insert(
     db: &mut Connection,
-    now: Timestamp,
-    new: &[NewJob],
-    effects: &mut Effects,
-) -> Result<Vec<Submitted>> {
-    jobs::check(new)?;
+    now: Option<Timestamp>,
+    new: &[&NewJob],
+    uniques: &[UniqueColumns],
+) -> Result<HashSet<Uuid>> {
+    let now = now.ok_or_else(|| Error::broken("SQLite has no clock of its own"))?;
     let mut rows = Vec::with_capacity(new.len());
-    for job in new {
+    for (job, unique) in new.iter().zip(uniques) {
         rows.push(json!([
             hex(job.id.uuid()),
             job.namespace,
@@ -43,20 +45,57 @@ pub(super) async fn jobs_insert(
             jobs::timeout_ms(job.timeout),
             job.correlation_id,
             job.trace_context,
+            unique.key,
+            unique.ended,
         ]));
     }
     let inserted = sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, created_at) \
+         timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended) \
          SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, 'queued', value ->> 4, value ->> 5, \
-         value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2 \
-         FROM json_each($1) WHERE TRUE ON CONFLICT (id) DO NOTHING RETURNING id",
+         value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2, value ->> 12, \
+         value ->> 13 FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())
     .fetch_all(db)
     .await?;
-    jobs::submitted(new, &inserted, effects)
+    jobs::ids_of(&inserted)
+}
+
+/// Keeps idempotency keys, unless they are there and not yet expired.
+pub(super) async fn idempotency_keys_keep(
+    db: &mut Connection,
+    now: Timestamp,
+    rows: &[KeyRow<'_>],
+) -> Result<()> {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| json!([row.namespace, row.key, hex(row.job), row.body, row.expires_at]))
+        .collect();
+    sqlx::query(
+        "INSERT INTO idempotency_keys (namespace, key, job_id, body, expires_at) \
+         SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each($1) WHERE TRUE \
+         ON CONFLICT (namespace, key) DO UPDATE SET job_id = excluded.job_id, body = excluded.body, \
+         expires_at = excluded.expires_at WHERE idempotency_keys.expires_at <= $2",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What these keys stand for now.
+pub(super) async fn idempotency_keys_read(db: &mut Connection, rows: &[KeyRow<'_>]) -> Result<Vec<Row>> {
+    let rows: Vec<_> = rows.iter().map(|row| json!([row.namespace, row.key])).collect();
+    Ok(sqlx::query(
+        "SELECT k.namespace, k.key, k.job_id, k.body FROM json_each($1) n CROSS JOIN idempotency_keys k \
+         WHERE k.namespace = n.value ->> 0 AND k.key = n.value ->> 1",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .fetch_all(db)
+    .await?)
 }
 
 /// Settles jobs that belong to nothing else. Answers the places of those whose token was good.

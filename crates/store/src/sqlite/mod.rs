@@ -28,6 +28,7 @@ use crate::open::{OpenOptions, Synchronous};
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
 use statements::effects::Effects;
+use statements::submit::UniqueColumns;
 use writer::Writer;
 
 macro_rules! for_update {
@@ -72,6 +73,11 @@ const READERS_MAX: u32 = 4;
 const SIGNALS_KEPT: usize = 4096;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
+
+/// The version of the last migration.
+pub(crate) fn newest_schema() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
 
 /// A list of ids as one parameter.
 fn ids(ids: &[Uuid]) -> String {
@@ -150,7 +156,7 @@ impl Driver {
         let new = Arc::new(new);
         self.write(move |db, now, effects| {
             let new = Arc::clone(&new);
-            Box::pin(async move { bulk::jobs_insert(db, now, &new, effects).await })
+            Box::pin(async move { submit(db, now, &new, effects).await })
         })
         .await
     }
@@ -205,6 +211,21 @@ impl Driver {
         }
         self.writer.close().await;
     }
+}
+
+async fn submit(
+    db: &mut Connection,
+    now: Timestamp,
+    new: &[NewJob],
+    effects: &mut Effects,
+) -> Result<Vec<Submitted>> {
+    if new.iter().any(NewJob::has_keys) {
+        return statements::submit::submit(db, now, new, effects).await;
+    }
+    statements::jobs::check(new)?;
+    let jobs: Vec<&NewJob> = new.iter().collect();
+    let fresh = bulk::jobs_insert(db, Some(now), &jobs, &vec![UniqueColumns::default(); new.len()]).await?;
+    Ok(statements::jobs::submitted(new, &fresh, effects))
 }
 
 async fn dispatch(

@@ -1,5 +1,6 @@
 //! One job at a time: insert, lock, move.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
@@ -118,6 +119,7 @@ pub(in super::super) fn check<'a>(new: impl IntoIterator<Item = &'a NewJob>) -> 
         if job.retry.attempts_max == 0 {
             problems.push(format!("job {}: attempts_max is 0; it must be at least 1", job.id));
         }
+        problems.extend(job.key_problems().into_iter().map(|problem| format!("job {}: {problem}", job.id)));
         if job.input.contains('\0') {
             problems.push(format!("job {}: input holds a NUL byte, which is not JSON", job.id));
         }
@@ -133,26 +135,26 @@ pub(in super::super) fn delay_micros(delay: Duration) -> i64 {
     micros(delay).min(DELAY_US_MAX)
 }
 
-/// What became of a submit, from the ids that were new.
+/// What became of a submit without keys, from the ids that were new.
 pub(in super::super) fn submitted(
     new: &[NewJob],
-    inserted: &[Row],
+    fresh: &HashSet<Uuid>,
     effects: &mut Effects,
-) -> Result<Vec<Submitted>> {
-    let mut fresh = std::collections::HashSet::with_capacity(inserted.len());
-    for row in inserted {
-        fresh.insert(row.try_get::<Uuid, _>("id")?);
-    }
-    Ok(new
-        .iter()
+) -> Vec<Submitted> {
+    new.iter()
         .map(|job| {
             let existed = !fresh.contains(&job.id.uuid());
             if !existed {
                 effects.queued(&job.queue);
             }
-            Submitted { id: job.id, existed }
+            Submitted { id: job.id, existed, replaced: false }
         })
-        .collect())
+        .collect()
+}
+
+/// The ids that an insert answers.
+pub(in super::super) fn ids_of(rows: &[Row]) -> Result<HashSet<Uuid>> {
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
 /// A job that was just claimed, from the columns that the bulk statement returns.
@@ -414,6 +416,45 @@ pub(super) async fn advance(
     Ok(Some(to))
 }
 
+/// A queued job takes over what another one of its unique key says, and keeps its id, its history and its last error.
+pub(super) async fn replace(
+    db: &mut Connection,
+    now: Timestamp,
+    job: &Locked,
+    new: &NewJob,
+    effects: &mut Effects,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE jobs SET queue = $2, input = $3, priority = $4, due_at = $5, retry = $6, attempts_max = attempt + $7, \
+         timeout_ms = $8, correlation_id = $9, trace_context = $10, transitions = transitions + 1 WHERE id = $1",
+    )
+    .bind(job.id.uuid())
+    .bind(&new.queue)
+    .bind(&new.input)
+    .bind(new.priority)
+    .bind(due_micros(new.due, now))
+    .bind(to_json(&new.retry)?)
+    .bind(i64::from(new.retry.attempts_max))
+    .bind(timeout_ms(new.timeout))
+    .bind(&new.correlation_id)
+    .bind(&new.trace_context)
+    .execute(&mut *db)
+    .await?;
+    let transition = Transition {
+        job: job.id,
+        seq: job.transitions + 1,
+        from: job.state,
+        to: job.state,
+        attempt: job.attempt,
+        epoch: job.epoch,
+        session: None,
+        detail: Some("replaced by a later submit of its unique key"),
+    };
+    history(db, &transition, now).await?;
+    effects.queued(&new.queue);
+    Ok(())
+}
+
 /// A history row to be.
 pub(super) struct Transition<'a> {
     pub(super) job: JobId,
@@ -480,9 +521,13 @@ pub(in super::super) async fn retry(
         return Err(Error::Conflict(format!("job `{job}` builds a view: touch or rebuild the view instead")));
     }
     let change = Change { renew_attempts: true, ..Change::default() };
-    match advance(db, now, &locked, JobEvent::OperatorRetry, change, effects).await? {
-        Some(_) => Ok(()),
-        None => {
+    match advance(db, now, &locked, JobEvent::OperatorRetry, change, effects).await {
+        Err(error) if error.is_unique_violation() => Err(Error::Conflict(format!(
+            "another job of the unique key of `{job}` is there: wait until it has ended"
+        ))),
+        Err(error) => Err(error),
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => {
             Err(Error::Conflict(format!("job `{job}` is {}; only a failed job can be retried", locked.state)))
         }
     }

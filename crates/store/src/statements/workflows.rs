@@ -72,6 +72,12 @@ pub(in super::super) async fn submit(
     effects: &mut Effects,
 ) -> Result<bool> {
     jobs::check(workflow.steps.iter().map(|step| &step.job))?;
+    if let Some(step) = workflow.steps.iter().find(|step| step.job.has_keys()) {
+        return Err(Error::Invalid(format!(
+            "step `{}`: a step has no unique key and no idempotency key of its own; its workflow has an id",
+            step.name
+        )));
+    }
     template_put(db, now, &workflow.template).await?;
     let mut counts = StepCounts::default();
     for step in &workflow.steps {
