@@ -206,3 +206,26 @@ impl JobChange {
         Self { schema: Self::SCHEMA.to_owned(), id, state, changed }
     }
 }
+
+/// What a submit did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSubmitted {
+    /// [`JobSubmitted::SCHEMA`]
+    pub schema: String,
+    /// `job_…`: the job that the submit stands for.
+    pub id: String,
+    /// It was there before, by its id, its idempotency key or its unique key.
+    pub existed: bool,
+    /// It was there before, and waits now with what this submit said.
+    pub replaced: bool,
+}
+
+impl JobSubmitted {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.job-submitted.v1";
+
+    /// What a submit answered.
+    pub fn new(id: String, existed: bool, replaced: bool) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), id, existed, replaced }
+    }
+}

@@ -28,7 +28,9 @@ mod problem;
 mod view;
 
 pub use instant::{Instant, OutOfRange};
-pub use job::{ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState};
+pub use job::{
+    ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState, JobSubmitted,
+};
 pub use json::Json;
 pub use operation::{Check, CheckStatus, Diagnosis, Migration};
 pub use problem::{FieldProblem, Problem};

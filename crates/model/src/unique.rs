@@ -176,7 +176,7 @@ fn write_sorted(value: &Value, text: &mut String) {
             text.push('}');
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            text.push_str(&value.to_string())
+            text.push_str(&value.to_string());
         }
     }
 }

@@ -131,7 +131,7 @@ async fn look_at(database: &Database, checks: &mut Vec<Check>) {
         }
         Ok(Opened::Ready(store)) => {
             checks.push(Check { place, ..check("database", CheckStatus::Ok, "can be reached") });
-            let version = format!("version {}, up to date", super::database::SCHEMA_VERSION);
+            let version = format!("version {}, up to date", recache_store::newest_schema());
             checks.push(check("schema", CheckStatus::Ok, version));
             checks.push(match store.check_writable().await {
                 Ok(()) => check("writable", CheckStatus::Ok, "a write was committed and undone"),

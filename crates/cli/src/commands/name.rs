@@ -43,6 +43,20 @@ pub(crate) fn wait(text: &str) -> Result<Duration, String> {
     if wait <= WAIT_MAX { Ok(wait) } else { Err(form.to_owned()) }
 }
 
+/// The longest delay or period that can be asked for.
+const FAR_MAX: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// Reads a delay or a period, which may be longer than a wait: `30s`, `2h`, `90d`.
+pub(crate) fn far(text: &str) -> Result<Duration, String> {
+    let form = "expected a length of time with its unit, at most 10 years: 30s, 2h, 90d";
+    let read: jiff::Span = text.parse().map_err(|_| form.to_owned())?;
+    let signed = read
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| format!("{form} (no months and no years: they differ in length)"))?;
+    let far = Duration::try_from(signed).map_err(|_| form.to_owned())?;
+    if far <= FAR_MAX { Ok(far) } else { Err(form.to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +79,15 @@ mod tests {
         assert_eq!(wait("24h"), Ok(WAIT_MAX));
         for text in ["", "5", "-5s", "5 apples", "24h 1s", "99999999999999h"] {
             assert!(wait(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn delay_may_be_days_but_not_months() {
+        assert_eq!(far("90d"), Ok(Duration::from_hours(90 * 24)));
+        assert_eq!(far("1h 30m"), Ok(Duration::from_mins(90)));
+        for text in ["", "5", "-5s", "1mo", "1y", "4000d"] {
+            assert!(far(text).is_err(), "{text}");
         }
     }
 }

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use args::RunArgs;
+pub(crate) use input::read_input;
 
 use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};

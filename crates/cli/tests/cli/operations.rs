@@ -8,11 +8,12 @@ use serde_json::Value;
 fn migrate_creates_a_file_and_says_its_schema_version() {
     let folder = tempfile::tempdir().unwrap();
     let migrate = |arguments: &[&str]| run(recache(folder.path()).arg("migrate").args(arguments));
-    assert_eq!(migrate(&[]).expect(0), "sqlite:recache.db: schema version 1\n");
+    let newest = recache_store::newest_schema();
+    assert_eq!(migrate(&[]).expect(0), format!("sqlite:recache.db: schema version {newest}\n"));
     let again = migrate(&["-o", "json"]).json();
     assert_eq!(
         again,
-        serde_json::json!({ "schema": "recache.migration.v1", "database": "sqlite:recache.db", "schema_version": 1 })
+        serde_json::json!({ "schema": "recache.migration.v1", "database": "sqlite:recache.db", "schema_version": newest })
     );
     assert_eq!(files(folder.path()).keys().collect::<Vec<_>>(), ["recache.db"]);
     assert_eq!(run(recache(folder.path()).args(["job", "list", "-o", "jsonl"])).expect(0), "");
@@ -27,7 +28,11 @@ async fn migrate_makes_the_tables_on_a_server() {
     recache(&["job", "list"]).refused(5, &["E-DATABASE-SCHEMA", "no tables of Recache", "recache migrate"]);
     assert!(recache(&["doctor"]).expect(1).contains("no tables of Recache"));
     recache(&["job", "list"]).refused(5, &["no tables of Recache"]);
-    assert!(recache(&["migrate"]).expect(0).ends_with(": schema version 1\n"));
+    assert!(
+        recache(&["migrate"])
+            .expect(0)
+            .ends_with(&format!(": schema version {}\n", recache_store::newest_schema()))
+    );
     assert_eq!(recache(&["job", "list", "-o", "jsonl"]).expect(0), "");
     recache(&["doctor"]).expect(0);
 }

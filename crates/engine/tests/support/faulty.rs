@@ -10,9 +10,9 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Beat, BuildStart, ClaimRequest, Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Result, Revoked,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, Touch,
-    TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    LeaseToken, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Result,
+    Revoked, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
+    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -84,6 +84,14 @@ impl Store for Faulty {
 
     async fn check_writable(&self) -> Result<()> {
         self.store.check_writable().await
+    }
+
+    async fn schema_version(&self) -> Result<i64> {
+        self.store.schema_version().await
+    }
+
+    fn maintenance(&self) -> &dyn Maintenance {
+        self.store.maintenance()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {

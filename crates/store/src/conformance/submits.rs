@@ -95,7 +95,7 @@ pub async fn idempotency_key_is_forgotten_after_seven_days(subject: &Subject) {
     for key in ["a", "b", "c"] {
         submit(subject, &keyed(key)).await;
     }
-    subject.advance(IDEMPOTENCY_KEEP - Duration::from_secs(1));
+    subject.advance(IDEMPOTENCY_KEEP.saturating_sub(Duration::from_secs(1)));
     assert_eq!(submit(subject, &keyed("k")).await.id, first.id);
     assert_eq!(subject.store.maintenance().idempotency_keys_expire(100).await.expect("answered"), 0);
     subject.advance(Duration::from_secs(1));
@@ -271,7 +271,7 @@ pub async fn concurrent_submits_of_one_unique_key_are_one_job(subject: &Subject)
     };
     let answers = race(subject, |n| named("rejects", OnDuplicate::Reject, n)).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    assert!(answers.iter().flat_map(|answer| answer.as_ref().err()).all(|e| matches!(e, Error::Conflict(_))));
+    assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|e| matches!(e, Error::Conflict(_))));
     let answers = race(subject, |n| named("replaces", OnDuplicate::Replace, n)).await;
     let answers: Vec<Submitted> =
         answers.into_iter().map(|answer| answer.expect("stored or replaced")).collect();
@@ -289,7 +289,7 @@ pub async fn keys_that_cannot_be_are_refused(subject: &Subject) {
         assert!(message.contains(reason), "{message}");
     }
     let mut workflow = super::workflows::two_steps_of_one_name();
-    workflow.steps[1].name = "other".to_owned();
+    "other".clone_into(&mut workflow.steps[1].name);
     workflow.steps[1].job.unique = Some(UniqueRule::default());
     let answer = subject.store.workflow_submit(workflow).await;
     assert!(matches!(&answer, Err(Error::Invalid(message)) if message.contains("other")), "{answer:?}");

@@ -1,4 +1,6 @@
-//! `recache job`: look at jobs, cancel and retry them.
+//! `recache job`: submit jobs, look at them, cancel and retry them.
+
+mod submit;
 
 use clap::Subcommand;
 use recache_api::{
@@ -12,13 +14,14 @@ use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
 
-/// Look at jobs, cancel them, run them again
+/// Submit jobs, look at them, cancel them, run them again
 #[derive(Debug, clap::Args)]
 #[command(
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:
+  recache job submit send_mail --input '{\"to\":\"a@b.c\"}'
   recache job list --state failed --queue mail
   recache job retry job_0190c7a2-7b5e-7000-8000-000000000001"
 )]
@@ -29,6 +32,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Submit(submit::Submit),
     List(List),
     Show(Show),
     Cancel(Cancel),
@@ -102,6 +106,7 @@ impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let store = context.open().await?;
         let outcome = match self.verb {
+            Verb::Submit(arguments) => arguments.run(&*store, context).await,
             Verb::List(arguments) => arguments.run(&*store, context).await,
             Verb::Show(arguments) => arguments.run(&*store, context).await,
             Verb::Cancel(arguments) => arguments.run(&*store, context).await,
