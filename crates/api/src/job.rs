@@ -117,6 +117,8 @@ pub struct Job {
     pub correlation_id: String,
     /// W3C `traceparent` of the submit.
     pub trace_context: Option<String>,
+    /// With which others it may not run.
+    pub concurrency_key: Option<String>,
 }
 
 /// One transition of a job.

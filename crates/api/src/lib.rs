@@ -25,6 +25,7 @@ mod job;
 mod json;
 mod operation;
 mod problem;
+mod queue;
 mod view;
 
 pub use instant::{Instant, OutOfRange};
@@ -34,6 +35,7 @@ pub use job::{
 pub use json::Json;
 pub use operation::{Check, CheckStatus, Diagnosis, Migration};
 pub use problem::{FieldProblem, Problem};
+pub use queue::{Limit, LimitList, Queue, QueueList, QueuePause};
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
     ViewStatus, ViewValue,

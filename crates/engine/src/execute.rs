@@ -37,6 +37,8 @@ pub(crate) struct Ended {
     pub(crate) settlement: Option<Settlement>,
     /// `None` when the handler did not run.
     pub(crate) run_time: Option<Duration>,
+    /// Limits had a say in its claim.
+    pub(crate) is_limited: bool,
     /// It was handed back because no slot came free for it.
     pub(crate) waited_in_vain: bool,
 }
@@ -63,8 +65,14 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
             Err(Stop::Shutdown)
         }
     };
-    let mut ended =
-        Ended { token: job.token, workflow: job.workflow, settlement: None, run_time: None, waited_in_vain };
+    let mut ended = Ended {
+        token: job.token,
+        workflow: job.workflow,
+        settlement: None,
+        run_time: None,
+        is_limited: job.is_limited,
+        waited_in_vain,
+    };
     let outcome = match slot {
         Err(Stop::Shutdown) => {
             one(&shared.counters.released);
@@ -93,8 +101,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
             outcome
         }
     };
-    let linked = job.is_linked();
-    ended.settlement = outcome.map(|outcome| Settlement { token: job.token, outcome, linked });
+    ended.settlement = outcome.map(|outcome| Settlement::of(&job, outcome));
     ended
 }
 

@@ -16,6 +16,7 @@
 pub mod dispatch;
 pub mod ids;
 pub mod job;
+pub mod limits;
 pub mod retry;
 pub mod template;
 pub mod time;

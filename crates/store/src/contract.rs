@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 
 use crate::error::Result;
 use crate::maintenance::Maintenance;
+use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
@@ -48,6 +49,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// What keeps the tables small and true.
     fn maintenance(&self) -> &dyn Maintenance;
+
+    /// Pausing and limiting queues.
+    fn queues(&self) -> &dyn Queues;
 
     /// Hints from this process and, where the database can, from others.
     fn subscribe(&self) -> broadcast::Receiver<Signal>;
@@ -88,7 +92,8 @@ pub trait Store: Send + Sync + Debug {
 
     /// Settles attempts and claims more, in one transaction where the database gains by it. Claimed are jobs that
     /// are due, by priority (larger first), then due time, then id; no job is given to two sessions. A session that
-    /// is not alive gets none.
+    /// is not alive gets none. A paused queue gives none, and no queue, handler or concurrency key more than its limits
+    /// allow over all processes; between jobs of different concurrency keys order may give way to taking turns.
     async fn jobs_dispatch(
         &self,
         settlements: Vec<Settlement>,

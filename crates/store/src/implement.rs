@@ -13,6 +13,7 @@ use super::{Driver, KIND};
 use crate::contract::Store;
 use crate::error::Result;
 use crate::maintenance::Maintenance;
+use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, ClaimRequest, Dispatched, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Revoked, Settlement,
@@ -48,6 +49,10 @@ impl Store for Driver {
     }
 
     fn maintenance(&self) -> &dyn Maintenance {
+        self
+    }
+
+    fn queues(&self) -> &dyn Queues {
         self
     }
 

@@ -31,6 +31,7 @@ pub mod conformance;
 pub mod flights;
 pub mod maintenance;
 pub mod postgres;
+pub mod queues;
 pub mod sqlite;
 
 pub use contract::Store;
@@ -38,6 +39,8 @@ pub use error::{Error, Result};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use maintenance::Maintenance;
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
+pub use queues::COUNTED_MAX as QUEUED_COUNTED_MAX;
+pub use queues::{LimitRecord, LimitScope, Pause, QueueRecord, Queues, Word};
 pub use records::{
     Beat, BuildStart, ClaimRequest, ClaimedJob, Dispatched, Due, GenerationRecord, HistoryRow, ItemMark,
     JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication, Published,

@@ -54,6 +54,8 @@ pub struct NewJob {
     pub idempotency_key: Option<String>,
     /// No second one of the same job.
     pub unique: Option<UniqueRule>,
+    /// Of the jobs of one namespace with the same key, only so many run at once as the key's limit says: one, unless set otherwise.
+    pub concurrency_key: Option<String>,
 }
 
 impl NewJob {
@@ -74,6 +76,7 @@ impl NewJob {
             trace_context: None,
             idempotency_key: None,
             unique: None,
+            concurrency_key: None,
         }
     }
 
@@ -85,6 +88,7 @@ impl NewJob {
     /// What is wrong with its keys.
     pub(crate) fn key_problems(&self) -> Vec<String> {
         let mut problems = self.unique.as_ref().map(UniqueRule::problems).unwrap_or_default();
+        problems.extend(self.concurrency_key.as_deref().and_then(|key| key_problem("concurrency key", key)));
         problems.extend(self.idempotency_key.as_deref().and_then(|key| key_problem("idempotency key", key)));
         problems
     }
@@ -97,7 +101,7 @@ impl NewJob {
         hash.part(&self.handler);
         hash.part(&self.input);
         hash.part(&format!("{} {:?} {:?} {:?}", self.priority, self.due, self.timeout, self.retry));
-        hash.part(&format!("{:?}", self.unique));
+        hash.part(&format!("{:?} {:?}", self.unique, self.concurrency_key));
         hash.hex(64)
     }
 }
@@ -158,6 +162,8 @@ pub struct ClaimedJob {
     pub view: Option<ViewId>,
     /// How long it had been due.
     pub waited: Duration,
+    /// Limits had a say in its claim: its end may let another one begin.
+    pub is_limited: bool,
 }
 
 impl ClaimedJob {
@@ -200,6 +206,16 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// From [`ClaimedJob::is_linked`].
     pub linked: bool,
+    /// From [`ClaimedJob::is_limited`]: its queue, where others wait for its end.
+    pub limited_queue: Option<String>,
+}
+
+impl Settlement {
+    /// That this attempt ended so.
+    pub fn of(job: &ClaimedJob, outcome: Outcome) -> Self {
+        let limited_queue = job.is_limited.then(|| job.queue.clone());
+        Self { token: job.token, outcome, linked: job.is_linked(), limited_queue }
+    }
 }
 
 /// What became of a settlement.
@@ -258,6 +274,8 @@ pub struct Dispatched {
     pub settled: Vec<Settled>,
     /// In the order in which they should start.
     pub claimed: Vec<ClaimedJob>,
+    /// A rate held jobs back; it lets more begin after this long.
+    pub look_again: Option<Duration>,
 }
 
 /// The answer to a beat.
@@ -319,6 +337,8 @@ pub struct JobRecord {
     pub correlation_id: String,
     /// W3C `traceparent` of the submit.
     pub trace_context: Option<String>,
+    /// With which others it may not run.
+    pub concurrency_key: Option<String>,
     /// Its workflow.
     pub workflow: Option<WorkflowId>,
     /// Its name there.

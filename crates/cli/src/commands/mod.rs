@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod job;
 mod migrate;
+mod queue;
 mod run;
 mod serve;
 mod view;
@@ -59,6 +60,7 @@ verbs! {
     Demo(demo::Args),
     Run(run::Args),
     Job(job::Args),
+    Queue(queue::Args),
     View(view::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),

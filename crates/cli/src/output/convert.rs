@@ -7,7 +7,9 @@ use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::view::{OnTouch, ViewStatus};
-use recache_store::{GenerationRecord, HistoryRow, JobRecord, ViewRecord};
+use recache_store::{
+    GenerationRecord, HistoryRow, JobRecord, LimitRecord, LimitScope, QueueRecord, ViewRecord,
+};
 
 fn instant(at: Timestamp) -> api::Instant {
     let end = if at.micros() < 0 { api::Instant::MIN } else { api::Instant::MAX };
@@ -54,6 +56,7 @@ pub(crate) fn job(record: JobRecord) -> api::Job {
         superseded_by: record.superseded_by,
         correlation_id: record.correlation_id,
         trace_context: record.trace_context,
+        concurrency_key: record.concurrency_key,
     }
 }
 
@@ -110,6 +113,46 @@ fn job_error(error: JobError) -> api::JobError {
         code: error.code,
         message: error.message,
         retry_after_ms: error.retry_after_ms,
+    }
+}
+
+/// A queue.
+pub(crate) fn queue(record: QueueRecord) -> api::Queue {
+    let rate = record.limit.rate;
+    api::Queue {
+        name: record.name,
+        pause: record.pause.map(|pause| api::QueuePause {
+            at: instant(pause.at),
+            until: pause.until.map(instant),
+            actor: pause.word.actor,
+            reason: pause.word.reason,
+        }),
+        queued: record.queued,
+        running: record.running,
+        due_since: record.due_since.map(instant),
+        running_max: record.limit.running_max,
+        starts_max: rate.map(|rate| rate.starts_max),
+        period_ms: rate.map(|rate| ms(rate.period)),
+    }
+}
+
+/// A limit.
+pub(crate) fn limit(record: LimitRecord) -> api::Limit {
+    let (scope, namespace, name) = match record.scope {
+        LimitScope::Queue(name) => ("queue", None, name),
+        LimitScope::Handler(name) => ("handler", None, name),
+        LimitScope::Key { namespace, key } => ("key", Some(namespace), key),
+    };
+    let rate = record.limit.rate;
+    api::Limit {
+        scope: scope.to_owned(),
+        namespace,
+        name,
+        running_max: record.limit.running_max,
+        starts_max: rate.map(|rate| rate.starts_max),
+        period_ms: rate.map(|rate| ms(rate.period)),
+        actor: record.actor,
+        changed_at: instant(record.changed_at),
     }
 }
 

@@ -6,7 +6,7 @@ mod text;
 
 use clap::ValueEnum;
 
-pub(crate) use convert::{generation, history, items, job, job_state, view};
+pub(crate) use convert::{generation, history, items, job, job_state, limit, queue, view};
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, visible_json};
 

@@ -12,6 +12,7 @@
 mod jobs;
 mod operations;
 mod output;
+mod queues;
 mod refused;
 mod verbs;
 mod world;

@@ -293,7 +293,7 @@ impl World {
     }
 
     async fn settle(&self, job: &ClaimedJob, outcome: Outcome) {
-        let settlement = Settlement { token: job.token, outcome, linked: job.is_linked() };
+        let settlement = Settlement::of(job, outcome);
         self.store.jobs_dispatch(vec![settlement], None).await.expect("a settlement is answered");
     }
 }

@@ -10,9 +10,9 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Beat, BuildStart, ClaimRequest, Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Reconciled, Result,
-    Revoked, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
-    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    LeaseToken, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled,
+    Result, Revoked, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept,
+    TemplateRecord, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -92,6 +92,10 @@ impl Store for Faulty {
 
     fn maintenance(&self) -> &dyn Maintenance {
         self.store.maintenance()
+    }
+
+    fn queues(&self) -> &dyn Queues {
+        self.store.queues()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {

@@ -12,6 +12,7 @@
 )]
 
 pub mod jobs;
+pub mod queues;
 pub mod sessions;
 pub mod submits;
 pub mod testing;
@@ -101,7 +102,7 @@ impl Subject {
 
     /// Settles one attempt.
     pub async fn settle(&self, job: &ClaimedJob, outcome: Outcome) -> Settled {
-        let settlement = Settlement { token: job.token, outcome, linked: job.is_linked() };
+        let settlement = Settlement::of(job, outcome);
         self.store.jobs_dispatch(vec![settlement], None).await.expect("a settlement is answered").settled[0]
     }
 
@@ -202,6 +203,22 @@ macro_rules! conformance_suite {
                 concurrent_submits_of_one_unique_key_are_one_job,
                 keys_that_cannot_be_are_refused,
                 schema_version_is_that_of_the_last_migration,
+            ],
+            queues: [
+                paused_queue_gives_nothing_until_it_is_resumed,
+                pause_ends_by_itself_at_its_time,
+                pause_needs_a_word_and_an_end_in_the_future,
+                queue_gives_no_more_than_may_run_at_once,
+                handler_gives_no_more_than_may_run_at_once,
+                one_job_of_a_concurrency_key_runs_at_a_time,
+                concurrency_key_may_be_allowed_more,
+                backlog_of_one_key_does_not_hide_the_others,
+                rate_holds_over_any_stretch_of_time,
+                slot_of_a_dead_worker_is_free_again,
+                concurrent_claims_keep_every_limit,
+                limits_leave_other_work_in_order,
+                queues_and_limits_are_listed,
+                limit_that_cannot_be_is_refused,
             ],
             sessions: [
                 beating_session_keeps_its_jobs,

@@ -271,7 +271,9 @@ pub async fn concurrent_submits_of_one_unique_key_are_one_job(subject: &Subject)
     };
     let answers = race(subject, |n| named("rejects", OnDuplicate::Reject, n)).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|e| matches!(e, Error::Conflict(_))));
+    assert!(
+        answers.iter().filter_map(|answer| answer.as_ref().err()).all(|e| matches!(e, Error::Conflict(_)))
+    );
     let answers = race(subject, |n| named("replaces", OnDuplicate::Replace, n)).await;
     let answers: Vec<Submitted> =
         answers.into_iter().map(|answer| answer.expect("stored or replaced")).collect();

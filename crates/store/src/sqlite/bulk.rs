@@ -1,8 +1,9 @@
 //! Many rows in one statement: lists travel as one JSON parameter that `json_each` takes apart.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use recache_model::ids::ViewId;
+use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use serde_json::json;
 use sqlx::Row as _;
@@ -47,14 +48,16 @@ pub(super) async fn jobs_insert(
             job.trace_context,
             unique.key,
             unique.ended,
+            job.concurrency_key,
         ]));
     }
     let inserted = sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended) \
+         timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended, \
+         concurrency_key) \
          SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, 'queued', value ->> 4, value ->> 5, \
          value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2, value ->> 12, \
-         value ->> 13 FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
+         value ->> 13, value ->> 14 FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())
@@ -170,7 +173,8 @@ pub(super) async fn claim(
         "UPDATE jobs SET state = 'running', epoch = epoch + 1, claim = $1, session_id = $2, attempt = attempt + 1, \
          started_at = $3, transitions = transitions + 1, progress = NULL, message = NULL \
          WHERE rowid IN (SELECT c.rowid FROM json_each($4) q CROSS JOIN jobs c \
-         WHERE c.rowid IN (SELECT rowid FROM jobs WHERE queue = q.value AND state = 'queued' AND due_at <= $3 \
+         WHERE NOT EXISTS (SELECT 1 FROM queues p WHERE p.name = q.value AND p.paused_until > $3) AND c.rowid IN (SELECT rowid FROM jobs WHERE queue = q.value AND state = 'queued' \
+         AND concurrency_key IS NULL AND due_at <= $3 \
          AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
          ORDER BY priority DESC, due_at, id LIMIT $6) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6) \
          AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) \
@@ -253,4 +257,56 @@ pub(super) async fn flights_insert(db: &mut Connection, first: i64, legs: &[Leg]
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Whether limits or keys have a say in what this request may take.
+pub(super) async fn limits_concern(db: &mut Connection, request: &ClaimRequest) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM limits WHERE (scope = 'queue' AND name IN (SELECT value FROM json_each($1))) \
+         OR (scope = 'handler' AND name IN (SELECT value FROM json_each($2)))) OR EXISTS (SELECT 1 FROM jobs \
+         WHERE state = 'queued' AND concurrency_key IS NOT NULL AND queue IN (SELECT value FROM json_each($1))) \
+         AS concern",
+    )
+    .bind(texts(&request.queues))
+    .bind(texts(&request.handlers))
+    .fetch_one(db)
+    .await?;
+    Ok(row.try_get("concern")?)
+}
+
+/// The one writer needs no lock.
+#[expect(clippy::unused_async, reason = "the other engine's waits")]
+pub(super) async fn keys_lock(_: &mut Connection, _: &BTreeSet<NamespacedKey>) -> Result<()> {
+    Ok(())
+}
+
+/// Of each key as many of its most urgent jobs as it has room for.
+pub(super) async fn keyed_candidates(
+    db: &mut Connection,
+    now: Timestamp,
+    queue: &str,
+    keys: &[(&NamespacedKey, u64)],
+    handlers: &[String],
+) -> Result<Vec<Row>> {
+    let handlers = texts(handlers);
+    let mut rows = Vec::new();
+    // One at a time: a LIMIT cannot name another table's column here, and nothing travels.
+    for (key, free) in keys {
+        let found = sqlx::query(
+            "SELECT id, queue, handler, namespace, concurrency_key, priority, due_at FROM jobs WHERE queue = $1 \
+             AND state = 'queued' AND concurrency_key IS NOT NULL AND namespace = $3 AND concurrency_key = $4 \
+             AND due_at <= $2 AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
+             ORDER BY priority DESC, due_at, id LIMIT $6",
+        )
+        .bind(queue)
+        .bind(now.micros())
+        .bind(&key.0)
+        .bind(&key.1)
+        .bind(&handlers)
+        .bind(i64::try_from(*free).unwrap_or(i64::MAX))
+        .fetch_all(&mut *db)
+        .await?;
+        rows.extend(found);
+    }
+    Ok(rows)
 }

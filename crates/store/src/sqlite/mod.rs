@@ -28,6 +28,7 @@ use crate::open::{OpenOptions, Synchronous};
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
 use statements::effects::Effects;
+use statements::limited::KeyCursor;
 use statements::submit::UniqueColumns;
 use writer::Writer;
 
@@ -95,6 +96,7 @@ pub struct Driver {
     /// `None` for a database in memory, which only one connection can see.
     readers: Option<SqlitePool>,
     clock: Arc<dyn Clock>,
+    key_cursor: Arc<KeyCursor>,
     pub(crate) signals: broadcast::Sender<Signal>,
 }
 
@@ -141,7 +143,7 @@ impl Driver {
         let clock = options.clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
         let (signals, _) = broadcast::channel(SIGNALS_KEPT);
         let writer = Writer::start(connection, Arc::clone(&clock), signals.clone());
-        Ok(Self { writer, readers, clock, signals })
+        Ok(Self { writer, readers, clock, key_cursor: Arc::default(), signals })
     }
 
     async fn write<T, F>(&self, work: F) -> Result<T>
@@ -168,11 +170,12 @@ impl Driver {
         claim: Option<ClaimRequest>,
     ) -> Result<Dispatched> {
         let asked = Arc::new((settlements, claim));
+        let cursor = Arc::clone(&self.key_cursor);
         self.write(move |db, now, effects| {
-            let asked = Arc::clone(&asked);
+            let (asked, cursor) = (Arc::clone(&asked), Arc::clone(&cursor));
             Box::pin(async move {
                 let (settlements, claim) = &*asked;
-                dispatch(db, now, settlements, claim.as_ref(), effects).await
+                dispatch(db, now, settlements, claim.as_ref(), &cursor, effects).await
             })
         })
         .await
@@ -233,6 +236,7 @@ async fn dispatch(
     now: Timestamp,
     settlements: &[Settlement],
     claim: Option<&ClaimRequest>,
+    cursor: &KeyCursor,
     effects: &mut Effects,
 ) -> Result<Dispatched> {
     let mut settled = vec![None; settlements.len()];
@@ -241,6 +245,7 @@ async fn dispatch(
     if !plain.is_empty() {
         for place in bulk::settle(db, now, &plain, effects).await? {
             settled[place] = Some(Settled::Accepted);
+            effects.made_room(&settlements[place]);
         }
     }
     let places: Vec<usize> = (0..settlements.len()).filter(|place| settled[*place].is_none()).collect();
@@ -251,11 +256,13 @@ async fn dispatch(
             settled[place] = Some(answer);
         }
     }
-    let claimed = match claim {
-        Some(claim) => bulk::claim(db, now, claim).await?,
-        None => Vec::new(),
-    };
-    Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed })
+    let settled = settled.into_iter().flatten().collect();
+    let Some(claim) = claim else { return Ok(Dispatched { settled, ..Dispatched::default() }) };
+    if bulk::limits_concern(db, claim).await? {
+        let claimed = statements::limited::claim(db, now, claim, cursor).await?;
+        return Ok(Dispatched { settled, claimed: claimed.jobs, look_again: claimed.look_again });
+    }
+    Ok(Dispatched { settled, claimed: bulk::claim(db, now, claim).await?, look_again: None })
 }
 
 /// Brings the schema up to date. Another process may be doing the same: then the loser of the race looks again.

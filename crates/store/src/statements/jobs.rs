@@ -21,7 +21,7 @@ macro_rules! job_columns {
     () => {
         "id, namespace, queue, handler, state, priority, due_at, input, output, error, attempt, attempts_max, \
          timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
-         view_version, superseded_by, progress, message, created_at, started_at, finished_at"
+         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key"
     };
 }
 pub(super) use job_columns;
@@ -86,6 +86,7 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
         transitions: row.try_get("transitions")?,
         correlation_id: row.try_get("correlation_id")?,
         trace_context: row.try_get("trace_context")?,
+        concurrency_key: row.try_get("concurrency_key")?,
         workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
         step: row.try_get("step")?,
         view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
@@ -178,6 +179,7 @@ pub(in super::super) fn claimed(row: &Row, claim: Uuid, now: Timestamp) -> Resul
         waited: Duration::from_micros(
             u64::try_from(now.micros().saturating_sub(row.try_get::<i64, _>("due_at")?)).unwrap_or(0),
         ),
+        is_limited: false,
     })
 }
 
@@ -198,8 +200,8 @@ pub(super) async fn insert(
     let state = if links.waiting_on > 0 { JobState::Blocked } else { JobState::Queued };
     sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, view_id, view_version, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, view_id, view_version, created_at, \
+         concurrency_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     )
     .bind(job.id.uuid())
     .bind(&job.namespace)
@@ -220,6 +222,7 @@ pub(super) async fn insert(
     .bind(links.build.map(|(view, _)| view.uuid()))
     .bind(links.build.map(|(_, version)| version))
     .bind(now.micros())
+    .bind(&job.concurrency_key)
     .execute(db)
     .await?;
     Ok(state)
@@ -426,7 +429,7 @@ pub(super) async fn replace(
 ) -> Result<()> {
     sqlx::query(
         "UPDATE jobs SET queue = $2, input = $3, priority = $4, due_at = $5, retry = $6, attempts_max = attempt + $7, \
-         timeout_ms = $8, correlation_id = $9, trace_context = $10, transitions = transitions + 1 WHERE id = $1",
+         timeout_ms = $8, correlation_id = $9, trace_context = $10, concurrency_key = $11, transitions = transitions + 1 WHERE id = $1",
     )
     .bind(job.id.uuid())
     .bind(&new.queue)
@@ -438,6 +441,7 @@ pub(super) async fn replace(
     .bind(timeout_ms(new.timeout))
     .bind(&new.correlation_id)
     .bind(&new.trace_context)
+    .bind(&new.concurrency_key)
     .execute(&mut *db)
     .await?;
     let transition = Transition {

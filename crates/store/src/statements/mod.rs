@@ -11,8 +11,10 @@
 pub(super) mod effects;
 pub(super) mod items;
 pub(super) mod jobs;
+pub(super) mod limited;
 pub(super) mod lists;
 pub(super) mod maintenance;
+pub(super) mod queues;
 pub(super) mod sessions;
 pub(super) mod settle;
 pub(super) mod submit;

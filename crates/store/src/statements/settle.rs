@@ -88,6 +88,7 @@ async fn settle_one(
     let ended = matches!(event, JobEvent::Complete | JobEvent::Fail);
     let message = change.error.as_ref().map(|error| error.message.clone());
     jobs::advance(db, now, &job, event, change, effects).await?;
+    effects.made_room(settlement);
     if let (Some(view), true) = (job.view, ended) {
         // A build is completed by publishing; one that ends any other way made no version.
         let why = message.unwrap_or_else(|| "its build ended without publishing".to_owned());

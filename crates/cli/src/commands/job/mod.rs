@@ -307,6 +307,9 @@ fn facts(job: &Job, mut table: Table) -> String {
     if let Some(version) = job.superseded_by {
         fact("superseded by", format!("version {version}"));
     }
+    if let Some(key) = &job.concurrency_key {
+        fact("concurrency key", key.clone());
+    }
     fact("correlation", job.correlation_id.clone());
     fact("input", job.input.text().to_owned());
     if let Some(output) = &job.output {

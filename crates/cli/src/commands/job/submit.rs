@@ -63,6 +63,9 @@ pub(super) struct Submit {
     /// Ended jobs in these states stand in the way too
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     unique_also: Vec<JobState>,
+    /// No two jobs of the same key run at once, unless its limit allows more
+    #[arg(long, value_name = "KEY")]
+    concurrency_key: Option<String>,
     /// What to do when the job is there already
     #[arg(long, value_enum, default_value_t = IfThere::Return)]
     if_there: IfThere,
@@ -108,6 +111,7 @@ impl Submit {
             retry: RetryPolicy { attempts_max: self.attempts, ..RetryPolicy::default() },
             timeout: self.timeout,
             idempotency_key: self.idempotency_key,
+            concurrency_key: self.concurrency_key,
             unique,
             ..NewJob::new(self.handler, input)
         };
