@@ -23,9 +23,11 @@
 mod instant;
 mod job;
 mod json;
+mod letter;
 mod operation;
 mod problem;
 mod queue;
+mod schedule;
 mod view;
 
 pub use instant::{Instant, OutOfRange};
@@ -33,9 +35,11 @@ pub use job::{
     ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState, JobSubmitted,
 };
 pub use json::Json;
+pub use letter::{BulkChange, FailedAttempt, Letter, LetterDetails, LetterList, LetterNote, LetterStatus};
 pub use operation::{Check, CheckStatus, Diagnosis, Migration};
 pub use problem::{FieldProblem, Problem};
 pub use queue::{Limit, LimitList, Queue, QueueList, QueuePause};
+pub use schedule::{Schedule, ScheduleList, Ticks};
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
     ViewStatus, ViewValue,

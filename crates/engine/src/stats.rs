@@ -58,6 +58,12 @@ counters! {
     builds_created,
     /// Jobs of dead workers that were returned to the queue or failed here.
     swept,
+    /// Jobs that schedules made here.
+    scheduled,
+    /// Jobs, workflows, dead letters and idempotency keys whose time was over and that were removed here.
+    removed,
+    /// Workflows whose kept counts were not those of their steps. Anything but 0 deserves a look.
+    count_differences,
     /// Calls to the store that failed and were tried again.
     store_errors,
 }

@@ -16,8 +16,11 @@
 pub mod dispatch;
 pub mod ids;
 pub mod job;
+pub mod letter;
 pub mod limits;
+pub mod retention;
 pub mod retry;
+pub mod schedule;
 pub mod template;
 pub mod time;
 pub mod unique;

@@ -10,6 +10,7 @@ use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::error::Result;
+use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
 use crate::records::{
@@ -18,6 +19,7 @@ use crate::records::{
     StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
     ViewRecord, WorkflowRecord,
 };
+use crate::schedules::Schedules;
 use crate::signal::Signal;
 
 /// Durable state.
@@ -52,6 +54,12 @@ pub trait Store: Send + Sync + Debug {
 
     /// Pausing and limiting queues.
     fn queues(&self) -> &dyn Queues;
+
+    /// Jobs that failed for good.
+    fn letters(&self) -> &dyn Letters;
+
+    /// Jobs that begin at the ticks of a clock.
+    fn schedules(&self) -> &dyn Schedules;
 
     /// Hints from this process and, where the database can, from others.
     fn subscribe(&self) -> broadcast::Receiver<Signal>;

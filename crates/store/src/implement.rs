@@ -12,6 +12,7 @@ use super::statements::{items, jobs, lists, maintenance, sessions, views, workfl
 use super::{Driver, KIND};
 use crate::contract::Store;
 use crate::error::Result;
+use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
 use crate::records::{
@@ -20,6 +21,7 @@ use crate::records::{
     StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead,
     ViewRecord, WorkflowRecord,
 };
+use crate::schedules::Schedules;
 use crate::signal::Signal;
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
@@ -53,6 +55,14 @@ impl Store for Driver {
     }
 
     fn queues(&self) -> &dyn Queues {
+        self
+    }
+
+    fn letters(&self) -> &dyn Letters {
+        self
+    }
+
+    fn schedules(&self) -> &dyn Schedules {
         self
     }
 

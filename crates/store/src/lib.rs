@@ -29,15 +29,18 @@ mod signal;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod flights;
+pub mod letters;
 pub mod maintenance;
 pub mod postgres;
 pub mod queues;
+pub mod schedules;
 pub mod sqlite;
 
 pub use contract::Store;
 pub use error::{Error, Result};
 pub use flights::{FlightStore, FlightTotals, Leg};
-pub use maintenance::Maintenance;
+pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
+pub use maintenance::{Compared, CountDifference, Leadership, Maintenance};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
 pub use queues::COUNTED_MAX as QUEUED_COUNTED_MAX;
 pub use queues::{LimitRecord, LimitScope, Pause, QueueRecord, Queues, Word};
@@ -47,4 +50,5 @@ pub use records::{
     Reconciled, Revoked, Settled, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept,
     TemplateRecord, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
+pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;

@@ -6,12 +6,14 @@
 
 mod bench;
 mod config;
+mod dead;
 mod demo;
 mod doctor;
 mod job;
 mod migrate;
 mod queue;
 mod run;
+mod schedule;
 mod serve;
 mod view;
 
@@ -61,6 +63,8 @@ verbs! {
     Run(run::Args),
     Job(job::Args),
     Queue(queue::Args),
+    Dead(dead::Args),
+    Schedule(schedule::Args),
     View(view::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),

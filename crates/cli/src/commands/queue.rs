@@ -112,6 +112,7 @@ struct Resume {
 /// Limit what runs at once and what starts in a while, over all processes
 #[derive(Debug, clap::Args)]
 #[command(
+    override_usage = "recache queue limit [NAME] [OPTIONS]",
     group = clap::ArgGroup::new("of").required(true).multiple(false),
     group = clap::ArgGroup::new("what").required(true).multiple(true),
     after_help = "Examples:

@@ -9,10 +9,12 @@
     reason = "a test says what it expects, and says loudly what it cannot run"
 )]
 
+mod dead;
 mod jobs;
 mod operations;
 mod output;
 mod queues;
 mod refused;
+mod schedules;
 mod verbs;
 mod world;

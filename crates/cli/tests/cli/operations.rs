@@ -47,12 +47,12 @@ async fn doctor_finds_nothing_wrong_with_a_good_database() {
     let world = World::sqlite().await;
     let rows = world.rows().await;
     let table = world.run(&["doctor"]).expect(0);
-    for check in ["configuration", "database", "schema", "writable", "clock"] {
+    for check in ["configuration", "database", "schema", "writable", "clock", "counts"] {
         assert!(table.lines().any(|line| line.starts_with(check) && line.contains("  ok  ")), "{table}");
     }
     let document = world.run(&["doctor", "-o", "json"]).json();
     let names: Vec<&str> = status(&document).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["configuration", "database", "schema", "writable", "disk", "clock"]);
+    assert_eq!(names, ["configuration", "database", "schema", "writable", "disk", "clock", "counts"]);
     assert_eq!(world.rows().await, rows, "doctor changes nothing");
 }
 

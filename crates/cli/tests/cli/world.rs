@@ -144,7 +144,8 @@ impl World {
         let store = open(&options).await.expect("a fresh database opens");
         let session = SessionId::from_uuid(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001));
         let folder = tempfile::tempdir().expect("a folder of its own");
-        let world = Self { store, clock, session, folder, database };
+        let running = std::sync::Mutex::default();
+        let world = Self { store, clock, session, running, folder, database };
         world.fill().await;
         world
     }

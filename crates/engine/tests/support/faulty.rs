@@ -10,9 +10,9 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Beat, BuildStart, ClaimRequest, Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled,
-    Result, Revoked, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept,
-    TemplateRecord, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
+    Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store,
+    Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -96,6 +96,14 @@ impl Store for Faulty {
 
     fn queues(&self) -> &dyn Queues {
         self.store.queues()
+    }
+
+    fn letters(&self) -> &dyn Letters {
+        self.store.letters()
+    }
+
+    fn schedules(&self) -> &dyn Schedules {
+        self.store.schedules()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {

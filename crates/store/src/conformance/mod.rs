@@ -12,7 +12,10 @@
 )]
 
 pub mod jobs;
+pub mod letters;
+pub mod maintenance;
 pub mod queues;
+pub mod schedules;
 pub mod sessions;
 pub mod submits;
 pub mod testing;
@@ -61,6 +64,11 @@ impl Subject {
     pub async fn second_behind(&self, by: Duration) -> Arc<dyn Store> {
         let clock = ManualClock::at(self.clock.now().minus(by));
         open(&Self::options(&self.database, &clock)).await.expect("a second connection opens")
+    }
+
+    /// Changes the tables behind the store's back, as somebody's hand would.
+    pub async fn tamper(&self, sql: &'static str) {
+        self.database.tamper(sql).await;
     }
 
     /// Moves time.
@@ -219,6 +227,34 @@ macro_rules! conformance_suite {
                 limits_leave_other_work_in_order,
                 queues_and_limits_are_listed,
                 limit_that_cannot_be_is_refused,
+            ],
+            letters: [
+                failed_job_leaves_a_letter_with_its_attempts,
+                redriven_letters_put_their_jobs_back_to_the_queue,
+                letter_whose_unique_key_is_taken_is_skipped,
+                letter_is_investigated_noted_and_discarded,
+                retry_of_the_job_closes_its_letter,
+                resolved_job_is_settled_by_an_operator,
+                resolved_step_counts_as_done,
+            ],
+            maintenance: [
+                one_process_leads_at_a_time,
+                work_of_a_former_leader_is_refused,
+                ended_jobs_are_removed_when_their_time_is_over,
+                failed_job_stays_while_its_letter_is_open,
+                ended_workflow_is_removed_with_its_steps,
+                counts_of_workflows_are_compared_with_their_steps,
+            ],
+            schedules: [
+                tick_that_is_due_makes_one_job,
+                no_tick_leads_to_two_jobs,
+                overlap_is_as_the_policy_says,
+                missed_ticks_are_caught_up_as_the_policy_says,
+                paused_schedule_rests_until_it_is_resumed,
+                schedule_is_run_at_once_when_asked,
+                schedules_are_listed_changed_and_deleted,
+                schedule_that_cannot_be_is_refused,
+                old_ticks_are_forgotten,
             ],
             sessions: [
                 beating_session_keeps_its_jobs,

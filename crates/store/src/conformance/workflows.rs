@@ -43,7 +43,7 @@ pub(super) fn two_steps_of_one_name() -> NewWorkflow {
     workflow(&[("same", &[]), ("same", &[])])
 }
 
-async fn submit(subject: &Subject, steps: &[(&str, &[usize])]) -> (WorkflowId, Vec<JobId>) {
+pub(super) async fn submit(subject: &Subject, steps: &[(&str, &[usize])]) -> (WorkflowId, Vec<JobId>) {
     let new = workflow(steps);
     let jobs = new.steps.iter().map(|step| step.job.id).collect();
     let id = new.id;

@@ -17,6 +17,7 @@ use super::statements::submit::{KeyRow, UniqueColumns};
 use super::{Connection, Row};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
+use crate::letters::ATTEMPTS_KEPT_MAX;
 use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem};
 
 /// One statement, and so one round trip and one commit. Answers the ids that were new. A row that meets another of its
@@ -186,7 +187,16 @@ pub(super) async fn settle_and_claim(
          FROM picked, t WHERE j.id = picked.id RETURNING j.*), \
          log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
          SELECT id, transitions, t.now, 'running', state, attempt, epoch, session_id, detail FROM done, t UNION ALL \
-         SELECT id, transitions, t.now, 'queued', 'running', attempt, epoch, session_id, NULL FROM taken, t) \
+         SELECT id, transitions, t.now, 'queued', 'running', attempt, epoch, session_id, NULL FROM taken, t), \
+         dead AS (INSERT INTO dead_letters (job_id, seq, namespace, queue, handler, status, error, attempts, input, \
+         priority, retry, attempt, attempts_max, timeout_ms, correlation_id, submitted_at, failed_at, status_at) \
+         SELECT j.id, d.transitions, j.namespace, j.queue, j.handler, 'pending', d.detail, '[' || COALESCE((SELECT \
+         string_agg('{\"attempt\":' || h.attempt || ',\"at\":' || h.at || ',\"error\":' || h.detail || '}', ',' ORDER BY h.seq) \
+         || ',' FROM (SELECT seq, attempt, at, detail FROM job_history WHERE job_id = d.id AND from_state = 'running' \
+         AND detail IS NOT NULL ORDER BY seq DESC LIMIT $15) AS h), '') || '{\"attempt\":' || d.attempt || ',\"at\":' \
+         || t.now || ',\"error\":' || d.detail || '}]', j.input, j.priority, j.retry, d.attempt, j.attempts_max, \
+         j.timeout_ms, j.correlation_id, j.created_at, t.now, t.now \
+         FROM done d JOIN jobs j ON j.id = d.id, t WHERE d.state = 'failed' AND d.detail IS NOT NULL) \
          SELECT TRUE AS is_claim, id, state, t.now, namespace, queue, handler, input, attempt, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, workflow_id, step, view_id, epoch, due_at, priority FROM taken, t \
          UNION ALL SELECT FALSE, id, state, NULL, NULL, queue, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
@@ -207,6 +217,7 @@ pub(super) async fn settle_and_claim(
     .bind(queues)
     .bind(handlers)
     .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
+    .bind(ATTEMPTS_KEPT_MAX - 1)
     .fetch_all(db)
     .await?;
     let mut places: HashMap<Uuid, usize> =

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use recache_model::ids::ViewId;
+use recache_model::ids::{JobId, ViewId};
 use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use serde_json::json;
@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::statements::effects::Effects;
 use super::statements::items::digest;
-use super::statements::jobs;
 use super::statements::settle::{SettledColumns, columns};
 use super::statements::submit::{KeyRow, UniqueColumns};
+use super::statements::{jobs, letters};
 use super::{Connection, Row, texts};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
@@ -145,14 +145,16 @@ pub(super) async fn settle(
     )
     .bind(&rows)
     .bind(now.micros())
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
     let mut places: HashMap<Uuid, usize> =
         settlements.iter().map(|(place, settlement)| (settlement.token.job.uuid(), *place)).collect();
     let mut accepted = Vec::with_capacity(settled.len());
     for row in &settled {
-        if row.try_get::<&str, _>("state")? == "queued" {
-            effects.queued(row.try_get("queue")?);
+        match row.try_get("state")? {
+            "queued" => effects.queued(row.try_get("queue")?),
+            "failed" => letters::deposit(db, now, JobId::from_uuid(row.try_get("id")?)).await?,
+            _ => {}
         }
         accepted.extend(places.remove(&row.try_get::<Uuid, _>("id")?));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
+use recache_model::letter::LetterStatus;
 use recache_model::retry::RetryPolicy;
 use recache_model::time::{Timestamp, micros};
 use sqlx::Row as _;
@@ -12,8 +13,9 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
-use super::{views, workflows};
+use super::{letters, views, workflows};
 use crate::error::{Error, Result};
+use crate::queues::Word;
 use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, Submitted};
 
 /// The columns of [`record`], in no particular order.
@@ -347,6 +349,8 @@ pub(super) struct Change {
     pub(super) uncount_attempt: bool,
     /// An operator grants a new set of attempts.
     pub(super) renew_attempts: bool,
+    /// Who says so, and why; kept in history where there is no error.
+    pub(super) word: Option<Word>,
 }
 
 /// Moves a locked job as the table of transitions allows, with its history row and what follows for its
@@ -375,6 +379,7 @@ pub(super) async fn advance(
     };
     let due_at = (to == JobState::Queued).then(|| change.due_at.unwrap_or(now).micros());
     let error = change.error.as_ref().map(to_json).transpose()?;
+    let said = change.word.as_ref().map(|word| format!("{}: {}", word.actor, word.reason));
     sqlx::query(
         "UPDATE jobs SET state = $2, epoch = $3, attempt = $4, attempts_max = $5, due_at = COALESCE($6, due_at), \
          output = COALESCE($7, output), error = COALESCE($8, error), superseded_by = COALESCE($9, superseded_by), \
@@ -402,11 +407,12 @@ pub(super) async fn advance(
             attempt,
             epoch,
             session: job.session,
-            detail: error.as_deref(),
+            detail: error.as_deref().or(said.as_deref()),
         },
         now,
     )
     .await?;
+    follow_letter(db, now, job, event, to, change.word).await?;
     if to == JobState::Queued {
         effects.queued(&job.queue);
     }
@@ -417,6 +423,25 @@ pub(super) async fn advance(
         workflows::step_moved(db, now, workflow, job.id, job.state, to, effects).await?;
     }
     Ok(Some(to))
+}
+
+/// A job that fails for good leaves a dead letter; an operator who moves it on is done with the letter.
+async fn follow_letter(
+    db: &mut Connection,
+    now: Timestamp,
+    job: &Locked,
+    event: JobEvent,
+    to: JobState,
+    word: Option<Word>,
+) -> Result<()> {
+    let status = match event {
+        JobEvent::OperatorRetry => LetterStatus::Redriven,
+        JobEvent::OperatorResolve => LetterStatus::Resolved,
+        _ if to == JobState::Failed && job.view.is_none() => return letters::deposit(db, now, job.id).await,
+        _ => return Ok(()),
+    };
+    let word = word.unwrap_or_else(|| Word::new("operator", "the job itself was retried"));
+    letters::close(db, now, job.id, status, &word).await
 }
 
 /// A queued job takes over what another one of its unique key says, and keeps its id, its history and its last error.

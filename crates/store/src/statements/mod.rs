@@ -11,10 +11,12 @@
 pub(super) mod effects;
 pub(super) mod items;
 pub(super) mod jobs;
+pub(super) mod letters;
 pub(super) mod limited;
 pub(super) mod lists;
 pub(super) mod maintenance;
 pub(super) mod queues;
+pub(super) mod schedules;
 pub(super) mod sessions;
 pub(super) mod settle;
 pub(super) mod submit;

@@ -247,7 +247,7 @@ pub(in super::super) async fn cancel(
     Ok(running)
 }
 
-fn counts(row: &Row) -> Result<StepCounts> {
+pub(super) fn counts(row: &Row) -> Result<StepCounts> {
     Ok(StepCounts {
         blocked: row.try_get("steps_blocked")?,
         active: row.try_get("steps_active")?,

@@ -4,7 +4,7 @@ mod submit;
 
 use clap::Subcommand;
 use recache_api::{
-    ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState as State,
+    BulkChange, ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState as State,
 };
 use recache_model::ids::JobId;
 use recache_model::job::JobState;
@@ -226,6 +226,22 @@ fn changed_to(id: JobId, now: State, changed: bool, context: &mut Context<'_>) -
     Ok(ExitStatus::Ok)
 }
 
+/// What a change by filter did, or would do.
+pub(super) fn bulk_changed(change: &BulkChange, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(change)?,
+        Format::Table => {
+            let text = match (change.matching, change.skipped) {
+                (Some(matching), _) => format!("{matching} match; nothing was changed\n"),
+                (None, 0) => format!("{} changed\n", change.changed),
+                (None, skipped) => format!("{} changed, {skipped} could not be\n", change.changed),
+            };
+            context.print_text(&text)?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
 /// The state's name and what it means to whoever looks.
 fn state(state: State) -> (String, Tone) {
     let (name, tone) = match state {
@@ -243,7 +259,7 @@ fn state(state: State) -> (String, Tone) {
 }
 
 /// `permanent smtp_550: no such mailbox`.
-fn error_text(error: &JobError) -> String {
+pub(super) fn error_text(error: &JobError) -> String {
     let kind = match error.kind {
         ErrorKind::Retryable => "retryable",
         ErrorKind::Permanent => "permanent",
