@@ -32,7 +32,8 @@ mod view;
 
 pub use instant::{Instant, OutOfRange};
 pub use job::{
-    ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState, JobSubmitted,
+    ErrorKind, Job, JobAttempt, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobLogLine,
+    JobState, JobSubmitted,
 };
 pub use json::Json;
 pub use letter::{BulkChange, FailedAttempt, Letter, LetterDetails, LetterList, LetterNote, LetterStatus};

@@ -142,6 +142,10 @@ async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> O
             }
             None => JobError::new(ErrorKind::Retryable, "the handler stopped, and nobody had asked it to"),
         },
+        Err(Failure::Snooze { after }) => {
+            one(&shared.counters.snoozed);
+            return Some(Outcome::Snoozed { after });
+        }
         Err(Failure::Permanent { code, message }) => {
             JobError { code: Some(code), ..JobError::new(ErrorKind::Permanent, message) }
         }
@@ -170,6 +174,7 @@ async fn stopped_by(shared: &Shared, job: &ClaimedJob, stop: &StopSignal) -> Opt
 
 /// What follows an attempt that failed.
 fn failed(shared: &Shared, job: &ClaimedJob, error: JobError) -> Outcome {
+    let error = error.bounded();
     // The row's limit rather than the policy's: an operator may have granted more.
     let policy = RetryPolicy { attempts_max: job.attempts_max, ..job.retry };
     match after_failure(&policy, job.attempt, &error, rand::random()) {
@@ -232,6 +237,7 @@ async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value), F
         correlation_id: job.correlation_id.clone(),
         trace_context: job.trace_context.clone(),
         step: job.step.clone(),
+        checkpoint: job.checkpoint.clone(),
         ..JobFacts::default()
     };
     if job.workflow.is_none() {

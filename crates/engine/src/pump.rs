@@ -191,7 +191,10 @@ impl Pump {
             one(&shared.counters.refused);
             tracing::debug!(job_id = %ended.token.job, "settlement refused: the job is no longer this worker's");
         }
-        if let Some(Settlement { outcome: Outcome::Retry { after, .. }, .. }) = &ended.settlement {
+        if let Some(Settlement {
+            outcome: Outcome::Retry { after, .. } | Outcome::Snoozed { after }, ..
+        }) = &ended.settlement
+        {
             self.look_at(deadline(*after));
         }
         if let Some(run) = ended.run_time {

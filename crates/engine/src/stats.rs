@@ -30,6 +30,8 @@ counters! {
     completed,
     /// Attempts that failed and run again.
     retried,
+    /// Attempts that were put off by their handlers and do not count.
+    snoozed,
     /// Jobs that failed for good here.
     failed,
     /// Attempts that were told to stop because their job was cancelled.

@@ -57,9 +57,13 @@ fn measured(gauge: &Arc<Gauge>) -> Handlers {
             let gauge = Arc::clone(&gauge);
             async move {
                 let gauges: Vec<String> = [Some(name.to_owned()), key].into_iter().flatten().collect();
-                gauges.iter().for_each(|gauge_name| gauge.enter(gauge_name));
+                for name in &gauges {
+                    gauge.enter(name);
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                gauges.iter().for_each(|gauge_name| gauge.leave(gauge_name));
+                for name in &gauges {
+                    gauge.leave(name);
+                }
                 Ok(())
             }
         };

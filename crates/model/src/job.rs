@@ -192,6 +192,23 @@ impl JobError {
     }
 }
 
+/// Longest message that is kept of an error, in bytes: it stands in the job, its history and its dead letter.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+impl JobError {
+    /// With its message cut to [`ERROR_MESSAGE_BYTES_MAX`].
+    pub fn bounded(mut self) -> Self {
+        if self.message.len() > ERROR_MESSAGE_BYTES_MAX {
+            let mut end = ERROR_MESSAGE_BYTES_MAX;
+            while !self.message.is_char_boundary(end) {
+                end -= 1;
+            }
+            self.message.truncate(end);
+        }
+        self
+    }
+}
+
 /// What follows from a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
@@ -300,6 +317,17 @@ mod tests {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
         assert!("processing".parse::<JobState>().is_err());
+    }
+
+    #[test]
+    fn message_of_an_error_is_cut_between_two_characters() {
+        let long = JobError::new(ErrorKind::Retryable, "x\u{20ac}".repeat(ERROR_MESSAGE_BYTES_MAX));
+        let cut = long.bounded().message;
+        assert_eq!(cut.len(), ERROR_MESSAGE_BYTES_MAX, "4 bytes a pair");
+        let long = JobError::new(ErrorKind::Retryable, format!("y{cut}"));
+        assert_eq!(long.bounded().message.len(), ERROR_MESSAGE_BYTES_MAX - 2);
+        let short = JobError::new(ErrorKind::Retryable, "gone");
+        assert_eq!(short.clone().bounded(), short);
     }
 
     #[test]

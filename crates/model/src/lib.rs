@@ -14,6 +14,7 @@
 //! ```
 
 pub mod dispatch;
+pub mod http_status;
 pub mod ids;
 pub mod job;
 pub mod letter;

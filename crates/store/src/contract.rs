@@ -9,6 +9,8 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::attempts::Attempts;
+use crate::bulk_jobs::BulkJobs;
 use crate::error::Result;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
@@ -54,6 +56,12 @@ pub trait Store: Send + Sync + Debug {
 
     /// Pausing and limiting queues.
     fn queues(&self) -> &dyn Queues;
+
+    /// Changing many jobs by filter.
+    fn bulk_jobs(&self) -> &dyn BulkJobs;
+
+    /// What handlers keep and say.
+    fn attempts(&self) -> &dyn Attempts;
 
     /// Jobs that failed for good.
     fn letters(&self) -> &dyn Letters;

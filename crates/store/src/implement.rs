@@ -10,6 +10,8 @@ use tokio::sync::broadcast;
 
 use super::statements::{items, jobs, lists, maintenance, sessions, views, workflows};
 use super::{Driver, KIND};
+use crate::attempts::Attempts;
+use crate::bulk_jobs::BulkJobs;
 use crate::contract::Store;
 use crate::error::Result;
 use crate::letters::Letters;
@@ -63,6 +65,14 @@ impl Store for Driver {
     }
 
     fn schedules(&self) -> &dyn Schedules {
+        self
+    }
+
+    fn attempts(&self) -> &dyn Attempts {
+        self
+    }
+
+    fn bulk_jobs(&self) -> &dyn BulkJobs {
         self
     }
 

@@ -20,6 +20,8 @@
 #[macro_use]
 mod work;
 
+pub mod attempts;
+pub mod bulk_jobs;
 mod contract;
 mod error;
 mod open;
@@ -36,6 +38,8 @@ pub mod queues;
 pub mod schedules;
 pub mod sqlite;
 
+pub use attempts::{Attempts, LogLine};
+pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use contract::Store;
 pub use error::{Error, Result};
 pub use flights::{FlightStore, FlightTotals, Leg};

@@ -160,6 +160,8 @@ pub struct ClaimedJob {
     pub step: Option<String>,
     /// It builds this view.
     pub view: Option<ViewId>,
+    /// JSON that an earlier attempt kept for this one.
+    pub checkpoint: Option<String>,
     /// How long it had been due.
     pub waited: Duration,
     /// Limits had a say in its claim: its end may let another one begin.
@@ -192,6 +194,11 @@ pub enum Outcome {
     Failed {
         /// Why.
         error: JobError,
+    },
+    /// Its handler puts it off; the attempt does not count.
+    Snoozed {
+        /// Due after this long.
+        after: Duration,
     },
     /// It was never started; the attempt does not count.
     Released,

@@ -9,8 +9,8 @@ use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::view::{OnTouch, ViewStatus};
 use recache_store::{
-    GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord, LimitScope, QueueRecord,
-    ScheduleRecord, ViewRecord,
+    GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord, LimitScope, LogLine,
+    QueueRecord, ScheduleRecord, ViewRecord,
 };
 
 /// An instant of the store.
@@ -85,6 +85,40 @@ pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::
             }
         })
         .collect()
+}
+
+/// The attempts that a history tells of.
+pub(crate) fn attempts(history: &[api::JobHistoryRow]) -> Vec<api::JobAttempt> {
+    let mut attempts: Vec<api::JobAttempt> = Vec::new();
+    for row in history {
+        if row.to == api::JobState::Running {
+            attempts.push(api::JobAttempt {
+                attempt: row.attempt,
+                started_at: row.at,
+                ended_at: None,
+                ended_as: None,
+                error: None,
+            });
+        } else if row.from == api::JobState::Running
+            && let Some(last) = attempts.last_mut()
+        {
+            last.ended_at = Some(row.at);
+            last.ended_as = Some(row.to);
+            last.error.clone_from(&row.error);
+        }
+    }
+    attempts
+}
+
+/// Lines that a handler said.
+pub(crate) fn log(lines: Vec<LogLine>) -> Vec<api::JobLogLine> {
+    let line = |line: LogLine| api::JobLogLine {
+        seq: line.seq,
+        attempt: line.attempt,
+        at: instant(line.at),
+        text: line.text,
+    };
+    lines.into_iter().map(line).collect()
 }
 
 /// Where a job stands.

@@ -8,7 +8,8 @@ use clap::ValueEnum;
 
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
-    generation, history, items, job, job_state, letter, letter_note, limit, queue, schedule, view,
+    attempts, generation, history, items, job, job_state, letter, letter_note, limit, log, queue, schedule,
+    view,
 };
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, instant_in, visible_json};

@@ -6,19 +6,19 @@ use super::world::{DONE, FAILED, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_are_looked_at_and_dealt_with() {
-    dead_verbs_work(&World::sqlite().await).await;
+    dead_verbs_work(&World::sqlite().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_are_looked_at_and_dealt_with_over_postgresql() {
     if let Some(database) = postgres_database().await {
         let world = World::filled(database).await;
-        dead_verbs_work(&world).await;
+        dead_verbs_work(&world);
         world.store.close().await;
     }
 }
 
-async fn dead_verbs_work(world: &World) {
+fn dead_verbs_work(world: &World) {
     let dead = |arguments: &[&str]| world.run(&[&["dead"], arguments].concat());
     let listed = dead(&["list", "-o", "json"]).json();
     assert_eq!(listed["schema"], "recache.dead-letters.v1");

@@ -7,19 +7,19 @@ use super::world::{RUNNING, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_are_paused_limited_and_shown() {
-    queue_verbs_work(&World::sqlite().await).await;
+    queue_verbs_work(&World::sqlite().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_are_paused_limited_and_shown_over_postgresql() {
     if let Some(database) = postgres_database().await {
         let world = World::filled(database).await;
-        queue_verbs_work(&world).await;
+        queue_verbs_work(&world);
         world.store.close().await;
     }
 }
 
-async fn queue_verbs_work(world: &World) {
+fn queue_verbs_work(world: &World) {
     let queue = |arguments: &[&str]| world.run(&[&["queue"], arguments].concat());
     let listed = queue(&["list", "-o", "json"]).json();
     assert_eq!(

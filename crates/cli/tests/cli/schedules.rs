@@ -6,19 +6,19 @@ use super::world::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schedules_are_kept_looked_at_and_run() {
-    schedule_verbs_work(&World::sqlite().await).await;
+    schedule_verbs_work(&World::sqlite().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schedules_are_kept_looked_at_and_run_over_postgresql() {
     if let Some(database) = postgres_database().await {
         let world = World::filled(database).await;
-        schedule_verbs_work(&world).await;
+        schedule_verbs_work(&world);
         world.store.close().await;
     }
 }
 
-async fn schedule_verbs_work(world: &World) {
+fn schedule_verbs_work(world: &World) {
     let schedule = |arguments: &[&str]| world.run(&[&["schedule"], arguments].concat());
     assert!(schedule(&["list"]).err.contains("no schedules"));
     let add =

@@ -9,10 +9,11 @@ use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
-    Beat, BuildStart, ClaimRequest, Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
-    Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store,
-    Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Attempts, Beat, BuildStart, BulkJobs, ClaimRequest, Dispatched, Error, GenerationRecord, HistoryRow,
+    JobFilter, JobRecord, LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication,
+    Published, Queues, Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs,
+    StepRecord, Store, Submitted, Swept, TemplateRecord, Touch, TouchOutcome, ViewRead, ViewRecord,
+    WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -104,6 +105,14 @@ impl Store for Faulty {
 
     fn schedules(&self) -> &dyn Schedules {
         self.store.schedules()
+    }
+
+    fn attempts(&self) -> &dyn Attempts {
+        self.store.attempts()
+    }
+
+    fn bulk_jobs(&self) -> &dyn BulkJobs {
+        self.store.bulk_jobs()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {

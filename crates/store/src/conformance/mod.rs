@@ -11,6 +11,8 @@
     reason = "a case says what it expects, and says loudly what it cannot run"
 )]
 
+pub mod attempts;
+pub mod bulk_jobs;
 pub mod jobs;
 pub mod letters;
 pub mod maintenance;
@@ -255,6 +257,20 @@ macro_rules! conformance_suite {
                 schedules_are_listed_changed_and_deleted,
                 schedule_that_cannot_be_is_refused,
                 old_ticks_are_forgotten,
+            ],
+            attempts: [
+                checkpoint_reaches_the_next_attempt,
+                checkpoint_reaches_a_job_with_a_concurrency_key,
+                checkpoint_that_is_too_large_is_refused,
+                log_keeps_the_newest_lines,
+                snoozed_job_comes_back_later_with_its_attempts_unused,
+                log_is_removed_with_its_job,
+            ],
+            bulk_jobs: [
+                jobs_of_a_filter_are_cancelled_in_batches,
+                failed_jobs_of_a_filter_are_retried,
+                ended_jobs_of_a_filter_are_deleted,
+                change_that_makes_no_sense_is_refused,
             ],
             sessions: [
                 beating_session_keeps_its_jobs,

@@ -259,6 +259,17 @@ pub async fn retry_into_a_taken_unique_key_is_a_conflict(subject: &Subject) {
     assert!(matches!(&answer, Err(Error::Conflict(message)) if message.contains("unique key")), "{answer:?}");
     subject.store.job_cancel(second.id, "no").await.expect("cancelled");
     subject.store.job_retry(first.id).await.expect("free now");
+    let claimed = subject.claim_one(session).await;
+    subject.settle(&claimed, Outcome::Failed { error: JobError::new(ErrorKind::Permanent, "no") }).await;
+    // A rule by which a resolved job stands in the way of the one that is there by now.
+    let rule = UniqueRule { also_ended: vec![JobState::Resolved], ..UniqueRule::by_key("resolved") };
+    let resolved = || NewJob { unique: Some(rule.clone()), ..work() };
+    let first = submit(subject, &resolved()).await;
+    let claimed = subject.claim_one(session).await;
+    subject.settle(&claimed, Outcome::Failed { error: JobError::new(ErrorKind::Permanent, "no") }).await;
+    submit(subject, &resolved()).await;
+    let answer = subject.store.letters().job_resolve(first.id, crate::Word::new("ops", "done")).await;
+    assert!(matches!(&answer, Err(Error::Conflict(message)) if message.contains("unique key")), "{answer:?}");
 }
 
 /// Over two processes, for each policy.

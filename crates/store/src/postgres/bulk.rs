@@ -198,10 +198,10 @@ pub(super) async fn settle_and_claim(
          j.timeout_ms, j.correlation_id, j.created_at, t.now, t.now \
          FROM done d JOIN jobs j ON j.id = d.id, t WHERE d.state = 'failed' AND d.detail IS NOT NULL) \
          SELECT TRUE AS is_claim, id, state, t.now, namespace, queue, handler, input, attempt, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, workflow_id, step, view_id, epoch, due_at, priority FROM taken, t \
+         timeout_ms, correlation_id, trace_context, workflow_id, step, view_id, epoch, due_at, priority, checkpoint FROM taken, t \
          UNION ALL SELECT FALSE, id, state, NULL, NULL, queue, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-         NULL, NULL, NULL, NULL, NULL FROM done UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM t WHERE t.is_limited",
+         NULL, NULL, NULL, NULL, NULL, NULL FROM done UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM t WHERE t.is_limited",
     )
     .bind(settlements.iter().map(|(_, settlement)| settlement.token.job.uuid()).collect::<Vec<_>>())
     .bind(settlements.iter().map(|(_, settlement)| settlement.token.epoch).collect::<Vec<_>>())

@@ -181,7 +181,7 @@ pub(super) async fn claim(
          ORDER BY priority DESC, due_at, id LIMIT $6) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6) \
          AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) \
          RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
-         trace_context, workflow_id, step, view_id, epoch, due_at, priority, transitions",
+         trace_context, workflow_id, step, view_id, epoch, due_at, priority, transitions, checkpoint",
     )
     .bind(claim)
     .bind(request.session.uuid())

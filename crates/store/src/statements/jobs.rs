@@ -181,6 +181,7 @@ pub(in super::super) fn claimed(row: &Row, claim: Uuid, now: Timestamp) -> Resul
         waited: Duration::from_micros(
             u64::try_from(now.micros().saturating_sub(row.try_get::<i64, _>("due_at")?)).unwrap_or(0),
         ),
+        checkpoint: row.try_get("checkpoint")?,
         is_limited: false,
     })
 }
@@ -454,7 +455,8 @@ pub(super) async fn replace(
 ) -> Result<()> {
     sqlx::query(
         "UPDATE jobs SET queue = $2, input = $3, priority = $4, due_at = $5, retry = $6, attempts_max = attempt + $7, \
-         timeout_ms = $8, correlation_id = $9, trace_context = $10, concurrency_key = $11, transitions = transitions + 1 WHERE id = $1",
+         timeout_ms = $8, correlation_id = $9, trace_context = $10, concurrency_key = $11, checkpoint = NULL, \
+         transitions = transitions + 1 WHERE id = $1",
     )
     .bind(job.id.uuid())
     .bind(&new.queue)

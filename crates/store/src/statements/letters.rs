@@ -365,6 +365,11 @@ async fn resolve(
         )));
     }
     let change = Change { word: Some(word.clone()), ..Change::default() };
-    jobs::advance(db, now, &locked, JobEvent::OperatorResolve, change, effects).await?;
-    Ok(())
+    match jobs::advance(db, now, &locked, JobEvent::OperatorResolve, change, effects).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_unique_violation() => Err(Error::Conflict(format!(
+            "another job of the unique key of `{job}` is there, and a resolved one would stand in its way"
+        ))),
+        Err(error) => Err(error),
+    }
 }

@@ -90,7 +90,7 @@ pub(in super::super) async fn claim(
     for locked in &mut limits {
         let Some(rate) = locked.limit.rate else { continue };
         let name = |job: &ClaimedJob| {
-            if locked.is_queue { &job.queue == &locked.name } else { job.handler == locked.name }
+            if locked.is_queue { job.queue == locked.name } else { job.handler == locked.name }
         };
         let started = u64::try_from(jobs.iter().filter(|job| name(job)).count()).unwrap_or(u64::MAX);
         if started > 0 {
@@ -388,7 +388,7 @@ async fn take(
          started_at = $4, transitions = transitions + 1, progress = NULL, message = NULL WHERE state = 'queued' AND id ",
         in_ids!("$1"),
         " RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
-         trace_context, workflow_id, step, view_id, epoch, due_at"
+         trace_context, workflow_id, step, view_id, epoch, due_at, checkpoint"
     ))
     .bind(ids(&wanted))
     .bind(claim)

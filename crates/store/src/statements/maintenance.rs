@@ -171,6 +171,10 @@ pub(super) async fn remove(db: &mut Connection, jobs: &[Uuid]) -> Result<u64> {
         .bind(ids(jobs))
         .execute(&mut *db)
         .await?;
+    sqlx::query(concat!("DELETE FROM job_logs WHERE job_id ", in_ids!("$1")))
+        .bind(ids(jobs))
+        .execute(&mut *db)
+        .await?;
     let removed =
         sqlx::query(concat!("DELETE FROM jobs WHERE id ", in_ids!("$1"))).bind(ids(jobs)).execute(db).await?;
     Ok(removed.rows_affected())

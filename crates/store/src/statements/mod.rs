@@ -8,6 +8,8 @@
 //! Every function runs inside a transaction of its caller. Locks are taken in one order everywhere: views by id,
 //! workflows by id, then jobs; so transactions wait for each other but never in a circle.
 
+pub(super) mod attempts;
+pub(super) mod bulk_jobs;
 pub(super) mod effects;
 pub(super) mod items;
 pub(super) mod jobs;

@@ -1,5 +1,6 @@
 //! `recache job`: submit jobs, look at them, cancel and retry them.
 
+mod bulk;
 mod submit;
 
 use clap::Subcommand;
@@ -8,11 +9,12 @@ use recache_api::{
 };
 use recache_model::ids::JobId;
 use recache_model::job::JobState;
-use recache_store::{JobFilter, Store};
+use recache_store::{BulkJobChange, JobFilter, Store, Word};
 
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
+use bulk::Many;
 
 /// Submit jobs, look at them, cancel them, run them again
 #[derive(Debug, clap::Args)]
@@ -37,6 +39,7 @@ enum Verb {
     Show(Show),
     Cancel(Cancel),
     Retry(Retry),
+    Delete(Delete),
 }
 
 /// List jobs, newest first
@@ -66,7 +69,7 @@ struct List {
     before: Option<JobId>,
 }
 
-/// Show a job and its history
+/// Show a job, its attempts with their errors, and what its handler said
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   recache job show job_0190c7a2-7b5e-7000-8000-000000000001")]
@@ -75,31 +78,66 @@ struct Show {
     id: JobId,
 }
 
-/// Cancel a job that has not ended
+/// Cancel a job that has not ended, or all of a filter
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   recache job cancel job_0190c7a2-7b5e-7000-8000-000000000001 \\
       --reason \"wrong customer\"
+  recache job cancel --queue mail --dry-run
 
-A running job is told to stop; a job that is cancelled already stays so.")]
+A running job is told to stop; a job that is cancelled already stays so.
+Builds of views are left to their views.")]
 struct Cancel {
     /// The job
-    id: JobId,
+    #[arg(
+        required_unless_present_any = ["namespace", "queue", "handler", "all"],
+        conflicts_with_all = ["namespace", "queue", "handler", "all", "dry_run"]
+    )]
+    id: Option<JobId>,
+    #[command(flatten)]
+    many: Many,
     /// Why; kept in the job's history
     #[arg(long, default_value = "cancelled from the command line")]
     reason: String,
 }
 
-/// Run a failed job again, with its attempts renewed
+/// Run a failed job again, or all of a filter, with attempts renewed
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   recache job retry job_0190c7a2-7b5e-7000-8000-000000000001
+  recache job retry --handler send_mail
 
 Only a failed job can be retried. A failed build is retried by touching its
 view: recache view touch NAMESPACE/KEY --now")]
 struct Retry {
     /// The job
-    id: JobId,
+    #[arg(
+        required_unless_present_any = ["namespace", "queue", "handler", "all"],
+        conflicts_with_all = ["namespace", "queue", "handler", "all", "dry_run"]
+    )]
+    id: Option<JobId>,
+    #[command(flatten)]
+    many: Many,
+}
+
+/// Delete ended jobs of a filter, with their history
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "recache job delete [OPTIONS]",
+    group = clap::ArgGroup::new("which")
+        .args(["namespace", "queue", "handler", "all"])
+        .required(true)
+        .multiple(true),
+    after_help = "Examples:
+  recache job delete --queue mail --dry-run
+  recache job delete --namespace test
+
+Steps stay with their workflow. A failed job whose dead letter is open stays:
+redrive, resolve or discard it first (recache dead list)."
+)]
+struct Delete {
+    #[command(flatten)]
+    many: Many,
 }
 
 impl Args {
@@ -111,6 +149,7 @@ impl Args {
             Verb::Show(arguments) => arguments.run(&*store, context).await,
             Verb::Cancel(arguments) => arguments.run(&*store, context).await,
             Verb::Retry(arguments) => arguments.run(&*store, context).await,
+            Verb::Delete(arguments) => arguments.run(&*store, context).await,
         };
         store.close().await;
         outcome
@@ -172,20 +211,35 @@ impl List {
     }
 }
 
+/// Lines of a job's log that are shown: all that are kept.
+const LOG_LINES_SHOWN: u32 = 1_000;
+
 const LIST: [&str; 8] = ["ID", "STATE", "HANDLER", "NAMESPACE", "QUEUE", "ATTEMPT", "CREATED", "PROGRESS"];
 
 impl Show {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let record = store.job_get(self.id).await?;
         let history = output::history(record.created_at, store.job_history(self.id).await?);
+        let log = output::log(store.attempts().log_read(self.id, LOG_LINES_SHOWN).await?);
         let now = store.now().await?;
         let job = output::job(record);
         match context.format() {
-            Format::Json | Format::Jsonl => context.print(&JobDetails::new(job, history))?,
+            Format::Json | Format::Jsonl => {
+                let attempts = output::attempts(&history);
+                context.print(&JobDetails::new(job, history, attempts, log))?;
+            }
             Format::Table => {
                 let facts = facts(&job, context.table(["", ""]));
                 let timeline = timeline(&job, history, now.micros(), context.table(TIMELINE));
-                context.print_text(&format!("{facts}\n{timeline}"))?;
+                let mut text = format!("{facts}\n{timeline}");
+                if !log.is_empty() {
+                    let mut said = context.table(["SAID AT", "ATTEMPT", "LINE"]);
+                    for line in log {
+                        said.row([output::instant(line.at), line.attempt.to_string(), line.text]);
+                    }
+                    text = format!("{text}\n{}", said.text());
+                }
+                context.print_text(&text)?;
             }
         }
         Ok(ExitStatus::Ok)
@@ -194,24 +248,39 @@ impl Show {
 
 impl Cancel {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let (now, changed) = store.job_cancel(self.id, &self.reason).await?;
+        let Some(id) = self.id else {
+            let word = Word::new(context.actor(None), self.reason);
+            return self.many.change(BulkJobChange::Cancel, word, store, context).await;
+        };
+        let (now, changed) = store.job_cancel(id, &self.reason).await?;
         if !changed && now != JobState::Cancelled {
             return Err(CliError::new(
                 "E-CONFLICT",
                 ExitStatus::Conflict,
-                format!("job `{}` is {now}; only a job that has not ended can be cancelled", self.id),
+                format!("job `{id}` is {now}; only a job that has not ended can be cancelled"),
             )
             .into());
         }
-        changed_to(self.id, output::job_state(now), changed, context)
+        changed_to(id, output::job_state(now), changed, context)
     }
 }
 
 impl Retry {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        store.job_retry(self.id).await?;
+        let Some(id) = self.id else {
+            let word = Word::new(context.actor(None), "retried from the command line");
+            return self.many.change(BulkJobChange::Retry, word, store, context).await;
+        };
+        store.job_retry(id).await?;
         // Queued by that call; a worker may have it by now, which is not this command's news.
-        changed_to(self.id, State::Queued, true, context)
+        changed_to(id, State::Queued, true, context)
+    }
+}
+
+impl Delete {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let word = Word::new(context.actor(None), "deleted from the command line");
+        self.many.change(BulkJobChange::Delete, word, store, context).await
     }
 }
 
