@@ -118,7 +118,8 @@ impl Store for Driver {
         if new.is_empty() {
             return Ok(Vec::new());
         }
-        self.submit(new).await
+        let keys: Vec<String> = new.iter().filter_map(|job| job.idempotency_key.clone()).collect();
+        self.submit(new).await.map_err(|error| error.naming_keys(keys))
     }
 
     async fn jobs_dispatch(
