@@ -226,6 +226,7 @@ macro_rules! conformance_suite {
                 rate_holds_over_any_stretch_of_time,
                 slot_of_a_dead_worker_is_free_again,
                 concurrent_claims_keep_every_limit,
+                concurrent_claims_run_one_job_of_a_key,
                 limits_leave_other_work_in_order,
                 queues_and_limits_are_listed,
                 limit_that_cannot_be_is_refused,

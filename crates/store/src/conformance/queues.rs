@@ -256,6 +256,35 @@ pub async fn concurrent_claims_keep_every_limit(subject: &Subject) {
     second.close().await;
 }
 
+/// From two processes at once, where no limit's row makes them wait for each other.
+pub async fn concurrent_claims_run_one_job_of_a_key(subject: &Subject) {
+    submit(subject, (0..90).map(|n| keyed(&format!("key-{}", n % 3))).collect()).await;
+    let second = subject.second().await;
+    let mut sessions = Vec::new();
+    for _ in 0..8 {
+        sessions.push(subject.session().await);
+    }
+    for round in 0..15 {
+        let mut claimers = Vec::new();
+        for (n, session) in sessions.iter().enumerate() {
+            let store: Arc<dyn Store> =
+                if n % 2 == 0 { Arc::clone(&subject.store) } else { Arc::clone(&second) };
+            let session = *session;
+            claimers
+                .push(tokio::spawn(async move { dispatch(&*store, session, &["default"], 5).await.claimed }));
+        }
+        let mut claimed = Vec::new();
+        for claimer in claimers {
+            claimed.extend(claimer.await.expect("no claimer fails"));
+        }
+        assert_eq!(claimed.len(), 3, "round {round}: one of each key");
+        for job in &claimed {
+            finish(subject, job).await;
+        }
+    }
+    second.close().await;
+}
+
 /// Priority, then due time, then id, whether limits concern a job or not.
 pub async fn limits_leave_other_work_in_order(subject: &Subject) {
     limit(subject, LimitScope::Queue("limited".to_owned()), running(100)).await;
