@@ -117,6 +117,8 @@ pub struct Job {
     pub correlation_id: String,
     /// W3C `traceparent` of the submit.
     pub trace_context: Option<String>,
+    /// With which others it may not run.
+    pub concurrency_key: Option<String>,
 }
 
 /// One transition of a job.
@@ -172,6 +174,38 @@ pub struct JobDetails {
     pub job: Job,
     /// Its transitions, oldest first.
     pub history: Vec<JobHistoryRow>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<JobAttempt>,
+    /// The newest lines that its handler said, oldest first.
+    pub log: Vec<JobLogLine>,
+}
+
+/// One attempt of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobAttempt {
+    /// Counted from 1. An attempt that was handed back or put off does not count: the next one has the same number.
+    pub attempt: u32,
+    /// When it began.
+    pub started_at: Instant,
+    /// When it ended; `null` while it runs.
+    pub ended_at: Option<Instant>,
+    /// The state that it led to; `null` while it runs.
+    pub ended_as: Option<JobState>,
+    /// Why it did not succeed.
+    pub error: Option<JobError>,
+}
+
+/// A line that a handler said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLogLine {
+    /// Its number in the job; the first ones make room for more.
+    pub seq: i64,
+    /// In which attempt.
+    pub attempt: u32,
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub text: String,
 }
 
 impl JobDetails {
@@ -179,8 +213,13 @@ impl JobDetails {
     pub const SCHEMA: &'static str = "recache.job.v1";
 
     /// A job with its history.
-    pub fn new(job: Job, history: Vec<JobHistoryRow>) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), job, history }
+    pub fn new(
+        job: Job,
+        history: Vec<JobHistoryRow>,
+        attempts: Vec<JobAttempt>,
+        log: Vec<JobLogLine>,
+    ) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), job, history, attempts, log }
     }
 }
 
@@ -204,5 +243,28 @@ impl JobChange {
     /// What a call did to a job.
     pub fn new(id: String, state: JobState, changed: bool) -> Self {
         Self { schema: Self::SCHEMA.to_owned(), id, state, changed }
+    }
+}
+
+/// What a submit did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSubmitted {
+    /// [`JobSubmitted::SCHEMA`]
+    pub schema: String,
+    /// `job_…`: the job that the submit stands for.
+    pub id: String,
+    /// It was there before, by its id, its idempotency key or its unique key.
+    pub existed: bool,
+    /// It was there before, and waits now with what this submit said.
+    pub replaced: bool,
+}
+
+impl JobSubmitted {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.job-submitted.v1";
+
+    /// What a submit answered.
+    pub fn new(id: String, existed: bool, replaced: bool) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), id, existed, replaced }
     }
 }

@@ -24,8 +24,11 @@ mod cache;
 mod instant;
 mod job;
 mod json;
+mod letter;
 mod operation;
 mod problem;
+mod queue;
+mod schedule;
 mod template;
 mod view;
 
@@ -34,10 +37,16 @@ pub use cache::{
     CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed,
 };
 pub use instant::{Instant, OutOfRange};
-pub use job::{ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState};
+pub use job::{
+    ErrorKind, Job, JobAttempt, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobLogLine,
+    JobState, JobSubmitted,
+};
 pub use json::Json;
+pub use letter::{BulkChange, FailedAttempt, Letter, LetterDetails, LetterList, LetterNote, LetterStatus};
 pub use operation::{Check, CheckStatus, Diagnosis, Migration};
 pub use problem::{FieldProblem, Problem};
+pub use queue::{Limit, LimitList, Queue, QueueList, QueuePause};
+pub use schedule::{Schedule, ScheduleList, Ticks};
 pub use template::{
     TemplateApplied, TemplateChange, TemplateCheck, TemplateChecks, TemplateDetails, TemplateDiff,
     TemplateFieldChange, TemplateGraph, TemplateList, TemplateProblem, TemplateStepChange, TemplateSummary,

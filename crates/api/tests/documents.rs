@@ -4,8 +4,10 @@
 use std::fmt::Debug;
 
 use recache_api::{
-    Backoff, Check, CheckStatus, Diagnosis, ErrorKind, FieldProblem, Generation, Instant, Job, JobChange,
-    JobDetails, JobError, JobHistoryRow, JobList, JobState, Json, Migration, OnTouch, Problem, RetryPolicy,
+    Backoff, BulkChange, Check, CheckStatus, Diagnosis, ErrorKind, FailedAttempt, FieldProblem, Generation,
+    Instant, Job, JobAttempt, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobLogLine, JobState,
+    JobSubmitted, Json, Letter, LetterDetails, LetterList, LetterNote, LetterStatus, Limit, LimitList,
+    Migration, OnTouch, Problem, Queue, QueueList, QueuePause, RetryPolicy, Schedule, ScheduleList, Ticks,
     Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy, ViewStatus, ViewValue,
 };
 use serde::Serialize;
@@ -63,6 +65,7 @@ fn job() -> Job {
         superseded_by: None,
         correlation_id: text("order-7"),
         trace_context: Some(text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+        concurrency_key: Some(text("customer-42")),
     }
 }
 
@@ -116,8 +119,107 @@ fn documents_of_jobs_keep_their_shape() {
         error: Some(error()),
         detail: Some(text("taken back")),
     };
-    insta::assert_snapshot!("job", printed(&JobDetails::new(job(), vec![row])));
+    let attempt = JobAttempt {
+        attempt: 1,
+        started_at: at(2),
+        ended_at: Some(at(3)),
+        ended_as: Some(JobState::Queued),
+        error: Some(error()),
+    };
+    let line = JobLogLine { seq: 1, attempt: 1, at: at(2), text: text("page 1 begins") };
+    let details = JobDetails::new(job(), vec![row], vec![attempt], vec![line]);
+    insta::assert_snapshot!("job", printed(&details));
+    insta::assert_snapshot!("job_submitted", printed(&JobSubmitted::new(text("job_1"), true, false)));
+    insta::assert_snapshot!("bulk_change", printed(&BulkChange::preview(7)));
+    assert_eq!(BulkChange::done(1, 2).matching, None);
     insta::assert_snapshot!("job_change", printed(&JobChange::new(text("job_1"), JobState::Queued, true)));
+}
+
+#[test]
+fn documents_of_queues_keep_their_shape() {
+    let pause = QueuePause { at: at(1), until: None, actor: text("ops"), reason: text("it moves") };
+    let queue = Queue {
+        name: text("mail"),
+        pause: Some(pause),
+        queued: 3,
+        running: 1,
+        due_since: Some(at(0)),
+        running_max: Some(5),
+        starts_max: Some(100),
+        period_ms: Some(60_000),
+    };
+    insta::assert_snapshot!("queues", printed(&QueueList::new(vec![queue])));
+    let limit = Limit {
+        scope: text("key"),
+        namespace: Some(text("shop")),
+        name: text("customer-42"),
+        running_max: Some(2),
+        starts_max: None,
+        period_ms: None,
+        actor: text("ops"),
+        changed_at: at(2),
+    };
+    insta::assert_snapshot!("limits", printed(&LimitList::new(vec![limit])));
+}
+
+#[test]
+fn documents_of_dead_letters_keep_their_shape() {
+    let letter = Letter {
+        job_id: text("job_1"),
+        seq: 4,
+        namespace: text("default"),
+        queue: text("mail"),
+        handler: text("send_mail"),
+        status: LetterStatus::Investigating,
+        status_at: at(5),
+        reason: text("no attempt is left"),
+        error: error(),
+        attempts: vec![FailedAttempt { attempt: 1, at: at(3), error: error() }],
+        attempt: 1,
+        attempts_max: 1,
+        input: Json::from_text("{}").unwrap(),
+        priority: 0,
+        workflow_id: None,
+        step: None,
+        correlation_id: text("order-7"),
+        submitted_at: at(0),
+        failed_at: at(3),
+    };
+    insta::assert_snapshot!("letters", printed(&LetterList::new(vec![letter.clone()], Some(text("job_1")))));
+    let note = LetterNote {
+        at: at(5),
+        status: LetterStatus::Investigating,
+        actor: text("ops"),
+        text: text("I look"),
+    };
+    insta::assert_snapshot!("letter", printed(&LetterDetails::new(letter, vec![note])));
+}
+
+#[test]
+fn documents_of_schedules_keep_their_shape() {
+    let schedule = Schedule {
+        namespace: text("default"),
+        name: text("report"),
+        cron: text("30 2 * * *"),
+        zone: text("Europe/Berlin"),
+        overlap: text("skip"),
+        catch_up: text("once"),
+        handler: text("make_report"),
+        queue: text("default"),
+        input: Json::from_text("null").unwrap(),
+        priority: 0,
+        retry: view().retry,
+        timeout_ms: Some(1000),
+        next_at: Some(at(9)),
+        last_tick_at: None,
+        last_job_id: Some(text("job_1")),
+        ticks_skipped: 2,
+        paused_at: Some(at(1)),
+        pause_actor: Some(text("ops")),
+        pause_reason: Some(text("closed")),
+    };
+    insta::assert_snapshot!("schedules", printed(&ScheduleList::new(vec![schedule])));
+    insta::assert_snapshot!("ticks", printed(&Ticks::new(text("UTC"), vec![at(1), at(2)])));
 }
 
 #[test]

@@ -79,11 +79,11 @@ impl Engine {
         self.shared.counters.read()
     }
 
-    /// Stores a job. When this returns, it survives any crash. Submitting the same id again is harmless.
+    /// Stores a job. When this returns, it survives any crash. Submitting the same id again is harmless. Answers the job that the submit
+    /// stands for: another one than its own where its idempotency key or its unique key says so.
     pub async fn submit(&self, job: NewJob) -> Result<JobId> {
         let id = job.id;
-        self.submit_many(vec![job]).await?;
-        Ok(id)
+        Ok(self.submit_many(vec![job]).await?.first().map_or(id, |submitted| submitted.id))
     }
 
     /// Stores jobs; all or none.

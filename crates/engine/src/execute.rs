@@ -37,6 +37,8 @@ pub(crate) struct Ended {
     pub(crate) settlement: Option<Settlement>,
     /// `None` when the handler did not run.
     pub(crate) run_time: Option<Duration>,
+    /// Limits had a say in its claim.
+    pub(crate) is_limited: bool,
     /// It was handed back because no slot came free for it.
     pub(crate) waited_in_vain: bool,
 }
@@ -63,8 +65,14 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
             Err(Stop::Shutdown)
         }
     };
-    let mut ended =
-        Ended { token: job.token, workflow: job.workflow, settlement: None, run_time: None, waited_in_vain };
+    let mut ended = Ended {
+        token: job.token,
+        workflow: job.workflow,
+        settlement: None,
+        run_time: None,
+        is_limited: job.is_limited,
+        waited_in_vain,
+    };
     let outcome = match slot {
         Err(Stop::Shutdown) => {
             one(&shared.counters.released);
@@ -93,8 +101,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
             outcome
         }
     };
-    let linked = job.is_linked();
-    ended.settlement = outcome.map(|outcome| Settlement { token: job.token, outcome, linked });
+    ended.settlement = outcome.map(|outcome| Settlement::of(&job, outcome));
     ended
 }
 
@@ -135,6 +142,10 @@ async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> O
             }
             None => JobError::new(ErrorKind::Retryable, "the handler stopped, and nobody had asked it to"),
         },
+        Err(Failure::Snooze { after }) => {
+            one(&shared.counters.snoozed);
+            return Some(Outcome::Snoozed { after });
+        }
         Err(Failure::Permanent { code, message }) => {
             JobError { code: Some(code), ..JobError::new(ErrorKind::Permanent, message) }
         }
@@ -163,6 +174,7 @@ async fn stopped_by(shared: &Shared, job: &ClaimedJob, stop: &StopSignal) -> Opt
 
 /// What follows an attempt that failed.
 fn failed(shared: &Shared, job: &ClaimedJob, error: JobError) -> Outcome {
+    let error = error.bounded();
     // The row's limit rather than the policy's: an operator may have granted more.
     let policy = RetryPolicy { attempts_max: job.attempts_max, ..job.retry };
     match after_failure(&policy, job.attempt, &error, rand::random()) {
@@ -225,6 +237,7 @@ async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value), F
         correlation_id: job.correlation_id.clone(),
         trace_context: job.trace_context.clone(),
         step: job.step.clone(),
+        checkpoint: job.checkpoint.clone(),
         ..JobFacts::default()
     };
     if job.workflow.is_none() {

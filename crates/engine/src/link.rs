@@ -44,6 +44,14 @@ impl Link for StoreLink {
         answer(self.store.job_progress(self.token, fraction, message).await)
     }
 
+    async fn save(&self, checkpoint: String) -> Result<(), LinkError> {
+        answer(self.store.attempts().checkpoint_save(self.token, &checkpoint).await)
+    }
+
+    async fn log(&self, lines: Vec<String>) -> Result<(), LinkError> {
+        answer(self.store.attempts().log_append(self.token, lines).await)
+    }
+
     async fn put(&self, items: Vec<Item>) -> Result<(), LinkError> {
         let items = items
             .into_iter()

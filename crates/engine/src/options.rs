@@ -3,6 +3,8 @@
 use std::num::NonZero;
 use std::time::Duration;
 
+use recache_model::retention::Retention;
+
 use crate::error::{Error, Result};
 
 /// No pause of the engine's own is longer: a day without a look is a mistake.
@@ -33,6 +35,12 @@ pub struct Options {
     pub generation_keep: Duration,
     /// A reader may see the version before the live one for this long after another process published. Default 100 ms.
     pub view_head_fresh: Duration,
+    /// How long what has ended is kept. Default: 7 days, and 30 for what failed.
+    pub retention: Retention,
+    /// Between two looks for what can be removed. Default 10 s.
+    pub maintain: Duration,
+    /// Between two comparisons of kept counts with rows. Default 1 h.
+    pub compare: Duration,
     /// Says who this is, for people. Default: the process id.
     pub node: String,
 }
@@ -52,6 +60,9 @@ impl Default for Options {
             grace: Duration::from_secs(5),
             generation_keep: Duration::from_secs(60),
             view_head_fresh: Duration::from_millis(100),
+            retention: Retention::default(),
+            maintain: Duration::from_secs(10),
+            compare: Duration::from_hours(1),
             node: format!("pid {}", std::process::id()),
         }
     }
@@ -74,7 +85,13 @@ impl Options {
                 self.lease.as_millis()
             ));
         }
-        for (name, value) in [("sweep", self.sweep), ("poll", self.poll), ("lease", self.lease)] {
+        for (name, value) in [
+            ("sweep", self.sweep),
+            ("poll", self.poll),
+            ("lease", self.lease),
+            ("maintain", self.maintain),
+            ("compare", self.compare),
+        ] {
             if value.is_zero() || value > PAUSE_MAX {
                 problems.push(format!(
                     "{name} is {} s; it must be more than 0 and at most a day",

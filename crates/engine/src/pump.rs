@@ -35,7 +35,7 @@ struct Pump {
     mean_run: Option<Duration>,
     /// Before the store is called again after a failed call.
     pause: Duration,
-    /// When a job that was retried here is due again: earlier than polling would find it.
+    /// When a job that was retried here is due again, or a rate lets more begin: earlier than polling would find it.
     next_due: Option<Instant>,
 }
 
@@ -171,21 +171,31 @@ impl Pump {
         if claim.is_some() {
             self.hungry = answer.claimed.len() >= rows_max;
         }
+        if let Some(pause) = answer.look_again {
+            self.look_at(deadline(pause));
+        }
         for job in answer.claimed {
             self.start(job);
         }
     }
 
+    /// Looks for work then, if not sooner.
+    fn look_at(&mut self, due: Instant) {
+        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+    }
+
     fn conclude(&mut self, ended: &Ended, is_refused: bool) {
-        let shared = &self.shared;
+        let shared = Arc::clone(&self.shared);
         shared.held.remove(ended.token);
         if is_refused {
             one(&shared.counters.refused);
             tracing::debug!(job_id = %ended.token.job, "settlement refused: the job is no longer this worker's");
         }
-        if let Some(Settlement { outcome: Outcome::Retry { after, .. }, .. }) = &ended.settlement {
-            let due = deadline(*after);
-            self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+        if let Some(Settlement {
+            outcome: Outcome::Retry { after, .. } | Outcome::Snoozed { after }, ..
+        }) = &ended.settlement
+        {
+            self.look_at(deadline(*after));
         }
         if let Some(run) = ended.run_time {
             self.mean_run = Some(match self.mean_run {
@@ -197,6 +207,8 @@ impl Pump {
             // It was claimed too far ahead.
             self.mean_run = self.mean_run.max(Some(execute::WAIT_MAX));
         }
+        // Its end may have made room for another one.
+        self.hungry |= ended.is_limited;
         shared.waiters.wake(ended.token.job.uuid());
         if let Some(workflow) = workflow_key(ended.workflow) {
             // Its other steps may be claimable now, and its waiters may be done.

@@ -30,6 +30,8 @@ counters! {
     completed,
     /// Attempts that failed and run again.
     retried,
+    /// Attempts that were put off by their handlers and do not count.
+    snoozed,
     /// Jobs that failed for good here.
     failed,
     /// Attempts that were told to stop because their job was cancelled.
@@ -58,6 +60,12 @@ counters! {
     builds_created,
     /// Jobs of dead workers that were returned to the queue or failed here.
     swept,
+    /// Jobs that schedules made here.
+    scheduled,
+    /// Jobs, workflows, dead letters and idempotency keys whose time was over and that were removed here.
+    removed,
+    /// Workflows whose kept counts were not those of their steps. Anything but 0 deserves a look.
+    count_differences,
     /// Calls to the store that failed and were tried again.
     store_errors,
 }

@@ -59,6 +59,8 @@ pub enum JobEvent {
     OperatorRetry,
     /// An operator declares it settled.
     OperatorResolve,
+    /// A later submit of its unique key takes its place while it waits.
+    Replace,
 }
 
 impl JobState {
@@ -76,7 +78,7 @@ impl JobState {
     ];
 
     /// The whole table of transitions, as data: `(from, event, to)`. What is not here cannot happen.
-    pub const TRANSITIONS: [(Self, JobEvent, Self); 18] = [
+    pub const TRANSITIONS: [(Self, JobEvent, Self); 19] = [
         (Self::Blocked, JobEvent::Unblock, Self::Queued),
         (Self::Blocked, JobEvent::Cancel, Self::Cancelled),
         (Self::Blocked, JobEvent::Supersede, Self::Superseded),
@@ -85,6 +87,7 @@ impl JobState {
         (Self::Queued, JobEvent::Cancel, Self::Cancelled),
         (Self::Queued, JobEvent::Supersede, Self::Superseded),
         (Self::Queued, JobEvent::Skip, Self::Skipped),
+        (Self::Queued, JobEvent::Replace, Self::Queued),
         (Self::Running, JobEvent::Release, Self::Queued),
         (Self::Running, JobEvent::Reclaim, Self::Queued),
         (Self::Running, JobEvent::Complete, Self::Completed),
@@ -189,6 +192,23 @@ impl JobError {
     }
 }
 
+/// Longest message that is kept of an error, in bytes: it stands in the job, its history and its dead letter.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+impl JobError {
+    /// With its message cut to [`ERROR_MESSAGE_BYTES_MAX`].
+    pub fn bounded(mut self) -> Self {
+        if self.message.len() > ERROR_MESSAGE_BYTES_MAX {
+            let mut end = ERROR_MESSAGE_BYTES_MAX;
+            while !self.message.is_char_boundary(end) {
+                end -= 1;
+            }
+            self.message.truncate(end);
+        }
+        self
+    }
+}
+
 /// What follows from a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
@@ -220,7 +240,7 @@ pub fn after_failure(policy: &RetryPolicy, attempt: u32, error: &JobError, chanc
 mod tests {
     use super::*;
 
-    const EVENTS: [JobEvent; 12] = [
+    const EVENTS: [JobEvent; 13] = [
         JobEvent::Unblock,
         JobEvent::Claim,
         JobEvent::Release,
@@ -233,21 +253,22 @@ mod tests {
         JobEvent::Skip,
         JobEvent::OperatorRetry,
         JobEvent::OperatorResolve,
+        JobEvent::Replace,
     ];
 
     /// The table once more, written as design says it rather than as code has it: for each state, one
     /// character per event in the order of `EVENTS`; `.` is refused, else the first letter of the new state
     /// (`C` completed, `X` cancelled, `S` superseded, `K` skipped, `O` resolved).
     const EXPECTED: [(JobState, &str); 9] = [
-        (JobState::Blocked, "Q......XSK.."),
-        (JobState::Queued, ".R.....XSK.."),
-        (JobState::Running, "..QQCQFXSK.."),
-        (JobState::Completed, "............"),
-        (JobState::Failed, "..........QO"),
-        (JobState::Cancelled, "............"),
-        (JobState::Superseded, "............"),
-        (JobState::Skipped, "............"),
-        (JobState::Resolved, "............"),
+        (JobState::Blocked, "Q......XSK..."),
+        (JobState::Queued, ".R.....XSK..Q"),
+        (JobState::Running, "..QQCQFXSK..."),
+        (JobState::Completed, "............."),
+        (JobState::Failed, "..........QO."),
+        (JobState::Cancelled, "............."),
+        (JobState::Superseded, "............."),
+        (JobState::Skipped, "............."),
+        (JobState::Resolved, "............."),
     ];
 
     #[test]
@@ -296,6 +317,17 @@ mod tests {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
         assert!("processing".parse::<JobState>().is_err());
+    }
+
+    #[test]
+    fn message_of_an_error_is_cut_between_two_characters() {
+        let long = JobError::new(ErrorKind::Retryable, "x\u{20ac}".repeat(ERROR_MESSAGE_BYTES_MAX));
+        let cut = long.bounded().message;
+        assert_eq!(cut.len(), ERROR_MESSAGE_BYTES_MAX, "4 bytes a pair");
+        let long = JobError::new(ErrorKind::Retryable, format!("y{cut}"));
+        assert_eq!(long.bounded().message.len(), ERROR_MESSAGE_BYTES_MAX - 2);
+        let short = JobError::new(ErrorKind::Retryable, "gone");
+        assert_eq!(short.clone().bounded(), short);
     }
 
     #[test]

@@ -14,10 +14,16 @@
 //! ```
 
 pub mod dispatch;
+pub mod http_status;
 pub mod ids;
 pub mod job;
+pub mod letter;
+pub mod limits;
+pub mod retention;
 pub mod retry;
+pub mod schedule;
 pub mod template;
 pub mod time;
+pub mod unique;
 pub mod view;
 pub mod workflow;

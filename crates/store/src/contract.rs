@@ -9,13 +9,19 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::attempts::Attempts;
+use crate::bulk_jobs::BulkJobs;
 use crate::error::Result;
+use crate::letters::Letters;
+use crate::maintenance::Maintenance;
+use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
     HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
     Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
     TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
+use crate::schedules::Schedules;
 use crate::signal::Signal;
 
 /// Durable state.
@@ -41,6 +47,27 @@ pub trait Store: Send + Sync + Debug {
 
     /// Makes sure that a write would be accepted and committed.
     async fn check_writable(&self) -> Result<()>;
+
+    /// The version of the tables that the database has; 0 when it has none. Changes nothing.
+    async fn schema_version(&self) -> Result<i64>;
+
+    /// What keeps the tables small and true.
+    fn maintenance(&self) -> &dyn Maintenance;
+
+    /// Pausing and limiting queues.
+    fn queues(&self) -> &dyn Queues;
+
+    /// Changing many jobs by filter.
+    fn bulk_jobs(&self) -> &dyn BulkJobs;
+
+    /// What handlers keep and say.
+    fn attempts(&self) -> &dyn Attempts;
+
+    /// Jobs that failed for good.
+    fn letters(&self) -> &dyn Letters;
+
+    /// Jobs that begin at the ticks of a clock.
+    fn schedules(&self) -> &dyn Schedules;
 
     /// Hints from this process and, where the database can, from others.
     fn subscribe(&self) -> broadcast::Receiver<Signal>;
@@ -73,11 +100,16 @@ pub trait Store: Send + Sync + Debug {
     // --- jobs ---------------------------------------------------------------------------------------------
 
     /// Stores jobs; all or none.
+    ///
+    /// An idempotency key that was used within [`IDEMPOTENCY_KEEP`](recache_model::unique::IDEMPOTENCY_KEEP) answers the
+    /// job of its first use if the body is the same, and is a conflict otherwise. A unique key does what its rule
+    /// says; both hold over all processes.
     async fn jobs_submit(&self, jobs: Vec<NewJob>) -> Result<Vec<Submitted>>;
 
     /// Settles attempts and claims more, in one transaction where the database gains by it. Claimed are jobs that
     /// are due, by priority (larger first), then due time, then id; no job is given to two sessions. A session that
-    /// is not alive gets none.
+    /// is not alive gets none. A paused queue gives none, and no queue, handler or concurrency key more than its limits
+    /// allow over all processes; between jobs of different concurrency keys order may give way to taking turns.
     async fn jobs_dispatch(
         &self,
         settlements: Vec<Settlement>,

@@ -53,6 +53,45 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::Unknown { .. })
     }
 
+    /// The database's own error below, if it was one.
+    fn database(&self) -> Option<&(dyn sqlx::error::DatabaseError + 'static)> {
+        match self {
+            Self::Unavailable { source, .. } | Self::Unknown { source, .. } | Self::Broken { source, .. } => {
+                source.as_ref()?.as_database_error()
+            }
+            Self::Invalid(_) | Self::NotFound { .. } | Self::Conflict(_) => None,
+        }
+    }
+
+    /// A unique index or a primary key did not let a row in.
+    pub(crate) fn is_unique_violation(&self) -> bool {
+        self.database().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
+    /// A table, or the schema it would be in, is not there.
+    pub(crate) fn is_missing_table(&self) -> bool {
+        self.database().is_some_and(|error| match error.code().as_deref() {
+            Some("42P01" | "3F000") => true,
+            Some("1") => error.message().starts_with("no such table"),
+            _ => false,
+        })
+    }
+
+    /// A submit whose outcome is unknown names the idempotency keys that make it safe to repeat; at most this many.
+    pub(crate) fn naming_keys(self, mut keys: Vec<String>) -> Self {
+        const NAMED_MAX: usize = 3;
+        let Self::Unknown { message, source } = self else { return self };
+        let more = if keys.len() > NAMED_MAX { ", …" } else { "" };
+        keys.truncate(NAMED_MAX);
+        let message = match keys.as_slice() {
+            [] => message,
+            _ => {
+                format!("{message}; repeating it is safe with idempotency key `{}`{more}", keys.join("`, `"))
+            }
+        };
+        Self::Unknown { message, source }
+    }
+
     pub(crate) fn broken(message: impl Into<String>) -> Self {
         Self::Broken { message: message.into(), source: None }
     }
@@ -211,6 +250,19 @@ mod tests {
             assert!(matches!(commit_answered(code), Error::Unavailable { .. }), "{code}");
         }
         assert!(matches!(commit_answered("23505"), Error::Broken { .. }));
+    }
+
+    #[test]
+    fn unknown_outcome_of_a_submit_names_its_idempotency_keys() {
+        let named = |keys: &[&str]| {
+            let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+            commit_answered("57P01").naming_keys(keys).to_string()
+        };
+        assert!(named(&["order-7"]).ends_with("repeating it is safe with idempotency key `order-7`"));
+        assert!(named(&["a", "b", "c", "d"]).ends_with("`a`, `b`, `c`, …"));
+        assert!(!named(&[]).contains("key"));
+        let known = commit_answered("40001").naming_keys(vec!["order-7".to_owned()]);
+        assert!(!known.to_string().contains("order-7"), "nothing was changed: there is nothing to find out");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The contract, carried out. Compiled once inside each engine, like `statements`; `super` is the engine.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,34 +8,25 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
-use super::statements::{cache_epochs, items, jobs, lists, sessions, templates, views, workflows};
+use super::statements::{
+    cache_epochs, items, jobs, lists, maintenance, sessions, templates, views, workflows,
+};
 use super::{Driver, KIND};
+use crate::attempts::Attempts;
+use crate::bulk_jobs::BulkJobs;
 use crate::contract::Store;
 use crate::error::Result;
+use crate::letters::Letters;
+use crate::maintenance::Maintenance;
+use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
     HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
     Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
     TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
+use crate::schedules::Schedules;
 use crate::signal::Signal;
-
-/// Work that may have to run twice owns its arguments: each run gets a handle of its own.
-macro_rules! work {
-    ([$($argument:ident),*] $db:ident, $now:ident, $effects:ident => $body:expr) => {{
-        $(let $argument = Arc::new($argument);)*
-        move |$db, $now, $effects| {
-            $(let $argument = Arc::clone(&$argument);)*
-            Box::pin(async move { let _ = (&$now, &$effects); $body })
-        }
-    }};
-}
-
-macro_rules! look {
-    ([$($argument:ident),*] $db:ident, $now:ident => $body:expr) => {
-        move |$db, $now| Box::pin(async move { $(let $argument = $argument;)* let _ = &$now; $body })
-    };
-}
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
 #[async_trait]
@@ -58,6 +48,34 @@ impl Store for Driver {
             }
         ))
         .await
+    }
+
+    async fn schema_version(&self) -> Result<i64> {
+        self.read(look!([] db, now => maintenance::schema_version(db).await)).await
+    }
+
+    fn maintenance(&self) -> &dyn Maintenance {
+        self
+    }
+
+    fn queues(&self) -> &dyn Queues {
+        self
+    }
+
+    fn letters(&self) -> &dyn Letters {
+        self
+    }
+
+    fn schedules(&self) -> &dyn Schedules {
+        self
+    }
+
+    fn attempts(&self) -> &dyn Attempts {
+        self
+    }
+
+    fn bulk_jobs(&self) -> &dyn BulkJobs {
+        self
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {
@@ -102,7 +120,8 @@ impl Store for Driver {
         if new.is_empty() {
             return Ok(Vec::new());
         }
-        self.submit(new).await
+        let keys: Vec<String> = new.iter().filter_map(|job| job.idempotency_key.clone()).collect();
+        self.submit(new).await.map_err(|error| error.naming_keys(keys))
     }
 
     async fn jobs_dispatch(

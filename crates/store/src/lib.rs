@@ -17,6 +17,11 @@
 //! # Ok::<(), recache_store::Error>(()) }).unwrap();
 //! ```
 
+#[macro_use]
+mod work;
+
+pub mod attempts;
+pub mod bulk_jobs;
 mod contract;
 mod error;
 mod open;
@@ -26,13 +31,23 @@ mod signal;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod flights;
+pub mod letters;
+pub mod maintenance;
 pub mod postgres;
+pub mod queues;
+pub mod schedules;
 pub mod sqlite;
 
+pub use attempts::{Attempts, LogLine};
+pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use contract::Store;
 pub use error::{Error, Result};
 pub use flights::{FlightStore, FlightTotals, Leg};
-pub use open::{DatabaseUrl, OpenOptions, Synchronous, open, open_with_flights};
+pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
+pub use maintenance::{Compared, CountDifference, Leadership, Maintenance};
+pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
+pub use queues::COUNTED_MAX as QUEUED_COUNTED_MAX;
+pub use queues::{LimitRecord, LimitScope, Pause, QueueRecord, Queues, Word};
 pub use records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, ClaimedJob, Dispatched, Due,
     GenerationRecord, HistoryRow, ItemMark, JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView,
@@ -40,4 +55,5 @@ pub use records::{
     StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
     TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
+pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;

@@ -78,6 +78,11 @@ impl OpenOptions {
     }
 }
 
+/// The version of the tables that this version of Recache works with: that of its last migration.
+pub fn newest_schema() -> i64 {
+    sqlite::newest_schema()
+}
+
 /// Opens the store that `options.url` names, and brings its schema up to date if asked.
 pub async fn open(options: &OpenOptions) -> Result<Arc<dyn Store>> {
     Ok(match options.url.parse()? {

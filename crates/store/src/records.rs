@@ -6,6 +6,7 @@ use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{JobError, JobState};
 use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
+use recache_model::unique::{PartsHash, UniqueRule, key_problem};
 use recache_model::view::{Versions, ViewPolicy};
 use recache_model::workflow::{StepCounts, WorkflowState};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,12 @@ pub struct NewJob {
     pub correlation_id: String,
     /// W3C `traceparent` of the submit.
     pub trace_context: Option<String>,
+    /// Makes this submit safe to repeat: with the same key and body it finds the job of the first one, whatever id it brings.
+    pub idempotency_key: Option<String>,
+    /// No second one of the same job.
+    pub unique: Option<UniqueRule>,
+    /// Of the jobs of one namespace with the same key, only so many run at once as the key's limit says: one, unless set otherwise.
+    pub concurrency_key: Option<String>,
 }
 
 impl NewJob {
@@ -68,7 +75,35 @@ impl NewJob {
             timeout: None,
             correlation_id: id.uuid().to_string(),
             trace_context: None,
+            idempotency_key: None,
+            unique: None,
+            concurrency_key: None,
         }
+    }
+
+    /// Submitting it asks for more than to insert a row.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.idempotency_key.is_some() || self.unique.is_some()
+    }
+
+    /// What is wrong with its keys.
+    pub(crate) fn key_problems(&self) -> Vec<String> {
+        let mut problems = self.unique.as_ref().map(UniqueRule::problems).unwrap_or_default();
+        problems.extend(self.concurrency_key.as_deref().and_then(|key| key_problem("concurrency key", key)));
+        problems.extend(self.idempotency_key.as_deref().and_then(|key| key_problem("idempotency key", key)));
+        problems
+    }
+
+    /// What must be the same when an idempotency key is used again: all that was asked for, but not the id, and not what
+    /// only ties the call to others.
+    pub(crate) fn body_digest(&self) -> String {
+        let mut hash = PartsHash::default();
+        hash.part(&self.queue);
+        hash.part(&self.handler);
+        hash.part(&self.input);
+        hash.part(&format!("{} {:?} {:?} {:?}", self.priority, self.due, self.timeout, self.retry));
+        hash.part(&format!("{:?} {:?}", self.unique, self.concurrency_key));
+        hash.hex(64)
     }
 }
 
@@ -79,6 +114,8 @@ pub struct Submitted {
     pub id: JobId,
     /// It was there before; nothing was stored.
     pub existed: bool,
+    /// It was there before, and waits now with what this submit said.
+    pub replaced: bool,
 }
 
 /// A worker's proof that a job is its own: counter plus a random number drawn for each claim, so that a
@@ -124,8 +161,12 @@ pub struct ClaimedJob {
     pub step: Option<String>,
     /// It builds this view.
     pub view: Option<ViewId>,
+    /// JSON that an earlier attempt kept for this one.
+    pub checkpoint: Option<String>,
     /// How long it had been due.
     pub waited: Duration,
+    /// Limits had a say in its claim: its end may let another one begin.
+    pub is_limited: bool,
 }
 
 impl ClaimedJob {
@@ -155,6 +196,11 @@ pub enum Outcome {
         /// Why.
         error: JobError,
     },
+    /// Its handler puts it off; the attempt does not count.
+    Snoozed {
+        /// Due after this long.
+        after: Duration,
+    },
     /// It was never started; the attempt does not count.
     Released,
 }
@@ -168,6 +214,16 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// From [`ClaimedJob::is_linked`].
     pub linked: bool,
+    /// From [`ClaimedJob::is_limited`]: its queue, where others wait for its end.
+    pub limited_queue: Option<String>,
+}
+
+impl Settlement {
+    /// That this attempt ended so.
+    pub fn of(job: &ClaimedJob, outcome: Outcome) -> Self {
+        let limited_queue = job.is_limited.then(|| job.queue.clone());
+        Self { token: job.token, outcome, linked: job.is_linked(), limited_queue }
+    }
 }
 
 /// What became of a settlement.
@@ -226,6 +282,8 @@ pub struct Dispatched {
     pub settled: Vec<Settled>,
     /// In the order in which they should start.
     pub claimed: Vec<ClaimedJob>,
+    /// A rate held jobs back; it lets more begin after this long.
+    pub look_again: Option<Duration>,
 }
 
 /// The answer to a beat.
@@ -287,6 +345,8 @@ pub struct JobRecord {
     pub correlation_id: String,
     /// W3C `traceparent` of the submit.
     pub trace_context: Option<String>,
+    /// With which others it may not run.
+    pub concurrency_key: Option<String>,
     /// Its workflow.
     pub workflow: Option<WorkflowId>,
     /// Its name there.

@@ -317,6 +317,14 @@ mod tests {
         async fn progress(&self, _: f64, _: Option<String>) -> Result<(), LinkError> {
             Ok(())
         }
+        async fn save(&self, _: String) -> Result<(), LinkError> {
+            Ok(())
+        }
+
+        async fn log(&self, _: Vec<String>) -> Result<(), LinkError> {
+            Ok(())
+        }
+
         async fn put(&self, items: Vec<Item>) -> Result<(), LinkError> {
             self.0.lock().unwrap().push(items.into_iter().map(|item| item.key).collect());
             Ok(())

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -38,6 +40,8 @@ pub struct JobFacts {
     pub step: Option<String>,
     /// In a workflow: what the steps returned that this one waited for.
     pub results: BTreeMap<String, Value>,
+    /// JSON that an earlier attempt kept.
+    pub checkpoint: Option<String>,
     /// In a workflow: the step's `handler.initialization`.
     pub settings: Value,
 }
@@ -102,6 +106,30 @@ impl Context {
     pub async fn progress(&self, fraction: f64, message: Option<&str>) -> Result<(), Failure> {
         self.go_on()?;
         Ok(self.link.progress(fraction, message.map(str::to_owned)).await?)
+    }
+
+    /// Keeps `data` for the job's next attempt, in place of what was kept before: at most 64 KiB as JSON. It outlives a crash of the
+    /// worker, and an operator's retry.
+    pub async fn save<T: Serialize + Sync>(&self, data: &T) -> Result<(), Failure> {
+        self.go_on()?;
+        let data =
+            serde_json::to_string(data).map_err(|error| Failure::permanent("invalid_checkpoint", error))?;
+        Ok(self.link.save(data).await?)
+    }
+
+    /// What an earlier attempt kept; `None` if none did. Data that does not fit the type is a permanent failure.
+    pub fn saved<T: DeserializeOwned>(&self) -> Result<Option<T>, Failure> {
+        let Some(checkpoint) = &self.facts.checkpoint else { return Ok(None) };
+        serde_json::from_str(checkpoint)
+            .map(Some)
+            .map_err(|error| Failure::permanent("invalid_checkpoint", error))
+    }
+
+    /// Keeps a line with the job: the newest 1,000 are kept, each up to 4 KiB. Every call is a write; for progress there is
+    /// [`Context::progress`].
+    pub async fn log(&self, line: &str) -> Result<(), Failure> {
+        self.go_on()?;
+        Ok(self.link.log(vec![line.to_owned()]).await?)
     }
 
     pub(crate) fn link(&self) -> &Arc<dyn Link> {

@@ -26,6 +26,12 @@ pub enum Failure {
         /// What happened.
         message: String,
     },
+    /// Not yet: the job comes back later, and this attempt does not count.
+    #[error("put off for {} ms", .after.as_millis())]
+    Snooze {
+        /// For how long.
+        after: Duration,
+    },
     /// The handler noticed that it shall stop, and did.
     #[error("stopped: {0}")]
     Stopped(Stop),
@@ -44,6 +50,11 @@ impl Failure {
     /// A failure that may go away after this long.
     pub fn retryable_after(message: impl ToString, after: Duration) -> Self {
         Self::Retryable { code: None, message: message.to_string(), after: Some(after) }
+    }
+
+    /// No failure: what the job waits for is not there yet. However often it is put off, its attempts stay.
+    pub fn snooze(after: Duration) -> Self {
+        Self::Snooze { after }
     }
 
     /// A failure that stays.

@@ -41,6 +41,12 @@ pub trait Link: Send + Sync + Debug {
     /// Reports progress, 0 to 1.
     async fn progress(&self, fraction: f64, message: Option<String>) -> Result<(), LinkError>;
 
+    /// Keeps JSON for the job's next attempt.
+    async fn save(&self, checkpoint: String) -> Result<(), LinkError>;
+
+    /// Keeps lines with the job.
+    async fn log(&self, lines: Vec<String>) -> Result<(), LinkError>;
+
     /// Puts items of a build where no reader looks.
     async fn put(&self, items: Vec<Item>) -> Result<(), LinkError>;
 }

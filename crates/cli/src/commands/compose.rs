@@ -6,6 +6,7 @@ use std::time::Duration;
 use recache_cache::config::Backend;
 use recache_cache::{Cache, CacheConfig, ConfigProblem, KeyPrefix, SystemClock};
 use recache_engine::{Options, StoreEpochs};
+use recache_model::retention::Retention;
 use recache_store::Store;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,6 +26,7 @@ pub(super) fn options(config: &Config, node: &str) -> Options {
         claim_rows_max: count(engine.claim_rows_max),
         drain: engine.drain,
         generation_keep: engine.generation_keep,
+        retention: Retention { done: engine.keep_done, failed: engine.keep_failed },
         grace: Duration::from_secs(5),
         node: format!("{node}, pid {}", std::process::id()),
         ..Options::default()
@@ -138,7 +140,7 @@ mod tests {
     fn every_engine_option_reaches_the_engine() {
         let loaded = loaded(
             "[engine]\nslots = 3\nlease_ms = 3000\nbeat_ms = 400\nsweep_ms = 300\npoll_ms = 200\n\
-             claim_rows_max = 7\ndrain_ms = 100\ngeneration_keep_ms = 50\n",
+             claim_rows_max = 7\ndrain_ms = 100\ngeneration_keep_ms = 50\nkeep_done_hours = 3\nkeep_failed_hours = 5\n",
         );
         assert!(loaded.is_clean());
         let options = options(&loaded.config, "test");
@@ -147,6 +149,8 @@ mod tests {
         assert_eq!((options.lease, options.beat), (ms(3000), ms(400)));
         assert_eq!((options.sweep, options.poll), (ms(300), ms(200)));
         assert_eq!((options.drain, options.generation_keep), (ms(100), ms(50)));
+        let hours = Duration::from_hours;
+        assert_eq!(options.retention, Retention { done: hours(3), failed: hours(5) });
         assert!(options.check().is_ok());
     }
 }

@@ -55,6 +55,12 @@ impl Context<'_> {
         Ok(self.database()?.open_existing().await?)
     }
 
+    /// Who gives the command: as told, or else the user's name on this machine.
+    pub(crate) fn actor(&self, told: Option<&str>) -> String {
+        let user = self.environment.variable("USER").filter(|user| !user.is_empty());
+        told.or(user).unwrap_or("command line").to_owned()
+    }
+
     /// The options that flags set.
     pub(crate) fn flags(&self) -> Vec<Flag> {
         let database = self.globals.database(self.environment.variable("RECACHE_DATABASE"));

@@ -10,18 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use recache_model::ids::JobId;
-use recache_store::{Error, OpenOptions, Store, open};
+use recache_store::{Error, OpenOptions, Store, newest_schema, open};
 
 use super::failure::{database_code, of_store};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::config::{DatabaseConfig, DatabaseUrl, Synchronous};
-
-/// The schema that this program knows: the highest number among the store's migrations. A test holds it.
-///
-/// [`Database::open_existing`] rests on its being 1: a database that has our tables is then never older, so that
-/// letting the store look for a newer version cannot migrate it. Before there is a second migration, the store must
-/// be able to tell the version of a database without changing it.
-pub(crate) const SCHEMA_VERSION: i64 = 1;
 
 /// The configured database. What it is called on screen holds no password.
 #[derive(Debug)]
@@ -129,13 +122,27 @@ impl Database {
             store.close().await;
             return failed;
         }
-        // Our tables are there, so the schema is this program's or a newer one (see SCHEMA_VERSION), and the store
-        // refuses a newer one before it changes anything.
+        match store.schema_version().await {
+            Ok(version) if version < newest_schema() => {
+                store.close().await;
+                let what = format!(
+                    "the database has schema version {version}, and this program works with version {}",
+                    newest_schema()
+                );
+                return Ok(Opened::WrongSchema(self.schema_error(what).help(self.migrate_help())));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                store.close().await;
+                return Err(of_store(&error).at(self.place()));
+            }
+        }
+        // The schema is this program's or a newer one, and the store refuses a newer one before it changes anything.
         let checked = open(&self.options).await;
         store.close().await;
         match checked {
             Ok(store) => {
-                tracing::debug!(database = %self.url, schema_version = SCHEMA_VERSION, "database opened");
+                tracing::debug!(database = %self.url, schema_version = newest_schema(), "database opened");
                 Ok(Opened::Ready(store))
             }
             Err(error @ (Error::Invalid(_) | Error::Broken { .. })) => {
@@ -155,12 +162,12 @@ impl Database {
         match error {
             Error::Invalid(message) => self
                 .schema_error(message)
-                .help(format!("this program knows schema version {SCHEMA_VERSION}: install a newer one")),
+                .help(format!("this program knows schema version {}: install a newer one", newest_schema())),
             _ => of_store(error).at(self.place()),
         }
     }
 
-    fn schema_error(&self, what: &str) -> CliError {
+    fn schema_error(&self, what: impl Into<String>) -> CliError {
         CliError::new("E-DATABASE-SCHEMA", ExitStatus::Conflict, what).at(self.place())
     }
 
@@ -264,22 +271,5 @@ fn has_no_tables(error: &Error) -> bool {
         // SQLite has one code for every error in a statement.
         Some("1") => error.to_string().contains("no such table"),
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::SCHEMA_VERSION;
-
-    #[test]
-    fn schema_version_is_the_highest_of_the_store_s_migrations() {
-        for engine in ["sqlite", "postgres"] {
-            let folder = format!("{}/../store/migrations/{engine}", env!("CARGO_MANIFEST_DIR"));
-            let versions = std::fs::read_dir(folder).unwrap().map(|entry| {
-                let name = entry.unwrap().file_name().into_string().unwrap();
-                name.split('_').next().unwrap().parse::<i64>().unwrap()
-            });
-            assert_eq!(versions.max(), Some(SCHEMA_VERSION), "{engine}: see the comment on SCHEMA_VERSION");
-        }
     }
 }

@@ -37,7 +37,7 @@ impl Args {
             let database = context.database()?;
             look_at(&database, &mut checks).await;
         } else {
-            checks.extend(["database", "schema", "writable", "disk", "clock"].map(not_checked));
+            checks.extend(["database", "schema", "writable", "disk", "clock", "counts"].map(not_checked));
         }
         let diagnosis = Diagnosis::new(checks);
         let status = diagnosis.status;
@@ -120,18 +120,18 @@ async fn look_at(database: &Database, checks: &mut Vec<Check>) {
             checks.push(failed("database", error));
             checks.extend(["schema", "writable"].map(not_checked));
             checks.extend(disk(database));
-            checks.push(not_checked("clock"));
+            checks.extend(["clock", "counts"].map(not_checked));
         }
         Ok(Opened::WrongSchema(error)) => {
             checks.push(Check { place, ..check("database", CheckStatus::Ok, "can be reached") });
             checks.push(failed("schema", error));
             checks.push(not_checked("writable"));
             checks.extend(disk(database));
-            checks.push(not_checked("clock"));
+            checks.extend(["clock", "counts"].map(not_checked));
         }
         Ok(Opened::Ready(store)) => {
             checks.push(Check { place, ..check("database", CheckStatus::Ok, "can be reached") });
-            let version = format!("version {}, up to date", super::database::SCHEMA_VERSION);
+            let version = format!("version {}, up to date", recache_store::newest_schema());
             checks.push(check("schema", CheckStatus::Ok, version));
             checks.push(match store.check_writable().await {
                 Ok(()) => check("writable", CheckStatus::Ok, "a write was committed and undone"),
@@ -139,8 +139,33 @@ async fn look_at(database: &Database, checks: &mut Vec<Check>) {
             });
             checks.extend(disk(database));
             checks.push(clock(&store).await);
+            checks.push(counts(&*store, database).await);
             store.close().await;
         }
+    }
+}
+
+/// Workflows that a doctor looks at; the maintenance of a running engine looks at all.
+const COMPARED_MAX: u32 = 10_000;
+
+/// Whether what workflows count is what is there.
+async fn counts(store: &dyn Store, database: &Database) -> Check {
+    match store.maintenance().counts_compare(None, COMPARED_MAX).await {
+        Err(error) => failed("counts", of_store(&error).at(database.place())),
+        Ok(compared) => match compared.differences.first() {
+            None => check("counts", CheckStatus::Ok, format!("true for {} workflows", compared.workflows)),
+            Some(first) => Check {
+                place: Some(first.workflow.to_string()),
+                remedy: Some(
+                    "this is a bug, or somebody changed the tables by hand: please report it".to_owned(),
+                ),
+                ..check(
+                    "counts",
+                    CheckStatus::Fail,
+                    format!("{} of {} workflows count wrong", compared.differences.len(), compared.workflows),
+                )
+            },
+        },
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) fn of_store(error: &Error) -> CliError {
         Error::NotFound { what: kind, .. } => {
             let error = CliError::new("E-NOT-FOUND", ExitStatus::NotFound, what);
             match *kind {
+                "dead letter" => error.help("run `recache dead list`, and check --database"),
+                "schedule" => error.help("run `recache schedule list`, and check --database"),
                 "job" => error.help("run `recache job list`, and check --database"),
                 _ => error.help("check the name, and --database"),
             }

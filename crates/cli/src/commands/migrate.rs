@@ -1,8 +1,8 @@
 //! `recache migrate`: create the database's tables or bring them up to date.
 
 use recache_api::Migration;
+use recache_store::newest_schema;
 
-use super::database::SCHEMA_VERSION;
 use super::{Context, Outcome};
 use crate::cli_error::ExitStatus;
 use crate::output::Format;
@@ -23,10 +23,10 @@ impl Args {
         database.open_or_create().await?.close().await;
         match context.format() {
             Format::Json | Format::Jsonl => {
-                context.print(&Migration::new(database.place(), SCHEMA_VERSION))?;
+                context.print(&Migration::new(database.place(), newest_schema()))?;
             }
             Format::Table => {
-                context.print_text(&format!("{}: schema version {SCHEMA_VERSION}\n", database.place()))?;
+                context.print_text(&format!("{}: schema version {}\n", database.place(), newest_schema()))?;
             }
         }
         Ok(ExitStatus::Ok)

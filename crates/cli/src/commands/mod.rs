@@ -7,11 +7,14 @@
 mod bench;
 mod cache;
 mod config;
+mod dead;
 mod demo;
 mod doctor;
 mod job;
 mod migrate;
+mod queue;
 mod run;
+mod schedule;
 mod serve;
 mod template;
 mod view;
@@ -61,6 +64,9 @@ verbs! {
     Demo(demo::Args),
     Run(run::Args),
     Job(job::Args),
+    Queue(queue::Args),
+    Dead(dead::Args),
+    Schedule(schedule::Args),
     View(view::Args),
     Template(template::Args),
     Cache(cache::Args),

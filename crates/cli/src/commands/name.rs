@@ -55,6 +55,20 @@ fn length(text: &str) -> Option<Duration> {
     Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()
 }
 
+/// The longest delay or period that can be asked for.
+const FAR_MAX: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// Reads a delay or a period, which may be longer than a wait: `30s`, `2h`, `90d`.
+pub(crate) fn far(text: &str) -> Result<Duration, String> {
+    let form = "expected a length of time with its unit, at most 10 years: 30s, 2h, 90d";
+    let read: jiff::Span = text.parse().map_err(|_| form.to_owned())?;
+    let signed = read
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| format!("{form} (no months and no years: they differ in length)"))?;
+    let far = Duration::try_from(signed).map_err(|_| form.to_owned())?;
+    if far <= FAR_MAX { Ok(far) } else { Err(form.to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +100,15 @@ mod tests {
         assert_eq!(life("87600h"), Ok(LIFE_MAX));
         for text in ["", "60", "0s", "999us", "-1s", "87600h 1s"] {
             assert!(life(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn delay_may_be_days_but_not_months() {
+        assert_eq!(far("90d"), Ok(Duration::from_hours(90 * 24)));
+        assert_eq!(far("1h 30m"), Ok(Duration::from_mins(90)));
+        for text in ["", "5", "-5s", "1mo", "1y", "4000d"] {
+            assert!(far(text).is_err(), "{text}");
         }
     }
 }

@@ -27,6 +27,10 @@ pub(crate) struct EngineConfig {
     pub(crate) drain: Duration,
     /// How long a replaced generation of a view stays readable. Default 60 s.
     pub(crate) generation_keep: Duration,
+    /// How long completed, cancelled and skipped jobs and workflows are kept. Default 7 days.
+    pub(crate) keep_done: Duration,
+    /// How long failed and resolved ones are kept, and dead letters that were dealt with. Default 30 days.
+    pub(crate) keep_failed: Duration,
 }
 
 impl EngineConfig {
@@ -42,6 +46,8 @@ impl EngineConfig {
             claim_rows_max: 500,
             drain: Duration::from_secs(30),
             generation_keep: Duration::from_mins(1),
+            keep_done: Duration::from_hours(7 * 24),
+            keep_failed: Duration::from_hours(30 * 24),
         }
     }
 
@@ -53,6 +59,13 @@ impl EngineConfig {
 
 const SLOTS_MAX: u32 = 10_000;
 const LEASE_MS_MAX: u32 = 600_000;
+
+/// Ten years.
+const KEEP_HOURS_MAX: u32 = 10 * 365 * 24;
+
+fn hours(count: u32) -> Duration {
+    Duration::from_hours(u64::from(count))
+}
 
 fn millis(count: u32) -> Duration {
     Duration::from_millis(u64::from(count))
@@ -151,6 +164,28 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
             write: |config, _, count| config.engine.generation_keep = millis(count),
         },
         read: |config, _| shown(config.engine.generation_keep),
+    },
+    ConfigOption {
+        path: "engine.keep_done_hours",
+        meaning: "how long completed, cancelled and skipped jobs and workflows are kept",
+        kind: Kind::Whole {
+            unit: "hours",
+            min: 1,
+            max: KEEP_HOURS_MAX,
+            write: |config, _, count| config.engine.keep_done = hours(count),
+        },
+        read: |config, _| Value::from(config.engine.keep_done.as_secs() / 3600),
+    },
+    ConfigOption {
+        path: "engine.keep_failed_hours",
+        meaning: "how long failed jobs and workflows are kept, and dead letters that were dealt with",
+        kind: Kind::Whole {
+            unit: "hours",
+            min: 1,
+            max: KEEP_HOURS_MAX,
+            write: |config, _, count| config.engine.keep_failed = hours(count),
+        },
+        read: |config, _| Value::from(config.engine.keep_failed.as_secs() / 3600),
     },
 ];
 

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use recache_api as api;
 use recache_model::job::{ErrorKind, JobError, JobState};
+use recache_model::letter::LetterStatus;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::view::{OnTouch, ViewStatus};
-use recache_store::{GenerationRecord, HistoryRow, JobRecord, ViewRecord};
+use recache_store::{
+    GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord, LimitScope, LogLine,
+    QueueRecord, ScheduleRecord, ViewRecord,
+};
 
-fn instant(at: Timestamp) -> api::Instant {
+/// An instant of the store.
+pub(crate) fn instant(at: Timestamp) -> api::Instant {
     let end = if at.micros() < 0 { api::Instant::MIN } else { api::Instant::MAX };
     // Beyond the calendar only where a due time was asked for that never comes.
     api::Instant::from_micros(at.micros()).unwrap_or(end)
@@ -54,6 +59,7 @@ pub(crate) fn job(record: JobRecord) -> api::Job {
         superseded_by: record.superseded_by,
         correlation_id: record.correlation_id,
         trace_context: record.trace_context,
+        concurrency_key: record.concurrency_key,
     }
 }
 
@@ -79,6 +85,40 @@ pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::
             }
         })
         .collect()
+}
+
+/// The attempts that a history tells of.
+pub(crate) fn attempts(history: &[api::JobHistoryRow]) -> Vec<api::JobAttempt> {
+    let mut attempts: Vec<api::JobAttempt> = Vec::new();
+    for row in history {
+        if row.to == api::JobState::Running {
+            attempts.push(api::JobAttempt {
+                attempt: row.attempt,
+                started_at: row.at,
+                ended_at: None,
+                ended_as: None,
+                error: None,
+            });
+        } else if row.from == api::JobState::Running
+            && let Some(last) = attempts.last_mut()
+        {
+            last.ended_at = Some(row.at);
+            last.ended_as = Some(row.to);
+            last.error.clone_from(&row.error);
+        }
+    }
+    attempts
+}
+
+/// Lines that a handler said.
+pub(crate) fn log(lines: Vec<LogLine>) -> Vec<api::JobLogLine> {
+    let line = |line: LogLine| api::JobLogLine {
+        seq: line.seq,
+        attempt: line.attempt,
+        at: instant(line.at),
+        text: line.text,
+    };
+    lines.into_iter().map(line).collect()
 }
 
 /// Where a job stands.
@@ -110,6 +150,127 @@ fn job_error(error: JobError) -> api::JobError {
         code: error.code,
         message: error.message,
         retry_after_ms: error.retry_after_ms,
+    }
+}
+
+/// A schedule.
+pub(crate) fn schedule(record: ScheduleRecord) -> api::Schedule {
+    let definition = record.definition;
+    let (paused_at, word) = record.pause.unzip();
+    let (pause_actor, pause_reason) = word.map(|word| (word.actor, word.reason)).unzip();
+    api::Schedule {
+        namespace: definition.namespace,
+        name: definition.name,
+        cron: definition.cron,
+        zone: definition.zone,
+        overlap: definition.overlap.to_string(),
+        catch_up: definition.catch_up.to_string(),
+        handler: definition.handler,
+        queue: definition.queue,
+        input: json(&definition.input),
+        priority: definition.priority,
+        retry: retry_policy(definition.retry),
+        timeout_ms: definition.timeout.map(ms),
+        next_at: record.next_at.map(instant),
+        last_tick_at: record.last_tick_at.map(instant),
+        last_job_id: record.last_job.map(|id| id.to_string()),
+        ticks_skipped: record.ticks_skipped,
+        paused_at: paused_at.map(instant),
+        pause_actor,
+        pause_reason,
+    }
+}
+
+/// A dead letter.
+pub(crate) fn letter(letter: Letter) -> api::Letter {
+    api::Letter {
+        job_id: letter.job.to_string(),
+        seq: letter.seq,
+        namespace: letter.namespace,
+        queue: letter.queue,
+        handler: letter.handler,
+        status: letter_status(letter.status),
+        status_at: instant(letter.status_at),
+        reason: recache_model::letter::reason(&letter.error, letter.attempt, letter.attempts_max),
+        error: job_error(letter.error),
+        attempts: letter
+            .attempts
+            .into_iter()
+            .map(|kept| api::FailedAttempt {
+                attempt: kept.attempt,
+                at: instant(kept.at),
+                error: job_error(kept.error),
+            })
+            .collect(),
+        attempt: letter.attempt,
+        attempts_max: letter.attempts_max,
+        input: json(&letter.input),
+        priority: letter.priority,
+        workflow_id: letter.workflow.map(|id| id.to_string()),
+        step: letter.step,
+        correlation_id: letter.correlation_id,
+        submitted_at: instant(letter.submitted_at),
+        failed_at: instant(letter.failed_at),
+    }
+}
+
+fn letter_status(status: LetterStatus) -> api::LetterStatus {
+    match status {
+        LetterStatus::Pending => api::LetterStatus::Pending,
+        LetterStatus::Investigating => api::LetterStatus::Investigating,
+        LetterStatus::Redriven => api::LetterStatus::Redriven,
+        LetterStatus::Resolved => api::LetterStatus::Resolved,
+        LetterStatus::Discarded => api::LetterStatus::Discarded,
+    }
+}
+
+/// A note on a dead letter.
+pub(crate) fn letter_note(note: LetterNote) -> api::LetterNote {
+    api::LetterNote {
+        at: instant(note.at),
+        status: letter_status(note.status),
+        actor: note.word.actor,
+        text: note.word.reason,
+    }
+}
+
+/// A queue.
+pub(crate) fn queue(record: QueueRecord) -> api::Queue {
+    let rate = record.limit.rate;
+    api::Queue {
+        name: record.name,
+        pause: record.pause.map(|pause| api::QueuePause {
+            at: instant(pause.at),
+            until: pause.until.map(instant),
+            actor: pause.word.actor,
+            reason: pause.word.reason,
+        }),
+        queued: record.queued,
+        running: record.running,
+        due_since: record.due_since.map(instant),
+        running_max: record.limit.running_max,
+        starts_max: rate.map(|rate| rate.starts_max),
+        period_ms: rate.map(|rate| ms(rate.period)),
+    }
+}
+
+/// A limit.
+pub(crate) fn limit(record: LimitRecord) -> api::Limit {
+    let (scope, namespace, name) = match record.scope {
+        LimitScope::Queue(name) => ("queue", None, name),
+        LimitScope::Handler(name) => ("handler", None, name),
+        LimitScope::Key { namespace, key } => ("key", Some(namespace), key),
+    };
+    let rate = record.limit.rate;
+    api::Limit {
+        scope: scope.to_owned(),
+        namespace,
+        name,
+        running_max: record.limit.running_max,
+        starts_max: rate.map(|rate| rate.starts_max),
+        period_ms: rate.map(|rate| ms(rate.period)),
+        actor: record.actor,
+        changed_at: instant(record.changed_at),
     }
 }
 

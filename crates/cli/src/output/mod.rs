@@ -6,9 +6,13 @@ mod text;
 
 use clap::ValueEnum;
 
-pub(crate) use convert::{generation, history, items, job, job_state, ms, view};
+pub(crate) use convert::instant as timestamp;
+pub(crate) use convert::{
+    attempts, generation, history, items, job, job_state, letter, letter_note, limit, log, ms, queue,
+    schedule, view,
+};
 pub(crate) use table::{Table, Tone, terminal_width};
-pub(crate) use text::{duration, instant, visible_json};
+pub(crate) use text::{duration, instant, instant_in, visible_json};
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

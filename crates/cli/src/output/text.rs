@@ -11,6 +11,15 @@ pub(crate) fn instant(instant: Instant) -> String {
     }
 }
 
+/// An instant, to the second, as clocks in a time zone show it; in UTC where the zone is not known.
+pub(crate) fn instant_in(instant: Instant, zone: &str) -> String {
+    let at = jiff::Timestamp::from_microsecond(instant.micros()).unwrap_or_default();
+    match at.in_tz(zone) {
+        Ok(there) => there.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+        Err(_) => self::instant(instant),
+    }
+}
+
 /// A duration with two of its units at most: `7 ms`, `1.250 s`, `2 m 3 s`, `4 d 1 h`.
 pub(crate) fn duration(ms: u64) -> String {
     let (seconds, minutes, hours, days) = (ms / 1000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);

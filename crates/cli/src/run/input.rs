@@ -99,7 +99,7 @@ pub(crate) fn told(problems: &Problems) -> Vec<CliError> {
 }
 
 /// Reads the workflow's input: `{}` unless told otherwise.
-pub(super) fn read_input(given: Option<&str>) -> Result<Value, CliError> {
+pub(crate) fn read_input(given: Option<&str>) -> Result<Value, CliError> {
     let (text, place, exit) = match given {
         None => return Ok(Value::Object(Map::new())),
         Some("-") => {

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use args::RunArgs;
-pub(crate) use input::{read_source, told};
+pub(crate) use input::{read_input, read_source, told};
 
 use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};

@@ -10,9 +10,13 @@
 )]
 
 mod cache;
+mod dead;
+mod jobs;
 mod operations;
 mod output;
+mod queues;
 mod refused;
+mod schedules;
 mod templates;
 mod verbs;
 mod world;

@@ -8,11 +8,12 @@ use serde_json::Value;
 fn migrate_creates_a_file_and_says_its_schema_version() {
     let folder = tempfile::tempdir().unwrap();
     let migrate = |arguments: &[&str]| run(recache(folder.path()).arg("migrate").args(arguments));
-    assert_eq!(migrate(&[]).expect(0), "sqlite:recache.db: schema version 1\n");
+    let newest = recache_store::newest_schema();
+    assert_eq!(migrate(&[]).expect(0), format!("sqlite:recache.db: schema version {newest}\n"));
     let again = migrate(&["-o", "json"]).json();
     assert_eq!(
         again,
-        serde_json::json!({ "schema": "recache.migration.v1", "database": "sqlite:recache.db", "schema_version": 1 })
+        serde_json::json!({ "schema": "recache.migration.v1", "database": "sqlite:recache.db", "schema_version": newest })
     );
     assert_eq!(files(folder.path()).keys().collect::<Vec<_>>(), ["recache.db"]);
     assert_eq!(run(recache(folder.path()).args(["job", "list", "-o", "jsonl"])).expect(0), "");
@@ -27,7 +28,11 @@ async fn migrate_makes_the_tables_on_a_server() {
     recache(&["job", "list"]).refused(5, &["E-DATABASE-SCHEMA", "no tables of Recache", "recache migrate"]);
     assert!(recache(&["doctor"]).expect(1).contains("no tables of Recache"));
     recache(&["job", "list"]).refused(5, &["no tables of Recache"]);
-    assert!(recache(&["migrate"]).expect(0).ends_with(": schema version 1\n"));
+    assert!(
+        recache(&["migrate"])
+            .expect(0)
+            .ends_with(&format!(": schema version {}\n", recache_store::newest_schema()))
+    );
     assert_eq!(recache(&["job", "list", "-o", "jsonl"]).expect(0), "");
     recache(&["doctor"]).expect(0);
 }
@@ -42,12 +47,12 @@ async fn doctor_finds_nothing_wrong_with_a_good_database() {
     let world = World::sqlite().await;
     let rows = world.rows().await;
     let table = world.run(&["doctor"]).expect(0);
-    for check in ["configuration", "database", "schema", "writable", "clock"] {
+    for check in ["configuration", "database", "schema", "writable", "clock", "counts"] {
         assert!(table.lines().any(|line| line.starts_with(check) && line.contains("  ok  ")), "{table}");
     }
     let document = world.run(&["doctor", "-o", "json"]).json();
     let names: Vec<&str> = status(&document).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["configuration", "database", "schema", "writable", "disk", "clock"]);
+    assert_eq!(names, ["configuration", "database", "schema", "writable", "disk", "clock", "counts"]);
     assert_eq!(world.rows().await, rows, "doctor changes nothing");
 }
 

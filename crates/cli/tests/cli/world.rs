@@ -33,6 +33,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
     clock: ManualClock,
     session: SessionId,
+    running: std::sync::Mutex<Option<recache_store::LeaseToken>>,
     folder: tempfile::TempDir,
     database: TestDatabase,
 }
@@ -144,7 +145,8 @@ impl World {
         let store = open(&options).await.expect("a fresh database opens");
         let session = SessionId::from_uuid(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001));
         let folder = tempfile::tempdir().expect("a folder of its own");
-        let world = Self { store, clock, session, folder, database };
+        let running = std::sync::Mutex::default();
+        let world = Self { store, clock, session, running, folder, database };
         world.fill().await;
         world
     }
@@ -209,6 +211,7 @@ impl World {
         let running = NewJob { timeout: Some(Duration::from_secs(90)), ..job(RUNNING, "export", "[]") };
         store.jobs_submit(vec![running]).await.expect("a job is stored");
         let claimed = self.claim("export").await;
+        *self.running.lock().expect("no panic") = Some(claimed.token);
         let told = store.job_progress(claimed.token, 0.4, Some("page 2 of 5".to_owned())).await;
         assert_eq!(told.expect("progress is kept"), None);
         let waiting =
@@ -229,6 +232,14 @@ impl World {
         }
         self.build(1, &[("sku-1", "{\"cents\":100}"), ("sku-2", "{\"cents\":250.10}")]).await;
         self.build(2, &[("sku-1", "{\"cents\":120}"), ("sku-2", "{\"cents\":250.10}")]).await;
+    }
+
+    /// Has the handler of a running job say a line.
+    pub(crate) async fn say(&self, job: &str, line: &str) {
+        let token = self.running.lock().expect("no panic").expect("the running job was claimed");
+        assert_eq!(token.job, id(job));
+        let said = self.store.attempts().log_append(token, vec![line.to_owned()]).await;
+        assert_eq!(said.expect("answered"), None, "the token is good");
     }
 
     /// Touches view `shop/prices`.
@@ -293,7 +304,7 @@ impl World {
     }
 
     async fn settle(&self, job: &ClaimedJob, outcome: Outcome) {
-        let settlement = Settlement { token: job.token, outcome, linked: job.is_linked() };
+        let settlement = Settlement::of(job, outcome);
         self.store.jobs_dispatch(vec![settlement], None).await.expect("a settlement is answered");
     }
 }

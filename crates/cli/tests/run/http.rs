@@ -122,6 +122,9 @@ fn errors_of_the_server_are_retried_and_those_of_the_client_are_not() {
         ("401 Unauthorized", "permanent", 1),
         ("500 Internal Server Error", "retryable", 2),
         ("408 Request Timeout", "retryable", 2),
+        ("425 Too Early", "retryable", 2),
+        ("503 Service Unavailable", "retryable", 2),
+        ("422 Unprocessable Entity", "permanent", 1),
     ] {
         let server = Server::answering(vec![answer(status, &[], "")]);
         let settings = json!({ "url": format!("http://{}/a?token=hunter2", server.address) });

@@ -217,7 +217,7 @@ async fn late_job(store: &dyn Store, context: &Context) {
             error: recache_model::job::JobError::new(recache_model::job::ErrorKind::Permanent, "late"),
         },
     ] {
-        let settlement = Settlement { token, outcome, linked: false };
+        let settlement = Settlement { token, outcome, linked: false, limited_queue: None };
         let answer = store.jobs_dispatch(vec![settlement], None).await.unwrap().settled;
         say(&format!("late job-settled {}", matches!(answer[..], [recache_store::Settled::Refused(_)])));
     }

@@ -9,10 +9,11 @@ use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
-    Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, Error, GenerationRecord,
-    HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
-    Reconciled, Result, Revoked, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted,
-    Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Attempts, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched,
+    Error, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance, NewJob,
+    NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules, Settlement,
+    Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary,
+    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -100,6 +101,34 @@ impl Store for Faulty {
 
     async fn check_writable(&self) -> Result<()> {
         self.store.check_writable().await
+    }
+
+    async fn schema_version(&self) -> Result<i64> {
+        self.store.schema_version().await
+    }
+
+    fn maintenance(&self) -> &dyn Maintenance {
+        self.store.maintenance()
+    }
+
+    fn queues(&self) -> &dyn Queues {
+        self.store.queues()
+    }
+
+    fn letters(&self) -> &dyn Letters {
+        self.store.letters()
+    }
+
+    fn schedules(&self) -> &dyn Schedules {
+        self.store.schedules()
+    }
+
+    fn attempts(&self) -> &dyn Attempts {
+        self.store.attempts()
+    }
+
+    fn bulk_jobs(&self) -> &dyn BulkJobs {
+        self.store.bulk_jobs()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {

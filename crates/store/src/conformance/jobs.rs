@@ -249,10 +249,7 @@ pub async fn settlements_and_claim_share_one_call(subject: &Subject) {
     subject.store.jobs_submit((0..4).map(|_| work()).collect()).await.expect("stored");
     let session = subject.session().await;
     let first = subject.claim(session, 2).await;
-    let mut settlements: Vec<Settlement> = first
-        .iter()
-        .map(|job| Settlement { token: job.token, outcome: completed(), linked: false })
-        .collect();
+    let mut settlements: Vec<Settlement> = first.iter().map(|job| Settlement::of(job, completed())).collect();
     settlements[1].token.epoch = 99;
     let request = ClaimRequest {
         session,

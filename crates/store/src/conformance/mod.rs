@@ -11,9 +11,16 @@
     reason = "a case says what it expects, and says loudly what it cannot run"
 )]
 
+pub mod attempts;
+pub mod bulk_jobs;
 pub mod cache_epochs;
 pub mod jobs;
+pub mod letters;
+pub mod maintenance;
+pub mod queues;
+pub mod schedules;
 pub mod sessions;
+pub mod submits;
 pub mod testing;
 pub mod views;
 pub mod workflows;
@@ -62,6 +69,11 @@ impl Subject {
         open(&Self::options(&self.database, &clock)).await.expect("a second connection opens")
     }
 
+    /// Changes the tables behind the store's back, as somebody's hand would.
+    pub async fn tamper(&self, sql: &'static str) {
+        self.database.tamper(sql).await;
+    }
+
     /// Moves time.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
@@ -101,7 +113,7 @@ impl Subject {
 
     /// Settles one attempt.
     pub async fn settle(&self, job: &ClaimedJob, outcome: Outcome) -> Settled {
-        let settlement = Settlement { token: job.token, outcome, linked: job.is_linked() };
+        let settlement = Settlement::of(job, outcome);
         self.store.jobs_dispatch(vec![settlement], None).await.expect("a settlement is answered").settled[0]
     }
 
@@ -186,6 +198,81 @@ macro_rules! conformance_suite {
                 concurrent_claims_never_overlap,
                 hints_follow_a_submit,
                 text_of_any_kind_comes_back_unchanged,
+            ],
+            submits: [
+                repeated_idempotency_key_finds_the_first_job,
+                idempotency_key_with_another_body_is_a_conflict_and_stores_nothing,
+                idempotency_key_is_forgotten_after_seven_days,
+                concurrent_submits_of_one_idempotency_key_are_one_job,
+                second_job_of_a_unique_key_is_refused_where_the_rule_says_so,
+                second_job_of_a_unique_key_finds_the_first,
+                queued_job_takes_over_what_its_replacement_says,
+                unique_key_is_free_once_its_job_has_ended,
+                unique_key_may_outlast_the_end_of_its_job,
+                unique_key_holds_for_its_period,
+                retry_into_a_taken_unique_key_is_a_conflict,
+                concurrent_submits_of_one_unique_key_are_one_job,
+                keys_that_cannot_be_are_refused,
+                schema_version_is_that_of_the_last_migration,
+            ],
+            queues: [
+                paused_queue_gives_nothing_until_it_is_resumed,
+                pause_ends_by_itself_at_its_time,
+                pause_needs_a_word_and_an_end_in_the_future,
+                queue_gives_no_more_than_may_run_at_once,
+                handler_gives_no_more_than_may_run_at_once,
+                one_job_of_a_concurrency_key_runs_at_a_time,
+                concurrency_key_may_be_allowed_more,
+                backlog_of_one_key_does_not_hide_the_others,
+                rate_holds_over_any_stretch_of_time,
+                slot_of_a_dead_worker_is_free_again,
+                concurrent_claims_keep_every_limit,
+                concurrent_claims_run_one_job_of_a_key,
+                limits_leave_other_work_in_order,
+                queues_and_limits_are_listed,
+                limit_that_cannot_be_is_refused,
+            ],
+            letters: [
+                failed_job_leaves_a_letter_with_its_attempts,
+                redriven_letters_put_their_jobs_back_to_the_queue,
+                letter_whose_unique_key_is_taken_is_skipped,
+                letter_is_investigated_noted_and_discarded,
+                retry_of_the_job_closes_its_letter,
+                resolved_job_is_settled_by_an_operator,
+                resolved_step_counts_as_done,
+            ],
+            maintenance: [
+                one_process_leads_at_a_time,
+                work_of_a_former_leader_is_refused,
+                ended_jobs_are_removed_when_their_time_is_over,
+                failed_job_stays_while_its_letter_is_open,
+                ended_workflow_is_removed_with_its_steps,
+                counts_of_workflows_are_compared_with_their_steps,
+            ],
+            schedules: [
+                tick_that_is_due_makes_one_job,
+                no_tick_leads_to_two_jobs,
+                overlap_is_as_the_policy_says,
+                missed_ticks_are_caught_up_as_the_policy_says,
+                paused_schedule_rests_until_it_is_resumed,
+                schedule_is_run_at_once_when_asked,
+                schedules_are_listed_changed_and_deleted,
+                schedule_that_cannot_be_is_refused,
+                old_ticks_are_forgotten,
+            ],
+            attempts: [
+                checkpoint_reaches_the_next_attempt,
+                checkpoint_reaches_a_job_with_a_concurrency_key,
+                checkpoint_that_is_too_large_is_refused,
+                log_keeps_the_newest_lines,
+                snoozed_job_comes_back_later_with_its_attempts_unused,
+                log_is_removed_with_its_job,
+            ],
+            bulk_jobs: [
+                jobs_of_a_filter_are_cancelled_in_batches,
+                failed_jobs_of_a_filter_are_retried,
+                ended_jobs_of_a_filter_are_deleted,
+                change_that_makes_no_sense_is_refused,
             ],
             sessions: [
                 beating_session_keeps_its_jobs,

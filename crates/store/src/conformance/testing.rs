@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use uuid::Uuid;
 
@@ -23,6 +24,21 @@ impl TestDatabase {
     /// What to open.
     pub fn url(&self) -> &str {
         &self.url
+    }
+}
+
+impl TestDatabase {
+    pub(super) async fn tamper(&self, sql: &'static str) {
+        if self.postgres.is_some() {
+            let mut hand = PgConnection::connect(&self.url).await.expect("the server can be reached");
+            hand.execute("SET search_path TO recache").await.expect("the schema is there");
+            hand.execute(sql).await.expect("the tables are changed");
+            hand.close().await.expect("the connection closes");
+        } else {
+            let mut hand = SqliteConnection::connect(&self.url).await.expect("the file can be opened");
+            hand.execute(sql).await.expect("the tables are changed");
+            hand.close().await.expect("the connection closes");
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn two_steps_of_one_name() -> NewWorkflow {
     workflow(&[("same", &[]), ("same", &[])])
 }
 
-async fn submit(subject: &Subject, steps: &[(&str, &[usize])]) -> (WorkflowId, Vec<JobId>) {
+pub(super) async fn submit(subject: &Subject, steps: &[(&str, &[usize])]) -> (WorkflowId, Vec<JobId>) {
     let new = workflow(steps);
     let jobs = new.steps.iter().map(|step| step.job.id).collect();
     let id = new.id;
@@ -255,10 +255,8 @@ pub async fn diamond_settled_at_once_unblocks_its_end_once(subject: &Subject) {
         let a = subject.claim_one(session).await;
         subject.settle(&a, output("a")).await;
         let middle = subject.claim(session, 10).await;
-        let settlements: Vec<Settlement> = middle
-            .iter()
-            .map(|job| Settlement { token: job.token, outcome: output("m"), linked: true })
-            .collect();
+        let settlements: Vec<Settlement> =
+            middle.iter().map(|job| Settlement::of(job, output("m"))).collect();
         if at_once {
             let request = ClaimRequest {
                 session,

@@ -1,30 +1,34 @@
 //! Many rows in one statement: lists travel as arrays that `unnest` takes apart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use recache_model::ids::ViewId;
+use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
+use recache_model::unique::PartsHash;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::Connection;
 use super::statements::effects::Effects;
 use super::statements::items::digest;
 use super::statements::jobs;
 use super::statements::settle::{SettledColumns, columns};
+use super::statements::submit::{KeyRow, UniqueColumns};
+use super::{Connection, Row};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
-use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem, Submitted};
+use crate::letters::ATTEMPTS_KEPT_MAX;
+use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem};
 
-/// One statement, and so one round trip and one commit.
+/// One statement, and so one round trip and one commit. Answers the ids that were new. A row that meets another of its
+/// unique key is left out like one whose id is there.
 pub(super) async fn jobs_insert(
     db: &mut Connection,
     now: Option<Timestamp>,
-    new: &[NewJob],
-    effects: &mut Effects,
-) -> Result<Vec<Submitted>> {
-    jobs::check(new)?;
-    let column = |value: fn(&NewJob) -> &str| new.iter().map(value).collect::<Vec<&str>>();
+    new: &[&NewJob],
+    uniques: &[UniqueColumns],
+) -> Result<HashSet<Uuid>> {
+    let column = |value: fn(&NewJob) -> &str| new.iter().map(|job| value(job)).collect::<Vec<&str>>();
     let retries = new.iter().map(|job| jobs::to_json(&job.retry)).collect::<Result<Vec<_>>>()?;
     let (mut instants, mut delays) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
     for job in new {
@@ -39,13 +43,16 @@ pub(super) async fn jobs_insert(
     let inserted = sqlx::query(
         "WITH t AS MATERIALIZED (SELECT COALESCE($14::bigint, clock()) AS now) \
          INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, created_at) \
+         timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended, \
+         concurrency_key) \
          SELECT id, namespace, queue, handler, 'queued', priority, COALESCE(instant, t.now + delay), input, retry, \
-         attempts_max, timeout_ms, correlation_id, trace_context, t.now \
+         attempts_max, timeout_ms, correlation_id, trace_context, t.now, unique_key, unique_ended, \
+         concurrency_key \
          FROM t, unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], \
-         $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[]) AS n (id, namespace, queue, \
-         handler, priority, instant, delay, input, retry, attempts_max, timeout_ms, correlation_id, trace_context) \
-         ON CONFLICT (id) DO NOTHING RETURNING id",
+         $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $15::text[], $16::bigint[], \
+         $17::text[]) \
+         AS n (id, namespace, queue, handler, priority, instant, delay, input, retry, attempts_max, timeout_ms, \
+         correlation_id, trace_context, unique_key, unique_ended, concurrency_key) ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(new.iter().map(|job| job.id.uuid()).collect::<Vec<_>>())
     .bind(column(|job| &job.namespace))
@@ -61,9 +68,58 @@ pub(super) async fn jobs_insert(
     .bind(column(|job| &job.correlation_id))
     .bind(new.iter().map(|job| job.trace_context.as_deref()).collect::<Vec<_>>())
     .bind(now.map(Timestamp::micros))
+    .bind(uniques.iter().map(|unique| unique.key.as_deref()).collect::<Vec<_>>())
+    .bind(uniques.iter().map(|unique| unique.ended).collect::<Vec<_>>())
+    .bind(new.iter().map(|job| job.concurrency_key.as_deref()).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
-    jobs::submitted(new, &inserted, effects)
+    jobs::ids_of(&inserted)
+}
+
+/// Keeps idempotency keys, unless they are there and not yet expired.
+pub(super) async fn idempotency_keys_keep(
+    db: &mut Connection,
+    now: Timestamp,
+    rows: &[KeyRow<'_>],
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO idempotency_keys (namespace, key, job_id, body, expires_at) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::bigint[]) \
+         ON CONFLICT (namespace, key) DO UPDATE SET job_id = excluded.job_id, body = excluded.body, \
+         expires_at = excluded.expires_at WHERE idempotency_keys.expires_at <= $6",
+    )
+    .bind(rows.iter().map(|row| row.namespace).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.key).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.body.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.expires_at).collect::<Vec<_>>())
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What these keys stand for now.
+pub(super) async fn idempotency_keys_read(db: &mut Connection, rows: &[KeyRow<'_>]) -> Result<Vec<Row>> {
+    Ok(sqlx::query(
+        "SELECT k.namespace, k.key, k.job_id, k.body FROM unnest($1::text[], $2::text[]) AS n (namespace, key) \
+         JOIN idempotency_keys k ON k.namespace = n.namespace AND k.key = n.key",
+    )
+    .bind(rows.iter().map(|row| row.namespace).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.key).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await?)
+}
+
+/// What the one statement did.
+#[derive(Debug)]
+pub(super) struct SettledAndClaimed {
+    /// The places of the settlements whose token was good.
+    pub(super) accepted: Vec<usize>,
+    /// In order.
+    pub(super) claimed: Vec<ClaimedJob>,
+    /// Nothing was claimed, because limits have a say.
+    pub(super) is_limited: bool,
 }
 
 /// Settles jobs that belong to nothing else and claims more: one statement, one round trip, one commit.
@@ -74,13 +130,16 @@ pub(super) async fn jobs_insert(
 /// planned as a loop in a loop. What is claimed is locked in the scan of the index itself, one scan per queue,
 /// so that the backlog of one queue costs the others nothing; a lock on a CTE above it would lock nothing. A
 /// session that has died gets nothing: what it took would only be taken away again, at the cost of an attempt.
+///
+/// Where limits or concurrency keys have a say, this statement claims nothing and says so: they need more than one
+/// statement (`statements/limited.rs`). Looking costs a probe of two small indexes.
 pub(super) async fn settle_and_claim(
     db: &mut Connection,
     now: Option<Timestamp>,
     settlements: &[(usize, &Settlement)],
     claim: Option<&ClaimRequest>,
     effects: &mut Effects,
-) -> Result<(Vec<usize>, Vec<ClaimedJob>)> {
+) -> Result<SettledAndClaimed> {
     let count = settlements.len();
     let mut states: Vec<&str> = Vec::with_capacity(count);
     let mut outputs: Vec<Option<&str>> = Vec::with_capacity(count);
@@ -103,7 +162,9 @@ pub(super) async fn settle_and_claim(
     let number = Uuid::new_v4();
     let rows = sqlx::query(
         "WITH t AS MATERIALIZED (SELECT now, EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $11 \
-         AND expires_at > now) AS is_alive FROM COALESCE($9::bigint, clock()) AS now), \
+         AND expires_at > now) AS is_alive, EXISTS (SELECT 1 FROM limits WHERE (scope = 'queue' AND name = ANY($12)) \
+         OR (scope = 'handler' AND name = ANY($13))) OR EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' \
+         AND concurrency_key IS NOT NULL AND queue = ANY($12)) AS is_limited FROM COALESCE($9::bigint, clock()) AS now), \
          held AS MATERIALIZED (SELECT j.id, j.session_id, s.state, s.output, s.error, s.delay, s.uncount \
          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]) \
          AS s (id, epoch, claim, state, output, error, delay, uncount) JOIN jobs j ON j.id = s.id \
@@ -114,9 +175,11 @@ pub(super) async fn settle_and_claim(
          attempt = j.attempt - h.uncount, session_id = NULL, transitions = j.transitions + 1, \
          finished_at = CASE WHEN h.state = 'queued' THEN NULL ELSE t.now END FROM held h, t WHERE j.id = h.id \
          RETURNING j.id, j.state, j.queue, j.transitions, j.attempt, j.epoch, h.session_id, h.error AS detail), \
-         due AS MATERIALIZED (SELECT c.id, c.priority, c.due_at FROM t, unnest($12::text[]) AS q (queue) \
-         CROSS JOIN LATERAL (SELECT id, priority, due_at FROM jobs WHERE jobs.queue = q.queue AND state = 'queued' \
-         AND due_at <= t.now AND attempt < attempts_max AND handler = ANY($13) AND t.is_alive \
+         due AS MATERIALIZED (SELECT c.id, c.priority, c.due_at FROM t CROSS JOIN LATERAL (SELECT queue \
+         FROM unnest($12::text[]) AS u (queue) WHERE NOT EXISTS (SELECT 1 FROM queues p WHERE p.name = u.queue \
+         AND p.paused_until > t.now)) AS q CROSS JOIN LATERAL (SELECT id, priority, due_at FROM jobs WHERE jobs.queue = q.queue AND state = 'queued' \
+         AND concurrency_key IS NULL AND due_at <= t.now AND attempt < attempts_max AND handler = ANY($13) \
+         AND t.is_alive AND NOT t.is_limited \
          ORDER BY priority DESC, due_at, id LIMIT $14 FOR UPDATE SKIP LOCKED) AS c), \
          picked AS MATERIALIZED (SELECT id FROM due ORDER BY priority DESC, due_at, id LIMIT $14), \
          taken AS (UPDATE jobs j SET state = 'running', epoch = j.epoch + 1, claim = $10, session_id = $11, \
@@ -124,11 +187,21 @@ pub(super) async fn settle_and_claim(
          FROM picked, t WHERE j.id = picked.id RETURNING j.*), \
          log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
          SELECT id, transitions, t.now, 'running', state, attempt, epoch, session_id, detail FROM done, t UNION ALL \
-         SELECT id, transitions, t.now, 'queued', 'running', attempt, epoch, session_id, NULL FROM taken, t) \
+         SELECT id, transitions, t.now, 'queued', 'running', attempt, epoch, session_id, NULL FROM taken, t), \
+         dead AS (INSERT INTO dead_letters (job_id, seq, namespace, queue, handler, status, error, attempts, input, \
+         priority, retry, attempt, attempts_max, timeout_ms, correlation_id, submitted_at, failed_at, status_at) \
+         SELECT j.id, d.transitions, j.namespace, j.queue, j.handler, 'pending', d.detail, '[' || COALESCE((SELECT \
+         string_agg('{\"attempt\":' || h.attempt || ',\"at\":' || h.at || ',\"error\":' || h.detail || '}', ',' ORDER BY h.seq) \
+         || ',' FROM (SELECT seq, attempt, at, detail FROM job_history WHERE job_id = d.id AND from_state = 'running' \
+         AND detail IS NOT NULL ORDER BY seq DESC LIMIT $15) AS h), '') || '{\"attempt\":' || d.attempt || ',\"at\":' \
+         || t.now || ',\"error\":' || d.detail || '}]', j.input, j.priority, j.retry, d.attempt, j.attempts_max, \
+         j.timeout_ms, j.correlation_id, j.created_at, t.now, t.now \
+         FROM done d JOIN jobs j ON j.id = d.id, t WHERE d.state = 'failed' AND d.detail IS NOT NULL) \
          SELECT TRUE AS is_claim, id, state, t.now, namespace, queue, handler, input, attempt, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, workflow_id, step, view_id, epoch, due_at, priority FROM taken, t \
+         timeout_ms, correlation_id, trace_context, workflow_id, step, view_id, epoch, due_at, priority, checkpoint FROM taken, t \
          UNION ALL SELECT FALSE, id, state, NULL, NULL, queue, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-         NULL, NULL, NULL, NULL, NULL FROM done",
+         NULL, NULL, NULL, NULL, NULL, NULL FROM done UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM t WHERE t.is_limited",
     )
     .bind(settlements.iter().map(|(_, settlement)| settlement.token.job.uuid()).collect::<Vec<_>>())
     .bind(settlements.iter().map(|(_, settlement)| settlement.token.epoch).collect::<Vec<_>>())
@@ -144,14 +217,20 @@ pub(super) async fn settle_and_claim(
     .bind(queues)
     .bind(handlers)
     .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
+    .bind(ATTEMPTS_KEPT_MAX - 1)
     .fetch_all(db)
     .await?;
     let mut places: HashMap<Uuid, usize> =
         settlements.iter().map(|(place, settlement)| (settlement.token.job.uuid(), *place)).collect();
     let mut accepted = Vec::with_capacity(count);
     let mut taken = Vec::with_capacity(rows.len().saturating_sub(count));
+    let mut is_limited = false;
     for row in &rows {
-        if row.try_get("is_claim")? {
+        let Some(is_claim) = row.try_get::<Option<bool>, _>("is_claim")? else {
+            is_limited = true;
+            continue;
+        };
+        if is_claim {
             let (priority, due_at): (i64, i64) = (row.try_get("priority")?, row.try_get("due_at")?);
             let job = jobs::claimed(row, number, Timestamp::from_micros(row.try_get("now")?))?;
             taken.push(((std::cmp::Reverse(priority), due_at, job.token.job), job));
@@ -163,7 +242,8 @@ pub(super) async fn settle_and_claim(
         }
     }
     taken.sort_by_key(|(order, _)| *order);
-    Ok((accepted, taken.into_iter().map(|(_, job)| job).collect()))
+    let claimed = taken.into_iter().map(|(_, job)| job).collect();
+    Ok(SettledAndClaimed { accepted, claimed, is_limited })
 }
 
 pub(super) async fn items_stage(
@@ -210,4 +290,55 @@ pub(super) async fn flights_insert(db: &mut Connection, first: i64, legs: &[Leg]
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// The advisory locks that concurrency keys share. Few, because a transaction may hold all of them and the server keeps
+/// locks in a table of fixed size; many enough that two claims of different keys seldom meet.
+const KEY_LOCKS: u64 = 64;
+/// The first half of the advisory locks' name: "rcky" as a number, so that they meet no one else's.
+const KEY_LOCK_SPACE: i32 = 0x7263_6b79;
+
+/// Keeps other claims from counting or taking jobs of these keys until this transaction ends.
+pub(super) async fn keys_lock(db: &mut Connection, keys: &BTreeSet<NamespacedKey>) -> Result<()> {
+    let mut numbers = BTreeSet::new();
+    for (namespace, key) in keys {
+        let mut hash = PartsHash::default();
+        hash.part(namespace);
+        hash.part(key);
+        let number = u64::from_str_radix(&hash.hex(8), 16).unwrap_or(0) % KEY_LOCKS;
+        numbers.insert(i32::try_from(number).unwrap_or(0));
+    }
+    // Sorted, and taken in the order of the list.
+    let numbers: Vec<i32> = numbers.into_iter().collect();
+    sqlx::query("SELECT pg_advisory_xact_lock($1, number) FROM unnest($2::integer[]) AS n (number)")
+        .bind(KEY_LOCK_SPACE)
+        .bind(numbers)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Of each key as many of its most urgent jobs as it has room for, locked.
+pub(super) async fn keyed_candidates(
+    db: &mut Connection,
+    now: Timestamp,
+    queue: &str,
+    keys: &[(&NamespacedKey, u64)],
+    handlers: &[String],
+) -> Result<Vec<Row>> {
+    Ok(sqlx::query(
+        "SELECT c.* FROM unnest($3::text[], $4::text[], $5::bigint[]) AS k (namespace, key, free) \
+         CROSS JOIN LATERAL (SELECT id, queue, handler, namespace, concurrency_key, priority, due_at FROM jobs \
+         WHERE jobs.queue = $1 AND state = 'queued' AND concurrency_key IS NOT NULL AND jobs.namespace = k.namespace \
+         AND jobs.concurrency_key = k.key AND due_at <= $2 AND attempt < attempts_max AND handler = ANY($6) \
+         ORDER BY priority DESC, due_at, id LIMIT k.free FOR UPDATE SKIP LOCKED) AS c",
+    )
+    .bind(queue)
+    .bind(now.micros())
+    .bind(keys.iter().map(|(key, _)| key.0.as_str()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|(key, _)| key.1.as_str()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|(_, free)| i64::try_from(*free).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(handlers)
+    .fetch_all(db)
+    .await?)
 }

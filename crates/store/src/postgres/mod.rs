@@ -26,6 +26,8 @@ use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Subm
 use crate::signal::Signal;
 use listener::Listener;
 use statements::effects::Effects;
+use statements::limited::{KeyCursor, LimitedClaim};
+use statements::submit::UniqueColumns;
 
 macro_rules! for_update {
     () => {
@@ -108,6 +110,7 @@ pub struct Driver {
     pool: PgPool,
     clock: Option<Arc<dyn Clock>>,
     listener: Listener,
+    key_cursor: Arc<KeyCursor>,
     pub(crate) signals: broadcast::Sender<Signal>,
 }
 
@@ -178,7 +181,8 @@ impl Driver {
         }
         let (signals, _) = broadcast::channel(SIGNALS_KEPT);
         let listener = Listener::start(pool.clone(), connect, signals.clone());
-        Ok(Self { pool, clock: options.clock.clone(), listener, signals })
+        let key_cursor = Arc::default();
+        Ok(Self { pool, clock: options.clock.clone(), listener, key_cursor, signals })
     }
 
     async fn now_on(&self, db: &mut PgConnection) -> Result<Timestamp> {
@@ -222,13 +226,26 @@ impl Driver {
         Ok(value)
     }
 
-    /// Without a transaction around it: the statement is its own.
+    /// Without a transaction around it where the one statement is all there is.
     async fn submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
+        if new.iter().any(NewJob::has_keys) {
+            let new = Arc::new(new);
+            return self
+                .write(move |db, now, effects| {
+                    let new = Arc::clone(&new);
+                    Box::pin(async move { statements::submit::submit(db, now, &new, effects).await })
+                })
+                .await;
+        }
+        statements::jobs::check(&new)?;
         let mut connection = self.pool.acquire().await?;
         let mut effects = Effects::default();
-        let submitted = bulk::jobs_insert(&mut connection, self.moved_time(), &new, &mut effects)
+        let jobs: Vec<&NewJob> = new.iter().collect();
+        let uniques = vec![UniqueColumns::default(); new.len()];
+        let fresh = bulk::jobs_insert(&mut connection, self.moved_time(), &jobs, &uniques)
             .await
             .map_err(as_of_commit)?;
+        let submitted = statements::jobs::submitted(&new, &fresh, &mut effects);
         self.tell(effects.into_signals());
         Ok(submitted)
     }
@@ -241,9 +258,10 @@ impl Driver {
     ) -> Result<Dispatched> {
         let plain: Vec<(usize, &Settlement)> =
             settlements.iter().enumerate().filter(|(_, settlement)| !settlement.linked).collect();
+        let mut answer = Dispatched::default();
         let mut settled = vec![None; settlements.len()];
-        let mut claimed = Vec::new();
         let has_linked = plain.len() < settlements.len();
+        let mut is_limited = false;
         if !plain.is_empty() || !has_linked {
             // With linked settlements to come, the claim waits: they may unblock what it can then take.
             let claim_now = claim.as_ref().filter(|_| !has_linked);
@@ -253,12 +271,14 @@ impl Driver {
                 let mut effects = Effects::default();
                 let now = self.moved_time();
                 match bulk::settle_and_claim(&mut connection, now, &plain, claim_now, &mut effects).await {
-                    Ok((places, jobs)) => {
-                        self.tell(effects.into_signals());
-                        for place in places {
+                    Ok(done) => {
+                        for place in done.accepted {
                             settled[place] = Some(Settled::Accepted);
+                            effects.made_room(&settlements[place]);
                         }
-                        claimed = jobs;
+                        self.tell(effects.into_signals());
+                        answer.claimed = done.claimed;
+                        is_limited = done.is_limited;
                         break;
                     }
                     Err(error) if tries < TRIES_MAX && lost_a_race(&error) => tries += 1,
@@ -267,32 +287,45 @@ impl Driver {
             }
         }
         let places: Vec<usize> = (0..settlements.len()).filter(|place| settled[*place].is_none()).collect();
-        if places.is_empty() {
-            return Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed });
+        let claim = claim.filter(|_| has_linked || is_limited);
+        if !places.is_empty() || claim.is_some() {
+            let rest: Vec<Settlement> = places.iter().map(|place| settlements[*place].clone()).collect();
+            let (answers, claimed) = self.settle_then_claim(rest, claim, is_limited).await?;
+            for (place, answer) in places.into_iter().zip(answers) {
+                settled[place] = Some(answer);
+            }
+            answer.claimed.extend(claimed.jobs);
+            answer.look_again = claimed.look_again;
         }
-        let rest: Arc<Vec<Settlement>> =
-            Arc::new(places.iter().map(|place| settlements[*place].clone()).collect());
-        let claim = Arc::new(claim.filter(|_| has_linked));
-        let (answers, jobs) = self
-            .write(move |db, now, effects| {
-                let (rest, claim) = (Arc::clone(&rest), Arc::clone(&claim));
-                Box::pin(async move {
-                    let answers = statements::settle::settle(db, now, &rest, effects).await?;
-                    let jobs = match claim.as_ref() {
-                        Some(claim) => {
-                            bulk::settle_and_claim(db, Some(now), &[], Some(claim), effects).await?.1
-                        }
-                        None => Vec::new(),
-                    };
-                    Ok((answers, jobs))
-                })
+        answer.settled = settled.into_iter().flatten().collect();
+        Ok(answer)
+    }
+
+    /// In one transaction: settlements one by one, then a claim, which may be one under limits.
+    async fn settle_then_claim(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<ClaimRequest>,
+        is_limited: bool,
+    ) -> Result<(Vec<Settled>, LimitedClaim)> {
+        let asked = Arc::new((settlements, claim));
+        let cursor = Arc::clone(&self.key_cursor);
+        self.write(move |db, now, effects| {
+            let (asked, cursor) = (Arc::clone(&asked), Arc::clone(&cursor));
+            Box::pin(async move {
+                let (settlements, claim) = &*asked;
+                let answers = statements::settle::settle(db, now, settlements, effects).await?;
+                let Some(claim) = claim else { return Ok((answers, LimitedClaim::default())) };
+                if !is_limited {
+                    let done = bulk::settle_and_claim(db, Some(now), &[], Some(claim), effects).await?;
+                    if !done.is_limited {
+                        return Ok((answers, LimitedClaim { jobs: done.claimed, look_again: None }));
+                    }
+                }
+                Ok((answers, statements::limited::claim(db, now, claim, &cursor).await?))
             })
-            .await?;
-        for (place, answer) in places.into_iter().zip(answers) {
-            settled[place] = Some(answer);
-        }
-        claimed.extend(jobs);
-        Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed })
+        })
+        .await
     }
 
     /// What stands in for the database's clock, if anything does.

@@ -1,8 +1,9 @@
 //! Many rows in one statement: lists travel as one JSON parameter that `json_each` takes apart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use recache_model::ids::ViewId;
+use recache_model::ids::{JobId, ViewId};
+use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use serde_json::json;
 use sqlx::Row as _;
@@ -10,26 +11,28 @@ use uuid::Uuid;
 
 use super::statements::effects::Effects;
 use super::statements::items::digest;
-use super::statements::jobs;
 use super::statements::settle::{SettledColumns, columns};
-use super::{Connection, texts};
+use super::statements::submit::{KeyRow, UniqueColumns};
+use super::statements::{jobs, letters};
+use super::{Connection, Row, texts};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
-use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem, Submitted};
+use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem};
 
 fn hex(id: Uuid) -> String {
     id.simple().to_string()
 }
 
+/// Answers the ids that were new. A row that meets another of its unique key is left out like one whose id is there.
 pub(super) async fn jobs_insert(
     db: &mut Connection,
-    now: Timestamp,
-    new: &[NewJob],
-    effects: &mut Effects,
-) -> Result<Vec<Submitted>> {
-    jobs::check(new)?;
+    now: Option<Timestamp>,
+    new: &[&NewJob],
+    uniques: &[UniqueColumns],
+) -> Result<HashSet<Uuid>> {
+    let now = now.ok_or_else(|| Error::broken("SQLite has no clock of its own"))?;
     let mut rows = Vec::with_capacity(new.len());
-    for job in new {
+    for (job, unique) in new.iter().zip(uniques) {
         rows.push(json!([
             hex(job.id.uuid()),
             job.namespace,
@@ -43,20 +46,59 @@ pub(super) async fn jobs_insert(
             jobs::timeout_ms(job.timeout),
             job.correlation_id,
             job.trace_context,
+            unique.key,
+            unique.ended,
+            job.concurrency_key,
         ]));
     }
     let inserted = sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, created_at) \
+         timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended, \
+         concurrency_key) \
          SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, 'queued', value ->> 4, value ->> 5, \
-         value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2 \
-         FROM json_each($1) WHERE TRUE ON CONFLICT (id) DO NOTHING RETURNING id",
+         value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2, value ->> 12, \
+         value ->> 13, value ->> 14 FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())
     .fetch_all(db)
     .await?;
-    jobs::submitted(new, &inserted, effects)
+    jobs::ids_of(&inserted)
+}
+
+/// Keeps idempotency keys, unless they are there and not yet expired.
+pub(super) async fn idempotency_keys_keep(
+    db: &mut Connection,
+    now: Timestamp,
+    rows: &[KeyRow<'_>],
+) -> Result<()> {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| json!([row.namespace, row.key, hex(row.job), row.body, row.expires_at]))
+        .collect();
+    sqlx::query(
+        "INSERT INTO idempotency_keys (namespace, key, job_id, body, expires_at) \
+         SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each($1) WHERE TRUE \
+         ON CONFLICT (namespace, key) DO UPDATE SET job_id = excluded.job_id, body = excluded.body, \
+         expires_at = excluded.expires_at WHERE idempotency_keys.expires_at <= $2",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What these keys stand for now.
+pub(super) async fn idempotency_keys_read(db: &mut Connection, rows: &[KeyRow<'_>]) -> Result<Vec<Row>> {
+    let rows: Vec<_> = rows.iter().map(|row| json!([row.namespace, row.key])).collect();
+    Ok(sqlx::query(
+        "SELECT k.namespace, k.key, k.job_id, k.body FROM json_each($1) n CROSS JOIN idempotency_keys k \
+         WHERE k.namespace = n.value ->> 0 AND k.key = n.value ->> 1",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .fetch_all(db)
+    .await?)
 }
 
 /// Settles jobs that belong to nothing else. Answers the places of those whose token was good.
@@ -103,14 +145,16 @@ pub(super) async fn settle(
     )
     .bind(&rows)
     .bind(now.micros())
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
     let mut places: HashMap<Uuid, usize> =
         settlements.iter().map(|(place, settlement)| (settlement.token.job.uuid(), *place)).collect();
     let mut accepted = Vec::with_capacity(settled.len());
     for row in &settled {
-        if row.try_get::<&str, _>("state")? == "queued" {
-            effects.queued(row.try_get("queue")?);
+        match row.try_get("state")? {
+            "queued" => effects.queued(row.try_get("queue")?),
+            "failed" => letters::deposit(db, now, JobId::from_uuid(row.try_get("id")?)).await?,
+            _ => {}
         }
         accepted.extend(places.remove(&row.try_get::<Uuid, _>("id")?));
     }
@@ -131,12 +175,13 @@ pub(super) async fn claim(
         "UPDATE jobs SET state = 'running', epoch = epoch + 1, claim = $1, session_id = $2, attempt = attempt + 1, \
          started_at = $3, transitions = transitions + 1, progress = NULL, message = NULL \
          WHERE rowid IN (SELECT c.rowid FROM json_each($4) q CROSS JOIN jobs c \
-         WHERE c.rowid IN (SELECT rowid FROM jobs WHERE queue = q.value AND state = 'queued' AND due_at <= $3 \
+         WHERE NOT EXISTS (SELECT 1 FROM queues p WHERE p.name = q.value AND p.paused_until > $3) AND c.rowid IN (SELECT rowid FROM jobs WHERE queue = q.value AND state = 'queued' \
+         AND concurrency_key IS NULL AND due_at <= $3 \
          AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
          ORDER BY priority DESC, due_at, id LIMIT $6) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6) \
          AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) \
          RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
-         trace_context, workflow_id, step, view_id, epoch, due_at, priority, transitions",
+         trace_context, workflow_id, step, view_id, epoch, due_at, priority, transitions, checkpoint",
     )
     .bind(claim)
     .bind(request.session.uuid())
@@ -214,4 +259,56 @@ pub(super) async fn flights_insert(db: &mut Connection, first: i64, legs: &[Leg]
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Whether limits or keys have a say in what this request may take.
+pub(super) async fn limits_concern(db: &mut Connection, request: &ClaimRequest) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM limits WHERE (scope = 'queue' AND name IN (SELECT value FROM json_each($1))) \
+         OR (scope = 'handler' AND name IN (SELECT value FROM json_each($2)))) OR EXISTS (SELECT 1 FROM jobs \
+         WHERE state = 'queued' AND concurrency_key IS NOT NULL AND queue IN (SELECT value FROM json_each($1))) \
+         AS concern",
+    )
+    .bind(texts(&request.queues))
+    .bind(texts(&request.handlers))
+    .fetch_one(db)
+    .await?;
+    Ok(row.try_get("concern")?)
+}
+
+/// The one writer needs no lock.
+#[expect(clippy::unused_async, reason = "the other engine's waits")]
+pub(super) async fn keys_lock(_: &mut Connection, _: &BTreeSet<NamespacedKey>) -> Result<()> {
+    Ok(())
+}
+
+/// Of each key as many of its most urgent jobs as it has room for.
+pub(super) async fn keyed_candidates(
+    db: &mut Connection,
+    now: Timestamp,
+    queue: &str,
+    keys: &[(&NamespacedKey, u64)],
+    handlers: &[String],
+) -> Result<Vec<Row>> {
+    let handlers = texts(handlers);
+    let mut rows = Vec::new();
+    // One at a time: a LIMIT cannot name another table's column here, and nothing travels.
+    for (key, free) in keys {
+        let found = sqlx::query(
+            "SELECT id, queue, handler, namespace, concurrency_key, priority, due_at FROM jobs WHERE queue = $1 \
+             AND state = 'queued' AND concurrency_key IS NOT NULL AND namespace = $3 AND concurrency_key = $4 \
+             AND due_at <= $2 AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
+             ORDER BY priority DESC, due_at, id LIMIT $6",
+        )
+        .bind(queue)
+        .bind(now.micros())
+        .bind(&key.0)
+        .bind(&key.1)
+        .bind(&handlers)
+        .bind(i64::try_from(*free).unwrap_or(i64::MAX))
+        .fetch_all(&mut *db)
+        .await?;
+        rows.extend(found);
+    }
+    Ok(rows)
 }

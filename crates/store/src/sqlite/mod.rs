@@ -28,6 +28,8 @@ use crate::open::{OpenOptions, Synchronous};
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
 use statements::effects::Effects;
+use statements::limited::KeyCursor;
+use statements::submit::UniqueColumns;
 use writer::Writer;
 
 macro_rules! for_update {
@@ -78,6 +80,11 @@ const SIGNALS_KEPT: usize = 4096;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 
+/// The version of the last migration.
+pub(crate) fn newest_schema() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
 /// A list of ids as one parameter.
 fn ids(ids: &[Uuid]) -> String {
     texts(&ids.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>())
@@ -99,6 +106,7 @@ pub struct Driver {
     /// `None` for a database in memory, which only one connection can see.
     readers: Option<SqlitePool>,
     clock: Arc<dyn Clock>,
+    key_cursor: Arc<KeyCursor>,
     pub(crate) signals: broadcast::Sender<Signal>,
 }
 
@@ -145,7 +153,7 @@ impl Driver {
         let clock = options.clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
         let (signals, _) = broadcast::channel(SIGNALS_KEPT);
         let writer = Writer::start(connection, Arc::clone(&clock), signals.clone());
-        Ok(Self { writer, readers, clock, signals })
+        Ok(Self { writer, readers, clock, key_cursor: Arc::default(), signals })
     }
 
     async fn write<T, F>(&self, work: F) -> Result<T>
@@ -160,7 +168,7 @@ impl Driver {
         let new = Arc::new(new);
         self.write(move |db, now, effects| {
             let new = Arc::clone(&new);
-            Box::pin(async move { bulk::jobs_insert(db, now, &new, effects).await })
+            Box::pin(async move { submit(db, now, &new, effects).await })
         })
         .await
     }
@@ -172,11 +180,12 @@ impl Driver {
         claim: Option<ClaimRequest>,
     ) -> Result<Dispatched> {
         let asked = Arc::new((settlements, claim));
+        let cursor = Arc::clone(&self.key_cursor);
         self.write(move |db, now, effects| {
-            let asked = Arc::clone(&asked);
+            let (asked, cursor) = (Arc::clone(&asked), Arc::clone(&cursor));
             Box::pin(async move {
                 let (settlements, claim) = &*asked;
-                dispatch(db, now, settlements, claim.as_ref(), effects).await
+                dispatch(db, now, settlements, claim.as_ref(), &cursor, effects).await
             })
         })
         .await
@@ -217,11 +226,27 @@ impl Driver {
     }
 }
 
+async fn submit(
+    db: &mut Connection,
+    now: Timestamp,
+    new: &[NewJob],
+    effects: &mut Effects,
+) -> Result<Vec<Submitted>> {
+    if new.iter().any(NewJob::has_keys) {
+        return statements::submit::submit(db, now, new, effects).await;
+    }
+    statements::jobs::check(new)?;
+    let jobs: Vec<&NewJob> = new.iter().collect();
+    let fresh = bulk::jobs_insert(db, Some(now), &jobs, &vec![UniqueColumns::default(); new.len()]).await?;
+    Ok(statements::jobs::submitted(new, &fresh, effects))
+}
+
 async fn dispatch(
     db: &mut Connection,
     now: Timestamp,
     settlements: &[Settlement],
     claim: Option<&ClaimRequest>,
+    cursor: &KeyCursor,
     effects: &mut Effects,
 ) -> Result<Dispatched> {
     let mut settled = vec![None; settlements.len()];
@@ -230,6 +255,7 @@ async fn dispatch(
     if !plain.is_empty() {
         for place in bulk::settle(db, now, &plain, effects).await? {
             settled[place] = Some(Settled::Accepted);
+            effects.made_room(&settlements[place]);
         }
     }
     let places: Vec<usize> = (0..settlements.len()).filter(|place| settled[*place].is_none()).collect();
@@ -240,11 +266,13 @@ async fn dispatch(
             settled[place] = Some(answer);
         }
     }
-    let claimed = match claim {
-        Some(claim) => bulk::claim(db, now, claim).await?,
-        None => Vec::new(),
-    };
-    Ok(Dispatched { settled: settled.into_iter().flatten().collect(), claimed })
+    let settled = settled.into_iter().flatten().collect();
+    let Some(claim) = claim else { return Ok(Dispatched { settled, ..Dispatched::default() }) };
+    if bulk::limits_concern(db, claim).await? {
+        let claimed = statements::limited::claim(db, now, claim, cursor).await?;
+        return Ok(Dispatched { settled, claimed: claimed.jobs, look_again: claimed.look_again });
+    }
+    Ok(Dispatched { settled, claimed: bulk::claim(db, now, claim).await?, look_again: None })
 }
 
 /// Brings the schema up to date. Another process may be doing the same: then the loser of the race looks again.

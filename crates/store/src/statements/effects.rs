@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use recache_model::ids::{JobId, ViewId};
 
-use crate::records::CacheMark;
+use crate::records::{CacheMark, Settlement};
 use crate::signal::Signal;
 
 /// Collected while a transaction runs, announced after its commit.
@@ -18,6 +18,13 @@ impl Effects {
     pub(in super::super) fn queued(&mut self, queue: &str) {
         if !self.queued.contains(queue) {
             self.queued.insert(queue.to_owned());
+        }
+    }
+
+    /// A settled job that limits concern may let another one begin.
+    pub(in super::super) fn made_room(&mut self, settlement: &Settlement) {
+        if let Some(queue) = &settlement.limited_queue {
+            self.queued(queue);
         }
     }
 

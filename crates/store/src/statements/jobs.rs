@@ -1,9 +1,11 @@
 //! One job at a time: insert, lock, move.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
+use recache_model::letter::LetterStatus;
 use recache_model::retry::RetryPolicy;
 use recache_model::time::{Timestamp, micros};
 use sqlx::Row as _;
@@ -11,8 +13,9 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
-use super::{views, workflows};
+use super::{letters, views, workflows};
 use crate::error::{Error, Result};
+use crate::queues::Word;
 use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, Submitted};
 
 /// The columns of [`record`], in no particular order.
@@ -20,7 +23,7 @@ macro_rules! job_columns {
     () => {
         "id, namespace, queue, handler, state, priority, due_at, input, output, error, attempt, attempts_max, \
          timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
-         view_version, superseded_by, progress, message, created_at, started_at, finished_at"
+         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key"
     };
 }
 pub(super) use job_columns;
@@ -85,6 +88,7 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
         transitions: row.try_get("transitions")?,
         correlation_id: row.try_get("correlation_id")?,
         trace_context: row.try_get("trace_context")?,
+        concurrency_key: row.try_get("concurrency_key")?,
         workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
         step: row.try_get("step")?,
         view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
@@ -118,6 +122,7 @@ pub(in super::super) fn check<'a>(new: impl IntoIterator<Item = &'a NewJob>) -> 
         if job.retry.attempts_max == 0 {
             problems.push(format!("job {}: attempts_max is 0; it must be at least 1", job.id));
         }
+        problems.extend(job.key_problems().into_iter().map(|problem| format!("job {}: {problem}", job.id)));
         if job.input.contains('\0') {
             problems.push(format!("job {}: input holds a NUL byte, which is not JSON", job.id));
         }
@@ -133,26 +138,26 @@ pub(in super::super) fn delay_micros(delay: Duration) -> i64 {
     micros(delay).min(DELAY_US_MAX)
 }
 
-/// What became of a submit, from the ids that were new.
+/// What became of a submit without keys, from the ids that were new.
 pub(in super::super) fn submitted(
     new: &[NewJob],
-    inserted: &[Row],
+    fresh: &HashSet<Uuid>,
     effects: &mut Effects,
-) -> Result<Vec<Submitted>> {
-    let mut fresh = std::collections::HashSet::with_capacity(inserted.len());
-    for row in inserted {
-        fresh.insert(row.try_get::<Uuid, _>("id")?);
-    }
-    Ok(new
-        .iter()
+) -> Vec<Submitted> {
+    new.iter()
         .map(|job| {
             let existed = !fresh.contains(&job.id.uuid());
             if !existed {
                 effects.queued(&job.queue);
             }
-            Submitted { id: job.id, existed }
+            Submitted { id: job.id, existed, replaced: false }
         })
-        .collect())
+        .collect()
+}
+
+/// The ids that an insert answers.
+pub(in super::super) fn ids_of(rows: &[Row]) -> Result<HashSet<Uuid>> {
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
 /// A job that was just claimed, from the columns that the bulk statement returns.
@@ -176,6 +181,8 @@ pub(in super::super) fn claimed(row: &Row, claim: Uuid, now: Timestamp) -> Resul
         waited: Duration::from_micros(
             u64::try_from(now.micros().saturating_sub(row.try_get::<i64, _>("due_at")?)).unwrap_or(0),
         ),
+        checkpoint: row.try_get("checkpoint")?,
+        is_limited: false,
     })
 }
 
@@ -196,8 +203,8 @@ pub(super) async fn insert(
     let state = if links.waiting_on > 0 { JobState::Blocked } else { JobState::Queued };
     sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, view_id, view_version, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, view_id, view_version, created_at, \
+         concurrency_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     )
     .bind(job.id.uuid())
     .bind(&job.namespace)
@@ -218,6 +225,7 @@ pub(super) async fn insert(
     .bind(links.build.map(|(view, _)| view.uuid()))
     .bind(links.build.map(|(_, version)| version))
     .bind(now.micros())
+    .bind(&job.concurrency_key)
     .execute(db)
     .await?;
     Ok(state)
@@ -342,6 +350,8 @@ pub(super) struct Change {
     pub(super) uncount_attempt: bool,
     /// An operator grants a new set of attempts.
     pub(super) renew_attempts: bool,
+    /// Who says so, and why; kept in history where there is no error.
+    pub(super) word: Option<Word>,
 }
 
 /// Moves a locked job as the table of transitions allows, with its history row and what follows for its
@@ -370,6 +380,7 @@ pub(super) async fn advance(
     };
     let due_at = (to == JobState::Queued).then(|| change.due_at.unwrap_or(now).micros());
     let error = change.error.as_ref().map(to_json).transpose()?;
+    let said = change.word.as_ref().map(|word| format!("{}: {}", word.actor, word.reason));
     sqlx::query(
         "UPDATE jobs SET state = $2, epoch = $3, attempt = $4, attempts_max = $5, due_at = COALESCE($6, due_at), \
          output = COALESCE($7, output), error = COALESCE($8, error), superseded_by = COALESCE($9, superseded_by), \
@@ -397,11 +408,12 @@ pub(super) async fn advance(
             attempt,
             epoch,
             session: job.session,
-            detail: error.as_deref(),
+            detail: error.as_deref().or(said.as_deref()),
         },
         now,
     )
     .await?;
+    follow_letter(db, now, job, event, to, change.word).await?;
     if to == JobState::Queued {
         effects.queued(&job.queue);
     }
@@ -412,6 +424,66 @@ pub(super) async fn advance(
         workflows::step_moved(db, now, workflow, job.id, job.state, to, effects).await?;
     }
     Ok(Some(to))
+}
+
+/// A job that fails for good leaves a dead letter; an operator who moves it on is done with the letter.
+async fn follow_letter(
+    db: &mut Connection,
+    now: Timestamp,
+    job: &Locked,
+    event: JobEvent,
+    to: JobState,
+    word: Option<Word>,
+) -> Result<()> {
+    let status = match event {
+        JobEvent::OperatorRetry => LetterStatus::Redriven,
+        JobEvent::OperatorResolve => LetterStatus::Resolved,
+        _ if to == JobState::Failed && job.view.is_none() => return letters::deposit(db, now, job.id).await,
+        _ => return Ok(()),
+    };
+    let word = word.unwrap_or_else(|| Word::new("operator", "the job itself was retried"));
+    letters::close(db, now, job.id, status, &word).await
+}
+
+/// A queued job takes over what another one of its unique key says, and keeps its id, its history and its last error.
+pub(super) async fn replace(
+    db: &mut Connection,
+    now: Timestamp,
+    job: &Locked,
+    new: &NewJob,
+    effects: &mut Effects,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE jobs SET queue = $2, input = $3, priority = $4, due_at = $5, retry = $6, attempts_max = attempt + $7, \
+         timeout_ms = $8, correlation_id = $9, trace_context = $10, concurrency_key = $11, checkpoint = NULL, \
+         transitions = transitions + 1 WHERE id = $1",
+    )
+    .bind(job.id.uuid())
+    .bind(&new.queue)
+    .bind(&new.input)
+    .bind(new.priority)
+    .bind(due_micros(new.due, now))
+    .bind(to_json(&new.retry)?)
+    .bind(i64::from(new.retry.attempts_max))
+    .bind(timeout_ms(new.timeout))
+    .bind(&new.correlation_id)
+    .bind(&new.trace_context)
+    .bind(&new.concurrency_key)
+    .execute(&mut *db)
+    .await?;
+    let transition = Transition {
+        job: job.id,
+        seq: job.transitions + 1,
+        from: job.state,
+        to: job.state,
+        attempt: job.attempt,
+        epoch: job.epoch,
+        session: None,
+        detail: Some("replaced by a later submit of its unique key"),
+    };
+    history(db, &transition, now).await?;
+    effects.queued(&new.queue);
+    Ok(())
 }
 
 /// A history row to be.
@@ -480,9 +552,13 @@ pub(in super::super) async fn retry(
         return Err(Error::Conflict(format!("job `{job}` builds a view: touch or rebuild the view instead")));
     }
     let change = Change { renew_attempts: true, ..Change::default() };
-    match advance(db, now, &locked, JobEvent::OperatorRetry, change, effects).await? {
-        Some(_) => Ok(()),
-        None => {
+    match advance(db, now, &locked, JobEvent::OperatorRetry, change, effects).await {
+        Err(error) if error.is_unique_violation() => Err(Error::Conflict(format!(
+            "another job of the unique key of `{job}` is there: wait until it has ended"
+        ))),
+        Err(error) => Err(error),
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => {
             Err(Error::Conflict(format!("job `{job}` is {}; only a failed job can be retried", locked.state)))
         }
     }

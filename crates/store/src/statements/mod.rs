@@ -8,13 +8,21 @@
 //! Every function runs inside a transaction of its caller. Locks are taken in one order everywhere: views by id,
 //! workflows by id, then jobs, then the record of a cache's epochs; so transactions wait for each other but never in a circle.
 
+pub(super) mod attempts;
+pub(super) mod bulk_jobs;
 pub(super) mod cache_epochs;
 pub(super) mod effects;
 pub(super) mod items;
 pub(super) mod jobs;
+pub(super) mod letters;
+pub(super) mod limited;
 pub(super) mod lists;
+pub(super) mod maintenance;
+pub(super) mod queues;
+pub(super) mod schedules;
 pub(super) mod sessions;
 pub(super) mod settle;
+pub(super) mod submit;
 pub(super) mod templates;
 pub(super) mod views;
 pub(super) mod workflows;

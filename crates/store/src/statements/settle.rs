@@ -37,6 +37,12 @@ pub(in super::super) fn columns(outcome: &Outcome) -> Result<SettledColumns<'_>>
         Outcome::Failed { error } => {
             SettledColumns { state: JobState::Failed.as_str(), error: Some(jobs::to_json(error)?), ..plain }
         }
+        Outcome::Snoozed { after } => SettledColumns {
+            state: JobState::Queued.as_str(),
+            delay_us: Some(jobs::delay_micros(*after)),
+            uncount: 1,
+            ..plain
+        },
         Outcome::Released => {
             SettledColumns { state: JobState::Queued.as_str(), delay_us: Some(0), uncount: 1, ..plain }
         }
@@ -83,11 +89,16 @@ async fn settle_one(
         Outcome::Failed { error } => {
             (JobEvent::Fail, Change { error: Some(error.clone()), ..Change::default() })
         }
+        Outcome::Snoozed { after } => (
+            JobEvent::Release,
+            Change { due_at: Some(now.plus(*after)), uncount_attempt: true, ..Change::default() },
+        ),
         Outcome::Released => (JobEvent::Release, Change { uncount_attempt: true, ..Change::default() }),
     };
     let ended = matches!(event, JobEvent::Complete | JobEvent::Fail);
     let message = change.error.as_ref().map(|error| error.message.clone());
     jobs::advance(db, now, &job, event, change, effects).await?;
+    effects.made_room(settlement);
     if let (Some(view), true) = (job.view, ended) {
         // A build is completed by publishing; one that ends any other way made no version.
         let why = message.unwrap_or_else(|| "its build ended without publishing".to_owned());

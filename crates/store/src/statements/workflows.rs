@@ -105,6 +105,12 @@ pub(in super::super) async fn submit(
     effects: &mut Effects,
 ) -> Result<bool> {
     jobs::check(workflow.steps.iter().map(|step| &step.job))?;
+    if let Some(step) = workflow.steps.iter().find(|step| step.job.has_keys()) {
+        return Err(Error::Invalid(format!(
+            "step `{}`: a step has no unique key and no idempotency key of its own; its workflow has an id",
+            step.name
+        )));
+    }
     let is_new_template = template_insert(db, now, &workflow.template).await?;
     let is_new = insert(db, now, workflow, effects).await?;
     if is_new_template {
@@ -287,7 +293,7 @@ pub(in super::super) async fn cancel(
     Ok(running)
 }
 
-fn counts(row: &Row) -> Result<StepCounts> {
+pub(super) fn counts(row: &Row) -> Result<StepCounts> {
     Ok(StepCounts {
         blocked: row.try_get("steps_blocked")?,
         active: row.try_get("steps_active")?,

@@ -2,7 +2,7 @@
 //!
 //! Returns `{"status", "headers", "body"}`: a few headers that are useful to later steps, and the body as JSON where
 //! the server says that it is JSON (or says nothing, and it is), else as text. Answers from 400 up are failures with the
-//! code `http_<status>`: 408, 425, 429 and 5xx may be tried again, after `Retry-After` if the server says so.
+//! code `http_<status>` and the kind of [`recache_model::http_status`]; `Retry-After` is honoured in full.
 
 mod address;
 mod retry_after;
@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use recache_model::http_status::error_kind;
+use recache_model::job::ErrorKind;
 use recache_model::template::SettingProblem;
 use recache_model::time::{Clock as _, SystemClock};
 use recache_worker::{Context, Failure, Handler};
@@ -203,8 +205,8 @@ fn harmless(headers: &HeaderMap) -> HeaderMap {
 
 async fn answer(response: Response, named: &Named<'_>) -> Result<Value, Failure> {
     let status = response.status();
-    if status.is_client_error() || status.is_server_error() {
-        return Err(refusal(&response, named));
+    if let Some(kind) = error_kind(status.as_u16()) {
+        return Err(refusal(&response, kind, named));
     }
     let headers = kept_headers(response.headers());
     let content_type = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
@@ -215,11 +217,11 @@ async fn answer(response: Response, named: &Named<'_>) -> Result<Value, Failure>
     Ok(json!({ "status": status.as_u16(), "headers": headers, "body": body }))
 }
 
-fn refusal(response: &Response, named: &Named<'_>) -> Failure {
+fn refusal(response: &Response, kind: ErrorKind, named: &Named<'_>) -> Failure {
     let status = response.status();
     let code = format!("http_{}", status.as_u16());
     let message = format!("{named} answered {status}");
-    if !(status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)) {
+    if kind == ErrorKind::Permanent {
         return Failure::permanent(code, message);
     }
     let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());

@@ -83,6 +83,16 @@ fn rows() -> Vec<Row> {
             numbers([60_000, 0, 86_400_000, 5]),
         ),
         row(
+            "engine.keep_done_hours",
+            |config| json!(config.engine.keep_done.as_secs() / 3600),
+            numbers([168, 1, 87_600, 5]),
+        ),
+        row(
+            "engine.keep_failed_hours",
+            |config| json!(config.engine.keep_failed.as_secs() / 3600),
+            numbers([720, 1, 87_600, 5]),
+        ),
+        row(
             "server.address",
             |config| json!(config.server.address.to_string()),
             texts(["127.0.0.1:7878", "[::1]:1", "127.0.0.1:0", "127.0.0.2:80"]),

@@ -1,24 +1,29 @@
-//! `recache job`: look at jobs, cancel and retry them.
+//! `recache job`: submit jobs, look at them, cancel and retry them.
+
+mod bulk;
+mod submit;
 
 use clap::Subcommand;
 use recache_api::{
-    ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState as State,
+    BulkChange, ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState as State,
 };
 use recache_model::ids::JobId;
 use recache_model::job::JobState;
-use recache_store::{JobFilter, Store};
+use recache_store::{BulkJobChange, JobFilter, Store, Word};
 
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
+use bulk::Many;
 
-/// Look at jobs, cancel them, run them again
+/// Submit jobs, look at them, cancel them, run them again
 #[derive(Debug, clap::Args)]
 #[command(
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:
+  recache job submit send_mail --input '{\"to\":\"a@b.c\"}'
   recache job list --state failed --queue mail
   recache job retry job_0190c7a2-7b5e-7000-8000-000000000001"
 )]
@@ -29,10 +34,12 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Submit(submit::Submit),
     List(List),
     Show(Show),
     Cancel(Cancel),
     Retry(Retry),
+    Delete(Delete),
 }
 
 /// List jobs, newest first
@@ -62,7 +69,7 @@ struct List {
     before: Option<JobId>,
 }
 
-/// Show a job and its history
+/// Show a job, its attempts with their errors, and what its handler said
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   recache job show job_0190c7a2-7b5e-7000-8000-000000000001")]
@@ -71,41 +78,78 @@ struct Show {
     id: JobId,
 }
 
-/// Cancel a job that has not ended
+/// Cancel a job that has not ended, or all of a filter
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   recache job cancel job_0190c7a2-7b5e-7000-8000-000000000001 \\
       --reason \"wrong customer\"
+  recache job cancel --queue mail --dry-run
 
-A running job is told to stop; a job that is cancelled already stays so.")]
+A running job is told to stop; a job that is cancelled already stays so.
+Builds of views are left to their views.")]
 struct Cancel {
     /// The job
-    id: JobId,
+    #[arg(
+        required_unless_present_any = ["namespace", "queue", "handler", "all"],
+        conflicts_with_all = ["namespace", "queue", "handler", "all", "dry_run"]
+    )]
+    id: Option<JobId>,
+    #[command(flatten)]
+    many: Many,
     /// Why; kept in the job's history
     #[arg(long, default_value = "cancelled from the command line")]
     reason: String,
 }
 
-/// Run a failed job again, with its attempts renewed
+/// Run a failed job again, or all of a filter, with attempts renewed
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   recache job retry job_0190c7a2-7b5e-7000-8000-000000000001
+  recache job retry --handler send_mail
 
 Only a failed job can be retried. A failed build is retried by touching its
 view: recache view touch NAMESPACE/KEY --now")]
 struct Retry {
     /// The job
-    id: JobId,
+    #[arg(
+        required_unless_present_any = ["namespace", "queue", "handler", "all"],
+        conflicts_with_all = ["namespace", "queue", "handler", "all", "dry_run"]
+    )]
+    id: Option<JobId>,
+    #[command(flatten)]
+    many: Many,
+}
+
+/// Delete ended jobs of a filter, with their history
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "recache job delete [OPTIONS]",
+    group = clap::ArgGroup::new("which")
+        .args(["namespace", "queue", "handler", "all"])
+        .required(true)
+        .multiple(true),
+    after_help = "Examples:
+  recache job delete --queue mail --dry-run
+  recache job delete --namespace test
+
+Steps stay with their workflow. A failed job whose dead letter is open stays:
+redrive, resolve or discard it first (recache dead list)."
+)]
+struct Delete {
+    #[command(flatten)]
+    many: Many,
 }
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let store = context.open().await?;
         let outcome = match self.verb {
+            Verb::Submit(arguments) => arguments.run(&*store, context).await,
             Verb::List(arguments) => arguments.run(&*store, context).await,
             Verb::Show(arguments) => arguments.run(&*store, context).await,
             Verb::Cancel(arguments) => arguments.run(&*store, context).await,
             Verb::Retry(arguments) => arguments.run(&*store, context).await,
+            Verb::Delete(arguments) => arguments.run(&*store, context).await,
         };
         store.close().await;
         outcome
@@ -167,20 +211,35 @@ impl List {
     }
 }
 
+/// Lines of a job's log that are shown: all that are kept.
+const LOG_LINES_SHOWN: u32 = 1_000;
+
 const LIST: [&str; 8] = ["ID", "STATE", "HANDLER", "NAMESPACE", "QUEUE", "ATTEMPT", "CREATED", "PROGRESS"];
 
 impl Show {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let record = store.job_get(self.id).await?;
         let history = output::history(record.created_at, store.job_history(self.id).await?);
+        let log = output::log(store.attempts().log_read(self.id, LOG_LINES_SHOWN).await?);
         let now = store.now().await?;
         let job = output::job(record);
         match context.format() {
-            Format::Json | Format::Jsonl => context.print(&JobDetails::new(job, history))?,
+            Format::Json | Format::Jsonl => {
+                let attempts = output::attempts(&history);
+                context.print(&JobDetails::new(job, history, attempts, log))?;
+            }
             Format::Table => {
                 let facts = facts(&job, context.table(["", ""]));
                 let timeline = timeline(&job, history, now.micros(), context.table(TIMELINE));
-                context.print_text(&format!("{facts}\n{timeline}"))?;
+                let mut text = format!("{facts}\n{timeline}");
+                if !log.is_empty() {
+                    let mut said = context.table(["SAID AT", "ATTEMPT", "LINE"]);
+                    for line in log {
+                        said.row([output::instant(line.at), line.attempt.to_string(), line.text]);
+                    }
+                    text = format!("{text}\n{}", said.text());
+                }
+                context.print_text(&text)?;
             }
         }
         Ok(ExitStatus::Ok)
@@ -189,24 +248,39 @@ impl Show {
 
 impl Cancel {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let (now, changed) = store.job_cancel(self.id, &self.reason).await?;
+        let Some(id) = self.id else {
+            let word = Word::new(context.actor(None), self.reason);
+            return self.many.change(BulkJobChange::Cancel, word, store, context).await;
+        };
+        let (now, changed) = store.job_cancel(id, &self.reason).await?;
         if !changed && now != JobState::Cancelled {
             return Err(CliError::new(
                 "E-CONFLICT",
                 ExitStatus::Conflict,
-                format!("job `{}` is {now}; only a job that has not ended can be cancelled", self.id),
+                format!("job `{id}` is {now}; only a job that has not ended can be cancelled"),
             )
             .into());
         }
-        changed_to(self.id, output::job_state(now), changed, context)
+        changed_to(id, output::job_state(now), changed, context)
     }
 }
 
 impl Retry {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        store.job_retry(self.id).await?;
+        let Some(id) = self.id else {
+            let word = Word::new(context.actor(None), "retried from the command line");
+            return self.many.change(BulkJobChange::Retry, word, store, context).await;
+        };
+        store.job_retry(id).await?;
         // Queued by that call; a worker may have it by now, which is not this command's news.
-        changed_to(self.id, State::Queued, true, context)
+        changed_to(id, State::Queued, true, context)
+    }
+}
+
+impl Delete {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let word = Word::new(context.actor(None), "deleted from the command line");
+        self.many.change(BulkJobChange::Delete, word, store, context).await
     }
 }
 
@@ -216,6 +290,22 @@ fn changed_to(id: JobId, now: State, changed: bool, context: &mut Context<'_>) -
         Format::Table => {
             let word = if changed { "is now" } else { "was already" };
             context.print_text(&format!("{id} {word} {}\n", state(now).0))?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// What a change by filter did, or would do.
+pub(super) fn bulk_changed(change: &BulkChange, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(change)?,
+        Format::Table => {
+            let text = match (change.matching, change.skipped) {
+                (Some(matching), _) => format!("{matching} match; nothing was changed\n"),
+                (None, 0) => format!("{} changed\n", change.changed),
+                (None, skipped) => format!("{} changed, {skipped} could not be\n", change.changed),
+            };
+            context.print_text(&text)?;
         }
     }
     Ok(ExitStatus::Ok)
@@ -238,7 +328,7 @@ fn state(state: State) -> (String, Tone) {
 }
 
 /// `permanent smtp_550: no such mailbox`.
-fn error_text(error: &JobError) -> String {
+pub(super) fn error_text(error: &JobError) -> String {
     let kind = match error.kind {
         ErrorKind::Retryable => "retryable",
         ErrorKind::Permanent => "permanent",
@@ -301,6 +391,9 @@ fn facts(job: &Job, mut table: Table) -> String {
     }
     if let Some(version) = job.superseded_by {
         fact("superseded by", format!("version {version}"));
+    }
+    if let Some(key) = &job.concurrency_key {
+        fact("concurrency key", key.clone());
     }
     fact("correlation", job.correlation_id.clone());
     fact("input", job.input.text().to_owned());

@@ -1,0 +1,369 @@
+//! `recache dead`: jobs that failed for good, and what is done about them.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use recache_api::{BulkChange, Letter as ApiLetter, LetterDetails, LetterList, LetterStatus as ApiStatus};
+use recache_model::ids::JobId;
+use recache_model::letter::LetterStatus;
+use recache_store::{BatchDone, LetterFilter, Store, Word};
+
+use super::job::{bulk_changed, error_text};
+use super::name::far;
+use super::{Context, Outcome};
+use crate::cli_error::ExitStatus;
+use crate::output::{self, Format, Tone};
+
+/// Jobs that one transaction redrives.
+const BATCH_ROWS: u32 = 100;
+/// No preview counts further.
+const PREVIEW_MAX: u32 = 100_000;
+
+/// Look at jobs that failed for good, redrive, resolve or discard them
+#[derive(Debug, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  recache dead list --queue mail
+  recache dead redrive --handler send_mail --reason \"the server is back\"
+  recache dead discard job_0190c7a2-7b5e-7000-8000-000000000001 --reason \"a test\""
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    List(List),
+    Show(Show),
+    Redrive(Redrive),
+    Resolve(Resolve),
+    Investigate(Investigate),
+    Discard(Discard),
+    Note(Note),
+}
+
+#[derive(Debug, clap::Args)]
+struct Filter {
+    /// Only of this namespace
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Only of this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only of this handler
+    #[arg(long)]
+    handler: Option<String>,
+    /// Only those whose status is at least this old: 30m, 7d
+    #[arg(long, value_name = "TIME", value_parser = far)]
+    stale: Option<Duration>,
+}
+
+impl Filter {
+    fn letters(self) -> LetterFilter {
+        LetterFilter {
+            namespace: self.namespace,
+            queue: self.queue,
+            handler: self.handler,
+            stale_for: self.stale,
+            ..LetterFilter::default()
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.namespace.is_none() && self.queue.is_none() && self.handler.is_none() && self.stale.is_none()
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct By {
+    /// Why; kept with the dead letter
+    #[arg(long)]
+    reason: String,
+    /// Who says so [default: the user who runs the command]
+    #[arg(long)]
+    actor: Option<String>,
+}
+
+impl By {
+    fn word(&self, context: &Context<'_>) -> Word {
+        Word::new(context.actor(self.actor.as_deref()), self.reason.clone())
+    }
+}
+
+/// List dead letters, newest jobs first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache dead list --stale 7d
+  recache dead list --status discarded -o jsonl")]
+struct List {
+    #[command(flatten)]
+    filter: Filter,
+    /// Only in this status: pending, investigating, redriven, resolved or discarded
+    /// [default: pending and investigating]
+    #[arg(long)]
+    status: Option<LetterStatus>,
+    /// At most so many, 1 to 1000
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Only of jobs older than this one: the last one of the page before
+    #[arg(long, value_name = "ID")]
+    before: Option<JobId>,
+}
+
+/// Show a dead letter with its attempts and notes
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache dead show job_0190c7a2-7b5e-7000-8000-000000000001")]
+struct Show {
+    /// The job
+    id: JobId,
+}
+
+/// Put dead jobs back to the queue, with new attempts
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache dead redrive job_0190c7a2-7b5e-7000-8000-000000000001 --reason mended
+  recache dead redrive --queue mail --reason \"the server is back\" --dry-run
+  recache dead redrive --all --reason \"the server is back\"
+
+By filter it goes through open dead letters in transactions of at most 100 jobs;
+interrupted, it can be run again. --dry-run only counts what it would look at.")]
+struct Redrive {
+    /// The job
+    #[arg(required_unless_present_any = ["namespace", "queue", "handler", "stale", "all"])]
+    id: Option<JobId>,
+    #[command(flatten)]
+    filter: Filter,
+    /// All that are open
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    by: By,
+    /// Count, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Declare a failed job settled
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache dead resolve job_0190c7a2-7b5e-7000-8000-000000000001 \\
+      --reason \"done by hand\"
+
+The job becomes `resolved`; in a workflow what waits for it goes on.")]
+struct Resolve {
+    /// The job
+    id: JobId,
+    #[command(flatten)]
+    by: By,
+}
+
+/// Say that somebody looks at a dead letter
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache dead investigate job_0190c7a2-7b5e-7000-8000-000000000001 --reason \"I look\"")]
+struct Investigate {
+    /// The job
+    id: JobId,
+    #[command(flatten)]
+    by: By,
+}
+
+/// Say that nothing will be done about a dead letter
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache dead discard job_0190c7a2-7b5e-7000-8000-000000000001 --reason \"a test\"")]
+struct Discard {
+    /// The job
+    id: JobId,
+    #[command(flatten)]
+    by: By,
+}
+
+/// Add a note to a dead letter
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache dead note job_0190c7a2-7b5e-7000-8000-000000000001 \"the address is wrong\"")]
+struct Note {
+    /// The job
+    id: JobId,
+    /// What to note
+    text: String,
+    /// Who says so [default: the user who runs the command]
+    #[arg(long)]
+    actor: Option<String>,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let store = context.open().await?;
+        let outcome = match self.verb {
+            Verb::List(arguments) => arguments.run(&*store, context).await,
+            Verb::Show(arguments) => show(arguments.id, &*store, context).await,
+            Verb::Redrive(arguments) => arguments.run(&*store, context).await,
+            Verb::Resolve(arguments) => arguments.run(&*store, context).await,
+            Verb::Investigate(arguments) => {
+                let (id, by) = (arguments.id, arguments.by);
+                mark(id, LetterStatus::Investigating, &by, &*store, context).await
+            }
+            Verb::Discard(arguments) => {
+                mark(arguments.id, LetterStatus::Discarded, &arguments.by, &*store, context).await
+            }
+            Verb::Note(arguments) => arguments.run(&*store, context).await,
+        };
+        store.close().await;
+        outcome
+    }
+}
+
+fn status(status: ApiStatus) -> (String, Tone) {
+    let (name, tone) = match status {
+        ApiStatus::Pending => ("pending", Tone::Bad),
+        ApiStatus::Investigating => ("investigating", Tone::Active),
+        ApiStatus::Redriven => ("redriven", Tone::Good),
+        ApiStatus::Resolved => ("resolved", Tone::Good),
+        ApiStatus::Discarded => ("discarded", Tone::Plain),
+    };
+    (name.to_owned(), tone)
+}
+
+impl List {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let filter = LetterFilter { status: self.status, before: self.before, ..self.filter.letters() };
+        // One more than asked for tells whether there is a next page.
+        let found = store.letters().letters_list(filter, self.limit.saturating_add(1)).await?;
+        let mut letters: Vec<ApiLetter> = found.into_iter().map(output::letter).collect();
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = letters.len() > limit;
+        letters.truncate(limit);
+        let next = letters.last().filter(|_| more).map(|letter| letter.job_id.clone());
+        match context.format() {
+            Format::Json => context.print(&LetterList::new(letters, next))?,
+            Format::Jsonl => context.print_lines(&letters)?,
+            Format::Table => {
+                if letters.is_empty() {
+                    context.note("no dead letters")?;
+                    return Ok(ExitStatus::Ok);
+                }
+                let mut table = context.table(["JOB", "STATUS", "HANDLER", "QUEUE", "FAILED", "ERROR"]);
+                for letter in letters {
+                    let plain = |text| (text, Tone::Plain);
+                    table.toned([
+                        plain(letter.job_id),
+                        status(letter.status),
+                        plain(letter.handler),
+                        plain(letter.queue),
+                        plain(output::instant(letter.failed_at)),
+                        plain(error_text(&letter.error)),
+                    ]);
+                }
+                context.print_text(&table.leaving_out(&["QUEUE", "FAILED"]).text())?;
+                if let Some(next) = next {
+                    context.note(&format!("there are more: --before {next}"))?;
+                }
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+async fn show(id: JobId, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+    let (letter, notes) = store.letters().letter_get(id).await?;
+    let letter = output::letter(letter);
+    let notes: Vec<_> = notes.into_iter().map(output::letter_note).collect();
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&LetterDetails::new(letter, notes))?,
+        Format::Table => {
+            let mut facts = context.table(["", ""]);
+            let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
+            fact("job", letter.job_id.clone());
+            fact("status", status(letter.status).0);
+            fact("handler", letter.handler.clone());
+            fact("namespace", letter.namespace.clone());
+            fact("queue", format!("{}, priority {}", letter.queue, letter.priority));
+            fact("submitted", output::instant(letter.submitted_at));
+            fact("failed", output::instant(letter.failed_at));
+            fact("reason", letter.reason.clone());
+            for (name, id) in [("workflow", &letter.workflow_id), ("step", &letter.step)] {
+                if let Some(id) = id {
+                    fact(name, id.clone());
+                }
+            }
+            fact("correlation", letter.correlation_id.clone());
+            fact("input", letter.input.text().to_owned());
+            let mut attempts = context.table(["ATTEMPT", "ENDED", "ERROR"]);
+            for kept in &letter.attempts {
+                attempts.row([kept.attempt.to_string(), output::instant(kept.at), error_text(&kept.error)]);
+            }
+            let mut text = format!("{}\n{}", facts.text(), attempts.text());
+            if !notes.is_empty() {
+                let mut said = context.table(["AT", "STATUS", "BY", "NOTE"]);
+                for note in notes {
+                    let (name, _) = status(note.status);
+                    said.row([output::instant(note.at), name, note.actor, note.text]);
+                }
+                text = format!("{text}\n{}", said.text());
+            }
+            context.print_text(&text)?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
+impl Redrive {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let is_filtered = !self.filter.is_empty() || self.all;
+        let mut filter = LetterFilter { job: self.id, ..self.filter.letters() };
+        if self.dry_run {
+            let matching = store.letters().letters_count(filter, PREVIEW_MAX).await?;
+            return bulk_changed(&BulkChange::preview(matching), context);
+        }
+        let word = self.by.word(context);
+        let mut sum = BatchDone::default();
+        loop {
+            let done = store.letters().letters_redrive(filter.clone(), BATCH_ROWS, word.clone()).await?;
+            sum.changed += done.changed;
+            sum.skipped += done.skipped;
+            filter.before = done.last;
+            if done.last.is_none() || !is_filtered {
+                break;
+            }
+        }
+        if sum.changed == 0
+            && let Some(id) = self.id
+        {
+            // Says what it is, or that it is not there.
+            let (letter, _) = store.letters().letter_get(id).await?;
+            return Err(recache_store::Error::Conflict(format!(
+                "the dead letter of job `{id}` is {}, or another job of its unique key is there: it was not redriven",
+                letter.status
+            ))
+            .into());
+        }
+        bulk_changed(&BulkChange::done(sum.changed, sum.skipped), context)
+    }
+}
+
+impl Resolve {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        store.letters().job_resolve(self.id, self.by.word(context)).await?;
+        show(self.id, store, context).await
+    }
+}
+
+async fn mark(id: JobId, to: LetterStatus, by: &By, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+    store.letters().letter_mark(id, to, by.word(context)).await?;
+    show(id, store, context).await
+}
+
+impl Note {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let word = Word::new(context.actor(self.actor.as_deref()), self.text);
+        store.letters().letter_note(self.id, word).await?;
+        show(self.id, store, context).await
+    }
+}

@@ -1,0 +1,64 @@
+//! Jobs by filter: what `cancel`, `retry` and `delete` have in common.
+
+use recache_api::BulkChange;
+use recache_store::{BatchDone, BulkJobChange, JobFilter, Store, Word};
+
+use super::{Context, Outcome, bulk_changed};
+
+/// Jobs that one transaction changes.
+const BATCH_ROWS: u32 = 200;
+/// No preview counts further.
+const PREVIEW_MAX: u32 = 100_000;
+
+/// Many jobs, in place of one id.
+#[derive(Debug, clap::Args)]
+pub(super) struct Many {
+    /// All of this namespace
+    #[arg(long)]
+    namespace: Option<String>,
+    /// All of this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// All of this handler
+    #[arg(long)]
+    handler: Option<String>,
+    /// All there are
+    #[arg(long)]
+    all: bool,
+    /// Count, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Many {
+    /// In transactions of bounded size; interrupted, it can be run again.
+    pub(super) async fn change(
+        self,
+        change: BulkJobChange,
+        word: Word,
+        store: &dyn Store,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        let mut filter = JobFilter {
+            namespace: self.namespace,
+            queue: self.queue,
+            handler: self.handler,
+            rows_max: if self.dry_run { PREVIEW_MAX } else { BATCH_ROWS },
+            ..JobFilter::default()
+        };
+        if self.dry_run {
+            let matching = store.bulk_jobs().jobs_count(filter, change).await?;
+            return bulk_changed(&BulkChange::preview(matching), context);
+        }
+        let mut sum = BatchDone::default();
+        loop {
+            let done = store.bulk_jobs().jobs_change(filter.clone(), change, word.clone()).await?;
+            sum.changed += done.changed;
+            sum.skipped += done.skipped;
+            if done.last.is_none() {
+                return bulk_changed(&BulkChange::done(sum.changed, sum.skipped), context);
+            }
+            filter.before = done.last;
+        }
+    }
+}

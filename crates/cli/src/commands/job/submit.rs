@@ -1,0 +1,137 @@
+//! `recache job submit`.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use recache_api::JobSubmitted;
+use recache_model::job::JobState;
+use recache_model::retry::RetryPolicy;
+use recache_model::unique::{OnDuplicate, UniqueRule};
+use recache_store::{Due, NewJob, Store};
+
+use super::super::name::{far, wait};
+use super::{Context, Outcome};
+use crate::cli_error::ExitStatus;
+use crate::output::Format;
+use crate::run::read_input;
+
+/// Submit a job for the workers of its queue
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache job submit send_mail --input '{\"to\":\"a@b.c\"}' --queue mail
+  recache job submit send_mail --input @order.json --idempotency-key order-7
+  recache job submit nightly --unique nightly --unique-per 24h --unique-also completed
+
+With an idempotency key the command can be repeated safely for 7 days: the same
+key and body answer the same job, another body is a conflict.")]
+pub(super) struct Submit {
+    /// What does the job
+    handler: String,
+    /// JSON for the handler, or @FILE, or - for stdin
+    #[arg(long, value_name = "JSON")]
+    input: Option<String>,
+    /// Where it waits
+    #[arg(long, default_value = "default")]
+    queue: String,
+    /// Who it belongs to
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Larger is more urgent
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i64,
+    /// Runs no sooner than after this long: 30s, 2h
+    #[arg(long, value_name = "TIME", value_parser = far)]
+    delay: Option<Duration>,
+    /// How long one attempt may run: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = wait)]
+    timeout: Option<Duration>,
+    /// Attempts in all
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    attempts: u32,
+    /// Makes the command safe to repeat
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// No second job of this handler with the same key while the first has not ended
+    #[arg(long, value_name = "KEY")]
+    unique: Option<String>,
+    /// No second job of this handler with the same input
+    #[arg(long)]
+    unique_by_input: bool,
+    /// What was submitted in another period of this length is another job
+    #[arg(long, value_name = "TIME", value_parser = far)]
+    unique_per: Option<Duration>,
+    /// Ended jobs in these states stand in the way too
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    unique_also: Vec<JobState>,
+    /// No two jobs of the same key run at once, unless its limit allows more
+    #[arg(long, value_name = "KEY")]
+    concurrency_key: Option<String>,
+    /// What to do when the job is there already
+    #[arg(long, value_enum, default_value_t = IfThere::Return)]
+    if_there: IfThere,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum IfThere {
+    /// Answer the job that is there
+    Return,
+    /// Refuse, as a conflict
+    Reject,
+    /// Let it take over the new input while it is queued
+    Replace,
+}
+
+impl Submit {
+    fn unique(&self) -> Option<UniqueRule> {
+        let is_unique = self.unique.is_some() || self.unique_by_input || self.unique_per.is_some();
+        is_unique.then(|| UniqueRule {
+            key: self.unique.clone(),
+            by_arguments: self.unique_by_input,
+            period: self.unique_per,
+            also_ended: self.unique_also.clone(),
+            on_duplicate: match self.if_there {
+                IfThere::Return => OnDuplicate::Return,
+                IfThere::Reject => OnDuplicate::Reject,
+                IfThere::Replace => OnDuplicate::Replace,
+            },
+        })
+    }
+
+    pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let input = match &self.input {
+            Some(_) => read_input(self.input.as_deref())?.to_string(),
+            None => "null".to_owned(),
+        };
+        let unique = self.unique();
+        let job = NewJob {
+            namespace: self.namespace,
+            queue: self.queue,
+            priority: self.priority,
+            due: self.delay.map_or(Due::Now, Due::In),
+            retry: RetryPolicy { attempts_max: self.attempts, ..RetryPolicy::default() },
+            timeout: self.timeout,
+            idempotency_key: self.idempotency_key,
+            concurrency_key: self.concurrency_key,
+            unique,
+            ..NewJob::new(self.handler, input)
+        };
+        let answer = store.jobs_submit(vec![job]).await?;
+        for submitted in answer {
+            let id = submitted.id.to_string();
+            match context.format() {
+                Format::Json | Format::Jsonl => {
+                    context.print(&JobSubmitted::new(id, submitted.existed, submitted.replaced))?;
+                }
+                Format::Table => {
+                    context.print_text(&format!("{id}\n"))?;
+                    match (submitted.replaced, submitted.existed) {
+                        (true, _) => context.note("it was queued already and waits now with this input")?,
+                        (false, true) => context.note("it was there already; nothing was stored")?,
+                        (false, false) => {}
+                    }
+                }
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}

@@ -1,0 +1,397 @@
+//! `recache schedule`: jobs that begin at the ticks of a clock.
+
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use recache_api::{Schedule, ScheduleList, Ticks};
+use recache_model::retry::RetryPolicy;
+use recache_model::schedule::{CatchUp, CronSpec, Overlap};
+use recache_store::{Error, NewSchedule, ScheduleRecord, Store, Word};
+
+use super::name::wait;
+use super::{Context, Outcome};
+use crate::cli_error::ExitStatus;
+use crate::output::{self, Format, Tone};
+use crate::run::read_input;
+
+/// Schedules that one list shows.
+const LISTED_MAX: u32 = 1_000;
+
+/// Make jobs at the ticks of a clock
+#[derive(Debug, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  recache schedule add report '30 2 * * MON-FRI' make_report --zone Europe/Berlin
+  recache schedule next report
+  recache schedule pause report --reason \"the month is closed\""
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    List(List),
+    Show(Show),
+    Add(Add),
+    Pause(Pause),
+    Resume(Resume),
+    Run(Run),
+    Next(Next),
+    Delete(Delete),
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The schedule
+    name: String,
+    /// Who it belongs to
+    #[arg(long, default_value = "default")]
+    namespace: String,
+}
+
+/// List schedules by namespace and name
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache schedule list -o json")]
+struct List {
+    /// Only of this namespace
+    #[arg(long)]
+    namespace: Option<String>,
+}
+
+/// Show a schedule
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache schedule show report")]
+struct Show {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Add a schedule, or change the one of this name
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache schedule add report '30 2 * * MON-FRI' make_report --zone Europe/Berlin
+  recache schedule add poll '*/20 * * * * *' poll_feed --overlap skip
+
+Five fields: minute, hour, day of month, month, day of week; with six the first
+is the second. Where the clock is put forward a time of day that does not exist
+is taken right after the gap; where it is put back it is taken once.")]
+struct Add {
+    #[command(flatten)]
+    which: Which,
+    /// When it ticks
+    cron: String,
+    /// What does its jobs
+    handler: String,
+    /// In which time zone: a name of the IANA database
+    #[arg(long, default_value = "UTC")]
+    zone: String,
+    /// JSON for the handler, or @FILE, or - for stdin
+    #[arg(long, value_name = "JSON")]
+    input: Option<String>,
+    /// Where its jobs wait
+    #[arg(long, default_value = "default")]
+    queue: String,
+    /// Larger is more urgent
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i64,
+    /// Attempts of each job
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    attempts: u32,
+    /// How long one attempt may run: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = wait)]
+    timeout: Option<Duration>,
+    /// When a tick comes while the former job has not ended
+    #[arg(long, value_enum, default_value_t = OnOverlap::Skip)]
+    overlap: OnOverlap,
+    /// When ticks were missed because nothing ran
+    #[arg(long, value_enum, default_value_t = Missed::Skip)]
+    catch_up: Missed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnOverlap {
+    /// Skip the tick
+    Skip,
+    /// Run both
+    Allow,
+    /// Cancel the former
+    Replace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Missed {
+    /// They are gone
+    Skip,
+    /// One job stands for all of them
+    Once,
+}
+
+/// Let ticks lead to nothing
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache schedule pause report --reason \"the month is closed\"")]
+struct Pause {
+    #[command(flatten)]
+    which: Which,
+    /// Why; shown to whoever looks
+    #[arg(long)]
+    reason: String,
+    /// Who says so [default: the user who runs the command]
+    #[arg(long)]
+    actor: Option<String>,
+}
+
+/// End a pause; the ticks in it are gone
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache schedule resume report")]
+struct Resume {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Make a job now, besides the ticks
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache schedule run report")]
+struct Run {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Show when a schedule ticks next
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache schedule next report --count 10
+  recache schedule next --cron '30 2 * * *' --zone Europe/Berlin")]
+struct Next {
+    /// The schedule
+    #[arg(required_unless_present = "cron", conflicts_with = "cron")]
+    name: Option<String>,
+    /// Who it belongs to
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Look at this expression instead
+    #[arg(long)]
+    cron: Option<String>,
+    /// The time zone of the expression
+    #[arg(long, default_value = "UTC", requires = "cron")]
+    zone: String,
+    /// So many ticks, 1 to 1000
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    count: u16,
+}
+
+/// Delete a schedule; its jobs stay
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache schedule delete report")]
+struct Delete {
+    #[command(flatten)]
+    which: Which,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let store = context.open().await?;
+        let outcome = match self.verb {
+            Verb::List(arguments) => arguments.run(&*store, context).await,
+            Verb::Show(arguments) => arguments.which.show(&*store, context).await,
+            Verb::Add(arguments) => arguments.run(&*store, context).await,
+            Verb::Pause(arguments) => arguments.run(&*store, context).await,
+            Verb::Resume(arguments) => arguments.run(&*store, context).await,
+            Verb::Run(arguments) => arguments.run(&*store, context).await,
+            Verb::Next(arguments) => arguments.run(&*store, context).await,
+            Verb::Delete(arguments) => arguments.run(&*store, context).await,
+        };
+        store.close().await;
+        outcome
+    }
+}
+
+impl Which {
+    async fn show(&self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let record = store.schedules().schedule_get(&self.namespace, &self.name).await?;
+        show(record, context)
+    }
+}
+
+fn show(record: ScheduleRecord, context: &mut Context<'_>) -> Outcome {
+    let schedule = output::schedule(record);
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&schedule)?,
+        Format::Table => {
+            let mut table = context.table(["", ""]);
+            let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
+            fact("schedule", format!("{}/{}", schedule.namespace, schedule.name));
+            fact("state", state(&schedule).0);
+            if let (Some(at), Some(actor), Some(reason)) =
+                (schedule.paused_at, &schedule.pause_actor, &schedule.pause_reason)
+            {
+                fact("paused", format!("{} by {actor}: {reason}", output::instant(at)));
+            }
+            fact("ticks", format!("{} in {}", schedule.cron, schedule.zone));
+            fact("next", schedule.next_at.map_or_else(|| "never".to_owned(), output::instant));
+            fact("overlap", schedule.overlap.clone());
+            fact("catch up", schedule.catch_up.clone());
+            fact("handler", schedule.handler.clone());
+            fact("queue", format!("{}, priority {}", schedule.queue, schedule.priority));
+            fact("input", schedule.input.text().to_owned());
+            if let Some(job) = &schedule.last_job_id {
+                fact("last job", job.clone());
+            }
+            if let Some(tick) = schedule.last_tick_at {
+                fact("last tick", output::instant(tick));
+            }
+            fact("skipped", schedule.ticks_skipped.to_string());
+            context.print_text(&table.text())?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
+fn state(schedule: &Schedule) -> (String, Tone) {
+    match (schedule.paused_at, schedule.next_at) {
+        (Some(_), _) => ("paused".to_owned(), Tone::Doubtful),
+        (None, None) => ("over".to_owned(), Tone::Plain),
+        (None, Some(_)) => ("ticking".to_owned(), Tone::Good),
+    }
+}
+
+impl List {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let listed = store.schedules().schedules_list(self.namespace.as_deref(), None, LISTED_MAX).await?;
+        let schedules: Vec<Schedule> = listed.into_iter().map(output::schedule).collect();
+        match context.format() {
+            Format::Json => context.print(&ScheduleList::new(schedules))?,
+            Format::Jsonl => context.print_lines(&schedules)?,
+            Format::Table => {
+                if schedules.is_empty() {
+                    context.note("no schedules")?;
+                    return Ok(ExitStatus::Ok);
+                }
+                let mut table = context.table([
+                    "NAME",
+                    "NAMESPACE",
+                    "STATE",
+                    "CRON",
+                    "ZONE",
+                    "HANDLER",
+                    "NEXT",
+                    "SKIPPED",
+                ]);
+                for schedule in schedules {
+                    let plain = |text| (text, Tone::Plain);
+                    let state = state(&schedule);
+                    table.toned([
+                        plain(schedule.name),
+                        plain(schedule.namespace),
+                        state,
+                        plain(schedule.cron),
+                        plain(schedule.zone),
+                        plain(schedule.handler),
+                        plain(schedule.next_at.map(output::instant).unwrap_or_default()),
+                        plain(schedule.ticks_skipped.to_string()),
+                    ]);
+                }
+                context.print_text(&table.leaving_out(&["NAMESPACE", "SKIPPED", "ZONE"]).text())?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Add {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let input = match &self.input {
+            Some(_) => read_input(self.input.as_deref())?.to_string(),
+            None => "null".to_owned(),
+        };
+        let schedule = NewSchedule {
+            namespace: self.which.namespace,
+            zone: self.zone,
+            overlap: match self.overlap {
+                OnOverlap::Skip => Overlap::Skip,
+                OnOverlap::Allow => Overlap::Allow,
+                OnOverlap::Replace => Overlap::Replace,
+            },
+            catch_up: match self.catch_up {
+                Missed::Skip => CatchUp::Skip,
+                Missed::Once => CatchUp::Once,
+            },
+            queue: self.queue,
+            input,
+            priority: self.priority,
+            retry: RetryPolicy { attempts_max: self.attempts, ..RetryPolicy::default() },
+            timeout: self.timeout,
+            ..NewSchedule::new(self.which.name, self.cron, self.handler)
+        };
+        show(store.schedules().schedule_put(schedule).await?, context)
+    }
+}
+
+impl Pause {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let word = Word::new(context.actor(self.actor.as_deref()), self.reason);
+        store.schedules().schedule_pause(&self.which.namespace, &self.which.name, word).await?;
+        self.which.show(store, context).await
+    }
+}
+
+impl Resume {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        if !store.schedules().schedule_resume(&self.which.namespace, &self.which.name).await? {
+            context.note(&format!("schedule `{}` was not paused", self.which.name))?;
+        }
+        self.which.show(store, context).await
+    }
+}
+
+impl Run {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        store.schedules().schedule_run(&self.which.namespace, &self.which.name).await?;
+        self.which.show(store, context).await
+    }
+}
+
+impl Next {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let (cron, zone) = match (self.name, self.cron) {
+            (Some(name), _) => {
+                let record = store.schedules().schedule_get(&self.namespace, &name).await?;
+                (record.definition.cron, record.definition.zone)
+            }
+            (None, cron) => (cron.unwrap_or_default(), self.zone),
+        };
+        let spec = CronSpec::parse(&cron, &zone).map_err(|error| Error::Invalid(error.to_string()))?;
+        let ticks = spec.next_ticks(store.now().await?, usize::from(self.count));
+        let ticks: Vec<_> = ticks.into_iter().map(output::timestamp).collect();
+        match context.format() {
+            Format::Json => context.print(&Ticks::new(zone, ticks))?,
+            Format::Jsonl => context.print_lines(&ticks)?,
+            Format::Table => {
+                let mut table = context.table(["UTC", "THERE"]);
+                for tick in ticks {
+                    table.row([output::instant(tick), output::instant_in(tick, &zone)]);
+                }
+                context.print_text(&table.text())?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Delete {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        store.schedules().schedule_delete(&self.which.namespace, &self.which.name).await?;
+        context.note(&format!("schedule `{}/{}` is gone", self.which.namespace, self.which.name))?;
+        Ok(ExitStatus::Ok)
+    }
+}

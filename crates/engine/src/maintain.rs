@@ -1,0 +1,173 @@
+//! Keeps the tables small and compares what is counted with what is there. One process at a time leads it; when that one
+//! dies another takes the lead after its lease, and what the former still sends is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use recache_model::ids::WorkflowId;
+use recache_model::job::JobState;
+use recache_model::retention::Retention;
+use recache_model::workflow::WorkflowState;
+use recache_store::{Error as StoreError, Leadership};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::engine::Shared;
+use crate::stats::{add, one};
+
+const ROLE: &str = "maintenance";
+/// Rows that one transaction removes.
+const ROWS_MAX: u32 = 1_000;
+/// Workflows that one transaction removes: each with all its steps.
+const WORKFLOWS_MAX: u32 = 20;
+/// Workflows that one look compares.
+const COMPARED_MAX: u32 = 1_000;
+/// Between two batches, so that others have their turn.
+const BATCH_PAUSE: Duration = Duration::from_millis(20);
+/// The lead is kept for so many pauses: one that is missed costs nothing.
+const LEASE_PAUSES: u32 = 3;
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let holder = Uuid::new_v4();
+    let mut compare_at = Instant::now() + shared.options.compare;
+    let mut lead: Option<Leadership> = None;
+    loop {
+        let pause = shared.options.maintain.mul_f64(0.75 + rand::random::<f64>() * 0.5);
+        tokio::select! {
+            () = shared.draining.cancelled() => break,
+            () = tokio::time::sleep(pause) => {}
+        }
+        match take_lead(&shared, holder).await {
+            Ok(taken) => {
+                if taken.is_some() && lead.is_none() {
+                    tracing::info!("this process leads maintenance");
+                }
+                lead = taken;
+            }
+            Err(error) => {
+                one(&shared.counters.store_errors);
+                tracing::warn!(%error, "maintenance waits: the store cannot be reached");
+                continue;
+            }
+        }
+        let Some(taken) = &lead else { continue };
+        let is_time = Instant::now() >= compare_at;
+        if is_time {
+            compare_at = Instant::now() + shared.options.compare;
+        }
+        match pass(&shared, taken, is_time).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict(why)) => {
+                tracing::info!(why, "maintenance goes on elsewhere");
+                lead = None;
+            }
+            Err(error) => {
+                one(&shared.counters.store_errors);
+                tracing::warn!(%error, "maintenance not finished");
+            }
+        }
+    }
+    if let Some(lead) = lead
+        && let Err(error) = shared.store.maintenance().leader_release(&lead).await
+    {
+        tracing::debug!(%error, "the lead of maintenance was not given up; it ends by itself");
+    }
+}
+
+async fn pass(shared: &Shared, lead: &Leadership, is_time_to_compare: bool) -> Result<(), StoreError> {
+    remove(shared, lead).await?;
+    if is_time_to_compare { compare(shared).await } else { Ok(()) }
+}
+
+async fn take_lead(shared: &Shared, holder: Uuid) -> Result<Option<Leadership>, StoreError> {
+    let lease = shared.options.maintain.saturating_mul(LEASE_PAUSES);
+    shared.store.maintenance().leader_take(ROLE, holder, lease).await
+}
+
+/// Something whose time may be over.
+#[derive(Debug, Clone, Copy)]
+enum Removal {
+    Keys,
+    Jobs(JobState, Duration),
+    Workflows(WorkflowState, Duration),
+    Letters(Duration),
+    Ticks(Duration),
+}
+
+impl Removal {
+    /// All there is to remove, in this order.
+    fn all(retention: Retention) -> Vec<Self> {
+        let jobs = JobState::ALL.into_iter();
+        let jobs = jobs.filter_map(|state| Some(Self::Jobs(state, retention.of_job(state)?)));
+        let workflows =
+            [WorkflowState::Completed, WorkflowState::Failed, WorkflowState::Cancelled].into_iter();
+        let workflows =
+            workflows.filter_map(|state| Some(Self::Workflows(state, retention.of_workflow(state)?)));
+        let ends = [Self::Keys, Self::Letters(retention.failed), Self::Ticks(retention.failed)];
+        jobs.chain(workflows).chain(ends).collect()
+    }
+
+    fn rows_max(self) -> u32 {
+        if matches!(self, Self::Workflows(..)) { WORKFLOWS_MAX } else { ROWS_MAX }
+    }
+
+    async fn batch(self, shared: &Shared, lead: &Leadership) -> Result<u64, StoreError> {
+        let (store, rows_max) = (shared.store.maintenance(), self.rows_max());
+        match self {
+            Self::Keys => store.idempotency_keys_expire(lead, rows_max).await,
+            Self::Jobs(state, keep) => store.jobs_remove(lead, state, keep, rows_max).await,
+            Self::Workflows(state, keep) => store.workflows_remove(lead, state, keep, rows_max).await,
+            Self::Letters(keep) => store.letters_remove(lead, keep, rows_max).await,
+            Self::Ticks(keep) => shared.store.schedules().ticks_remove(lead, keep, rows_max).await,
+        }
+    }
+}
+
+/// Everything whose time is over, each in batches until one is not full. The lead is kept while it goes on; one that was lost
+/// ends it.
+async fn remove(shared: &Shared, lead: &Leadership) -> Result<(), StoreError> {
+    for removal in Removal::all(shared.options.retention) {
+        loop {
+            let removed = removal.batch(shared, lead).await?;
+            add(&shared.counters.removed, usize::try_from(removed).unwrap_or(usize::MAX));
+            if shared.draining.is_cancelled() {
+                return Ok(());
+            }
+            if removed < u64::from(removal.rows_max()) {
+                break;
+            }
+            if take_lead(shared, lead.holder).await?.as_ref() != Some(lead) {
+                return Err(StoreError::Conflict("the lead was lost".to_owned()));
+            }
+            tokio::time::sleep(BATCH_PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+/// A difference is a bug of ours or somebody's hand in the tables: it is said loudly, and nothing is mended that nobody
+/// understands.
+async fn compare(shared: &Shared) -> Result<(), StoreError> {
+    let mut after: Option<WorkflowId> = None;
+    let mut workflows = 0;
+    loop {
+        let compared = shared.store.maintenance().counts_compare(after, COMPARED_MAX).await?;
+        add(&shared.counters.count_differences, compared.differences.len());
+        for difference in &compared.differences {
+            tracing::error!(
+                workflow_id = %difference.workflow,
+                kept = ?difference.kept,
+                counted = ?difference.counted,
+                "a workflow's counts are not those of its steps"
+            );
+        }
+        workflows += compared.workflows;
+        let is_end = compared.workflows < u64::from(COMPARED_MAX);
+        if is_end || compared.last.is_none() || shared.draining.is_cancelled() {
+            tracing::debug!(workflows, "counts compared");
+            return Ok(());
+        }
+        after = compared.last;
+        tokio::time::sleep(BATCH_PAUSE).await;
+    }
+}

@@ -1,0 +1,86 @@
+//! What keeps the tables small and true: asked for by whichever process leads it.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use recache_model::ids::WorkflowId;
+use recache_model::job::JobState;
+use recache_model::workflow::{StepCounts, WorkflowState};
+use uuid::Uuid;
+
+use crate::error::Result;
+
+/// A process's right to lead a kind of work. It is good until another process has taken it, which the token shows: work that
+/// comes late with an old one changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// Of what.
+    pub role: String,
+    /// The process.
+    pub holder: Uuid,
+    /// Rises whenever the lead changes hands.
+    pub token: i64,
+}
+
+/// A workflow whose kept counts are not those of its steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountDifference {
+    /// Which one.
+    pub workflow: WorkflowId,
+    /// What its row says.
+    pub kept: StepCounts,
+    /// What its steps say.
+    pub counted: StepCounts,
+}
+
+/// What a comparison of counts found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Compared {
+    /// Workflows that were looked at.
+    pub workflows: u64,
+    /// Where to go on; `None` at the end.
+    pub last: Option<WorkflowId>,
+    /// What was found.
+    pub differences: Vec<CountDifference>,
+}
+
+/// Work that no user asked for. Every call is bounded by `rows_max`, so that none holds locks for long, and refused as a
+/// conflict when its leadership has been taken by another process.
+#[async_trait]
+pub trait Maintenance: Send + Sync + Debug {
+    /// Takes or keeps the lead for `lease` from now; `None` while another process has it.
+    async fn leader_take(&self, role: &str, holder: Uuid, lease: Duration) -> Result<Option<Leadership>>;
+
+    /// Gives the lead up, so that another process need not wait for its end.
+    async fn leader_release(&self, leadership: &Leadership) -> Result<()>;
+
+    /// Forgets idempotency keys whose time is over. Answers how many.
+    async fn idempotency_keys_expire(&self, leadership: &Leadership, rows_max: u32) -> Result<u64>;
+
+    /// Removes jobs that are no steps and ended in `state` at least `keep` ago, with their history. Failed ones whose dead letter is
+    /// open stay. Answers how many.
+    async fn jobs_remove(
+        &self,
+        leadership: &Leadership,
+        state: JobState,
+        keep: Duration,
+        rows_max: u32,
+    ) -> Result<u64>;
+
+    /// Removes workflows that ended in `state` at least `keep` ago, with their steps. One with an open dead letter stays. Answers
+    /// how many.
+    async fn workflows_remove(
+        &self,
+        leadership: &Leadership,
+        state: WorkflowState,
+        keep: Duration,
+        rows_max: u32,
+    ) -> Result<u64>;
+
+    /// Removes dead letters that were dealt with at least `keep` ago. Answers how many.
+    async fn letters_remove(&self, leadership: &Leadership, keep: Duration, rows_max: u32) -> Result<u64>;
+
+    /// Compares the counts that workflows keep with the rows of their steps. Changes nothing.
+    async fn counts_compare(&self, after: Option<WorkflowId>, rows_max: u32) -> Result<Compared>;
+}
