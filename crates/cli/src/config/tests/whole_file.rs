@@ -44,11 +44,20 @@ fn documented(redis_url: &str) -> Value {
             "template_ttl_seconds": 3600,
             "analytics_ttl_seconds": 60,
             "key_prefix": "tasker",
+            // Not in the file: their defaults.
+            "operation_timeout_ms": 50,
+            "beat_ms": 500,
+            "lag_max_ms": 2000,
+            "tiered": {"far": "redis", "near_max_capacity": 10_000, "near_max_bytes": 134_217_728},
             "redis": {
                 "url": redis_url,
                 "max_connections": 10,
                 "connection_timeout_seconds": 5,
                 "database": 0,
+                "mode": "single",
+                "nodes": "",
+                "sentinel_master": "mymaster",
+                "ca_file": "",
             },
             "memcached": {
                 "url": "tcp://memcached.internal:11211",
