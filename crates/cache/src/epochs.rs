@@ -14,7 +14,7 @@
 //!
 //! [`EpochStore`]: crate::provider::EpochStore
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -111,6 +111,14 @@ pub struct EpochRecord {
     pub epochs: Vec<(Slot, u64)>,
 }
 
+/// Raises that the shared record does not have yet: for each slot the number of the last one. Numbers are never used
+/// twice, so a late answer to an earlier payment clears no newer debt.
+#[derive(Debug, Default)]
+struct Owed {
+    last: u64,
+    slots: BTreeMap<Slot, u64>,
+}
+
 /// The epochs as this process knows them.
 #[derive(Debug)]
 pub(crate) struct Epochs {
@@ -125,7 +133,7 @@ pub(crate) struct Epochs {
     /// that happens to owe as much.
     own: u64,
     /// Taken by whoever changes anything; readers take nothing.
-    owed: Mutex<BTreeSet<Slot>>,
+    owed: Mutex<Owed>,
 }
 
 impl Epochs {
@@ -176,18 +184,20 @@ impl Epochs {
             if let Some(epoch) = self.slots.get(usize::from(slot.0)) {
                 epoch.fetch_add(OWED_ONE, Ordering::SeqCst);
             }
-            owed.insert(*slot);
+            owed.last += 1;
+            let number = owed.last;
+            owed.slots.insert(*slot, number);
         }
         self.changed();
     }
 
     /// What the shared record does not have yet.
     pub(crate) fn owed_slots(&self) -> Vec<Slot> {
-        self.owed().iter().copied().collect()
+        self.owed().slots.keys().copied().collect()
     }
 
     pub(crate) fn owes(&self) -> bool {
-        !self.owed().is_empty()
+        !self.owed().slots.is_empty()
     }
 
     /// Which record was adopted last, for [`EpochStore::read`](crate::provider::EpochStore::read).
@@ -195,10 +205,9 @@ impl Epochs {
         (self.incarnation.load(Ordering::SeqCst), self.version.load(Ordering::SeqCst))
     }
 
-    /// Marks how often each slot was raised so far; to be given to [`paid`](Self::paid) once the record has it.
+    /// What is owed now, by the number of each raise; to be given to [`paid`](Self::paid) once the record has it.
     pub(crate) fn debts(&self) -> Vec<(Slot, u64)> {
-        let owed = self.owed();
-        owed.iter().map(|slot| (*slot, self.at(*slot) >> SHARED_BITS)).collect()
+        self.owed().slots.iter().map(|(slot, number)| (*slot, *number)).collect()
     }
 
     /// Takes over the record. Older ones are ignored, so that answers may overtake each other.
@@ -211,12 +220,11 @@ impl Epochs {
     pub(crate) fn paid(&self, debts: &[(Slot, u64)], record: &EpochRecord) {
         let mut owed = self.owed();
         self.adopt_locked(record);
-        for (slot, raises) in debts {
+        for (slot, number) in debts {
             let Some(epoch) = self.slots.get(usize::from(slot.0)) else { continue };
-            let now = epoch.load(Ordering::SeqCst);
-            if now >> SHARED_BITS == *raises {
-                epoch.store(now & SHARED_MASK, Ordering::SeqCst);
-                owed.remove(slot);
+            if owed.slots.get(slot) == Some(number) {
+                epoch.fetch_and(SHARED_MASK, Ordering::SeqCst);
+                owed.slots.remove(slot);
             }
         }
         self.changed();
@@ -250,7 +258,7 @@ impl Epochs {
     }
 
     /// Nothing under it can panic half way.
-    fn owed(&self) -> MutexGuard<'_, BTreeSet<Slot>> {
+    fn owed(&self) -> MutexGuard<'_, Owed> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -330,6 +338,23 @@ mod tests {
         epochs.raise(&[slot]);
         epochs.paid(&debts, &record(7, 3, &[(slot, 1)]));
         assert_eq!(epochs.owed_slots(), [slot], "the second raise is still owed");
+    }
+
+    #[test]
+    fn a_late_answer_to_an_earlier_payment_clears_no_newer_debt() {
+        let epochs = Epochs::new(1);
+        let key = key("s", "a");
+        let slot = Slot::of_key(&key);
+        epochs.adopt(&record(7, 1, &[]));
+        epochs.raise(&[slot]);
+        let (first, second) = (epochs.debts(), epochs.debts());
+        epochs.paid(&second, &record(7, 3, &[(slot, 2)]));
+        assert!(!epochs.owes());
+        let stored_between = epochs.stamp(&key, &[]);
+        epochs.raise(&[slot]);
+        epochs.paid(&first, &record(7, 2, &[(slot, 1)]));
+        assert_eq!(epochs.owed_slots(), [slot]);
+        assert_ne!(epochs.stamp(&key, &[]), stored_between);
     }
 
     #[test]

@@ -317,14 +317,14 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         "the longest that the breaker stays open, however often a trial failed",
         "seconds",
         1,
-        86400,
+        86_400,
     ),
     whole(
         "common.circuit_breakers.component_configs.cache.half_open_max_wait_ms",
         "how long after its last call a trial may be undecided",
         "milliseconds",
         1,
-        60000,
+        60_000,
     ),
     ConfigOption {
         path: "common.circuit_breakers.component_configs.cache.window",
@@ -340,21 +340,21 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         "size of a window of calls",
         "calls",
         1,
-        100000,
+        100_000,
     ),
     whole(
         "common.circuit_breakers.component_configs.cache.window_seconds",
         "size of a window of time",
         "seconds",
         1,
-        3600,
+        3_600,
     ),
     whole(
         "common.circuit_breakers.component_configs.cache.min_calls",
         "how many calls there must be in the window before a rate opens the breaker",
         "calls",
         1,
-        100000,
+        100_000,
     ),
     whole(
         "common.circuit_breakers.component_configs.cache.failure_rate_percent",
@@ -375,7 +375,7 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         "a call that takes longer is slow",
         "milliseconds",
         1,
-        60000,
+        60_000,
     ),
 ];
 

@@ -158,22 +158,21 @@ pub(crate) async fn away_at_the_start(backend: Backend) {
     assert!(started < Duration::from_secs(1), "start-up waited: {started:?}");
 }
 
-/// Answers and questions come in single bytes and are cut off; then bits are flipped as well.
+/// Answers and questions are cut off early, while the breakers still let calls through; then they come in single bytes.
 pub(crate) async fn mangled(backend: Backend) {
     let mut campaign = Campaign::begin(&format!("{backend:?}: mangled"), backend).await;
     let mut random = Random::new(campaign.proxies[0].seed());
-    let sliced = Lane::default().sliced(1);
-    campaign.plan(&Plan::default().both(&sliced)).await;
-    campaign.suffer(fault_for(OUTAGE) / 3).await;
     let (began, lasts) = (Instant::now(), fault_for(OUTAGE) / 3);
     while began.elapsed() < lasts {
-        let [after, later] = [random.below(1_500), random.below(1_500)].map(Cut::after_bytes);
+        let [after, later] = [random.below(200), random.below(200)].map(Cut::after_bytes);
         let plan = Plan::default()
             .to_server(Lane::default().sliced(7).cut(after.by_reset()))
             .to_client(Lane::default().sliced(3).cut(later));
         campaign.plan(&plan).await;
         sleep(Duration::from_millis(50)).await;
     }
+    campaign.plan(&Plan::default().both(&Lane::default().sliced(1))).await;
+    campaign.suffer(fault_for(OUTAGE) / 3).await;
     campaign.heal().await;
     campaign.caching_again().await;
     let seen = campaign.end().await;
