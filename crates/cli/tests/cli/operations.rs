@@ -8,7 +8,7 @@ use serde_json::Value;
 fn migrate_creates_a_file_and_says_its_schema_version() {
     let folder = tempfile::tempdir().unwrap();
     let migrate = |arguments: &[&str]| run(recache(folder.path()).arg("migrate").args(arguments));
-    assert_eq!(migrate(&[]).expect(0), "sqlite:recache.db: schema version 1\n");
+    assert_eq!(migrate(&[]).expect(0), "sqlite:recache.db: schema version 10\n");
     let again = migrate(&["-o", "json"]).json();
     assert_eq!(
         again,
@@ -27,7 +27,7 @@ async fn migrate_makes_the_tables_on_a_server() {
     recache(&["job", "list"]).refused(5, &["E-DATABASE-SCHEMA", "no tables of Recache", "recache migrate"]);
     assert!(recache(&["doctor"]).expect(1).contains("no tables of Recache"));
     recache(&["job", "list"]).refused(5, &["no tables of Recache"]);
-    assert!(recache(&["migrate"]).expect(0).ends_with(": schema version 1\n"));
+    assert!(recache(&["migrate"]).expect(0).ends_with(": schema version 10\n"));
     assert_eq!(recache(&["job", "list", "-o", "jsonl"]).expect(0), "");
     recache(&["doctor"]).expect(0);
 }
