@@ -21,7 +21,7 @@ use crate::config::{DatabaseConfig, DatabaseUrl, Synchronous};
 /// [`Database::open_existing`] rests on its being 1: a database that has our tables is then never older, so that
 /// letting the store look for a newer version cannot migrate it. Before there is a second migration, the store must
 /// be able to tell the version of a database without changing it.
-pub(crate) const SCHEMA_VERSION: i64 = 1;
+pub(crate) const SCHEMA_VERSION: i64 = 10;
 
 /// The configured database. What it is called on screen holds no password.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ fn migrate_creates_a_file_and_says_its_schema_version() {
     let again = migrate(&["-o", "json"]).json();
     assert_eq!(
         again,
-        serde_json::json!({ "schema": "recache.migration.v1", "database": "sqlite:recache.db", "schema_version": 1 })
+        serde_json::json!({ "schema": "recache.migration.v1", "database": "sqlite:recache.db", "schema_version": 10 })
     );
     assert_eq!(files(folder.path()).keys().collect::<Vec<_>>(), ["recache.db"]);
     assert_eq!(run(recache(folder.path()).args(["job", "list", "-o", "jsonl"])).expect(0), "");
