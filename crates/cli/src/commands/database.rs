@@ -18,9 +18,9 @@ use crate::config::{DatabaseConfig, DatabaseUrl, Synchronous};
 
 /// The schema that this program knows: the highest number among the store's migrations. A test holds it.
 ///
-/// [`Database::open_existing`] rests on its being 1: a database that has our tables is then never older, so that
-/// letting the store look for a newer version cannot migrate it. Before there is a second migration, the store must
-/// be able to tell the version of a database without changing it.
+/// [`Database::open_existing`] lets the store look for a newer version by opening it; a database that has our tables and
+/// is older is brought up to date by that. Only a store that can tell the version of a database without changing it
+/// could refuse it instead and point to `recache migrate`.
 pub(crate) const SCHEMA_VERSION: i64 = 10;
 
 /// The configured database. What it is called on screen holds no password.
@@ -129,8 +129,8 @@ impl Database {
             store.close().await;
             return failed;
         }
-        // Our tables are there, so the schema is this program's or a newer one (see SCHEMA_VERSION), and the store
-        // refuses a newer one before it changes anything.
+        // Our tables are there: an older schema is brought up to date (see SCHEMA_VERSION), and the store refuses a newer
+        // one before it changes anything.
         let checked = open(&self.options).await;
         store.close().await;
         match checked {
