@@ -198,7 +198,7 @@ async fn eventual_reader_follows_within_the_beat_when_hints_are_cut(database: Te
 
 async fn new_template_is_there_on_every_node_at_once(database: TestDatabase) {
     let faulty = Faulty::over(store_of(&database).await);
-    let (here, there) = (store_of(&database).await, Arc::clone(&faulty) as Arc<dyn Store>);
+    let (here, there): (_, Arc<dyn Store>) = (store_of(&database).await, faulty.clone());
     let (writer, reader) = (node(&here, NEVER).await, node(&there, NEVER).await);
     let looks = || faulty.template_looks.load(Ordering::SeqCst);
     let known = template("1.0.0");
@@ -260,7 +260,7 @@ async fn default_cache_serves_templates(database: TestDatabase) {
 async fn store_that_cannot_be_reached_fails_nobody(database: TestDatabase) {
     let patience = Duration::from_millis(50);
     let faulty = Faulty::over(store_of(&database).await);
-    let store: Arc<dyn Store> = Arc::clone(&faulty) as Arc<dyn Store>;
+    let store: Arc<dyn Store> = faulty.clone();
     let cache = cache(&store, Duration::from_millis(100), patience);
     let engine = Engine::builder(Arc::clone(&store)).options(quick()).cache(cache).start().await.unwrap();
     engine.put_template(&template("1.0.0")).await.unwrap();
@@ -305,7 +305,7 @@ async fn store_that_cannot_be_reached_fails_nobody(database: TestDatabase) {
 
 async fn what_was_invalidated_while_cut_off_is_told_afterwards(database: TestDatabase) {
     let faulty = Faulty::over(store_of(&database).await);
-    let (here, there) = (Arc::clone(&faulty) as Arc<dyn Store>, store_of(&database).await);
+    let (here, there): (Arc<dyn Store>, _) = (faulty.clone(), store_of(&database).await);
     let (writer, reader) = (node(&here, Duration::from_millis(50)).await, node(&there, NEVER).await);
     let (cache, key) = (strict(&reader), reader.cache().keys().space("s").key(["k"]));
     let (truth, looks) = (AtomicU64::new(0), AtomicU32::new(0));
