@@ -66,8 +66,12 @@ impl Engine {
             by_digest(&self.shared.templates.space, &record.digest),
         ];
         self.shared.store.template_put(record, Some(raise)).await?;
-        for key in &keys {
-            self.shared.templates.cache.invalidate(key).await;
+        // A backend that all processes share keeps its epochs itself: there nothing was raised with the put.
+        let cache = &self.shared.templates.cache;
+        if cache.capabilities().has(Capability::Shared) {
+            for key in &keys {
+                cache.invalidate(key).await;
+            }
         }
         Ok(())
     }

@@ -33,6 +33,8 @@ pub(super) struct Upkeep {
     /// When an own message last came back, likewise: the moment when it was sent.
     own_heard_us: AtomicU64,
     has_lost_sight: AtomicBool,
+    /// Held by whoever sends what is owed: two at once would raise everything twice.
+    paying: tokio::sync::Mutex<()>,
     hearing: Mutex<Hearing>,
 }
 
@@ -53,6 +55,7 @@ impl Upkeep {
             epochs_heard_us: AtomicU64::new(NEVER),
             own_heard_us: AtomicU64::new(NEVER),
             has_lost_sight: AtomicBool::new(false),
+            paying: tokio::sync::Mutex::default(),
             hearing: Mutex::default(),
         }
     }
@@ -127,6 +130,7 @@ impl Core {
     /// Sends what is owed. A backend that kept the epochs before may lack them for a while: then nothing is confirmed.
     async fn pay(&self) -> bool {
         let Some(store) = self.epoch_store() else { return !self.shares_epochs };
+        let _turn = self.upkeep.paying.lock().await;
         let debts = self.epochs.debts();
         if debts.is_empty() {
             return true;
