@@ -13,7 +13,6 @@ mod conformance;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "support/memcached.rs"]
 mod memcached_server;
-#[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "support/redis_server.rs"]
 mod redis_server;
 
@@ -22,7 +21,7 @@ use std::time::Duration;
 
 use recache_cache::breaker::Settings;
 use recache_cache::provider::{Guarded, Memcached, Moka, Near, Noop, Redis, RedisSettings, Tiered};
-use recache_cache::{Clock, KeyPrefix, ManualClock, Provider, SystemClock};
+use recache_cache::{KeyPrefix, ManualClock, Provider, SystemClock};
 
 use crate::conformance::World;
 use crate::memcached_server::Server;
@@ -81,13 +80,13 @@ macro_rules! over {
     };
 }
 
-async fn memcached_alone() -> Server {
-    Server::start(&["-c", "4096"])
+fn memcached_alone() -> impl Future<Output = Server> {
+    std::future::ready(Server::start(&["-c", "4096"]))
 }
 
 conformance!(table_only guarded_moka, async {}, async |_, prefix: String| {
     let clock = Arc::new(ManualClock::default());
-    let provider = Arc::new(Moka::new(10_000, 128 << 20, Arc::clone(&clock) as Arc<dyn Clock>));
+    let provider = Arc::new(Moka::new(10_000, 128 << 20, clock.clone()));
     World::moved(prefix, clock, guarded(provider))
 });
 conformance!(table_only guarded_noop, async {}, async |_, prefix: String| {

@@ -17,8 +17,10 @@ use crate::policy::Policy;
 use crate::provider::{Item, Lease, Leased};
 use crate::usage::Verdict;
 
-/// How long a waiter sleeps before it asks again when nobody has woken it; doubled each time, up to the second.
-const ASK_AGAIN_FIRST: Duration = Duration::from_millis(10);
+/// How long a waiter sleeps before it asks again when nobody has woken it: a part of the time that it has waited, so that
+/// it comes late by no more than that part of the load, and a long load is not asked for often.
+const ASK_AGAIN_PART: u32 = 5;
+const ASK_AGAIN_FIRST: Duration = Duration::from_millis(5);
 const ASK_AGAIN_LONGEST: Duration = Duration::from_millis(200);
 
 /// What a process that wants to load a key is to do.
@@ -116,7 +118,8 @@ impl Cache {
             return Turn::LoadOnly;
         }
         let token = core.chance.token();
-        let deadline = Instant::now() + policy.follow_limit();
+        let began = Instant::now();
+        let deadline = began + policy.follow_limit();
         let mut ask_again = ASK_AGAIN_FIRST;
         let mut seen: Option<Item> = look.item.clone();
         loop {
@@ -172,7 +175,7 @@ impl Cache {
                 }
             };
             let _ = timeout_at(deadline, woken).await;
-            ask_again = (ask_again * 2).min(ASK_AGAIN_LONGEST);
+            ask_again = (began.elapsed() / ASK_AGAIN_PART).clamp(ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST);
             let look = self.look::<V>(key, policy.schema_of()).await;
             if let Found::Fresh(live) = look.found {
                 core.calls.counters.fleet_coalesced.one();

@@ -204,7 +204,7 @@ impl Default for MokaConfig {
     }
 }
 
-/// `[common.circuit_breakers.component_configs.cache]`; see [`breaker`](crate::breaker).
+/// `[common.circuit_breakers.component_configs.cache]`; see [`crate::breaker`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {

@@ -196,7 +196,7 @@ impl Breakers {
     }
 }
 
-/// A provider behind breakers; see [the module](self).
+/// A provider behind two breakers, one for reads and one for writes. A call that is cut off is refused at once, without I/O.
 pub struct Guarded {
     inner: Arc<dyn Provider>,
     breakers: Breakers,
