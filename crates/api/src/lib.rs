@@ -30,6 +30,7 @@ mod problem;
 mod queue;
 mod schedule;
 mod template;
+mod tracked;
 mod view;
 
 pub use cache::{
@@ -52,6 +53,7 @@ pub use template::{
     TemplateFieldChange, TemplateGraph, TemplateList, TemplateProblem, TemplateStepChange, TemplateSummary,
     TemplatesApplied,
 };
+pub use tracked::{TrackedContext, TrackedJob, TrackedJobAnswer, TrackedJobList, TrackedState};
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
     ViewStatus, ViewValue,

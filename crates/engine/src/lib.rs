@@ -41,6 +41,7 @@ mod signals;
 mod stats;
 mod templates;
 mod touches;
+mod tracker;
 mod views;
 mod waiters;
 mod workflows;

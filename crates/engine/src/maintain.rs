@@ -7,6 +7,7 @@ use std::time::Duration;
 use recache_model::ids::WorkflowId;
 use recache_model::job::JobState;
 use recache_model::retention::Retention;
+use recache_model::tracked::TrackedState;
 use recache_model::workflow::WorkflowState;
 use recache_store::{Error as StoreError, Leadership};
 use tokio::time::Instant;
@@ -31,6 +32,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let holder = Uuid::new_v4();
     let mut compare_at = Instant::now() + shared.options.compare;
     let mut lead: Option<Leadership> = None;
+    let mut up_since = Instant::now();
     loop {
         let pause = shared.options.maintain.mul_f64(0.75 + rand::random::<f64>() * 0.5);
         tokio::select! {
@@ -47,6 +49,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Err(error) => {
                 one(&shared.counters.store_errors);
                 tracing::warn!(%error, "maintenance waits: the store cannot be reached");
+                up_since = Instant::now();
                 continue;
             }
         }
@@ -55,7 +58,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if is_time {
             compare_at = Instant::now() + shared.options.compare;
         }
-        match pass(&shared, taken, is_time).await {
+        match pass(&shared, taken, up_since.elapsed(), is_time).await {
             Ok(()) => {}
             Err(StoreError::Conflict(why)) => {
                 tracing::info!(why, "maintenance goes on elsewhere");
@@ -64,6 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Err(error) => {
                 one(&shared.counters.store_errors);
                 tracing::warn!(%error, "maintenance not finished");
+                up_since = Instant::now();
             }
         }
     }
@@ -74,7 +78,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn pass(shared: &Shared, lead: &Leadership, is_time_to_compare: bool) -> Result<(), StoreError> {
+async fn pass(
+    shared: &Shared,
+    lead: &Leadership,
+    up_for: Duration,
+    is_time_to_compare: bool,
+) -> Result<(), StoreError> {
+    fail_stale(shared, lead, up_for).await?;
     remove(shared, lead).await?;
     if is_time_to_compare { compare(shared).await } else { Ok(()) }
 }
@@ -84,12 +94,28 @@ async fn take_lead(shared: &Shared, holder: Uuid) -> Result<Option<Leadership>, 
     shared.store.maintenance().leader_take(ROLE, holder, lease).await
 }
 
+/// Tracked jobs whose owners are silent, in batches until one is not full.
+async fn fail_stale(shared: &Shared, lead: &Leadership, up_for: Duration) -> Result<(), StoreError> {
+    loop {
+        let failed = shared.store.tracked_jobs().tracked_fail_stale(lead, up_for, ROWS_MAX).await?;
+        add(&shared.counters.tracked_stale, usize::try_from(failed).unwrap_or(usize::MAX));
+        if failed > 0 {
+            tracing::warn!(count = failed, "tracked jobs failed: nothing was heard of them for too long");
+        }
+        if failed < u64::from(ROWS_MAX) || shared.draining.is_cancelled() {
+            return Ok(());
+        }
+        tokio::time::sleep(BATCH_PAUSE).await;
+    }
+}
+
 /// Something whose time may be over.
 #[derive(Debug, Clone, Copy)]
 enum Removal {
     Keys,
     Jobs(JobState, Duration),
     Workflows(WorkflowState, Duration),
+    Tracked(TrackedState, Duration),
     Letters(Duration),
     Ticks(Duration),
 }
@@ -103,8 +129,10 @@ impl Removal {
             [WorkflowState::Completed, WorkflowState::Failed, WorkflowState::Cancelled].into_iter();
         let workflows =
             workflows.filter_map(|state| Some(Self::Workflows(state, retention.of_workflow(state)?)));
+        let tracked = TrackedState::ALL.into_iter();
+        let tracked = tracked.filter_map(|state| Some(Self::Tracked(state, retention.of_tracked(state)?)));
         let ends = [Self::Keys, Self::Letters(retention.failed), Self::Ticks(retention.failed)];
-        jobs.chain(workflows).chain(ends).collect()
+        jobs.chain(workflows).chain(tracked).chain(ends).collect()
     }
 
     fn rows_max(self) -> u32 {
@@ -117,6 +145,9 @@ impl Removal {
             Self::Keys => store.idempotency_keys_expire(lead, rows_max).await,
             Self::Jobs(state, keep) => store.jobs_remove(lead, state, keep, rows_max).await,
             Self::Workflows(state, keep) => store.workflows_remove(lead, state, keep, rows_max).await,
+            Self::Tracked(state, keep) => {
+                shared.store.tracked_jobs().tracked_remove(lead, state, keep, rows_max).await
+            }
             Self::Letters(keep) => store.letters_remove(lead, keep, rows_max).await,
             Self::Ticks(keep) => shared.store.schedules().ticks_remove(lead, keep, rows_max).await,
         }

@@ -13,6 +13,7 @@
 //! assert_eq!(JobState::Completed.after(JobEvent::Claim), None);
 //! ```
 
+pub mod batch;
 pub mod dispatch;
 pub mod http_status;
 pub mod ids;
@@ -24,6 +25,7 @@ pub mod retry;
 pub mod schedule;
 pub mod template;
 pub mod time;
+pub mod tracked;
 pub mod unique;
 pub mod view;
 pub mod workflow;

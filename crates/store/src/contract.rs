@@ -23,6 +23,7 @@ use crate::records::{
 };
 use crate::schedules::Schedules;
 use crate::signal::Signal;
+use crate::tracked::TrackedJobs;
 
 /// Durable state.
 ///
@@ -68,6 +69,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Jobs that begin at the ticks of a clock.
     fn schedules(&self) -> &dyn Schedules;
+
+    /// Jobs that some other system runs.
+    fn tracked_jobs(&self) -> &dyn TrackedJobs;
 
     /// Hints from this process and, where the database can, from others.
     fn subscribe(&self) -> broadcast::Receiver<Signal>;

@@ -27,6 +27,7 @@ use crate::records::{
 };
 use crate::schedules::Schedules;
 use crate::signal::Signal;
+use crate::tracked::TrackedJobs;
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
 #[async_trait]
@@ -75,6 +76,10 @@ impl Store for Driver {
     }
 
     fn bulk_jobs(&self) -> &dyn BulkJobs {
+        self
+    }
+
+    fn tracked_jobs(&self) -> &dyn TrackedJobs {
         self
     }
 

@@ -37,6 +37,7 @@ pub mod postgres;
 pub mod queues;
 pub mod schedules;
 pub mod sqlite;
+pub mod tracked;
 
 pub use attempts::{Attempts, LogLine};
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
@@ -57,3 +58,4 @@ pub use records::{
 };
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
+pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};

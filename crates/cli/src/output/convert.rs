@@ -7,10 +7,11 @@ use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::letter::LetterStatus;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
+use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewStatus};
 use recache_store::{
     GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord, LimitScope, LogLine,
-    QueueRecord, ScheduleRecord, ViewRecord,
+    QueueRecord, ScheduleRecord, TrackedJob, ViewRecord,
 };
 
 /// An instant of the store.
@@ -60,6 +61,46 @@ pub(crate) fn job(record: JobRecord) -> api::Job {
         correlation_id: record.correlation_id,
         trace_context: record.trace_context,
         concurrency_key: record.concurrency_key,
+    }
+}
+
+/// A job that some other system runs.
+pub(crate) fn tracked(job: TrackedJob) -> api::TrackedJob {
+    let (definition, course) = (job.definition, job.course);
+    let (acknowledged_at, acknowledged_by) = job.acknowledged.unzip();
+    api::TrackedJob {
+        id: definition.id.to_string(),
+        namespace: definition.namespace,
+        action: definition.action,
+        state: match course.state {
+            TrackedState::Queued => api::TrackedState::Queued,
+            TrackedState::Processing => api::TrackedState::Processing,
+            TrackedState::Completed => api::TrackedState::Completed,
+            TrackedState::Failed => api::TrackedState::Failed,
+            TrackedState::Cancelled => api::TrackedState::Cancelled,
+        },
+        context: definition.context.map(|context| api::TrackedContext {
+            kind: context.kind,
+            id: context.id,
+            field: context.field,
+        }),
+        owner: definition.owner,
+        metadata: json(&definition.metadata),
+        message: course.message,
+        code: course.code,
+        data: course.data.as_deref().map(json),
+        progress: course.progress,
+        items_done: course.items_done,
+        items_total: course.items_total,
+        revision: job.revision,
+        stale_after_ms: ms(definition.stale_after),
+        stale_at: job.stale_at.map(instant),
+        created_at: instant(job.created_at),
+        heard_at: instant(job.heard_at),
+        started_at: job.started_at.map(instant),
+        finished_at: job.finished_at.map(instant),
+        acknowledged_at: acknowledged_at.map(instant),
+        acknowledged_by,
     }
 }
 

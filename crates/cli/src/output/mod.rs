@@ -9,7 +9,7 @@ use clap::ValueEnum;
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
     attempts, generation, history, items, job, job_state, letter, letter_note, limit, log, ms, queue,
-    schedule, view,
+    schedule, tracked, view,
 };
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, instant_in, visible_json};

@@ -18,5 +18,6 @@ mod queues;
 mod refused;
 mod schedules;
 mod templates;
+mod tracked;
 mod verbs;
 mod world;

@@ -13,7 +13,7 @@ use recache_store::{
     Error, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance, NewJob,
     NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules, Settlement,
     Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary,
-    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Touch, TouchOutcome, TrackedJobs, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -121,6 +121,10 @@ impl Store for Faulty {
 
     fn schedules(&self) -> &dyn Schedules {
         self.store.schedules()
+    }
+
+    fn tracked_jobs(&self) -> &dyn TrackedJobs {
+        self.store.tracked_jobs()
     }
 
     fn attempts(&self) -> &dyn Attempts {

@@ -22,6 +22,7 @@ pub mod schedules;
 pub mod sessions;
 pub mod submits;
 pub mod testing;
+pub mod tracked;
 pub mod views;
 pub mod workflows;
 
@@ -259,6 +260,20 @@ macro_rules! conformance_suite {
                 schedules_are_listed_changed_and_deleted,
                 schedule_that_cannot_be_is_refused,
                 old_ticks_are_forgotten,
+            ],
+            tracked: [
+                tracked_job_is_created_once,
+                tracked_job_moves_forward_as_its_owner_reports,
+                late_or_repeated_report_is_answered_with_what_stands,
+                report_for_an_unknown_job_is_an_error_and_changes_nothing,
+                concurrent_reports_end_a_job_once,
+                silent_job_fails_and_says_why,
+                jobs_are_not_given_up_for_an_outage_of_the_database,
+                end_of_a_job_is_acknowledged_once,
+                tracked_jobs_are_found_by_context,
+                tracked_job_that_cannot_be_is_refused,
+                no_worker_gets_a_tracked_job,
+                ended_tracked_jobs_are_removed_when_their_time_is_over,
             ],
             attempts: [
                 checkpoint_reaches_the_next_attempt,
