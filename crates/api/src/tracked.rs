@@ -46,6 +46,8 @@ pub struct TrackedJob {
     pub state: TrackedState,
     /// What it is about.
     pub context: Option<TrackedContext>,
+    /// `batch_…`: the batch that it is a member of.
+    pub batch_id: Option<String>,
     /// Who runs it.
     pub owner: Option<String>,
     /// What was kept with it.

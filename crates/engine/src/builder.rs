@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::batches::{self, MovedBatches};
 use crate::engine::{Engine, Shared};
 use crate::epochs::StoreEpochs;
 use crate::error::Result;
@@ -85,6 +86,7 @@ impl Builder {
             lease: Lease::default(),
             counters: Counters::default(),
             waiters: Arc::new(Waiters::default()),
+            batches: MovedBatches::default(),
             work: Notify::new(),
             due: Notify::new(),
             draining: CancellationToken::new(),
@@ -102,6 +104,7 @@ impl Builder {
         shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
         shared.tasks.spawn(maintain::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
+        shared.tasks.spawn(batches::run(Arc::clone(&shared)));
         let touches = Touches::start(&shared);
         Ok(Engine { shared, touches })
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::batches::MovedBatches;
 use crate::builder::Builder;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) lease: Lease,
     pub(crate) counters: Counters,
     pub(crate) waiters: Arc<Waiters>,
+    pub(crate) batches: MovedBatches,
     pub(crate) heads: Heads,
     pub(crate) templates: Templates,
     /// There may be something to claim.

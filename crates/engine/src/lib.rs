@@ -24,6 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 
+mod batches;
 mod builder;
 mod engine;
 mod epochs;

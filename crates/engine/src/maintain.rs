@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_model::ids::WorkflowId;
+use recache_model::ids::{BatchId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::retention::Retention;
 use recache_model::tracked::TrackedState;
@@ -23,6 +23,8 @@ const ROWS_MAX: u32 = 1_000;
 const WORKFLOWS_MAX: u32 = 20;
 /// Workflows that one look compares.
 const COMPARED_MAX: u32 = 1_000;
+/// Batches that one look compares: each with all its members.
+const BATCHES_COMPARED_MAX: u32 = 10;
 /// Between two batches, so that others have their turn.
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 /// The lead is kept for so many pauses: one that is missed costs nothing.
@@ -86,7 +88,11 @@ async fn pass(
 ) -> Result<(), StoreError> {
     fail_stale(shared, lead, up_for).await?;
     remove(shared, lead).await?;
-    if is_time_to_compare { compare(shared).await } else { Ok(()) }
+    if is_time_to_compare {
+        compare(shared).await?;
+        compare_batches(shared).await?;
+    }
+    Ok(())
 }
 
 async fn take_lead(shared: &Shared, holder: Uuid) -> Result<Option<Leadership>, StoreError> {
@@ -116,6 +122,7 @@ enum Removal {
     Jobs(JobState, Duration),
     Workflows(WorkflowState, Duration),
     Tracked(TrackedState, Duration),
+    Batches(Duration),
     Letters(Duration),
     Ticks(Duration),
 }
@@ -131,7 +138,13 @@ impl Removal {
             workflows.filter_map(|state| Some(Self::Workflows(state, retention.of_workflow(state)?)));
         let tracked = TrackedState::ALL.into_iter();
         let tracked = tracked.filter_map(|state| Some(Self::Tracked(state, retention.of_tracked(state)?)));
-        let ends = [Self::Keys, Self::Letters(retention.failed), Self::Ticks(retention.failed)];
+        // Last of all: a batch goes after its members.
+        let ends = [
+            Self::Batches(retention.done),
+            Self::Keys,
+            Self::Letters(retention.failed),
+            Self::Ticks(retention.failed),
+        ];
         jobs.chain(workflows).chain(tracked).chain(ends).collect()
     }
 
@@ -148,6 +161,7 @@ impl Removal {
             Self::Tracked(state, keep) => {
                 shared.store.tracked_jobs().tracked_remove(lead, state, keep, rows_max).await
             }
+            Self::Batches(keep) => shared.store.batches().batches_remove(lead, keep, rows_max).await,
             Self::Letters(keep) => store.letters_remove(lead, keep, rows_max).await,
             Self::Ticks(keep) => shared.store.schedules().ticks_remove(lead, keep, rows_max).await,
         }
@@ -196,6 +210,29 @@ async fn compare(shared: &Shared) -> Result<(), StoreError> {
         let is_end = compared.workflows < u64::from(COMPARED_MAX);
         if is_end || compared.last.is_none() || shared.draining.is_cancelled() {
             tracing::debug!(workflows, "counts compared");
+            return Ok(());
+        }
+        after = compared.last;
+        tokio::time::sleep(BATCH_PAUSE).await;
+    }
+}
+
+/// The same for batches that have not ended.
+async fn compare_batches(shared: &Shared) -> Result<(), StoreError> {
+    let mut after: Option<BatchId> = None;
+    loop {
+        let compared = shared.store.batches().batches_compare(after, BATCHES_COMPARED_MAX).await?;
+        add(&shared.counters.batch_differences, compared.differences.len());
+        for difference in &compared.differences {
+            tracing::error!(
+                batch_id = %difference.batch,
+                kept = ?difference.kept,
+                counted = ?difference.counted,
+                "a batch's counts are not those of its members"
+            );
+        }
+        let is_end = compared.batches < u64::from(BATCHES_COMPARED_MAX);
+        if is_end || compared.last.is_none() || shared.draining.is_cancelled() {
             return Ok(());
         }
         after = compared.last;

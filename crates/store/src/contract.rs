@@ -10,6 +10,7 @@ use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::attempts::Attempts;
+use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
 use crate::error::Result;
 use crate::letters::Letters;
@@ -72,6 +73,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Jobs that some other system runs.
     fn tracked_jobs(&self) -> &dyn TrackedJobs;
+
+    /// What is watched together.
+    fn batches(&self) -> &dyn Batches;
 
     /// Hints from this process and, where the database can, from others.
     fn subscribe(&self) -> broadcast::Receiver<Signal>;

@@ -13,6 +13,7 @@ use super::statements::{
 };
 use super::{Driver, KIND};
 use crate::attempts::Attempts;
+use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
 use crate::contract::Store;
 use crate::error::Result;
@@ -80,6 +81,10 @@ impl Store for Driver {
     }
 
     fn tracked_jobs(&self) -> &dyn TrackedJobs {
+        self
+    }
+
+    fn batches(&self) -> &dyn Batches {
         self
     }
 

@@ -21,6 +21,7 @@
 mod work;
 
 pub mod attempts;
+pub mod batches;
 pub mod bulk_jobs;
 mod contract;
 mod error;
@@ -40,6 +41,10 @@ pub mod sqlite;
 pub mod tracked;
 
 pub use attempts::{Attempts, LogLine};
+pub use batches::{
+    BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared, MemberKind,
+    NewBatch,
+};
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use contract::Store;
 pub use error::{Error, Result};

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use recache_model::ids::JobId;
+use recache_model::ids::{BatchId, JobId};
 use recache_model::time::Timestamp;
 use recache_model::tracked::{Course, Report, STALE_AFTER_DEFAULT, TrackedState};
 
@@ -33,6 +33,8 @@ pub struct NewTrackedJob {
     pub action: String,
     /// What it is about.
     pub context: Option<TrackedContext>,
+    /// It is a member of this batch.
+    pub batch: Option<BatchId>,
     /// Who runs it.
     pub owner: Option<String>,
     /// JSON that is kept with it and never looked at.
@@ -49,6 +51,7 @@ impl NewTrackedJob {
             namespace: "default".to_owned(),
             action: action.into(),
             context: None,
+            batch: None,
             owner: None,
             metadata: "{}".to_owned(),
             stale_after: STALE_AFTER_DEFAULT,
@@ -115,8 +118,8 @@ pub const TRACKED_ROWS_MAX: usize = 10_000;
 /// Jobs that some other system runs. The table is the truth; no cache has a say in it.
 #[async_trait]
 pub trait TrackedJobs: Send + Sync + Debug {
-    /// Keeps jobs; all or none. One whose id is there already is answered as it stands; with another namespace, action or
-    /// context it is a conflict.
+    /// Keeps jobs; all or none. One whose id is there already is answered as it stands; with another namespace, action, context
+    /// or batch it is a conflict.
     async fn tracked_create(&self, jobs: Vec<NewTrackedJob>) -> Result<Vec<Tracked>>;
 
     /// Keeps what owners report; all or none. A report that is late or repeated is answered with what stands, and changes

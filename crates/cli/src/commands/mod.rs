@@ -4,6 +4,7 @@
 //! Outcome`, its `mod` line, and its line in `verbs!` below. The summary and the examples of its help stand on the
 //! struct; a test holds that they are there.
 
+mod batch;
 mod bench;
 mod cache;
 mod config;
@@ -64,6 +65,7 @@ verbs! {
     Demo(demo::Args),
     Run(run::Args),
     Job(job::Args),
+    Batch(batch::Args),
     Queue(queue::Args),
     Dead(dead::Args),
     Schedule(schedule::Args),

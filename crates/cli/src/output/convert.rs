@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use recache_api as api;
+use recache_model::batch::{BatchCallback, BatchState};
+use recache_model::ids::{BatchId, JobId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::letter::LetterStatus;
 use recache_model::retry::{Backoff, RetryPolicy};
@@ -10,8 +12,8 @@ use recache_model::time::Timestamp;
 use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewStatus};
 use recache_store::{
-    GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord, LimitScope, LogLine,
-    QueueRecord, ScheduleRecord, TrackedJob, ViewRecord,
+    BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
+    LimitScope, LogLine, MemberKind, QueueRecord, ScheduleRecord, TrackedJob, ViewRecord,
 };
 
 /// An instant of the store.
@@ -55,6 +57,7 @@ pub(crate) fn job(record: JobRecord) -> api::Job {
         session_id: record.session.map(|id| id.to_string()),
         workflow_id: record.workflow.map(|id| id.to_string()),
         step: record.step,
+        batch_id: record.batch.map(|id| id.to_string()),
         view_id: record.view.map(|id| id.to_string()),
         view_version: record.view_version,
         superseded_by: record.superseded_by,
@@ -84,6 +87,7 @@ pub(crate) fn tracked(job: TrackedJob) -> api::TrackedJob {
             id: context.id,
             field: context.field,
         }),
+        batch_id: definition.batch.map(|id| id.to_string()),
         owner: definition.owner,
         metadata: json(&definition.metadata),
         message: course.message,
@@ -101,6 +105,67 @@ pub(crate) fn tracked(job: TrackedJob) -> api::TrackedJob {
         finished_at: job.finished_at.map(instant),
         acknowledged_at: acknowledged_at.map(instant),
         acknowledged_by,
+    }
+}
+
+/// A batch.
+pub(crate) fn batch(record: BatchRecord) -> api::Batch {
+    let (definition, counts) = (record.definition, record.counts);
+    let callback = |callback: Option<BatchCallback>, made: Option<JobId>| {
+        callback.map(|callback| api::BatchCallback {
+            input: json(&callback.input),
+            handler: callback.handler,
+            queue: callback.queue,
+            job_id: made.map(|id| id.to_string()),
+        })
+    };
+    let (cancelled_at, cancel_reason) = record.cancelled.unzip();
+    api::Batch {
+        id: definition.id.to_string(),
+        namespace: definition.namespace,
+        action: definition.action,
+        state: match record.state {
+            BatchState::Pending => api::BatchState::Pending,
+            BatchState::Processing => api::BatchState::Processing,
+            BatchState::Completed => api::BatchState::Completed,
+            BatchState::Failed => api::BatchState::Failed,
+            BatchState::PartialFailure => api::BatchState::PartialFailure,
+        },
+        counts: api::BatchCounts {
+            total: counts.total,
+            pending: counts.pending(),
+            completed: counts.completed,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+            superseded: counts.superseded,
+        },
+        parent_id: definition.parent.map(|id| id.to_string()),
+        expected: definition.expected,
+        metadata: json(&definition.metadata),
+        on_success: callback(definition.on_success, record.success_job),
+        on_finish: callback(definition.on_finish, record.finish_job),
+        on_first_failure: callback(definition.on_first_failure, record.failure_job),
+        created_at: instant(record.created_at),
+        closed_at: record.closed_at.map(instant),
+        cancelled_at: cancelled_at.map(instant),
+        cancel_reason,
+        finished_at: record.finished_at.map(instant),
+    }
+}
+
+/// A member of a batch.
+pub(crate) fn batch_member(member: BatchMember) -> api::BatchMember {
+    api::BatchMember {
+        kind: member.kind.as_str().to_owned(),
+        id: match member.kind {
+            MemberKind::Job | MemberKind::Tracked => JobId::from_uuid(member.id).to_string(),
+            MemberKind::Workflow => WorkflowId::from_uuid(member.id).to_string(),
+            MemberKind::Batch => BatchId::from_uuid(member.id).to_string(),
+        },
+        state: member.state,
+        code: member.code,
+        message: member.message,
+        finished_at: member.finished_at.map(instant),
     }
 }
 

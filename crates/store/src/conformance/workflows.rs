@@ -22,7 +22,7 @@ fn template() -> TemplateRecord {
     }
 }
 
-fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
+pub(super) fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
     let steps = steps
         .iter()
         .map(|(name, waits_for)| NewStep {

@@ -1,10 +1,11 @@
 //! Tracked jobs: created, reported, given up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use recache_model::ids::JobId;
+use recache_model::batch::MemberEnd;
+use recache_model::ids::{BatchId, JobId};
 use recache_model::time::{Timestamp, micros};
 use recache_model::tracked::{
     Course, Report, STALE, STALE_AFTER_MAX, TrackedState, follow, json_problem, name_problem,
@@ -13,6 +14,8 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, Driver, Row, ids};
+use super::batches::{Admission, member_moved, tally};
+use super::effects::Effects;
 use super::jobs::instant;
 use super::maintenance::check_lead;
 use crate::error::{Error, Result};
@@ -27,13 +30,13 @@ impl TrackedJobs for Driver {
     async fn tracked_create(&self, jobs: Vec<NewTrackedJob>) -> Result<Vec<Tracked>> {
         check_count(jobs.len())?;
         check_new(&jobs)?;
-        self.write(work!([jobs] db, now, effects => create(db, now, &jobs).await)).await
+        self.write(work!([jobs] db, now, effects => create(db, now, &jobs, effects).await)).await
     }
 
     async fn tracked_report(&self, reports: Vec<(JobId, Report)>) -> Result<Vec<Tracked>> {
         check_count(reports.len())?;
         check_reports(&reports)?;
-        self.write(work!([reports] db, now, effects => report(db, now, &reports).await)).await
+        self.write(work!([reports] db, now, effects => report(db, now, &reports, effects).await)).await
     }
 
     async fn tracked_heartbeat(&self, job: JobId) -> Result<TrackedJob> {
@@ -68,7 +71,7 @@ impl TrackedJobs for Driver {
         let lead = leadership.clone();
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
-            fail_stale(db, now, up_for, rows_max).await
+            fail_stale(db, now, up_for, rows_max, effects).await
         }))
         .await
     }
@@ -94,7 +97,7 @@ macro_rules! tracked_columns {
     () => {
         "id, namespace, action, context_type, context_id, context_field, owner, metadata, state, message, code, data, \
          progress, items_done, items_total, revision, stale_after_us, stale_at, created_at, heard_at, started_at, \
-         finished_at, acknowledged_at, acknowledged_by"
+         finished_at, acknowledged_at, acknowledged_by, batch_id"
     };
 }
 
@@ -111,6 +114,7 @@ fn record(row: &Row) -> Result<TrackedJob> {
             namespace: row.try_get("namespace")?,
             action: row.try_get("action")?,
             context: context_kind.zip(context_id).map(|(kind, id)| TrackedContext { kind, id, field }),
+            batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
             owner: row.try_get("owner")?,
             metadata: row.try_get("metadata")?,
             stale_after: Duration::from_micros(u64::try_from(stale_after_us).unwrap_or(0)),
@@ -175,7 +179,16 @@ fn check_reports(reports: &[(JobId, Report)]) -> Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
 }
 
-async fn create(db: &mut Connection, now: Timestamp, jobs: &[NewTrackedJob]) -> Result<Vec<Tracked>> {
+async fn create(
+    db: &mut Connection,
+    now: Timestamp,
+    jobs: &[NewTrackedJob],
+    effects: &mut Effects,
+) -> Result<Vec<Tracked>> {
+    let mut admission = Admission::default();
+    for batch in jobs.iter().filter_map(|job| job.batch).collect::<BTreeSet<_>>() {
+        admission.lock(db, batch).await?;
+    }
     // In one order, so that two calls with the same ids wait for each other in one direction.
     let mut order: Vec<&NewTrackedJob> = jobs.iter().collect();
     order.sort_by_key(|job| job.id);
@@ -184,8 +197,8 @@ async fn create(db: &mut Connection, now: Timestamp, jobs: &[NewTrackedJob]) -> 
         let context = job.context.as_ref();
         let inserted = sqlx::query(
             "INSERT INTO tracked_jobs (id, namespace, action, context_type, context_id, context_field, owner, metadata, \
-             state, revision, stale_after_us, stale_at, created_at, heard_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 1, $9, $10, $11, $11) ON CONFLICT (id) DO NOTHING",
+             state, revision, stale_after_us, stale_at, created_at, heard_at, batch_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 1, $9, $10, $11, $11, $12) ON CONFLICT (id) DO NOTHING",
         )
         .bind(job.id.uuid())
         .bind(&job.namespace)
@@ -198,12 +211,17 @@ async fn create(db: &mut Connection, now: Timestamp, jobs: &[NewTrackedJob]) -> 
         .bind(micros(job.stale_after))
         .bind(now.plus(job.stale_after).micros())
         .bind(now.micros())
+        .bind(job.batch.map(BatchId::uuid))
         .execute(&mut *db)
         .await?
         .rows_affected();
         if inserted > 0 {
             made.insert(job.id, job);
         }
+    }
+    let members = made.values().filter_map(|job| Some((job.batch?, job.namespace.as_str())));
+    for ((batch, namespace), count) in tally(members) {
+        admission.admit(db, now, batch, namespace, count, effects).await?;
     }
     let stored = read(db, jobs.iter().map(|job| job.id)).await?;
     let mut answers = Vec::with_capacity(jobs.len());
@@ -214,10 +232,11 @@ async fn create(db: &mut Connection, now: Timestamp, jobs: &[NewTrackedJob]) -> 
         let definition = &standing.definition;
         let is_same = definition.namespace == job.namespace
             && definition.action == job.action
-            && definition.context == job.context;
+            && definition.context == job.context
+            && definition.batch == job.batch;
         if !is_same {
             return Err(Error::Conflict(format!(
-                "tracked job `{}` is there already with another namespace, action or context",
+                "tracked job `{}` is there already with another namespace, action, context or batch",
                 job.id
             )));
         }
@@ -261,7 +280,12 @@ async fn lock(db: &mut Connection, wanted: &[JobId]) -> Result<HashMap<JobId, Tr
     }
 }
 
-async fn report(db: &mut Connection, now: Timestamp, reports: &[(JobId, Report)]) -> Result<Vec<Tracked>> {
+pub(super) async fn report(
+    db: &mut Connection,
+    now: Timestamp,
+    reports: &[(JobId, Report)],
+    effects: &mut Effects,
+) -> Result<Vec<Tracked>> {
     let wanted: Vec<JobId> = reports.iter().map(|(job, _)| *job).collect();
     let mut jobs = lock(db, &wanted).await?;
     let mut answers = Vec::with_capacity(reports.len());
@@ -270,8 +294,12 @@ async fn report(db: &mut Connection, now: Timestamp, reports: &[(JobId, Report)]
         let next = follow(&job.course, report);
         let changed = next.is_some();
         if let Some(course) = next {
+            let (from, to) = (MemberEnd::of_tracked(job.course.state), MemberEnd::of_tracked(course.state));
             move_on(job, course, now);
             store(db, job).await?;
+            if let Some(batch) = job.definition.batch {
+                member_moved(db, now, batch, from, to, effects).await?;
+            }
         }
         answers.push(Tracked { job: job.clone(), changed });
     }
@@ -422,7 +450,13 @@ async fn list(db: &mut Connection, filter: &TrackedFilter) -> Result<Vec<Tracked
     rows.iter().map(record).collect()
 }
 
-async fn fail_stale(db: &mut Connection, now: Timestamp, up_for: Duration, rows_max: u32) -> Result<u64> {
+async fn fail_stale(
+    db: &mut Connection,
+    now: Timestamp,
+    up_for: Duration,
+    rows_max: u32,
+    effects: &mut Effects,
+) -> Result<u64> {
     let is_past_grace = up_for >= STALE_GRACE;
     let failed = sqlx::query(concat!(
         "UPDATE tracked_jobs SET state = 'failed', code = $5, revision = revision + 1, finished_at = $1, stale_at = NULL, \
@@ -430,16 +464,21 @@ async fn fail_stale(db: &mut Connection, now: Timestamp, up_for: Duration, rows_
          WHERE id IN (SELECT id FROM tracked_jobs WHERE stale_at IS NOT NULL AND stale_at <= $1 \
          AND ($3 OR stale_after_us <= $4) ORDER BY stale_at LIMIT $2",
         for_update_skip_locked!(),
-        ")"
+        ") RETURNING batch_id"
     ))
     .bind(now.micros())
     .bind(i64::from(rows_max))
     .bind(is_past_grace)
     .bind(micros(up_for))
     .bind(STALE)
-    .execute(db)
+    .fetch_all(db)
     .await?;
-    Ok(failed.rows_affected())
+    for row in &failed {
+        if let Some(batch) = row.try_get::<Option<Uuid>, _>("batch_id")? {
+            effects.batch_moved(BatchId::from_uuid(batch), None, Some(MemberEnd::Failed));
+        }
+    }
+    Ok(u64::try_from(failed.len()).unwrap_or(u64::MAX))
 }
 
 async fn remove(
@@ -450,7 +489,8 @@ async fn remove(
 ) -> Result<u64> {
     let removed = sqlx::query(concat!(
         "DELETE FROM tracked_jobs WHERE id IN (SELECT id FROM tracked_jobs WHERE state = $1 AND finished_at IS NOT NULL \
-         AND finished_at <= $2 ORDER BY finished_at LIMIT $3",
+         AND finished_at <= $2 AND (batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM batches \
+         WHERE batches.id = tracked_jobs.batch_id AND batches.finished_at IS NULL)) ORDER BY finished_at LIMIT $3",
         for_update_skip_locked!(),
         ")"
     ))

@@ -405,6 +405,7 @@ fn facts(job: &Job, mut table: Table) -> String {
     for (name, id) in [
         ("workflow", &job.workflow_id),
         ("step", &job.step),
+        ("batch", &job.batch_id),
         ("view", &job.view_id),
         ("session", &job.session_id),
     ] {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use recache_api::{TrackedJob, TrackedJobAnswer, TrackedJobList, TrackedState as State};
-use recache_model::ids::JobId;
+use recache_model::ids::{BatchId, JobId};
 use recache_model::tracked::{Report as ModelReport, TrackedState};
 use recache_store::{NewTrackedJob, Store, TrackedContext, TrackedFilter};
 
@@ -34,6 +34,9 @@ pub(super) struct Track {
     /// What it is about: TYPE/ID or TYPE/ID/FIELD
     #[arg(long, value_name = "WHAT")]
     context: Option<About>,
+    /// Make it a member of this batch
+    #[arg(long, value_name = "ID")]
+    batch: Option<BatchId>,
     /// Who runs it
     #[arg(long)]
     owner: Option<String>,
@@ -169,6 +172,7 @@ impl Track {
             id: self.id.unwrap_or(new.id),
             namespace: self.namespace,
             context: self.context.map(|about| about.0),
+            batch: self.batch,
             owner: self.owner,
             metadata: document(self.metadata.as_deref())?.unwrap_or_else(|| new.metadata.clone()),
             stale_after: self.stale_after,
@@ -204,6 +208,10 @@ impl Report {
             items_total: self.total,
         };
         for answer in store.tracked_jobs().tracked_report(vec![(self.id, report)]).await? {
+            if let Some(batch) = answer.job.definition.batch {
+                // There may be no engine that would notice the end of its batch now.
+                store.batches().batches_settle(vec![batch]).await?;
+            }
             if !answer.changed {
                 context.note("nothing changed: the report is late or was made before")?;
             }
@@ -285,6 +293,7 @@ fn facts(job: &TrackedJob, mut table: output::Table) -> String {
     fact("namespace", Some(job.namespace.clone()));
     fact("about", about(job));
     fact("owner", job.owner.clone());
+    fact("batch", job.batch_id.clone());
     fact("progress", course(job));
     fact("message", job.message.clone());
     fact("code", job.code.clone());
