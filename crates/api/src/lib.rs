@@ -57,7 +57,10 @@ pub use template::{
     TemplateFieldChange, TemplateGraph, TemplateList, TemplateProblem, TemplateStepChange, TemplateSummary,
     TemplatesApplied,
 };
-pub use tracked::{TrackedContext, TrackedJob, TrackedJobAnswer, TrackedJobList, TrackedState};
+pub use tracked::{
+    TrackedContext, TrackedImport, TrackedImportUnread, TrackedJob, TrackedJobAnswer, TrackedJobList,
+    TrackedState,
+};
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
     ViewStatus, ViewValue,

@@ -125,3 +125,40 @@ impl TrackedJobAnswer {
         Self { schema: Self::SCHEMA.to_owned(), job, changed }
     }
 }
+
+/// What was taken over from another tracker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackedImport {
+    /// [`TrackedImport::SCHEMA`]
+    pub schema: String,
+    /// Jobs that are new here.
+    pub jobs_new: u64,
+    /// Jobs that were here before.
+    pub jobs_known: u64,
+    /// Batches that are new here.
+    pub batches_new: u64,
+    /// Batches that were here before.
+    pub batches_known: u64,
+    /// What could not be taken over whole.
+    pub unread: Vec<TrackedImportUnread>,
+}
+
+/// A key of another tracker that could not be taken over whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackedImportUnread {
+    /// The key.
+    pub key: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl TrackedImport {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.tracked-import.v1";
+
+    /// Nothing yet, but for what could not be read.
+    pub fn new(unread: Vec<TrackedImportUnread>) -> Self {
+        let schema = Self::SCHEMA.to_owned();
+        Self { schema, jobs_new: 0, jobs_known: 0, batches_new: 0, batches_known: 0, unread }
+    }
+}

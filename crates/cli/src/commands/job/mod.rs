@@ -1,6 +1,7 @@
 //! `recache job`: submit jobs, look at them, cancel and retry them.
 
 mod bulk;
+mod import;
 mod submit;
 mod tracked;
 
@@ -46,6 +47,7 @@ enum Verb {
     Heartbeat(tracked::Heartbeat),
     Ack(tracked::Ack),
     Tracked(tracked::TrackedList),
+    Import(import::Import),
 }
 
 /// List jobs, newest first
@@ -161,6 +163,7 @@ impl Args {
             Verb::Heartbeat(arguments) => arguments.run(&*store, context).await,
             Verb::Ack(arguments) => arguments.run(&*store, context).await,
             Verb::Tracked(arguments) => arguments.run(&*store, context).await,
+            Verb::Import(arguments) => arguments.run(&*store, context).await,
         };
         store.close().await;
         outcome
