@@ -25,7 +25,7 @@ campaigns! {
     networks => [
         scripts::stalled(Backend::Redis),
         scripts::partitioned(Backend::Redis),
-        scripts::late_writes_end_soon(Backend::Redis),
+        scripts::late_writes_are_refused(Backend::Redis),
         scripts::flapping(Backend::Redis),
         scripts::mangled(Backend::Redis),
         scripts::flipped(Backend::Redis),
