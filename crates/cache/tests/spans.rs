@@ -16,7 +16,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use recache_cache::{Coherence, Usage};
+use recache_cache::provider::Near;
+use recache_cache::{Cache, Coherence, SystemClock, Usage};
 use support::{Bench, Mood, POLICY};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -91,7 +92,11 @@ async fn calls_and_loads_are_spans_and_hits_at_hand_are_none() {
     at("/cache_call operation=get provider=");
     at("/cache_call operation=set provider=");
 
-    assert_eq!(cache.get::<u64>(&key).await.as_deref(), Some(&7));
+    let near = Arc::new(Near::new(10, 1 << 20, Arc::new(SystemClock)));
+    let in_process = Cache::builder(near, Arc::new(SystemClock)).build();
+    in_process.set(&key, 7_u64, &POLICY).await;
+    assert!(!ended.take().is_empty(), "a write is a call");
+    assert_eq!(in_process.get::<u64>(&key).await.as_deref(), Some(&7));
     assert_eq!(ended.take(), Vec::<String>::new(), "a hit in this process");
 
     bench.provider.be(Mood::Hang);
