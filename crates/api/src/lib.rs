@@ -62,6 +62,6 @@ pub use tracked::{
     TrackedState,
 };
 pub use view::{
-    Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
-    ViewStatus, ViewValue,
+    Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewExplanation, ViewItem,
+    ViewItems, ViewPolicy, ViewStatus, ViewValue,
 };

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::held::HeldJobs;
 use crate::options::Options;
 use crate::session::Lease;
+use crate::standings::Standings;
 use crate::stats::Counters;
 use crate::templates::Templates;
 use crate::touches::Touches;
@@ -78,6 +79,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             heads: Heads::new(&cache),
             templates: Templates::new(&cache),
+            standings: Standings::new(&cache),
             store: self.store,
             options: self.options,
             handlers: self.handlers,

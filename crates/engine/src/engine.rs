@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::options::Options;
 use crate::session::Lease;
+use crate::standings::Standings;
 use crate::stats::{Counters, Stats, add};
 use crate::templates::Templates;
 use crate::touches::Touches;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) batches: MovedBatches,
     pub(crate) heads: Heads,
     pub(crate) templates: Templates,
+    pub(crate) standings: Standings,
     /// There may be something to claim.
     pub(crate) work: Notify,
     /// Some view may be due earlier than planned.

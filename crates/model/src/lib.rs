@@ -28,4 +28,5 @@ pub mod time;
 pub mod tracked;
 pub mod unique;
 pub mod view;
+pub mod view_wait;
 pub mod workflow;

@@ -211,7 +211,7 @@ pub trait Store: Send + Sync + Debug {
     /// Touches views; all or none.
     async fn views_touch(&self, touches: Vec<Touch>) -> Result<Vec<TouchOutcome>>;
 
-    /// Creates the build jobs that are due.
+    /// Carries out touches that were asked for from SQL (table `touch_requests`), and creates the build jobs that are due.
     async fn views_reconcile(&self, rows_max: u32) -> Result<Reconciled>;
 
     /// A worker begins the build that it claimed: takes the newest version wanted.
@@ -232,6 +232,16 @@ pub trait Store: Send + Sync + Debug {
         view: ViewId,
         version: i64,
         items: Vec<String>,
+    ) -> Result<Option<Vec<(String, String)>>>;
+
+    /// Items of a given generation in the order of their keys: those after `after`, at most `rows_max`. `None` when that generation is
+    /// no longer kept.
+    async fn generation_page(
+        &self,
+        view: ViewId,
+        version: i64,
+        after: Option<String>,
+        rows_max: u32,
     ) -> Result<Option<Vec<(String, String)>>>;
 
     /// Published generations, newest first.

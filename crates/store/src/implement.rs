@@ -315,6 +315,19 @@ impl Store for Driver {
         self.read(look!([wanted] db, now => items::read_generation(db, view, version, &wanted).await)).await
     }
 
+    async fn generation_page(
+        &self,
+        view: ViewId,
+        version: i64,
+        after: Option<String>,
+        rows_max: u32,
+    ) -> Result<Option<Vec<(String, String)>>> {
+        self.read(look!([after] db, now => {
+            items::page_generation(db, view, version, after.as_deref(), rows_max).await
+        }))
+        .await
+    }
+
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {
         self.read(look!([] db, now => views::generations(db, view, rows_max).await)).await
     }

@@ -55,7 +55,7 @@ pub struct NewJob {
     pub idempotency_key: Option<String>,
     /// No second one of the same job.
     pub unique: Option<UniqueRule>,
-    /// It is a member of this batch.
+    /// It is a member of this batch. A job that was there before and stands for this submit stays where it is.
     pub batch: Option<BatchId>,
     /// Of the jobs of one namespace with the same key, only so many run at once as the key's limit says: one, unless set otherwise.
     pub concurrency_key: Option<String>,

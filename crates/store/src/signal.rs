@@ -21,6 +21,8 @@ pub enum Signal {
     BatchMoved(BatchId),
     /// A batch has ended, and its callbacks are made.
     BatchEnded(BatchId),
+    /// Touches were asked for from SQL.
+    TouchesAsked,
     /// The epochs of the caches with this key prefix were raised; the record is now this one or a later one.
     CacheRaised(String, CacheMark),
 }
@@ -36,6 +38,8 @@ pub(crate) struct Wire {
     v: Vec<Uuid>,
     p: Vec<(Uuid, i64)>,
     b: Vec<Uuid>,
+    /// Only written by the function `touch_many` of the PostgreSQL schema.
+    t: bool,
     /// Prefix, incarnation, version; also written by the function `cache_raise` of the PostgreSQL schema.
     c: Vec<(String, u64, u64)>,
 }
@@ -58,6 +62,7 @@ impl Wire {
                 Signal::Published(view, version) => wire.p.push((view.uuid(), *version)),
                 Signal::BatchEnded(batch) => wire.b.push(batch.uuid()),
                 Signal::BatchMoved(_) => {}
+                Signal::TouchesAsked => wire.t = true,
                 Signal::CacheRaised(prefix, mark) => {
                     // The last one says all that the earlier ones did.
                     wire.c.retain(|(known, ..)| known != prefix);
@@ -73,6 +78,7 @@ impl Wire {
         signals.extend(self.r.into_iter().map(|id| Signal::Revoked(JobId::from_uuid(id))));
         signals.extend(self.v.into_iter().map(|id| Signal::ViewChanged(ViewId::from_uuid(id))));
         signals.extend(self.p.into_iter().map(|(id, v)| Signal::Published(ViewId::from_uuid(id), v)));
+        signals.extend(self.t.then_some(Signal::TouchesAsked));
         signals.extend(self.b.into_iter().map(|id| Signal::BatchEnded(BatchId::from_uuid(id))));
         signals.extend(self.c.into_iter().map(|(prefix, incarnation, version)| {
             Signal::CacheRaised(prefix, CacheMark { incarnation, version })

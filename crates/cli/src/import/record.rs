@@ -72,7 +72,7 @@ pub(super) fn job(original: Value) -> Result<JobRecord, String> {
             items_done: items_done.filter(|_| are_counts),
             items_total: items_total.filter(|_| are_counts),
         },
-        original: original.clone(),
+        original,
     })
 }
 
@@ -83,7 +83,7 @@ pub(super) fn batch(original: Value) -> Result<BatchRecord, String> {
     Ok(BatchRecord {
         action: text(fields, &["action", "type", "name"]).unwrap_or_else(|| "imported".to_owned()),
         total: total.and_then(|total| u64::try_from(total).ok()),
-        original: original.clone(),
+        original,
     })
 }
 

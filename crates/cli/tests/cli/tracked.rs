@@ -81,7 +81,8 @@ fn redis(url: &str, commands: &[&[&str]]) {
     for words in commands {
         let mut text = format!("*{}\r\n", words.len());
         for word in *words {
-            text.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            let length = word.len().to_string();
+            text.extend(["$", &length, "\r\n", word, "\r\n"]);
         }
         stream.write_all(text.as_bytes()).expect("sent");
         let mut answer = [0; 64];

@@ -329,6 +329,16 @@ impl Store for Faulty {
         self.store.generation_read(view, version, items).await
     }
 
+    async fn generation_page(
+        &self,
+        view: ViewId,
+        version: i64,
+        after: Option<String>,
+        rows_max: u32,
+    ) -> Result<Option<Vec<(String, String)>>> {
+        self.store.generation_page(view, version, after, rows_max).await
+    }
+
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {
         self.store.generations_list(view, rows_max).await
     }

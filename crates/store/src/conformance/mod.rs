@@ -356,6 +356,9 @@ macro_rules! conformance_suite {
                 cancelled_build_is_visible_and_the_view_recovers,
                 redefined_view_keeps_its_versions,
                 views_are_listed_by_page,
+                items_are_listed_page_by_page_on_one_generation,
+                touches_asked_for_from_sql_are_carried_out,
+                request_that_makes_no_sense_keeps_no_other_waiting,
             ],
             cache_epochs: [
                 record_is_made_once,

@@ -227,6 +227,13 @@ async fn retry(
     if let Some((_, reason)) = get(db, batch).await?.cancelled {
         return Err(Error::Conflict(format!("batch `{batch}` was cancelled: {reason}")));
     }
+    // What was called off within it stays so.
+    let rows =
+        sqlx::query(concat!("SELECT id FROM batches WHERE cancelled_at IS NULL AND id ", in_ids!("$1")))
+            .bind(ids(&tree))
+            .fetch_all(&mut *db)
+            .await?;
+    let tree = rows.iter().map(|row| Ok(row.try_get("id")?)).collect::<Result<Vec<Uuid>>>()?;
     let rows = sqlx::query(concat!(
         "SELECT id FROM (SELECT id FROM jobs WHERE state = 'failed' AND id > $2 AND batch_id ",
         in_ids!("$1"),

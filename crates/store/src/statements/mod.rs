@@ -26,6 +26,7 @@ pub(super) mod sessions;
 pub(super) mod settle;
 pub(super) mod submit;
 pub(super) mod templates;
+pub(super) mod touch_requests;
 pub(super) mod tracked;
 pub(super) mod views;
 pub(super) mod workflows;
