@@ -283,6 +283,10 @@ pub struct ViewExplanation {
     pub reason: String,
     /// The one command that would help, where one would.
     pub remedy: Option<String>,
+    /// The views that it is made from: a publication of one of them that changed anything touches it.
+    pub derived_from: Vec<String>,
+    /// The views that are made from it.
+    pub feeds: Vec<String>,
 }
 
 impl ViewExplanation {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use recache_cache::{Cache, LoadError, Policy, Space, Usage};
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
+use recache_store::{Neighbours, ViewName};
 use tokio::time::Instant;
 
 use crate::engine::{Engine, deadline};
@@ -213,6 +214,17 @@ impl Engine {
                 return Err(Error::TimedOut { what, waited: wait });
             }
         }
+    }
+
+    /// Says from which others a view is made, in place of what was said before. A publication above that changed anything touches it from then on; one
+    /// that changed nothing does not. A circle is a conflict. True when it is news; the view is touched then.
+    pub async fn derive_view(&self, view: ViewName, from: Vec<ViewName>) -> Result<bool> {
+        Ok(self.shared.store.chains().view_derive(view, from).await?)
+    }
+
+    /// The views that a view is made from, and those that are made from it.
+    pub async fn view_neighbours(&self, view: ViewName) -> Result<Neighbours> {
+        Ok(self.shared.store.chains().view_neighbours(view).await?)
     }
 
     /// Items of one generation in the order of their keys, page by page. The first page is of the live generation; give its version and

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use crate::attempts::Attempts;
 use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
+use crate::chains::Chains;
 use crate::error::Result;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
@@ -73,6 +74,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Jobs that some other system runs.
     fn tracked_jobs(&self) -> &dyn TrackedJobs;
+
+    /// Views that are made from others.
+    fn chains(&self) -> &dyn Chains;
 
     /// What is watched together.
     fn batches(&self) -> &dyn Batches;

@@ -15,6 +15,7 @@ use super::{Driver, KIND};
 use crate::attempts::Attempts;
 use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
+use crate::chains::Chains;
 use crate::contract::Store;
 use crate::error::Result;
 use crate::letters::Letters;
@@ -81,6 +82,10 @@ impl Store for Driver {
     }
 
     fn tracked_jobs(&self) -> &dyn TrackedJobs {
+        self
+    }
+
+    fn chains(&self) -> &dyn Chains {
         self
     }
 

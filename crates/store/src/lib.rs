@@ -23,6 +23,7 @@ mod work;
 pub mod attempts;
 pub mod batches;
 pub mod bulk_jobs;
+pub mod chains;
 mod contract;
 mod error;
 mod open;
@@ -46,6 +47,7 @@ pub use batches::{
     NewBatch,
 };
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
+pub use chains::{Chains, Neighbours, ViewName};
 pub use contract::Store;
 pub use error::{Error, Result};
 pub use flights::{FlightStore, FlightTotals, Leg};

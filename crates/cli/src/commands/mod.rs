@@ -19,6 +19,7 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
+mod view_derive;
 mod view_explain;
 
 mod completions;

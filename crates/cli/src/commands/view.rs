@@ -8,6 +8,7 @@ use recache_store::{Error, Store, Touch, ViewRead};
 use tokio::time::{Instant, sleep_until};
 
 use super::name::{ViewName, wait};
+use super::view_derive::Derive;
 use super::view_explain::Explain;
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
@@ -33,6 +34,7 @@ enum Verb {
     Touch(TouchArgs),
     Show(Show),
     Explain(Explain),
+    Derive(Derive),
     Items(Items),
     Get(Get),
 }
@@ -120,6 +122,7 @@ impl Args {
             Verb::Touch(arguments) => arguments.run(&*store, context).await,
             Verb::Show(arguments) => arguments.run(&*store, context).await,
             Verb::Explain(arguments) => arguments.run(&*store, context).await,
+            Verb::Derive(arguments) => arguments.run(&*store, context).await,
             Verb::Items(arguments) => arguments.run(&*store, context).await,
             Verb::Get(arguments) => arguments.run(&*store, context).await,
         };

@@ -33,6 +33,8 @@ impl Explain {
             Err(Error::NotFound { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        let name = recache_store::ViewName::new(&self.view.namespace, &self.view.key);
+        let neighbours = store.chains().view_neighbours(name).await?;
         let (reason, remedy) = self.words(&record, wait, paused.as_deref());
         let until = match wait {
             ViewWait::Debounce { until } => Some(until),
@@ -52,6 +54,8 @@ impl Explain {
             build_job_id: record.build.map(|job| job.to_string()),
             reason,
             remedy,
+            derived_from: neighbours.above.iter().map(ToString::to_string).collect(),
+            feeds: neighbours.below.iter().map(ToString::to_string).collect(),
         };
         if context.format() != Format::Table {
             context.print(&explanation)?;
@@ -72,6 +76,11 @@ impl Explain {
         }
         if let Some(job) = explanation.build_job_id {
             fact("build", job);
+        }
+        for (name, views) in [("made from", &explanation.derived_from), ("feeds", &explanation.feeds)] {
+            if !views.is_empty() {
+                fact(name, views.join(", "));
+            }
         }
         if let Some(remedy) = explanation.remedy {
             fact("to act", remedy);

@@ -61,6 +61,15 @@ async fn every_verb_works(world: &World) {
     assert_eq!((&explained["live_version"], &explained["recache_version"]), (&2.into(), &2.into()));
     let explained = world.run(&["view", "explain", "shop/untouched"]).expect(0);
     assert!(explained.contains("nothing was ever touched") && explained.contains("--now"), "{explained}");
+    let derive = ["view", "derive", "shop/untouched", "--from", "shop/prices"];
+    assert!(world.run(&derive).err.contains("touched now"));
+    assert!(world.run(&derive).err.contains("said before"));
+    world
+        .run(&["view", "derive", "shop/prices", "--from", "shop/untouched"])
+        .refused(5, &["E-CONFLICT", "made from itself"]);
+    let explained = world.run(&["view", "explain", "shop/prices", "-o", "json"]).json();
+    assert_eq!(explained["feeds"][0], "shop/untouched");
+    world.run(&["view", "derive", "shop/untouched", "--none"]).expect(0);
     let page = ["view", "items", "shop/prices", "--limit", "1", "-o", "jsonl"];
     let first = world.run(&page);
     assert_eq!(first.err, "there are more: --version 2 --after sku-1\n");

@@ -9,7 +9,7 @@ use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
-    Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest,
+    Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, Chains, ClaimRequest,
     Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance,
     NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules,
     Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
@@ -121,6 +121,10 @@ impl Store for Faulty {
 
     fn schedules(&self) -> &dyn Schedules {
         self.store.schedules()
+    }
+
+    fn chains(&self) -> &dyn Chains {
+        self.store.chains()
     }
 
     fn batches(&self) -> &dyn Batches {

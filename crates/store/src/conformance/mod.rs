@@ -15,6 +15,7 @@ pub mod attempts;
 pub mod batches;
 pub mod bulk_jobs;
 pub mod cache_epochs;
+pub mod chains;
 pub mod jobs;
 pub mod letters;
 pub mod maintenance;
@@ -359,6 +360,11 @@ macro_rules! conformance_suite {
                 items_are_listed_page_by_page_on_one_generation,
                 touches_asked_for_from_sql_are_carried_out,
                 request_that_makes_no_sense_keeps_no_other_waiting,
+            ],
+            chains: [
+                publication_touches_the_views_below,
+                removed_item_touches_the_views_below,
+                circle_of_views_is_refused,
             ],
             cache_epochs: [
                 record_is_made_once,

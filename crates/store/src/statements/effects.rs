@@ -16,6 +16,7 @@ pub(in super::super) struct Effects {
     batch_deltas: BTreeMap<BatchId, BatchCounts>,
     /// Batches whose end may have come.
     batches_touched: BTreeSet<BatchId>,
+    are_touches_asked: bool,
     signals: Vec<Signal>,
 }
 
@@ -62,6 +63,11 @@ impl Effects {
         self.signals.push(Signal::BatchEnded(batch));
     }
 
+    /// Requests for touches were written.
+    pub(in super::super) fn touches_asked(&mut self) {
+        self.are_touches_asked = true;
+    }
+
     /// What is to be counted; nothing is left.
     pub(in super::super) fn take_batch_deltas(&mut self) -> BTreeMap<BatchId, BatchCounts> {
         let mut deltas = std::mem::take(&mut self.batch_deltas);
@@ -84,6 +90,7 @@ impl Effects {
     pub(in super::super) fn into_signals(self) -> Vec<Signal> {
         let mut signals = self.signals;
         signals.extend(self.queued.into_iter().map(Signal::Queued));
+        signals.extend(self.are_touches_asked.then_some(Signal::TouchesAsked));
         signals.extend(self.batches_touched.into_iter().map(Signal::BatchMoved));
         signals
     }

@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use super::super::{Connection, Row, bulk, texts};
 use super::effects::Effects;
 use super::jobs::{self, Change};
-use super::views;
+use super::{chains, views};
 use crate::error::{Error, Result};
 use crate::records::{
     BuildStart, ItemMark, LeaseToken, Publication, Published, Revoked, StagedItem, TouchedItems, ViewRead,
@@ -225,6 +225,9 @@ pub(in super::super) async fn publish(
     view.last_recached_at = Some(now);
     view.last_error = None;
     views::save(db, &view).await?;
+    if changed > 0 || !publication.removed.is_empty() {
+        chains::published(db, view.id, effects).await?;
+    }
     effects.published(view.id, version);
     effects.view_changed(view.id);
     Ok(Published::Live { changed })

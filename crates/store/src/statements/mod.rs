@@ -13,6 +13,7 @@ pub(super) mod batch_members;
 pub(super) mod batches;
 pub(super) mod bulk_jobs;
 pub(super) mod cache_epochs;
+pub(super) mod chains;
 pub(super) mod effects;
 pub(super) mod items;
 pub(super) mod jobs;
