@@ -20,6 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod analysis;
 mod cache;
 mod instant;
 mod job;
@@ -32,6 +33,10 @@ mod schedule;
 mod template;
 mod view;
 
+pub use analysis::{
+    AnalyzedStep, BlockedSteps, CompletionEstimate, CriticalPath, DurationBasis, GraphAnalysis,
+    LengthMeasure, Parallelism, RootCause, StepRetry,
+};
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
     CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed,

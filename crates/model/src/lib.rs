@@ -13,6 +13,7 @@
 //! assert_eq!(JobState::Completed.after(JobEvent::Claim), None);
 //! ```
 
+pub mod analysis;
 pub mod dispatch;
 pub mod http_status;
 pub mod ids;

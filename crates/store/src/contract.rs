@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use crate::attempts::Attempts;
 use crate::bulk_jobs::BulkJobs;
 use crate::error::Result;
+use crate::figures::Figures;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -65,6 +66,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Jobs that failed for good.
     fn letters(&self) -> &dyn Letters;
+
+    /// Figures over what has run.
+    fn figures(&self) -> &dyn Figures;
 
     /// Jobs that begin at the ticks of a clock.
     fn schedules(&self) -> &dyn Schedules;

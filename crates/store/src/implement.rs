@@ -16,6 +16,7 @@ use crate::attempts::Attempts;
 use crate::bulk_jobs::BulkJobs;
 use crate::contract::Store;
 use crate::error::Result;
+use crate::figures::Figures;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -67,6 +68,10 @@ impl Store for Driver {
     }
 
     fn schedules(&self) -> &dyn Schedules {
+        self
+    }
+
+    fn figures(&self) -> &dyn Figures {
         self
     }
 

@@ -18,9 +18,11 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
+mod workflow;
 
 mod completions;
 
+mod analyzed;
 mod compose;
 mod context;
 mod database;
@@ -69,6 +71,7 @@ verbs! {
     Schedule(schedule::Args),
     View(view::Args),
     Template(template::Args),
+    Workflow(workflow::Args),
     Cache(cache::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),

@@ -136,7 +136,7 @@ pub(crate) fn job_state(state: JobState) -> api::JobState {
     }
 }
 
-fn job_error(error: JobError) -> api::JobError {
+pub(super) fn job_error(error: JobError) -> api::JobError {
     api::JobError {
         kind: match error.kind {
             ErrorKind::Retryable => api::ErrorKind::Retryable,

@@ -1,11 +1,13 @@
 //! What goes to stdout: documents for programs, tables for people, and from the store's records to either.
 
+mod analysis;
 mod convert;
 mod table;
 mod text;
 
 use clap::ValueEnum;
 
+pub(crate) use analysis::analysis;
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
     attempts, generation, history, items, job, job_state, letter, letter_note, limit, log, ms, queue,

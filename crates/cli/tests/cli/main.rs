@@ -9,6 +9,7 @@
     reason = "a test says what it expects, and says loudly what it cannot run"
 )]
 
+mod analysis;
 mod cache;
 mod dead;
 mod jobs;

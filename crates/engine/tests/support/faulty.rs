@@ -10,10 +10,10 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched,
-    Error, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance, NewJob,
-    NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules, Settlement,
-    Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary,
-    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Error, Figures, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance,
+    NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules,
+    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -121,6 +121,10 @@ impl Store for Faulty {
 
     fn schedules(&self) -> &dyn Schedules {
         self.store.schedules()
+    }
+
+    fn figures(&self) -> &dyn Figures {
+        self.store.figures()
     }
 
     fn attempts(&self) -> &dyn Attempts {

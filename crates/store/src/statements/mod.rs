@@ -12,6 +12,7 @@ pub(super) mod attempts;
 pub(super) mod bulk_jobs;
 pub(super) mod cache_epochs;
 pub(super) mod effects;
+pub(super) mod figures;
 pub(super) mod items;
 pub(super) mod jobs;
 pub(super) mod letters;
