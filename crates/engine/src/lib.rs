@@ -25,6 +25,7 @@
 //! ```
 
 pub mod analysis;
+mod batches;
 mod builder;
 mod engine;
 mod epochs;
@@ -39,9 +40,11 @@ mod reconcile;
 mod schedule;
 mod session;
 mod signals;
+mod standings;
 mod stats;
 mod templates;
 mod touches;
+mod tracker;
 mod views;
 mod waiters;
 mod workflows;
@@ -51,6 +54,7 @@ pub use engine::Engine;
 pub use epochs::StoreEpochs;
 pub use error::{Error, Result};
 pub use options::Options;
+pub use standings::{STANDING_FRESH, Standing};
 pub use stats::Stats;
 pub use templates::template_raise;
-pub use views::{ViewItem, ViewItems};
+pub use views::{ViewItem, ViewItems, ViewPage};

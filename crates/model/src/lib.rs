@@ -14,6 +14,7 @@
 //! ```
 
 pub mod analysis;
+pub mod batch;
 pub mod dispatch;
 pub mod http_status;
 pub mod ids;
@@ -25,6 +26,8 @@ pub mod retry;
 pub mod schedule;
 pub mod template;
 pub mod time;
+pub mod tracked;
 pub mod unique;
 pub mod view;
+pub mod view_wait;
 pub mod workflow;

@@ -21,6 +21,7 @@
 mod work;
 
 pub mod attempts;
+pub mod batches;
 pub mod bulk_jobs;
 mod contract;
 mod error;
@@ -38,8 +39,13 @@ pub mod postgres;
 pub mod queues;
 pub mod schedules;
 pub mod sqlite;
+pub mod tracked;
 
 pub use attempts::{Attempts, LogLine};
+pub use batches::{
+    BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared, MemberKind,
+    NewBatch,
+};
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use contract::Store;
 pub use error::{Error, Result};
@@ -59,3 +65,4 @@ pub use records::{
 };
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
+pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};

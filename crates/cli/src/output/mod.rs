@@ -10,8 +10,8 @@ use clap::ValueEnum;
 pub(crate) use analysis::analysis;
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
-    attempts, generation, history, items, job, job_state, letter, letter_note, limit, log, ms, queue,
-    schedule, view,
+    attempts, batch, batch_member, generation, history, items, job, job_state, letter, letter_note, limit,
+    log, ms, queue, schedule, tracked, view,
 };
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, instant_in, visible_json};

@@ -10,6 +10,7 @@
 )]
 
 mod analysis;
+mod batches;
 mod cache;
 mod dead;
 mod jobs;
@@ -19,5 +20,6 @@ mod queues;
 mod refused;
 mod schedules;
 mod templates;
+mod tracked;
 mod verbs;
 mod world;

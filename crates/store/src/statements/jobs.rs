@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::batch::MemberEnd;
+use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
 use recache_model::letter::LetterStatus;
 use recache_model::retry::RetryPolicy;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
-use super::{letters, views, workflows};
+use super::{batches, letters, views, workflows};
 use crate::error::{Error, Result};
 use crate::queues::Word;
 use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, Submitted};
@@ -23,7 +24,7 @@ macro_rules! job_columns {
     () => {
         "id, namespace, queue, handler, state, priority, due_at, input, output, error, attempt, attempts_max, \
          timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
-         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key"
+         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key, batch_id"
     };
 }
 pub(super) use job_columns;
@@ -89,6 +90,7 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
         correlation_id: row.try_get("correlation_id")?,
         trace_context: row.try_get("trace_context")?,
         concurrency_key: row.try_get("concurrency_key")?,
+        batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
         workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
         step: row.try_get("step")?,
         view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
@@ -247,6 +249,7 @@ pub(in super::super) struct Locked {
     pub(super) session: Option<Uuid>,
     pub(super) workflow: Option<WorkflowId>,
     pub(super) view: Option<ViewId>,
+    pub(super) batch: Option<BatchId>,
 }
 
 impl Locked {
@@ -273,7 +276,7 @@ impl Locked {
 pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Option<Locked>> {
     let row = sqlx::query(concat!(
         "SELECT id, state, queue, epoch, claim, attempt, attempts_max, retry, transitions, started_at, session_id, \
-         workflow_id, view_id FROM jobs WHERE id = $1",
+         workflow_id, view_id, batch_id FROM jobs WHERE id = $1",
         for_update!()
     ))
     .bind(job.uuid())
@@ -294,6 +297,7 @@ pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Op
             session: row.try_get("session_id")?,
             workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
             view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
+            batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
         })
     })
     .transpose()
@@ -422,6 +426,10 @@ pub(super) async fn advance(
     }
     if let Some(workflow) = job.workflow {
         workflows::step_moved(db, now, workflow, job.id, job.state, to, effects).await?;
+    }
+    if let Some(batch) = job.batch {
+        let (from, to) = (MemberEnd::of_job(job.state), MemberEnd::of_job(to));
+        batches::member_moved(db, now, batch, from, to, effects).await?;
     }
     Ok(Some(to))
 }
