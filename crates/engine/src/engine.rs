@@ -20,6 +20,7 @@ use crate::builder::Builder;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::options::Options;
+use crate::rules::Compiled;
 use crate::session::Lease;
 use crate::stats::{Counters, Stats, add};
 use crate::templates::Templates;
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) heads: Heads,
     pub(crate) templates: Templates,
+    pub(crate) compiled: Compiled,
     /// There may be something to claim.
     pub(crate) work: Notify,
     /// Some view may be due earlier than planned.

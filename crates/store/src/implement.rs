@@ -16,6 +16,7 @@ use crate::attempts::Attempts;
 use crate::bulk_jobs::BulkJobs;
 use crate::contract::Store;
 use crate::error::Result;
+use crate::flow::Flows;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -75,6 +76,10 @@ impl Store for Driver {
     }
 
     fn bulk_jobs(&self) -> &dyn BulkJobs {
+        self
+    }
+
+    fn flows(&self) -> &dyn Flows {
         self
     }
 

@@ -10,10 +10,10 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched,
-    Error, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance, NewJob,
-    NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules, Settlement,
-    Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary,
-    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Error, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance,
+    NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules,
+    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -129,6 +129,10 @@ impl Store for Faulty {
 
     fn bulk_jobs(&self) -> &dyn BulkJobs {
         self.store.bulk_jobs()
+    }
+
+    fn flows(&self) -> &dyn Flows {
+        self.store.flows()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {
