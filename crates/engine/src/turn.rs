@@ -203,10 +203,14 @@ impl Turn<'_> {
 
     fn batches(&self) -> Result<Outcome, Failure> {
         let (worker, template) = (self.step(), self.template());
-        let of_type = |name: &&String| {
-            template.steps().iter().find(|step| step.name == **name && step.step_type == StepType::Batchable)
+        let before =
+            |step: &&Step| step.step_type == StepType::Batchable && worker.dependencies.contains(&step.name);
+        let names_it = |step: &&Step| {
+            let config = step.batch_config.as_ref();
+            config.and_then(|config| config.worker_template.as_ref()) == Some(&worker.name)
         };
-        let batchable = worker.dependencies.iter().find_map(|name| of_type(&name));
+        let all = || template.steps().iter().filter(before);
+        let batchable = all().find(names_it).or_else(|| all().next());
         let batchable =
             batchable.ok_or_else(|| Failure::permanent("no_batchable", "no step splits its rows"))?;
         let result = self.rules.results.get(&batchable.name).ok_or_else(|| {
