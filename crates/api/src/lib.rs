@@ -31,6 +31,7 @@ mod queue;
 mod schedule;
 mod template;
 mod view;
+mod workflow;
 
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
@@ -55,4 +56,7 @@ pub use template::{
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
     ViewStatus, ViewValue,
+};
+pub use workflow::{
+    StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal, WorkflowStep,
 };

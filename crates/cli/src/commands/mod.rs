@@ -18,6 +18,7 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
+mod workflow;
 
 mod completions;
 
@@ -67,6 +68,7 @@ verbs! {
     Queue(queue::Args),
     Dead(dead::Args),
     Schedule(schedule::Args),
+    Workflow(workflow::Args),
     View(view::Args),
     Template(template::Args),
     Cache(cache::Args),
