@@ -93,7 +93,7 @@ pub struct WorkflowStep {
 }
 
 /// A signal or an approval that came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkflowSignal {
     /// `signal` or `approval`.
     pub kind: String,

@@ -19,4 +19,5 @@ mod refused;
 mod schedules;
 mod templates;
 mod verbs;
+mod workflows;
 mod world;
