@@ -34,6 +34,7 @@ mod schedule;
 mod template;
 mod tracked;
 mod view;
+mod workflow;
 
 pub use analysis::{
     AnalyzedStep, BlockedSteps, CompletionEstimate, CriticalPath, DurationBasis, GraphAnalysis,
@@ -69,4 +70,7 @@ pub use tracked::{
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewExplanation, ViewItem,
     ViewItems, ViewPolicy, ViewStatus, ViewValue,
+};
+pub use workflow::{
+    StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal, WorkflowStep,
 };

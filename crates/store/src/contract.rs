@@ -14,6 +14,7 @@ use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
 use crate::error::Result;
 use crate::figures::Figures;
+use crate::flow::Flows;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -62,6 +63,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Changing many jobs by filter.
     fn bulk_jobs(&self) -> &dyn BulkJobs;
+
+    /// The running of workflows.
+    fn flows(&self) -> &dyn Flows;
 
     /// What handlers keep and say.
     fn attempts(&self) -> &dyn Attempts;

@@ -18,6 +18,7 @@ use crate::bulk_jobs::BulkJobs;
 use crate::contract::Store;
 use crate::error::Result;
 use crate::figures::Figures;
+use crate::flow::Flows;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -90,6 +91,10 @@ impl Store for Driver {
     }
 
     fn batches(&self) -> &dyn Batches {
+        self
+    }
+
+    fn flows(&self) -> &dyn Flows {
         self
     }
 

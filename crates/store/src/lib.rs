@@ -33,6 +33,7 @@ mod signal;
 pub mod conformance;
 pub mod figures;
 pub mod flights;
+pub mod flow;
 pub mod letters;
 pub mod maintenance;
 pub mod postgres;
@@ -51,6 +52,10 @@ pub use contract::Store;
 pub use error::{Error, Result};
 pub use figures::{Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
+pub use flow::{
+    Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, RESULT_INLINE_BYTES_MAX, Region, RegionStep,
+    SIGNAL_BYTES_MAX, SignalKind, SignalRecord, StepSituation, Waiting, WorkflowFilter,
+};
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{Compared, CountDifference, Leadership, Maintenance};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};

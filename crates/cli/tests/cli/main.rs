@@ -22,4 +22,5 @@ mod schedules;
 mod templates;
 mod tracked;
 mod verbs;
+mod workflows;
 mod world;

@@ -149,7 +149,7 @@ impl Subject {
                 workflows
                     .entry(workflow)
                     .or_insert_with(recache_model::workflow::StepCounts::default)
-                    .add(job.state, 1);
+                    .add(job.kind.counted(job.state), 1);
             }
         }
         let compared =
