@@ -36,10 +36,9 @@ fn order() -> NewWorkflow {
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         steps: steps
-            .map(|(name, waits_for)| NewStep {
-                name: name.to_owned(),
-                job: NewJob { namespace: "shop".to_owned(), ..NewJob::new("work", "{}") },
-                waits_for: waits_for.to_vec(),
+            .map(|(name, waits_for)| {
+                let job = NewJob { namespace: "shop".to_owned(), ..NewJob::new("work", "{}") };
+                NewStep::new(name, job, waits_for.to_vec())
             })
             .to_vec(),
     }
