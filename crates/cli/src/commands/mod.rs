@@ -19,8 +19,8 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
-mod workflow;
 mod view_explain;
+mod workflow;
 
 mod completions;
 

@@ -13,7 +13,8 @@ use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewStatus};
 use recache_store::{
     BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
-    LimitScope, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord, TrackedJob, ViewRecord, WorkflowRecord,
+    LimitScope, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord, TrackedJob,
+    ViewRecord, WorkflowRecord,
 };
 
 /// An instant of the store.

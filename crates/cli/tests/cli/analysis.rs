@@ -33,6 +33,7 @@ fn order() -> NewWorkflow {
             content: template.canonical_json().to_owned(),
         },
         template_raise: None,
+        environment: None,
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         steps: steps

@@ -10,10 +10,10 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest,
-    Dispatched, Error, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance,
-    NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead, ViewRecord, WorkflowRecord,
+    Dispatched, Error, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken,
+    Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result,
+    Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept,
+    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
