@@ -20,6 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod analysis;
 mod batch;
 mod cache;
 mod instant;
@@ -33,7 +34,12 @@ mod schedule;
 mod template;
 mod tracked;
 mod view;
+mod workflow;
 
+pub use analysis::{
+    AnalyzedStep, BlockedSteps, CompletionEstimate, CriticalPath, DurationBasis, GraphAnalysis,
+    LengthMeasure, Parallelism, RootCause, StepRetry,
+};
 pub use batch::{
     Batch, BatchAnswer, BatchCallback, BatchCounts, BatchList, BatchMember, BatchMemberList, BatchState,
 };
@@ -64,4 +70,7 @@ pub use tracked::{
 pub use view::{
     Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewExplanation, ViewItem,
     ViewItems, ViewPolicy, ViewStatus, ViewValue,
+};
+pub use workflow::{
+    StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal, WorkflowStep,
 };

@@ -21,6 +21,7 @@ use crate::builder::Builder;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::options::Options;
+use crate::rules::Compiled;
 use crate::session::Lease;
 use crate::standings::Standings;
 use crate::stats::{Counters, Stats, add};
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) heads: Heads,
     pub(crate) templates: Templates,
     pub(crate) standings: Standings,
+    pub(crate) compiled: Compiled,
     /// There may be something to claim.
     pub(crate) work: Notify,
     /// Some view may be due earlier than planned.

@@ -24,6 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 
+pub mod analysis;
 mod batches;
 mod builder;
 mod engine;
@@ -34,8 +35,10 @@ mod held;
 mod link;
 mod maintain;
 mod options;
+mod plan;
 mod pump;
 mod reconcile;
+mod rules;
 mod schedule;
 mod session;
 mod signals;
@@ -44,6 +47,7 @@ mod stats;
 mod templates;
 mod touches;
 mod tracker;
+mod turn;
 mod views;
 mod waiters;
 mod workflows;

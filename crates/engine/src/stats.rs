@@ -28,6 +28,8 @@ counters! {
     started,
     /// Attempts that ended well.
     completed,
+    /// Steps that an earlier result served instead of a run.
+    reused,
     /// Attempts that failed and run again.
     retried,
     /// Attempts that were put off by their handlers and do not count.

@@ -14,6 +14,8 @@ use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::error::Result;
+use crate::figures::Figures;
+use crate::flow::Flows;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -63,11 +65,17 @@ pub trait Store: Send + Sync + Debug {
     /// Changing many jobs by filter.
     fn bulk_jobs(&self) -> &dyn BulkJobs;
 
+    /// The running of workflows.
+    fn flows(&self) -> &dyn Flows;
+
     /// What handlers keep and say.
     fn attempts(&self) -> &dyn Attempts;
 
     /// Jobs that failed for good.
     fn letters(&self) -> &dyn Letters;
+
+    /// Figures over what has run.
+    fn figures(&self) -> &dyn Figures;
 
     /// Jobs that begin at the ticks of a clock.
     fn schedules(&self) -> &dyn Schedules;

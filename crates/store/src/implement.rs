@@ -18,6 +18,8 @@ use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::contract::Store;
 use crate::error::Result;
+use crate::figures::Figures;
+use crate::flow::Flows;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -73,6 +75,10 @@ impl Store for Driver {
         self
     }
 
+    fn figures(&self) -> &dyn Figures {
+        self
+    }
+
     fn attempts(&self) -> &dyn Attempts {
         self
     }
@@ -90,6 +96,10 @@ impl Store for Driver {
     }
 
     fn batches(&self) -> &dyn Batches {
+        self
+    }
+
+    fn flows(&self) -> &dyn Flows {
         self
     }
 

@@ -32,7 +32,9 @@ mod signal;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod figures;
 pub mod flights;
+pub mod flow;
 pub mod letters;
 pub mod maintenance;
 pub mod postgres;
@@ -50,7 +52,12 @@ pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use chains::{Chains, Neighbours, ViewName};
 pub use contract::Store;
 pub use error::{Error, Result};
+pub use figures::{Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
+pub use flow::{
+    Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, RESULT_INLINE_BYTES_MAX, Region, RegionStep,
+    SIGNAL_BYTES_MAX, SignalKind, SignalRecord, StepSituation, Waiting, WorkflowFilter,
+};
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{Compared, CountDifference, Leadership, Maintenance};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};

@@ -21,9 +21,11 @@ mod template;
 mod view;
 mod view_derive;
 mod view_explain;
+mod workflow;
 
 mod completions;
 
+mod analyzed;
 mod compose;
 mod context;
 mod database;
@@ -71,6 +73,7 @@ verbs! {
     Queue(queue::Args),
     Dead(dead::Args),
     Schedule(schedule::Args),
+    Workflow(workflow::Args),
     View(view::Args),
     Template(template::Args),
     Cache(cache::Args),

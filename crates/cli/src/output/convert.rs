@@ -13,7 +13,8 @@ use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewStatus};
 use recache_store::{
     BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
-    LimitScope, LogLine, MemberKind, QueueRecord, ScheduleRecord, TrackedJob, ViewRecord,
+    LimitScope, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord, TrackedJob,
+    ViewRecord, WorkflowRecord,
 };
 
 /// An instant of the store.
@@ -242,7 +243,7 @@ pub(crate) fn job_state(state: JobState) -> api::JobState {
     }
 }
 
-fn job_error(error: JobError) -> api::JobError {
+pub(super) fn job_error(error: JobError) -> api::JobError {
     api::JobError {
         kind: match error.kind {
             ErrorKind::Retryable => api::ErrorKind::Retryable,
@@ -487,5 +488,63 @@ mod tests {
     fn due_time_that_never_comes_is_the_end_of_the_calendar() {
         assert_eq!(instant(Timestamp::from_micros(i64::MAX)), api::Instant::MAX);
         assert_eq!(instant(Timestamp::from_micros(i64::MIN)), api::Instant::MIN);
+    }
+}
+
+/// JSON that the store keeps as text.
+pub(crate) fn json_text(text: &str) -> api::Json {
+    json(text)
+}
+
+/// A workflow.
+pub(crate) fn workflow(record: WorkflowRecord) -> api::Workflow {
+    let counts = record.counts;
+    api::Workflow {
+        id: record.id.to_string(),
+        namespace: record.namespace,
+        template: record.template_name,
+        version: record.template_version,
+        environment: record.environment,
+        state: record.state.as_str().to_owned(),
+        steps: api::StepCounts {
+            blocked: counts.blocked,
+            active: counts.active,
+            done: counts.done,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+        },
+        parent_step: record.parent_step.map(|step| step.to_string()),
+        created_at: instant(record.created_at),
+        finished_at: record.finished_at.map(instant),
+    }
+}
+
+/// A step of a workflow.
+pub(crate) fn workflow_step(record: StepRecord) -> api::WorkflowStep {
+    let sub_workflow = record.job.sub_workflow.map(|workflow| workflow.to_string());
+    let waits_for = record.waits_for;
+    let job = job(record.job);
+    api::WorkflowStep {
+        name: job.step.unwrap_or_default(),
+        job_id: job.id,
+        state: job.state,
+        handler: job.handler,
+        attempt: job.attempt,
+        waits_for,
+        message: job.message,
+        error: job.error,
+        output: job.output,
+        sub_workflow,
+    }
+}
+
+/// What a workflow was told.
+pub(crate) fn workflow_signal(signal: SignalRecord) -> api::WorkflowSignal {
+    api::WorkflowSignal {
+        kind: signal.kind.as_str().to_owned(),
+        name: signal.name,
+        payload: json(&signal.payload),
+        actor: signal.actor,
+        received_at: instant(signal.received_at),
     }
 }

@@ -9,6 +9,7 @@
     reason = "a test says what it expects, and says loudly what it cannot run"
 )]
 
+mod analysis;
 mod batches;
 mod cache;
 mod dead;
@@ -21,4 +22,5 @@ mod schedules;
 mod templates;
 mod tracked;
 mod verbs;
+mod workflows;
 mod world;

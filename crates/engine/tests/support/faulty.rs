@@ -10,10 +10,10 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, Chains, ClaimRequest,
-    Dispatched, Error, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance,
-    NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead, ViewRecord, WorkflowRecord,
+    Dispatched, Error, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken,
+    Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result,
+    Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept,
+    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -39,6 +39,8 @@ pub(crate) struct Faulty {
     pub(crate) epochs_hang: AtomicBool,
     /// How often templates were looked for.
     pub(crate) template_looks: AtomicU32,
+    /// What was claimed and how it was settled, as far as it does not differ by chance.
+    pub(crate) turns: Mutex<Vec<String>>,
     /// Every session that was opened.
     pub(crate) sessions: Mutex<Vec<SessionId>>,
 }
@@ -66,6 +68,7 @@ impl Faulty {
             epochs_fail: AtomicBool::new(false),
             epochs_hang: AtomicBool::new(false),
             template_looks: AtomicU32::new(0),
+            turns: Mutex::default(),
             sessions: Mutex::default(),
         }
     }
@@ -127,6 +130,10 @@ impl Store for Faulty {
         self.store.chains()
     }
 
+    fn figures(&self) -> &dyn Figures {
+        self.store.figures()
+    }
+
     fn batches(&self) -> &dyn Batches {
         self.store.batches()
     }
@@ -141,6 +148,10 @@ impl Store for Faulty {
 
     fn bulk_jobs(&self) -> &dyn BulkJobs {
         self.store.bulk_jobs()
+    }
+
+    fn flows(&self) -> &dyn Flows {
+        self.store.flows()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {
@@ -188,7 +199,15 @@ impl Store for Faulty {
     ) -> Result<Dispatched> {
         Self::fail_if(&self.dispatch_fails)?;
         let claims = claim.is_some();
+        let outcomes: Vec<_> = settlements.iter().map(|one| format!("{:?}", one.outcome)).collect();
         let answer = self.store.jobs_dispatch(settlements, claim).await?;
+        let claimed = answer.claimed.iter().map(|job| {
+            format!(
+                "{:?} {} {} {} {} {:?} {:?}",
+                job.step, job.namespace, job.queue, job.handler, job.input, job.retry, job.timeout
+            )
+        });
+        self.turns.lock().unwrap().extend(outcomes.into_iter().chain(claimed));
         if claims && !answer.claimed.is_empty() && self.lose_claim.swap(false, Ordering::SeqCst) {
             return Err(Error::Unknown { message: "the answer was lost".to_owned(), source: None });
         }

@@ -16,6 +16,7 @@ pub mod batches;
 pub mod bulk_jobs;
 pub mod cache_epochs;
 pub mod chains;
+pub mod figures;
 pub mod jobs;
 pub mod letters;
 pub mod maintenance;
@@ -149,7 +150,7 @@ impl Subject {
                 workflows
                     .entry(workflow)
                     .or_insert_with(recache_model::workflow::StepCounts::default)
-                    .add(job.state, 1);
+                    .add(job.kind.counted(job.state), 1);
             }
         }
         let compared =
@@ -246,6 +247,10 @@ macro_rules! conformance_suite {
                 retry_of_the_job_closes_its_letter,
                 resolved_job_is_settled_by_an_operator,
                 resolved_step_counts_as_done,
+            ],
+            figures: [
+                steps_of_ended_workflows_are_summed_up_by_name,
+                newest_workflows_of_the_asked_version_come_first,
             ],
             maintenance: [
                 one_process_leads_at_a_time,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use recache_model::ids::{BatchId, ViewId};
+use recache_model::ids::{BatchId, ViewId, WorkflowId};
 use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use recache_model::unique::PartsHash;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::statements::effects::Effects;
 use super::statements::items::digest;
 use super::statements::settle::{SettledColumns, columns};
+use super::statements::steps::StepRow;
 use super::statements::submit::{KeyRow, UniqueColumns};
 use super::statements::{batches, jobs};
 use super::{Connection, Row};
@@ -75,6 +76,70 @@ pub(super) async fn jobs_insert(
     .fetch_all(db)
     .await?;
     jobs::ids_of(&inserted)
+}
+
+/// Steps of a workflow, in one statement. The caller cuts the list.
+pub(super) async fn steps_insert(
+    db: &mut Connection,
+    now: Timestamp,
+    workflow: WorkflowId,
+    rows: &[StepRow<'_>],
+) -> Result<()> {
+    let retries = rows.iter().map(|row| jobs::to_json(&row.job.retry)).collect::<Result<Vec<_>>>()?;
+    let column = |value: fn(&NewJob) -> &str| rows.iter().map(|row| value(row.job)).collect::<Vec<&str>>();
+    sqlx::query(
+        "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
+         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, created_at, concurrency_key, step_kind, \
+         has_rules, parent_id, item, item_index, skips, message, transitions, finished_at) \
+         SELECT id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, timeout_ms, \
+         correlation_id, trace_context, $1, step, waiting_on, $2, concurrency_key, step_kind, has_rules, parent_id, item, \
+         item_index, skips, message, CASE WHEN state = 'skipped' THEN 1 ELSE 0 END, \
+         CASE WHEN state = 'skipped' THEN CAST($2 AS BIGINT) END \
+         FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], \
+         $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::text[], $16::text[], $17::bigint[], $18::text[], \
+         $19::text[], $20::bigint[], $21::uuid[], $22::text[], $23::bigint[], $24::bigint[], $25::text[]) \
+         AS n (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, timeout_ms, \
+         correlation_id, trace_context, step, waiting_on, concurrency_key, step_kind, has_rules, parent_id, item, \
+         item_index, skips, message)",
+    )
+    .bind(workflow.uuid())
+    .bind(now.micros())
+    .bind(rows.iter().map(|row| row.job.id.uuid()).collect::<Vec<_>>())
+    .bind(column(|job| &job.namespace))
+    .bind(column(|job| &job.queue))
+    .bind(column(|job| &job.handler))
+    .bind(rows.iter().map(|row| row.state().as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job.priority).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| jobs::due_micros(row.job.due, now)).collect::<Vec<_>>())
+    .bind(column(|job| &job.input))
+    .bind(retries)
+    .bind(rows.iter().map(|row| i64::from(row.job.retry.attempts_max)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| jobs::timeout_ms(row.job.timeout)).collect::<Vec<_>>())
+    .bind(column(|job| &job.correlation_id))
+    .bind(rows.iter().map(|row| row.job.trace_context.as_deref()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.step).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| i64::try_from(row.waiting_on).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job.concurrency_key.as_deref()).collect::<Vec<_>>())
+    .bind(rows.iter().map(StepRow::kind_column).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| i64::from(row.has_rules)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.parent).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.item.map(|(item, _)| item)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.item.map(|(_, index)| index)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.skips).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.skipped).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Who waits for whom: the child for the parent.
+pub(super) async fn edges_insert(db: &mut Connection, edges: &[(Uuid, Uuid)]) -> Result<()> {
+    sqlx::query("INSERT INTO job_edges (parent_id, child_id) SELECT * FROM unnest($1::uuid[], $2::uuid[])")
+        .bind(edges.iter().map(|(parent, _)| *parent).collect::<Vec<_>>())
+        .bind(edges.iter().map(|(_, child)| *child).collect::<Vec<_>>())
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Keeps idempotency keys, unless they are there and not yet expired.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
-use super::jobs::{self, Links, instant};
+use super::jobs::{self, instant};
 use super::workflows;
 use crate::batches::{BatchDue, BatchFilter, BatchRecord, NewBatch};
 use crate::error::{Error, Result};
@@ -522,7 +522,7 @@ async fn call_back(
         queue: callback.queue.clone(),
         ..NewJob::new(callback.handler.clone(), input)
     };
-    jobs::insert(db, now, &job, Links::default()).await?;
+    jobs::insert(db, now, &job, None).await?;
     effects.queued(&job.queue);
     let made = match moment {
         BatchMoment::Success => "UPDATE batches SET success_job = $2 WHERE id = $1",

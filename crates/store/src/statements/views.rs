@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row};
 use super::effects::Effects;
-use super::jobs::{self, Change, Links};
+use super::jobs::{self, Change};
 use super::touch_requests;
 use crate::error::{Error, Result};
 use crate::records::{Due, GenerationRecord, NewJob, NewView, Reconciled, Touch, TouchOutcome, ViewRecord};
@@ -290,13 +290,7 @@ pub(in super::super) async fn reconcile(
         let job = build_job(&view);
         view.versions.build_created();
         view.build = Some(job.id);
-        jobs::insert(
-            db,
-            now,
-            &job,
-            Links { build: Some((view.id, view.versions.wanted)), ..Links::default() },
-        )
-        .await?;
+        jobs::insert(db, now, &job, Some((view.id, view.versions.wanted))).await?;
         save(db, &view).await?;
         effects.queued(&job.queue);
         reconciled.builds.push((job.id, job.queue));

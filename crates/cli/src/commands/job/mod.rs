@@ -341,7 +341,7 @@ pub(super) fn bulk_changed(change: &BulkChange, context: &mut Context<'_>) -> Ou
 }
 
 /// The state's name and what it means to whoever looks.
-fn state(state: State) -> (String, Tone) {
+pub(super) fn state(state: State) -> (String, Tone) {
     let (name, tone) = match state {
         State::Blocked => ("blocked", Tone::Plain),
         State::Queued => ("queued", Tone::Plain),
