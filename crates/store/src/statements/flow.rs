@@ -231,10 +231,10 @@ pub(super) async fn open(
     }
     let (mut new, mut edges, mut delta) = (Vec::new(), Vec::new(), StepCounts::default());
     for (step, fate) in region.steps.iter().zip(&fates) {
-        let (waiting_on, skipped) = match fate {
+        let (waiting_on, skips, skipped) = match fate {
             Fate::Open => continue,
-            Fate::Created { waiting_on } => (*waiting_on, None),
-            Fate::Skipped { reason } => (0, Some(reason.as_str())),
+            Fate::Created { waiting_on, skips } => (*waiting_on, *skips, None),
+            Fate::Skipped { reason } => (0, 0, Some(reason.as_str())),
         };
         for name in &step.outline.dependencies {
             let Some(parent) = ids.get(name) else {
@@ -244,6 +244,7 @@ pub(super) async fn open(
         }
         let row = StepRow {
             waiting_on,
+            skips: i64::try_from(skips).unwrap_or(i64::MAX),
             skipped,
             kind: step.outline.kind,
             has_rules: step.has_rules,
