@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::batches::{self, MovedBatches};
 use crate::engine::{Engine, Shared};
 use crate::epochs::StoreEpochs;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::held::HeldJobs;
 use crate::options::Options;
 use crate::rules::Compiled;
 use crate::session::Lease;
+use crate::standings::Standings;
 use crate::stats::Counters;
 use crate::templates::Templates;
 use crate::touches::Touches;
@@ -82,6 +84,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             heads: Heads::new(&cache),
             templates: Templates::new(&cache),
+            standings: Standings::new(&cache),
             compiled: Compiled::default(),
             store: self.store,
             options: self.options,
@@ -91,6 +94,7 @@ impl Builder {
             lease: Lease::default(),
             counters: Counters::default(),
             waiters: Arc::new(Waiters::default()),
+            batches: MovedBatches::default(),
             work: Notify::new(),
             due: Notify::new(),
             draining: CancellationToken::new(),
@@ -106,6 +110,7 @@ impl Builder {
         shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
         shared.tasks.spawn(maintain::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
+        shared.tasks.spawn(batches::run(Arc::clone(&shared)));
         let touches = Touches::start(&shared);
         Ok(Engine { shared, touches })
     }

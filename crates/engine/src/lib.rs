@@ -24,6 +24,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 
+pub mod analysis;
+mod batches;
 mod builder;
 mod engine;
 mod epochs;
@@ -40,9 +42,11 @@ mod rules;
 mod schedule;
 mod session;
 mod signals;
+mod standings;
 mod stats;
 mod templates;
 mod touches;
+mod tracker;
 mod turn;
 mod views;
 mod waiters;
@@ -53,6 +57,7 @@ pub use engine::Engine;
 pub use epochs::StoreEpochs;
 pub use error::{Error, Result};
 pub use options::Options;
+pub use standings::{STANDING_FRESH, Standing};
 pub use stats::Stats;
 pub use templates::template_raise;
-pub use views::{ViewItem, ViewItems};
+pub use views::{ViewItem, ViewItems, ViewPage};

@@ -49,6 +49,9 @@ async fn follow(shared: &Arc<Shared>, hint: Signal) {
             shared.heads.published(view, version);
             shared.waiters.wake(view.uuid());
         }
+        Signal::TouchesAsked => shared.due.notify_one(),
+        Signal::BatchMoved(batch) => shared.batches.tell(batch),
+        Signal::BatchEnded(batch) => shared.waiters.wake(batch.uuid()),
         // The cache listens for itself: `epochs.rs`.
         Signal::CacheRaised(..) => {}
     }

@@ -64,6 +64,12 @@ counters! {
     swept,
     /// Jobs that schedules made here.
     scheduled,
+    /// Batches whose end was noticed here.
+    batches_ended,
+    /// Batches whose kept counts were not those of their members. Anything but 0 deserves a look.
+    batch_differences,
+    /// Tracked jobs that failed here because nothing was heard of them.
+    tracked_stale,
     /// Jobs, workflows, dead letters and idempotency keys whose time was over and that were removed here.
     removed,
     /// Workflows whose kept counts were not those of their steps. Anything but 0 deserves a look.

@@ -14,6 +14,8 @@
 //! assert_eq!(JobState::Completed.after(JobEvent::Claim), None);
 //! ```
 
+pub mod analysis;
+pub mod batch;
 pub mod dispatch;
 pub mod expansion;
 pub mod http_status;
@@ -26,6 +28,8 @@ pub mod retry;
 pub mod schedule;
 pub mod template;
 pub mod time;
+pub mod tracked;
 pub mod unique;
 pub mod view;
+pub mod view_wait;
 pub mod workflow;

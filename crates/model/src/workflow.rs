@@ -132,6 +132,18 @@ impl StepCounts {
         *slot += by;
     }
 
+    /// What they were before `delta` was added.
+    #[must_use]
+    pub fn minus(&self, delta: &Self) -> Self {
+        Self {
+            blocked: self.blocked - delta.blocked,
+            active: self.active - delta.active,
+            done: self.done - delta.done,
+            failed: self.failed - delta.failed,
+            cancelled: self.cancelled - delta.cancelled,
+        }
+    }
+
     /// All steps.
     pub fn total(&self) -> i64 {
         self.blocked + self.active + self.done + self.failed + self.cancelled

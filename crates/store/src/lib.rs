@@ -21,6 +21,7 @@
 mod work;
 
 pub mod attempts;
+pub mod batches;
 pub mod bulk_jobs;
 mod contract;
 mod error;
@@ -30,6 +31,7 @@ mod signal;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod figures;
 pub mod flights;
 pub mod flow;
 pub mod letters;
@@ -38,11 +40,17 @@ pub mod postgres;
 pub mod queues;
 pub mod schedules;
 pub mod sqlite;
+pub mod tracked;
 
 pub use attempts::{Attempts, LogLine};
+pub use batches::{
+    BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared, MemberKind,
+    NewBatch,
+};
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use contract::Store;
 pub use error::{Error, Result};
+pub use figures::{Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use flow::{
     Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, RESULT_INLINE_BYTES_MAX, Region, RegionStep,
@@ -62,3 +70,4 @@ pub use records::{
 };
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
+pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{JobError, JobState};
 use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
@@ -57,6 +57,8 @@ pub struct NewJob {
     pub idempotency_key: Option<String>,
     /// No second one of the same job.
     pub unique: Option<UniqueRule>,
+    /// It is a member of this batch. A job that was there before and stands for this submit stays where it is.
+    pub batch: Option<BatchId>,
     /// Of the jobs of one namespace with the same key, only so many run at once as the key's limit says: one, unless set otherwise.
     pub concurrency_key: Option<String>,
 }
@@ -79,11 +81,17 @@ impl NewJob {
             trace_context: None,
             idempotency_key: None,
             unique: None,
+            batch: None,
             concurrency_key: None,
         }
     }
 
     /// Submitting it asks for more than to insert a row.
+    pub(crate) fn has_ties(&self) -> bool {
+        self.has_keys() || self.batch.is_some()
+    }
+
+    /// What was submitted before may stand for it.
     pub(crate) fn has_keys(&self) -> bool {
         self.idempotency_key.is_some() || self.unique.is_some()
     }
@@ -105,6 +113,10 @@ impl NewJob {
         hash.part(&self.input);
         hash.part(&format!("{} {:?} {:?} {:?}", self.priority, self.due, self.timeout, self.retry));
         hash.part(&format!("{:?} {:?}", self.unique, self.concurrency_key));
+        if let Some(batch) = self.batch {
+            // Only then: the digests of others are kept by databases that knew no batches.
+            hash.part(&batch.to_string());
+        }
         hash.hex(64)
     }
 }
@@ -371,6 +383,8 @@ pub struct JobRecord {
     pub trace_context: Option<String>,
     /// With which others it may not run.
     pub concurrency_key: Option<String>,
+    /// The batch that it is a member of.
+    pub batch: Option<BatchId>,
     /// Its workflow.
     pub workflow: Option<WorkflowId>,
     /// Its name there.

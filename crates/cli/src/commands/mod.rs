@@ -4,6 +4,7 @@
 //! Outcome`, its `mod` line, and its line in `verbs!` below. The summary and the examples of its help stand on the
 //! struct; a test holds that they are there.
 
+mod batch;
 mod bench;
 mod cache;
 mod config;
@@ -18,10 +19,12 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
+mod view_explain;
 mod workflow;
 
 mod completions;
 
+mod analyzed;
 mod compose;
 mod context;
 mod database;
@@ -65,6 +68,7 @@ verbs! {
     Demo(demo::Args),
     Run(run::Args),
     Job(job::Args),
+    Batch(batch::Args),
     Queue(queue::Args),
     Dead(dead::Args),
     Schedule(schedule::Args),

@@ -1,15 +1,17 @@
 //! What goes to stdout: documents for programs, tables for people, and from the store's records to either.
 
+mod analysis;
 mod convert;
 mod table;
 mod text;
 
 use clap::ValueEnum;
 
+pub(crate) use analysis::analysis;
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
-    attempts, generation, history, items, job, job_state, json_text, letter, letter_note, limit, log, ms,
-    queue, schedule, view, workflow, workflow_signal, workflow_step,
+    attempts, batch, batch_member, generation, history, items, job, job_state, json_text, letter,
+    letter_note, limit, log, ms, queue, schedule, tracked, view, workflow, workflow_signal, workflow_step,
 };
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, instant_in, visible_json};

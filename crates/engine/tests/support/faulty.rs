@@ -9,11 +9,11 @@ use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
-    Attempts, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched,
-    Error, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance,
-    NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest,
+    Dispatched, Error, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken,
+    Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result,
+    Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept,
+    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -124,6 +124,18 @@ impl Store for Faulty {
 
     fn schedules(&self) -> &dyn Schedules {
         self.store.schedules()
+    }
+
+    fn figures(&self) -> &dyn Figures {
+        self.store.figures()
+    }
+
+    fn batches(&self) -> &dyn Batches {
+        self.store.batches()
+    }
+
+    fn tracked_jobs(&self) -> &dyn TrackedJobs {
+        self.store.tracked_jobs()
     }
 
     fn attempts(&self) -> &dyn Attempts {
@@ -334,6 +346,16 @@ impl Store for Faulty {
         items: Vec<String>,
     ) -> Result<Option<Vec<(String, String)>>> {
         self.store.generation_read(view, version, items).await
+    }
+
+    async fn generation_page(
+        &self,
+        view: ViewId,
+        version: i64,
+        after: Option<String>,
+        rows_max: u32,
+    ) -> Result<Option<Vec<(String, String)>>> {
+        self.store.generation_page(view, version, after, rows_max).await
     }
 
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {

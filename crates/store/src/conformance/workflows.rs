@@ -12,7 +12,7 @@ use crate::records::{
     TemplateSummary,
 };
 
-fn template() -> TemplateRecord {
+pub(super) fn template() -> TemplateRecord {
     TemplateRecord {
         digest: "d1".to_owned(),
         namespace: "default".to_owned(),
@@ -22,7 +22,7 @@ fn template() -> TemplateRecord {
     }
 }
 
-fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
+pub(super) fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
     let steps =
         steps.iter().map(|(name, waits_for)| NewStep::new(*name, work(), waits_for.to_vec())).collect();
     NewWorkflow {

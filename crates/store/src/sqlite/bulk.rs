@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use recache_model::ids::{JobId, ViewId, WorkflowId};
+use recache_model::batch::MemberEnd;
+use recache_model::ids::{BatchId, JobId, ViewId, WorkflowId};
 use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use serde_json::json;
@@ -50,15 +51,16 @@ pub(super) async fn jobs_insert(
             unique.key,
             unique.ended,
             job.concurrency_key,
+            job.batch.map(|batch| hex(batch.uuid())),
         ]));
     }
     let inserted = sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended, \
-         concurrency_key) \
+         concurrency_key, batch_id) \
          SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, 'queued', value ->> 4, value ->> 5, \
          value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2, value ->> 12, \
-         value ->> 13, value ->> 14 FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
+         value ->> 13, value ->> 14, unhex(value ->> 15) FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())
@@ -208,7 +210,7 @@ pub(super) async fn settle(
          finished_at = CASE WHEN s.value ->> 3 = 'queued' THEN NULL ELSE $2 END \
          FROM json_each($1) s WHERE jobs.id = unhex(s.value ->> 0) AND jobs.state = 'running' \
          AND jobs.epoch = s.value ->> 1 AND jobs.claim = unhex(s.value ->> 2) \
-         AND jobs.workflow_id IS NULL AND jobs.view_id IS NULL RETURNING jobs.id, state, queue",
+         AND jobs.workflow_id IS NULL AND jobs.view_id IS NULL RETURNING jobs.id, state, queue, batch_id",
     )
     .bind(&rows)
     .bind(now.micros())
@@ -222,6 +224,12 @@ pub(super) async fn settle(
             "queued" => effects.queued(row.try_get("queue")?),
             "failed" => letters::deposit(db, now, JobId::from_uuid(row.try_get("id")?)).await?,
             _ => {}
+        }
+        if let Some(batch) = row.try_get::<Option<Uuid>, _>("batch_id")?
+            && let end @ Some(_) = MemberEnd::of_job(jobs::state(row, "state")?)
+        {
+            // Gathered: one statement for each batch at the end of the transaction.
+            effects.batch_moved(BatchId::from_uuid(batch), None, end);
         }
         accepted.extend(places.remove(&row.try_get::<Uuid, _>("id")?));
     }

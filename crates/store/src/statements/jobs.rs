@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::batch::MemberEnd;
+use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
 use recache_model::letter::LetterStatus;
 use recache_model::retry::RetryPolicy;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
-use super::{letters, views, workflows};
+use super::{batches, letters, views, workflows};
 use crate::error::{Error, Result};
 use crate::flow::RESULT_INLINE_BYTES_MAX;
 use crate::queues::Word;
@@ -27,7 +28,7 @@ macro_rules! job_columns {
          WHERE r.job_id = jobs.id)) AS output, error, attempt, attempts_max, \
          timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
          view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key, \
-         step_kind, parent_id, sub_workflow_id"
+         step_kind, parent_id, sub_workflow_id, batch_id"
     };
 }
 pub(super) use job_columns;
@@ -101,6 +102,7 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
         correlation_id: row.try_get("correlation_id")?,
         trace_context: row.try_get("trace_context")?,
         concurrency_key: row.try_get("concurrency_key")?,
+        batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
         workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
         step: row.try_get("step")?,
         kind: kind(row)?,
@@ -250,6 +252,7 @@ pub(in super::super) struct Locked {
     pub(super) session: Option<Uuid>,
     pub(super) workflow: Option<WorkflowId>,
     pub(super) view: Option<ViewId>,
+    pub(super) batch: Option<BatchId>,
     pub(super) handler: String,
     pub(super) namespace: String,
     pub(super) step: Option<String>,
@@ -282,7 +285,8 @@ impl Locked {
 pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Option<Locked>> {
     let row = sqlx::query(concat!(
         "SELECT id, state, queue, epoch, claim, attempt, attempts_max, retry, transitions, started_at, session_id, \
-         workflow_id, view_id, handler, namespace, step, step_kind, parent_id, sub_workflow_id FROM jobs WHERE id = $1",
+         workflow_id, view_id, handler, namespace, step, step_kind, parent_id, sub_workflow_id, batch_id FROM jobs \
+         WHERE id = $1",
         for_update!()
     ))
     .bind(job.uuid())
@@ -303,6 +307,7 @@ pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Op
             session: row.try_get("session_id")?,
             workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
             view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
+            batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
             handler: row.try_get("handler")?,
             namespace: row.try_get("namespace")?,
             step: row.try_get("step")?,
@@ -491,6 +496,10 @@ async fn advance_one(
     }
     if let Some(workflow) = job.workflow {
         workflows::step_moved(db, now, workflow, job, to, following, effects).await?;
+    }
+    if let Some(batch) = job.batch {
+        let (from, to) = (MemberEnd::of_job(job.state), MemberEnd::of_job(to));
+        batches::member_moved(db, now, batch, from, to, effects).await?;
     }
     Ok(Some(to))
 }

@@ -150,7 +150,8 @@ async fn jobs_remove(
     let rows = sqlx::query(concat!(
         "SELECT id FROM jobs WHERE state = $1 AND finished_at IS NOT NULL AND workflow_id IS NULL \
          AND finished_at <= $2 AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.job_id = jobs.id \
-         AND dead_letters.status IN ('pending', 'investigating')) ORDER BY finished_at LIMIT $3",
+         AND dead_letters.status IN ('pending', 'investigating')) AND (batch_id IS NULL OR NOT EXISTS \
+         (SELECT 1 FROM batches WHERE batches.id = jobs.batch_id AND batches.finished_at IS NULL)) ORDER BY finished_at LIMIT $3",
         for_update_skip_locked!()
     ))
     .bind(state.as_str())
@@ -194,6 +195,8 @@ async fn workflows_remove(
         "SELECT id FROM workflows WHERE state = $1 AND finished_at IS NOT NULL AND finished_at <= $2 \
          AND NOT EXISTS (SELECT 1 FROM jobs JOIN dead_letters ON dead_letters.job_id = jobs.id \
          WHERE jobs.workflow_id = workflows.id AND dead_letters.status IN ('pending', 'investigating')) \
+         AND (batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM batches WHERE batches.id = workflows.batch_id \
+         AND batches.finished_at IS NULL)) \
          ORDER BY finished_at LIMIT $3",
         for_update_skip_locked!()
     ))

@@ -10,10 +10,10 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, Row};
-use super::cache_epochs;
 use super::effects::Effects;
 use super::jobs::{self, Following, Locked};
 use super::steps::{self, StepRow};
+use super::{batches, cache_epochs};
 use crate::error::{Error, Result};
 use crate::flow::WorkflowFilter;
 use crate::records::{
@@ -107,9 +107,9 @@ pub(in super::super) async fn submit(
     effects: &mut Effects,
 ) -> Result<bool> {
     jobs::check(workflow.steps.iter().map(|step| &step.job))?;
-    if let Some(step) = workflow.steps.iter().find(|step| step.job.has_keys()) {
+    if let Some(step) = workflow.steps.iter().find(|step| step.job.has_ties()) {
         return Err(Error::Invalid(format!(
-            "step `{}`: a step has no unique key and no idempotency key of its own; its workflow has an id",
+            "step `{}`: a step has no unique key, no idempotency key and no batch of its own; its workflow has an id",
             step.name
         )));
     }
@@ -236,7 +236,7 @@ pub(super) async fn count(
         "UPDATE workflows SET steps_blocked = steps_blocked + $2, steps_active = steps_active + $3, \
          steps_done = steps_done + $4, steps_failed = steps_failed + $5, steps_cancelled = steps_cancelled + $6, \
          state = 'running', finished_at = NULL WHERE id = $1 \
-         RETURNING steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled, parent_job_id",
+         RETURNING steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled, batch_id, parent_job_id",
     )
     .bind(workflow.uuid())
     .bind(delta.blocked)
@@ -246,7 +246,10 @@ pub(super) async fn count(
     .bind(delta.cancelled)
     .fetch_one(&mut *db)
     .await?;
-    let state = counts(&row)?.state();
+    let counts = counts(&row)?;
+    let state = counts.state();
+    batches::workflow_moved(db, now, row.try_get("batch_id")?, counts.minus(&delta).state(), state, effects)
+        .await?;
     if state != WorkflowState::Running {
         sqlx::query("UPDATE workflows SET state = $2, finished_at = $3 WHERE id = $1")
             .bind(workflow.uuid())

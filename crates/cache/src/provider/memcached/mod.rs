@@ -179,6 +179,8 @@ impl Provider for Memcached {
         None
     }
 
+    fn glance(&self, _key: &Key, _now: Timestamp, _see: &mut dyn FnMut(&Item)) {}
+
     async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         let found = self.fetch(WireKey::new(key.as_str())?).await?;
         Ok(found.and_then(|found| record::entry(&found, self.clock.now())))

@@ -1,5 +1,6 @@
 //! `recache workflow`: submit workflows, look at them, tell them something, end and retry them.
 
+mod analyze;
 mod change;
 mod look;
 
@@ -16,6 +17,7 @@ use super::{Context, Outcome};
     after_help = "Examples:
   recache workflow submit shop/order --input '{\"id\":7}'
   recache workflow show wf_0190c7a2-7b5e-7000-8000-000000000001
+  recache workflow analyze wf_0190c7a2-7b5e-7000-8000-000000000001
   recache workflow signal wf_0190c7a2-7b5e-7000-8000-000000000001 paid
   recache workflow retry wf_0190c7a2-7b5e-7000-8000-000000000001 --reason mended"
 )]
@@ -26,6 +28,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Analyze(analyze::Args),
     Submit(change::Submit),
     List(look::List),
     Show(look::Show),
@@ -41,6 +44,7 @@ impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let store = context.open().await?;
         let outcome = match self.verb {
+            Verb::Analyze(arguments) => arguments.run(&*store, context).await,
             Verb::Submit(arguments) => arguments.run(&store, context).await,
             Verb::List(arguments) => arguments.run(&*store, context).await,
             Verb::Show(arguments) => arguments.run(&*store, context).await,
