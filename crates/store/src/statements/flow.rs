@@ -145,7 +145,7 @@ async fn situation(db: &mut Connection, now: Timestamp, job: JobId) -> Result<St
 async fn children(db: &mut Connection, job: JobId, bytes_max: u64) -> Result<Option<Vec<ChildEnd>>> {
     // Measured before it is read: ten thousand large results must not meet in one process.
     let total = sqlx::query(
-        "SELECT CAST(COALESCE(SUM(COALESCE(LENGTH(output), (SELECT LENGTH(r.output) FROM job_results r \
+        "SELECT CAST(COALESCE(SUM(COALESCE(OCTET_LENGTH(output), (SELECT OCTET_LENGTH(r.output) FROM job_results r \
          WHERE r.job_id = jobs.id), 0)), 0) AS BIGINT) AS bytes FROM jobs WHERE parent_id = $1",
     )
     .bind(job.uuid())
