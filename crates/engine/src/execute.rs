@@ -224,7 +224,7 @@ async fn run_handler(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) 
             let Some(rules) = rules else {
                 return Ok(Finished::Concluded(rules::completed(shared, &output)?));
             };
-            let outcome = rules.concluded(shared, output)?;
+            let outcome = rules.concluded(shared, &output)?;
             if let Outcome::Completed { output } | Outcome::Decided { output, .. } = &outcome {
                 rules::keep(shared, &rules, output).await;
             }

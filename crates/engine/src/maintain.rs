@@ -119,6 +119,7 @@ async fn fail_stale(shared: &Shared, lead: &Leadership, up_for: Duration) -> Res
 #[derive(Debug, Clone, Copy)]
 enum Removal {
     Keys,
+    Rates,
     Jobs(JobState, Duration),
     Workflows(WorkflowState, Duration),
     Tracked(TrackedState, Duration),
@@ -142,6 +143,7 @@ impl Removal {
         let ends = [
             Self::Batches(retention.done),
             Self::Keys,
+            Self::Rates,
             Self::Letters(retention.failed),
             Self::Ticks(retention.failed),
         ];
@@ -156,6 +158,7 @@ impl Removal {
         let (store, rows_max) = (shared.store.maintenance(), self.rows_max());
         match self {
             Self::Keys => store.idempotency_keys_expire(lead, rows_max).await,
+            Self::Rates => store.step_rates_expire(lead, rows_max).await,
             Self::Jobs(state, keep) => store.jobs_remove(lead, state, keep, rows_max).await,
             Self::Workflows(state, keep) => store.workflows_remove(lead, state, keep, rows_max).await,
             Self::Tracked(state, keep) => {

@@ -125,20 +125,20 @@ impl Rules {
     }
 
     /// How the step ends with this result, if it may have it.
-    pub(crate) fn concluded(&self, shared: &Shared, result: Value) -> Result<Outcome, Failure> {
+    pub(crate) fn concluded(&self, shared: &Shared, result: &Value) -> Result<Outcome, Failure> {
         let step = self.step();
         if let Some(schema) = &step.result_schema {
-            schema.check(&result).map_err(|mismatches| {
+            schema.check(result).map_err(|mismatches| {
                 let why = format!("the result does not fit the step's `result_schema`: {mismatches}");
                 Failure::permanent("result_does_not_fit", why)
             })?;
         }
         if step.step_type != StepType::Decision {
-            return completed(shared, &result);
+            return completed(shared, result);
         }
-        let names = decision_names(&self.template, self.index, &result)
+        let names = decision_names(&self.template, self.index, result)
             .map_err(|error| Failure::permanent(error.code, error.message))?;
-        let Outcome::Completed { output } = completed(shared, &result)? else {
+        let Outcome::Completed { output } = completed(shared, result)? else {
             return Err(Failure::permanent("invalid_output", "a result completes a step"));
         };
         let region = plan::region(&self.template, self.index, Some(names), &self.correlation_id);

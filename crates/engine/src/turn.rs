@@ -102,11 +102,11 @@ impl Turn<'_> {
             return self.sub_workflow().await;
         }
         let Some(handler) = &step.handler else {
-            return self.rules.concluded(self.shared, self.signal().unwrap_or(Value::Null));
+            return self.rules.concluded(self.shared, &self.signal().unwrap_or(Value::Null));
         };
         if let Some(result) = cached(self.shared, self.rules).await? {
             one(&self.shared.counters.reused);
-            return self.rules.concluded(self.shared, result);
+            return self.rules.concluded(self.shared, &result);
         }
         let ready = ready_job(self.template(), step, &self.job.correlation_id);
         let concurrency = match &step.concurrency_key {
@@ -291,7 +291,7 @@ impl Turn<'_> {
                     Err(error) => return Err(Failure::permanent("no_situation", error)),
                 };
                 let results = results.into_iter().map(|(step, text)| (step, parsed(&text)));
-                return self.rules.concluded(self.shared, Value::Object(results.collect::<Map<_, _>>()));
+                return self.rules.concluded(self.shared, &Value::Object(results.collect::<Map<_, _>>()));
             }
         };
         Err(Failure::permanent("sub_workflow", format!("workflow {id}, which does this step, {why}")))

@@ -125,7 +125,7 @@ impl Engine {
         let outcome = if is_whole {
             crate::rules::completed(&self.shared, result)
         } else {
-            rules.concluded(&self.shared, result.clone())
+            rules.concluded(&self.shared, result)
         };
         match outcome.map_err(refused)? {
             Outcome::Completed { output } => Ok((output, None)),

@@ -345,21 +345,14 @@ steps:
     // Two engines, so that two settlements meet in the store. SQLite has one writer, whoever calls.
     let one = Options { slots: 1, claim_rows_max: 1, ..quick() };
     let engine = start_with(&database, with_meet(&barrier), one.clone()).await;
-    let other = match database.url().starts_with("sqlite::memory") {
-        true => None,
-        false => Some(start_with(&database, with_meet(&barrier), one).await),
-    };
-    if other.is_some() {
-        for _ in 0..5 {
-            let (state, found) = run(&engine, source, json!({})).await;
-            assert_eq!(state, WorkflowState::Completed);
-            assert_eq!(found.len(), 6);
-            assert_eq!(output(&found["end"]), json!({ "x": "x", "both": "both" }));
-        }
+    let other = start_with(&database, with_meet(&barrier), one).await;
+    for _ in 0..5 {
+        let (state, found) = run(&engine, source, json!({})).await;
+        assert_eq!(state, WorkflowState::Completed);
+        assert_eq!(found.len(), 6);
+        assert_eq!(output(&found["end"]), json!({ "x": "x", "both": "both" }));
     }
-    if let Some(other) = other {
-        other.shut_down().await;
-    }
+    other.shut_down().await;
     end(engine).await;
 }
 

@@ -38,10 +38,13 @@ pub struct Known {
 pub enum Fate {
     /// It exists already, or a decision before it is still to be made.
     Open,
-    /// It is created and waits for so many of its dependencies.
+    /// It is created. Where a dependency was skipped already, what becomes of it is decided when the others have ended, as for
+    /// any step: so the end does not depend on which was first.
     Created {
         /// Dependencies that have not ended well yet.
         waiting_on: usize,
+        /// Dependencies that were skipped.
+        skips: usize,
     },
     /// It is not needed.
     Skipped {
@@ -96,7 +99,8 @@ fn fate(
     }
     let standing = |name: &String| {
         if name == decided {
-            return if choice.is_some() { Standing::Waited } else { Standing::Skipped };
+            // Its end, whichever it is, is told to its dependents after they were created.
+            return Standing::Waited;
         }
         match (found.get(name.as_str()), known.states.get(name)) {
             (Some(Fate::Skipped { .. }), _) | (_, Some(JobState::Skipped)) => Standing::Skipped,
@@ -104,24 +108,26 @@ fn fate(
             _ => Standing::Waited,
         }
     };
-    if step.kind == StepKind::Convergence {
-        if step.dependencies.iter().all(|name| standing(name) == Standing::Skipped) {
-            return Fate::Skipped { reason: NOTHING_GATHERED.to_owned() };
-        }
-    } else {
+    if step.kind != StepKind::Convergence {
         for name in &step.dependencies {
-            if standing(name) == Standing::Skipped {
-                return Fate::Skipped { reason: skipped_with(name) };
-            }
             let chosen = if name == decided { choice } else { known.choices.get(name) };
-            let is_decision = name == decided || step.decisions.contains(name);
-            if is_decision && !chosen.is_some_and(|chosen| chosen.contains(&step.name)) {
+            let is_made = if name == decided { choice.is_some() } else { known.choices.contains_key(name) };
+            if is_made && !chosen.is_some_and(|chosen| chosen.contains(&step.name)) {
                 return Fate::Skipped { reason: format!("the decision `{name}` did not choose it") };
             }
         }
     }
-    let waiting_on = step.dependencies.iter().filter(|name| standing(name) == Standing::Waited).count();
-    Fate::Created { waiting_on }
+    let standings = || step.dependencies.iter().map(|name| (name, standing(name)));
+    let waiting_on = standings().filter(|(_, standing)| *standing == Standing::Waited).count();
+    let skips = standings().filter(|(_, standing)| *standing == Standing::Skipped).count();
+    if waiting_on == 0 && step.kind == StepKind::Convergence && skips == step.dependencies.len() {
+        return Fate::Skipped { reason: NOTHING_GATHERED.to_owned() };
+    }
+    let first = standings().find(|(_, standing)| *standing == Standing::Skipped);
+    if let (0, Some((name, _)), true) = (waiting_on, first, step.kind != StepKind::Convergence) {
+        return Fate::Skipped { reason: skipped_with(name) };
+    }
+    Fate::Created { waiting_on, skips }
 }
 
 /// What a decision chose, from its stored result, which was checked when it ended
@@ -176,7 +182,7 @@ mod tests {
     fn shown(fates: Vec<Fate>) -> Vec<String> {
         let line = |fate| match fate {
             Fate::Open => "open".to_owned(),
-            Fate::Created { waiting_on } => format!("waits {waiting_on}"),
+            Fate::Created { waiting_on, .. } => format!("waits {waiting_on}"),
             Fate::Skipped { reason } => reason,
         };
         fates.into_iter().map(line).collect()
@@ -187,14 +193,13 @@ mod tests {
         let choice = names(&["a"]);
         let fates = fates(&region(), &Known::default(), "d", Some(&choice));
         assert_eq!(
+            fates[4],
+            Fate::Created { waiting_on: 1, skips: 1 },
+            "it is skipped when the other has ended"
+        );
+        assert_eq!(
             shown(fates),
-            [
-                "waits 1",
-                "the decision `d` did not choose it",
-                "waits 1",
-                "waits 1",
-                "`b`, on which it depends, was skipped"
-            ]
+            ["waits 1", "the decision `d` did not choose it", "waits 1", "waits 1", "waits 1"]
         );
     }
 
@@ -205,8 +210,11 @@ mod tests {
         assert_eq!(found[3], NOTHING_GATHERED);
         assert_eq!(found[4], "`c`, on which it depends, was skipped");
         let skipped = shown(fates(&region(), &Known::default(), "d", None));
-        assert_eq!(skipped[0], "`d`, on which it depends, was skipped");
-        assert_eq!(skipped[3], NOTHING_GATHERED);
+        assert_eq!(
+            skipped,
+            ["waits 1", "waits 1", "waits 1", "waits 2", "waits 2"],
+            "skipping goes down by itself"
+        );
     }
 
     #[test]

@@ -473,24 +473,6 @@ pub(crate) fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn states_have_the_same_names_in_store_and_on_the_wire() {
-        for state in JobState::ALL {
-            assert_eq!(serde_json::to_value(job_state(state)).unwrap(), state.as_str());
-        }
-    }
-
-    #[test]
-    fn due_time_that_never_comes_is_the_end_of_the_calendar() {
-        assert_eq!(instant(Timestamp::from_micros(i64::MAX)), api::Instant::MAX);
-        assert_eq!(instant(Timestamp::from_micros(i64::MIN)), api::Instant::MIN);
-    }
-}
-
 /// JSON that the store keeps as text.
 pub(crate) fn json_text(text: &str) -> api::Json {
     json(text)
@@ -546,5 +528,23 @@ pub(crate) fn workflow_signal(signal: SignalRecord) -> api::WorkflowSignal {
         payload: json(&signal.payload),
         actor: signal.actor,
         received_at: instant(signal.received_at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_the_same_names_in_store_and_on_the_wire() {
+        for state in JobState::ALL {
+            assert_eq!(serde_json::to_value(job_state(state)).unwrap(), state.as_str());
+        }
+    }
+
+    #[test]
+    fn due_time_that_never_comes_is_the_end_of_the_calendar() {
+        assert_eq!(instant(Timestamp::from_micros(i64::MAX)), api::Instant::MAX);
+        assert_eq!(instant(Timestamp::from_micros(i64::MIN)), api::Instant::MIN);
     }
 }

@@ -238,17 +238,18 @@ steps:
 
     #[test]
     fn decisions_in_a_row_are_bounded() {
-        let mut source = "name: t\nversion: 1.0.0\nsteps:\n".to_owned();
+        let mut steps = vec!["name: t\nversion: 1.0.0\nsteps:\n".to_owned()];
         for index in 0..=DECISION_DEPTH_MAX {
             let before =
                 index.checked_sub(1).map(|before| format!(", depends_on: [d{before}]")).unwrap_or_default();
-            source +=
-                &format!("  - {{ name: d{index}, type: decision, handler: {{ callable: h }}{before} }}\n");
+            steps.push(format!(
+                "  - {{ name: d{index}, type: decision, handler: {{ callable: h }}{before} }}\n"
+            ));
         }
-        source += &format!(
+        steps.push(format!(
             "  - {{ name: end, handler: {{ callable: h }}, depends_on: [d{DECISION_DEPTH_MAX}] }}\n"
-        );
-        let template = Template::parse(&source, "t.yaml").expect("a template");
+        ));
+        let template = Template::parse(&steps.concat(), "t.yaml").expect("a template");
         let last = template.steps().len() - 2;
         assert!(decision_names(&template, last - 1, &json!([format!("d{DECISION_DEPTH_MAX}")])).is_ok());
         assert_eq!(decision_names(&template, last, &json!(["end"])).unwrap_err().code, "decision_too_deep");

@@ -5,7 +5,7 @@
 //! is either honoured or refused.
 
 use super::definition::Meaning;
-use super::step::{Handler, Step, StepType};
+use super::step::{Handler, Step};
 
 /// The fields that `meaning` gives and the engine cannot honour: each with its pointer and what to say about it.
 pub(super) fn fields(meaning: &Meaning) -> Vec<(String, String)> {
@@ -30,10 +30,8 @@ pub(super) fn fields(meaning: &Meaning) -> Vec<(String, String)> {
     found
 }
 
-fn step_fields(step: &Step) -> [(&'static str, bool); 6] {
+fn step_fields(step: &Step) -> [(&'static str, bool); 5] {
     let of_handler = |pick: fn(&Handler) -> bool| step.handler.as_ref().is_some_and(pick);
-    let is_split_twice = step.for_each.is_some()
-        && !matches!(step.step_type, StepType::Standard | StepType::DeferredConvergence);
     [
         ("handler/method", of_handler(|handler| handler.method.is_some())),
         ("handler/resolver", of_handler(|handler| handler.resolver.is_some())),
@@ -43,7 +41,5 @@ fn step_fields(step: &Step) -> [(&'static str, bool); 6] {
             step.batch_config.as_ref().is_some_and(|config| config.checkpoint_stall_minutes.is_some()),
         ),
         ("lifecycle", step.lifecycle.is_some()),
-        // A decision, a batchable step or a batch worker that runs once for each element.
-        ("for_each", is_split_twice),
     ]
 }

@@ -259,6 +259,7 @@ macro_rules! conformance_suite {
                 failed_job_stays_while_its_letter_is_open,
                 ended_workflow_is_removed_with_its_steps,
                 counts_of_workflows_are_compared_with_their_steps,
+                rate_that_nobody_uses_is_forgotten,
             ],
             schedules: [
                 tick_that_is_due_makes_one_job,

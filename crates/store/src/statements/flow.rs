@@ -145,7 +145,7 @@ async fn situation(db: &mut Connection, now: Timestamp, job: JobId) -> Result<St
 async fn children(db: &mut Connection, job: JobId, bytes_max: u64) -> Result<Option<Vec<ChildEnd>>> {
     // Measured before it is read: ten thousand large results must not meet in one process.
     let total = sqlx::query(
-        "SELECT CAST(COALESCE(SUM(COALESCE(LENGTH(output), (SELECT LENGTH(r.output) FROM job_results r \
+        "SELECT CAST(COALESCE(SUM(COALESCE(OCTET_LENGTH(output), (SELECT OCTET_LENGTH(r.output) FROM job_results r \
          WHERE r.job_id = jobs.id), 0)), 0) AS BIGINT) AS bytes FROM jobs WHERE parent_id = $1",
     )
     .bind(job.uuid())
@@ -231,10 +231,10 @@ pub(super) async fn open(
     }
     let (mut new, mut edges, mut delta) = (Vec::new(), Vec::new(), StepCounts::default());
     for (step, fate) in region.steps.iter().zip(&fates) {
-        let (waiting_on, skipped) = match fate {
+        let (waiting_on, skips, skipped) = match fate {
             Fate::Open => continue,
-            Fate::Created { waiting_on } => (*waiting_on, None),
-            Fate::Skipped { reason } => (0, Some(reason.as_str())),
+            Fate::Created { waiting_on, skips } => (*waiting_on, *skips, None),
+            Fate::Skipped { reason } => (0, 0, Some(reason.as_str())),
         };
         for name in &step.outline.dependencies {
             let Some(parent) = ids.get(name) else {
@@ -244,6 +244,7 @@ pub(super) async fn open(
         }
         let row = StepRow {
             waiting_on,
+            skips: i64::try_from(skips).unwrap_or(i64::MAX),
             skipped,
             kind: step.outline.kind,
             has_rules: step.has_rules,

@@ -494,6 +494,9 @@ async fn advance_one(
     if takes_away {
         effects.revoked(job.id);
     }
+    if let (Some(sub_workflow), JobState::Cancelled) = (job.sub_workflow, to) {
+        workflows::cancel(db, now, sub_workflow, "the step that it does was cancelled", effects).await?;
+    }
     if let Some(workflow) = job.workflow {
         workflows::step_moved(db, now, workflow, job, to, following, effects).await?;
     }
@@ -624,9 +627,6 @@ pub(in super::super) async fn cancel(
     let change = Change { error: Some(error), ..Change::default() };
     match advance(db, now, &locked, JobEvent::Cancel, change, effects).await? {
         Some(state) => {
-            if let Some(sub_workflow) = locked.sub_workflow {
-                workflows::cancel(db, now, sub_workflow, reason, effects).await?;
-            }
             if let Some(view) = locked.view {
                 views::build_ended(db, now, view, &format!("its build was cancelled: {reason}"), effects)
                     .await?;

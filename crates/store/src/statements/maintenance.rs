@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
+use recache_model::template::limits::RATE_PERIOD_MS_MAX;
 use recache_model::time::Timestamp;
 use recache_model::workflow::{StepCounts, WorkflowState};
 use sqlx::Row as _;
@@ -42,6 +43,15 @@ impl Maintenance for Driver {
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
             idempotency_keys_expire(db, now, rows_max).await
+        }))
+        .await
+    }
+
+    async fn step_rates_expire(&self, leadership: &Leadership, rows_max: u32) -> Result<u64> {
+        let lead = leadership.clone();
+        self.write(work!([lead] db, now, effects => {
+            check_lead(db, &lead).await?;
+            step_rates_expire(db, now, rows_max).await
         }))
         .await
     }
@@ -135,6 +145,19 @@ async fn idempotency_keys_expire(db: &mut Connection, now: Timestamp, rows_max: 
          WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
     )
     .bind(now.micros())
+    .bind(i64::from(rows_max))
+    .execute(db)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+async fn step_rates_expire(db: &mut Connection, now: Timestamp, rows_max: u32) -> Result<u64> {
+    let unused_since = now.minus(Duration::from_millis(RATE_PERIOD_MS_MAX));
+    let gone = sqlx::query(
+        "DELETE FROM step_rates WHERE (namespace, key) IN (SELECT namespace, key FROM step_rates \
+         WHERE changed_at < $1 ORDER BY changed_at LIMIT $2)",
+    )
+    .bind(unused_since.micros())
     .bind(i64::from(rows_max))
     .execute(db)
     .await?;
