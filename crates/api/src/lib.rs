@@ -21,6 +21,7 @@
 //! ```
 
 mod analysis;
+mod analytics;
 mod cache;
 mod instant;
 mod job;
@@ -37,9 +38,13 @@ pub use analysis::{
     AnalyzedStep, BlockedSteps, CompletionEstimate, CriticalPath, DurationBasis, GraphAnalysis,
     LengthMeasure, Parallelism, RootCause, StepRetry,
 };
+pub use analytics::{
+    BottleneckReport, DurationSpread, ErrorHotSpot, FigureExplanation, FigureInput, HealthScorePart,
+    PerformanceReport, RecommendationEntry, SlowStepEntry, SlowWorkflowEntry, TrendBucket,
+};
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
-    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed,
+    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlSimulation, TtlSimulationRow,
 };
 pub use instant::{Instant, OutOfRange};
 pub use job::{

@@ -15,6 +15,7 @@
 
 pub mod analysis;
 pub mod dispatch;
+pub mod figures;
 pub mod http_status;
 pub mod ids;
 pub mod job;
@@ -25,6 +26,7 @@ pub mod retry;
 pub mod schedule;
 pub mod template;
 pub mod time;
+pub mod ttl;
 pub mod unique;
 pub mod view;
 pub mod workflow;

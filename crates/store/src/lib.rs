@@ -43,7 +43,7 @@ pub use attempts::{Attempts, LogLine};
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use contract::Store;
 pub use error::{Error, Result};
-pub use figures::{Figures, StepFigure, StepFigures};
+pub use figures::{COUNTED_ROWS_MAX, Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{Compared, CountDifference, Leadership, Maintenance};

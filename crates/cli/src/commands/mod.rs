@@ -4,6 +4,7 @@
 //! Outcome`, its `mod` line, and its line in `verbs!` below. The summary and the examples of its help stand on the
 //! struct; a test holds that they are there.
 
+mod analytics;
 mod bench;
 mod cache;
 mod config;
@@ -72,6 +73,7 @@ verbs! {
     View(view::Args),
     Template(template::Args),
     Workflow(workflow::Args),
+    Analytics(analytics::Args),
     Cache(cache::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),

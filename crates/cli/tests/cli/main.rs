@@ -10,6 +10,7 @@
 )]
 
 mod analysis;
+mod analytics;
 mod cache;
 mod dead;
 mod jobs;
