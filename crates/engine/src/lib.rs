@@ -25,6 +25,7 @@
 //! ```
 
 pub mod analysis;
+mod batches;
 mod builder;
 mod engine;
 mod epochs;
@@ -35,14 +36,19 @@ mod held;
 mod link;
 mod maintain;
 mod options;
+mod plan;
 mod pump;
 mod reconcile;
+mod rules;
 mod schedule;
 mod session;
 mod signals;
+mod standings;
 mod stats;
 mod templates;
 mod touches;
+mod tracker;
+mod turn;
 mod views;
 mod waiters;
 mod workflows;
@@ -52,6 +58,7 @@ pub use engine::Engine;
 pub use epochs::StoreEpochs;
 pub use error::{Error, Result};
 pub use options::Options;
+pub use standings::{STANDING_FRESH, Standing};
 pub use stats::Stats;
 pub use templates::template_raise;
-pub use views::{ViewItem, ViewItems};
+pub use views::{ViewItem, ViewItems, ViewPage};

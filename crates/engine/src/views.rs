@@ -39,6 +39,17 @@ pub struct ViewItems {
     pub values: Vec<Option<Arc<String>>>,
 }
 
+/// A page of the items of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewPage {
+    /// The generation that they were read from; 0 when none was published yet.
+    pub version: i64,
+    /// Keys and values, as JSON, in the order of the keys.
+    pub items: Vec<(String, String)>,
+    /// There are more after the last one.
+    pub has_more: bool,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Head {
     view: ViewId,
@@ -202,6 +213,44 @@ impl Engine {
                 return Err(Error::TimedOut { what, waited: wait });
             }
         }
+    }
+
+    /// Items of one generation in the order of their keys, page by page. The first page is of the live generation; give its version and
+    /// the key of its last item for the next one. A generation that was removed meanwhile is a conflict: begin again.
+    pub async fn list_items(
+        &self,
+        namespace: &str,
+        key: &str,
+        from: Option<(i64, String)>,
+        rows_max: u32,
+    ) -> Result<ViewPage> {
+        for _ in 0..LOOKS_MAX {
+            let head = self.head(namespace, key, self.shared.options.view_head_fresh).await?;
+            let (version, after) = match &from {
+                Some((version, after)) => (*version, Some(after.clone())),
+                None if head.version == 0 => {
+                    return Ok(ViewPage { version: 0, items: Vec::new(), has_more: false });
+                }
+                None => (head.version, None),
+            };
+            let rows = rows_max.max(1).saturating_add(1);
+            let page = self.shared.store.generation_page(head.view, version, after, rows).await?;
+            let Some(mut items) = page else {
+                if from.is_some() {
+                    let what =
+                        format!("version {version} of {namespace}/{key} is no longer kept: begin again");
+                    return Err(recache_store::Error::Conflict(what).into());
+                }
+                // The live generation was replaced and removed while this reader slept.
+                self.head(namespace, key, Duration::ZERO).await?;
+                continue;
+            };
+            let has_more = items.len() >= usize::try_from(rows).unwrap_or(usize::MAX);
+            items.truncate(usize::try_from(rows_max.max(1)).unwrap_or(usize::MAX));
+            return Ok(ViewPage { version, items, has_more });
+        }
+        let message = format!("{namespace}/{key} is published faster than it can be read");
+        Err(recache_store::Error::Unavailable { message, source: None }.into())
     }
 
     async fn generation_item(

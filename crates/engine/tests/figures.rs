@@ -16,6 +16,7 @@ use recache_engine::figures::{bottlenecks_of, performance_of};
 use recache_model::figures::{BottlenecksRequest, MINUTE_US, PerformanceRequest};
 use recache_model::ids::WorkflowId;
 use recache_model::time::Clock as _;
+use recache_model::workflow::StepKind;
 use recache_store::conformance::{Subject, TestDatabase, postgres_database, sqlite_database};
 use recache_store::{ClaimRequest, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord};
 use uuid::Uuid;
@@ -26,6 +27,8 @@ fn chain() -> NewWorkflow {
         name: format!("step {step}"),
         job: NewJob::new("work", "{}"),
         waits_for: step.checked_sub(1).into_iter().collect(),
+        kind: StepKind::default(),
+        has_rules: false,
     });
     NewWorkflow {
         id: WorkflowId::make(),
@@ -37,6 +40,7 @@ fn chain() -> NewWorkflow {
             content: "{}".to_owned(),
         },
         template_raise: None,
+        environment: None,
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         steps: steps.collect(),

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{Instrument as _, debug_span, info, warn};
 
+use super::awake::Awake;
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
 use crate::provider::{self, Capability, Item, Provider};
@@ -28,6 +29,7 @@ pub(super) struct Calls {
     pub(super) counters: Counters,
     tier: Tier,
     limit: Duration,
+    awake: Awake,
     is_failing: AtomicBool,
     last_failure_us: AtomicI64,
 }
@@ -44,6 +46,15 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// For spans: bounded, and without anything of keys and values.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Panic => "panic",
+            Self::Provider(error) => error.kind(),
+        }
+    }
+
     /// Whether it is sure that the backend was not asked, or did nothing.
     pub(super) fn was_not_sent(&self) -> bool {
         matches!(self, Self::Provider(error) if !error.is_failure())
@@ -60,6 +71,7 @@ impl Calls {
             clock,
             counters: Counters::default(),
             limit,
+            awake: Awake::new(limit),
             is_failing: AtomicBool::new(false),
             last_failure_us: AtomicI64::new(0),
         }
@@ -88,15 +100,43 @@ impl Calls {
         })
     }
 
+    /// What `take` makes of what lies in this process; likewise.
+    #[inline]
+    pub(super) fn glance<T>(
+        &self,
+        key: &Key,
+        now: Timestamp,
+        take: impl FnOnce(&Item) -> Option<T>,
+    ) -> Option<T> {
+        let (mut take, mut taken) = (Some(take), None);
+        let mut see = |item: &Item| taken = take.take().and_then(|take| take(item));
+        if catch_unwind(AssertUnwindSafe(|| self.provider.glance(key, now, &mut see))).is_err() {
+            self.failed("peek", &Failure::Panic);
+            return None;
+        }
+        taken
+    }
+
     /// Carries out one call of the provider.
     pub(super) async fn run<T>(
         &self,
         operation: &'static str,
         call: impl Future<Output = Result<T, provider::Error>>,
     ) -> Result<T, Failure> {
+        let provider = self.provider.name();
+        let span = debug_span!(
+            "cache_call",
+            provider,
+            tier = self.tier.name(),
+            operation,
+            error = tracing::field::Empty
+        );
         let began = self.clock.elapsed();
-        let result = self.bounded(call).await;
+        let result = self.bounded(call).instrument(span.clone()).await;
         self.counters.calls.record(self.tier, operation, self.clock.elapsed().saturating_sub(began));
+        if let Err(failure) = &result {
+            span.record("error", failure.kind());
+        }
         match &result {
             Ok(_) => self.succeeded(),
             Err(failure) => self.failed(operation, failure),
@@ -111,10 +151,13 @@ impl Calls {
         let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
         let answer = match first {
             Poll::Ready(answer) => answer,
-            Poll::Pending => match timeout(self.limit, call).await {
-                Ok(answer) => answer,
-                Err(_) => return Err(Failure::Timeout(self.limit)),
-            },
+            Poll::Pending => {
+                self.awake.keep();
+                match timeout(self.limit, call).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(Failure::Timeout(self.limit)),
+                }
+            }
         };
         match answer {
             Ok(result) => result.map_err(Failure::Provider),

@@ -51,6 +51,8 @@ pub(crate) fn of_store(error: &Error) -> CliError {
             match *kind {
                 "dead letter" => error.help("run `recache dead list`, and check --database"),
                 "schedule" => error.help("run `recache schedule list`, and check --database"),
+                "tracked job" => error.help("run `recache job tracked`, and check --database"),
+                "batch" => error.help("run `recache batch list`, and check --database"),
                 "job" => error.help("run `recache job list`, and check --database"),
                 "workflow" => error.help("check the id, and --database"),
                 _ => error.help("check the name, and --database"),

@@ -5,6 +5,7 @@
 //! struct; a test holds that they are there.
 
 mod analytics;
+mod batch;
 mod bench;
 mod cache;
 mod config;
@@ -19,6 +20,7 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
+mod view_explain;
 mod workflow;
 
 mod completions;
@@ -67,12 +69,13 @@ verbs! {
     Demo(demo::Args),
     Run(run::Args),
     Job(job::Args),
+    Batch(batch::Args),
     Queue(queue::Args),
     Dead(dead::Args),
     Schedule(schedule::Args),
+    Workflow(workflow::Args),
     View(view::Args),
     Template(template::Args),
-    Workflow(workflow::Args),
     Analytics(analytics::Args),
     Cache(cache::Args),
     Serve(serve::Args),

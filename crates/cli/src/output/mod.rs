@@ -12,8 +12,8 @@ pub(crate) use analysis::analysis;
 pub(crate) use analytics::{bottlenecks, performance};
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
-    attempts, generation, history, items, job, job_state, letter, letter_note, limit, log, ms, queue,
-    schedule, view,
+    attempts, batch, batch_member, generation, history, items, job, job_state, json_text, letter,
+    letter_note, limit, log, ms, queue, schedule, tracked, view, workflow, workflow_signal, workflow_step,
 };
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, instant_in, visible_json};

@@ -33,13 +33,13 @@ fn order() -> NewWorkflow {
             content: template.canonical_json().to_owned(),
         },
         template_raise: None,
+        environment: None,
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         steps: steps
-            .map(|(name, waits_for)| NewStep {
-                name: name.to_owned(),
-                job: NewJob { namespace: "shop".to_owned(), ..NewJob::new("work", "{}") },
-                waits_for: waits_for.to_vec(),
+            .map(|(name, waits_for)| {
+                let job = NewJob { namespace: "shop".to_owned(), ..NewJob::new("work", "{}") };
+                NewStep::new(name, job, waits_for.to_vec())
             })
             .to_vec(),
     }

@@ -11,6 +11,7 @@
 
 mod analysis;
 mod analytics;
+mod batches;
 mod cache;
 mod dead;
 mod jobs;
@@ -20,5 +21,7 @@ mod queues;
 mod refused;
 mod schedules;
 mod templates;
+mod tracked;
 mod verbs;
+mod workflows;
 mod world;

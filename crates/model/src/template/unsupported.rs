@@ -30,22 +30,20 @@ pub(super) fn fields(meaning: &Meaning) -> Vec<(String, String)> {
     found
 }
 
-fn step_fields(step: &Step) -> [(&'static str, bool); 14] {
+fn step_fields(step: &Step) -> [(&'static str, bool); 6] {
     let of_handler = |pick: fn(&Handler) -> bool| step.handler.as_ref().is_some_and(pick);
+    let is_split_twice = step.for_each.is_some()
+        && !matches!(step.step_type, StepType::Standard | StepType::DeferredConvergence);
     [
-        ("type", step.step_type != StepType::Standard),
         ("handler/method", of_handler(|handler| handler.method.is_some())),
         ("handler/resolver", of_handler(|handler| handler.resolver.is_some())),
         ("publishes_events", !step.publishes_events.is_empty()),
-        ("batch_config", step.batch_config.is_some()),
-        ("result_schema", step.result_schema.is_some()),
+        (
+            "batch_config/checkpoint_stall_minutes",
+            step.batch_config.as_ref().is_some_and(|config| config.checkpoint_stall_minutes.is_some()),
+        ),
         ("lifecycle", step.lifecycle.is_some()),
-        ("when", step.when.is_some()),
-        ("for_each", step.for_each.is_some()),
-        ("concurrency_key", step.concurrency_key.is_some()),
-        ("rate_limit", step.rate_limit.is_some()),
-        ("wait_for", step.wait_for.is_some()),
-        ("workflow", step.workflow.is_some()),
-        ("cache", step.cache.is_some()),
+        // A decision, a batchable step or a batch worker that runs once for each element.
+        ("for_each", is_split_twice),
     ]
 }

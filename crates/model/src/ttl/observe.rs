@@ -111,9 +111,8 @@ impl Part {
                 made(cost);
                 if changed {
                     let stale = too_stale(age, life, budget) * float(reads) * 1_000.0;
-                    let stale =
-                        u64::try_from(Duration::try_from_secs_f64(stale).unwrap_or_default().as_secs());
-                    self.too_stale_milli = self.too_stale_milli.saturating_add(stale.unwrap_or(0));
+                    let stale = Duration::try_from_secs_f64(stale).unwrap_or_default().as_secs();
+                    self.too_stale_milli = self.too_stale_milli.saturating_add(stale);
                 }
                 self.rebuilt = self.rebuilt.saturating_add(1);
                 self.changed = self.changed.saturating_add(u64::from(changed));

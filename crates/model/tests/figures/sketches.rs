@@ -43,7 +43,9 @@ proptest! {
     #[test]
     fn sketch_comes_back_from_its_text(values in vec(micros(), 0..100)) {
         let mut sketch = Sketch::default();
-        values.iter().for_each(|value| sketch.insert(Duration::from_micros(*value)));
+        for value in &values {
+            sketch.insert(Duration::from_micros(*value));
+        }
         let text = serde_json::to_string(&sketch).unwrap();
         prop_assert_eq!(serde_json::from_str::<Sketch>(&text).unwrap(), sketch);
     }

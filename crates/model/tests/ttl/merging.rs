@@ -61,7 +61,9 @@ proptest! {
         let [one, two, three] = [(1, one), (2, two), (3, three)].map(|(instance, seen)| seen_by(instance, &seen));
         let merged = |parts: &[&Classes]| {
             let mut all = Classes::default();
-            parts.iter().for_each(|part| all.merge(part));
+            for part in parts {
+                all.merge(part);
+            }
             all
         };
         let all = merged(&[&one, &two, &three]);

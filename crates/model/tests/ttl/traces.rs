@@ -7,9 +7,6 @@ use recache_model::ttl::simulation::{Departure, Trace, Way, bursts, compare, fli
 fn judged(trace: &Trace, saved_min: f64) {
     let settings = Settings::default();
     let rows = compare(trace, &settings);
-    for row in &rows {
-        println!("{} {:?} {:?} saved {:?}", trace.name, row.way, row.outcome, row.saved);
-    }
     let adaptive = rows[0].outcome.unwrap();
     // The budget is for the 99th percentile; the traces are no Poisson processes, and the first hours are for learning.
     let budget = settings.staleness.as_secs_f64();

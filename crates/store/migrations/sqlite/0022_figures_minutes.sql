@@ -6,15 +6,15 @@ CREATE INDEX workflows_active ON workflows (namespace) WHERE finished_at IS NULL
 -- What ended in a minute, added up: `series` says of what, `totals` how much (model::figures). A row follows from the rows of
 -- jobs and workflows and is replaced as a whole, never added to: to fold a minute twice does no harm.
 CREATE TABLE figures_minutes (
-    minute BIGINT NOT NULL,
-    series TEXT   NOT NULL,
-    totals TEXT   NOT NULL,
+    minute INTEGER NOT NULL,
+    series TEXT    NOT NULL,
+    totals TEXT    NOT NULL,
     PRIMARY KEY (minute, series)
-);
+) STRICT;
 
 -- The last minute that was folded.
 CREATE TABLE figures_watermark (
-    id     BIGINT NOT NULL PRIMARY KEY,
-    minute BIGINT NOT NULL,
+    id     INTEGER NOT NULL PRIMARY KEY,
+    minute INTEGER NOT NULL,
     CONSTRAINT figures_watermark_is_one CHECK (id = 1)
-);
+) STRICT;

@@ -120,7 +120,9 @@ async fn some_work(subject: &Subject) {
 
 fn sum(minutes: &[MinuteTotals], kind: Kind) -> Totals {
     let mut sum = Totals::default();
-    minutes.iter().filter(|one| one.series.kind == kind).for_each(|one| sum.merge(&one.totals));
+    for one in minutes.iter().filter(|one| one.series.kind == kind) {
+        sum.merge(&one.totals);
+    }
     sum
 }
 

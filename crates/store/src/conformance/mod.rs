@@ -12,6 +12,7 @@
 )]
 
 pub mod attempts;
+pub mod batches;
 pub mod bulk_jobs;
 pub mod cache_epochs;
 pub mod figures;
@@ -23,6 +24,7 @@ pub mod schedules;
 pub mod sessions;
 pub mod submits;
 pub mod testing;
+pub mod tracked;
 pub mod views;
 pub mod workflows;
 
@@ -119,7 +121,7 @@ impl Subject {
     }
 
     /// Checks what holds at every moment: history is dense, starts in the submitted state and ends in the present one, every
-    /// step in it is in the table of transitions, and a workflow's counts are those of its steps.
+    /// step in it is in the table of transitions, a workflow's counts are those of its steps and a batch's those of its members.
     pub async fn assert_sound(&self) {
         let jobs = self
             .store
@@ -147,9 +149,12 @@ impl Subject {
                 workflows
                     .entry(workflow)
                     .or_insert_with(recache_model::workflow::StepCounts::default)
-                    .add(job.state, 1);
+                    .add(job.kind.counted(job.state), 1);
             }
         }
+        let compared =
+            self.store.batches().batches_compare(None, 10_000).await.expect("batches are compared");
+        assert!(compared.differences.is_empty(), "counts of batches: {:?}", compared.differences);
         for (workflow, counts) in workflows {
             let record = self.store.workflow_get(workflow).await.expect("the workflow is there");
             assert_eq!(record.counts, counts, "counts of {workflow}");
@@ -270,6 +275,38 @@ macro_rules! conformance_suite {
                 schedule_that_cannot_be_is_refused,
                 old_ticks_are_forgotten,
             ],
+            tracked: [
+                tracked_job_is_created_once,
+                tracked_job_moves_forward_as_its_owner_reports,
+                late_or_repeated_report_is_answered_with_what_stands,
+                report_for_an_unknown_job_is_an_error_and_changes_nothing,
+                concurrent_reports_end_a_job_once,
+                silent_job_fails_and_says_why,
+                jobs_are_not_given_up_for_an_outage_of_the_database,
+                end_of_a_job_is_acknowledged_once,
+                tracked_jobs_are_found_by_context,
+                tracked_job_that_cannot_be_is_refused,
+                no_worker_gets_a_tracked_job,
+                ended_tracked_jobs_are_removed_when_their_time_is_over,
+            ],
+            batches: [
+                batch_is_created_once,
+                counts_follow_every_member,
+                member_that_goes_on_is_pending,
+                closed_batch_takes_no_more,
+                batch_with_a_total_closes_itself,
+                end_of_a_batch_calls_back_once,
+                first_failure_calls_back_while_the_batch_goes_on,
+                failed_members_are_listed_with_their_errors,
+                end_of_an_inner_batch_counts_in_the_outer_one,
+                cancelled_batch_calls_off_its_members,
+                retried_batch_goes_on,
+                batch_that_waits_for_somebody_is_found,
+                concurrent_writers_are_counted_exactly,
+                counts_of_batches_are_compared_with_their_members,
+                ended_batch_is_removed_after_its_members,
+                batch_that_cannot_be_is_refused,
+            ],
             attempts: [
                 checkpoint_reaches_the_next_attempt,
                 checkpoint_reaches_a_job_with_a_concurrency_key,
@@ -329,6 +366,9 @@ macro_rules! conformance_suite {
                 cancelled_build_is_visible_and_the_view_recovers,
                 redefined_view_keeps_its_versions,
                 views_are_listed_by_page,
+                items_are_listed_page_by_page_on_one_generation,
+                touches_asked_for_from_sql_are_carried_out,
+                request_that_makes_no_sense_keeps_no_other_waiting,
             ],
             cache_epochs: [
                 record_is_made_once,

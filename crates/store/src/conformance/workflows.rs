@@ -23,20 +23,15 @@ pub(super) fn template() -> TemplateRecord {
 }
 
 pub(super) fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
-    let steps = steps
-        .iter()
-        .map(|(name, waits_for)| NewStep {
-            name: (*name).to_owned(),
-            job: work(),
-            waits_for: waits_for.to_vec(),
-        })
-        .collect();
+    let steps =
+        steps.iter().map(|(name, waits_for)| NewStep::new(*name, work(), waits_for.to_vec())).collect();
     NewWorkflow {
         id: WorkflowId::make(),
         template: template(),
         template_raise: None,
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
+        environment: None,
         steps,
     }
 }

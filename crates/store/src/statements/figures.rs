@@ -54,10 +54,15 @@ impl Figures for Driver {
         again: u32,
         minutes_max: u32,
     ) -> Result<Option<Minute>> {
+        // Counted beside the writers, and only then written: nobody's settling waits for it.
+        let Some(fold) = self.read(look!([] db, now => to_fold(db, last, again, minutes_max).await)).await?
+        else {
+            return self.folded().await;
+        };
         let lead = leadership.clone();
-        self.write(work!([lead] db, now, effects => {
+        self.write(work!([lead, fold] db, now, effects => {
             maintenance::check_lead(db, &lead).await?;
-            fold(db, last, again, minutes_max).await
+            write_fold(db, &fold).await
         }))
         .await
     }
@@ -128,7 +133,7 @@ async fn step_figures(
              SUM(wait) AS wait_sum, SUM(wait * wait) AS wait_squares FROM (SELECT step, \
              CAST(finished_at - started_at AS DOUBLE PRECISION) / 1000000 AS run, \
              CAST(CASE WHEN started_at > due_at THEN started_at - due_at ELSE 0 END AS DOUBLE PRECISION) / 1000000 AS wait \
-             FROM jobs WHERE state = 'completed' AND started_at IS NOT NULL AND workflow_id IN (SELECT id FROM workflows \
+             FROM jobs WHERE state = 'completed' AND started_at IS NOT NULL AND parent_id IS NULL AND workflow_id IN (SELECT id FROM workflows \
              WHERE template_digest = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2)) AS s GROUP BY step",
         )
         .bind(&version)
@@ -155,7 +160,15 @@ async fn folded(db: &mut Connection) -> Result<Option<Minute>> {
     row.map(|row| Ok(row.try_get("minute")?)).transpose()
 }
 
-async fn fold(db: &mut Connection, last: Minute, again: u32, minutes_max: u32) -> Result<Option<Minute>> {
+/// Minutes that were counted and are to be written.
+struct Fold {
+    first: Minute,
+    end: Minute,
+    found: Counted,
+}
+
+/// The next minutes; `None` when there are none.
+async fn to_fold(db: &mut Connection, last: Minute, again: u32, minutes_max: u32) -> Result<Option<Fold>> {
     let folded = folded(db).await?;
     let next = match folded {
         Some(folded) => folded + 1,
@@ -166,16 +179,19 @@ async fn fold(db: &mut Connection, last: Minute, again: u32, minutes_max: u32) -
     };
     let end = (last + 1).min(next.saturating_add(i64::from(minutes_max)));
     if end <= next {
-        return Ok(folded);
+        return Ok(None);
     }
     let first = if folded.is_some() { next - i64::from(again) } else { next };
-    let found = ended(db, first, end).await?;
+    Ok(Some(Fold { first, end, found: ended(db, first, end).await? }))
+}
+
+async fn write_fold(db: &mut Connection, fold: &Fold) -> Result<Option<Minute>> {
     sqlx::query("DELETE FROM figures_minutes WHERE minute >= $1 AND minute < $2")
-        .bind(first)
-        .bind(end)
+        .bind(fold.first)
+        .bind(fold.end)
         .execute(&mut *db)
         .await?;
-    for ((minute, series), totals) in &found {
+    for ((minute, series), totals) in &fold.found {
         sqlx::query("INSERT INTO figures_minutes (minute, series, totals) VALUES ($1, $2, $3)")
             .bind(minute)
             .bind(jobs::to_json(series)?)
@@ -186,10 +202,10 @@ async fn fold(db: &mut Connection, last: Minute, again: u32, minutes_max: u32) -
     sqlx::query(
         "INSERT INTO figures_watermark (id, minute) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET minute = excluded.minute",
     )
-    .bind(end - 1)
+    .bind(fold.end - 1)
     .execute(db)
     .await?;
-    Ok(Some(end - 1))
+    Ok(Some(fold.end - 1))
 }
 
 /// The first minute in which anything ended.
@@ -295,10 +311,11 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
         }
     }
     {
+        // Children of a step count under its name: there may be thousands of them.
         let mut rows = sqlx::query(
-            "SELECT j.namespace, j.queue, j.handler, j.step, j.state, j.error, j.created_at, j.due_at, j.started_at, \
+            "SELECT j.namespace, j.queue, j.handler, COALESCE(p.step, j.step) AS step, j.state, j.error, j.created_at, j.due_at, j.started_at, \
              j.finished_at, t.name AS template FROM jobs j JOIN workflows w ON w.id = j.workflow_id \
-             JOIN templates t ON t.digest = w.template_digest WHERE j.finished_at IS NOT NULL AND j.workflow_id IS NOT NULL \
+             JOIN templates t ON t.digest = w.template_digest LEFT JOIN jobs p ON p.id = j.parent_id WHERE j.finished_at IS NOT NULL AND j.workflow_id IS NOT NULL \
              AND j.finished_at >= $1 AND j.finished_at < $2",
         )
         .bind(from)
@@ -327,7 +344,7 @@ struct Path {
 /// Adds to each step of a workflow how long it was on the critical path, and how long that is.
 async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut Counted) -> Result<()> {
     let rows = sqlx::query(
-        "SELECT id, namespace, queue, handler, step, state, started_at, finished_at FROM jobs WHERE workflow_id = $1 ORDER BY id",
+        "SELECT id, namespace, queue, handler, step, state, started_at, finished_at FROM jobs WHERE workflow_id = $1 AND parent_id IS NULL ORDER BY id",
     )
     .bind(path.workflow)
     .fetch_all(&mut *db)

@@ -371,6 +371,34 @@ pub(in super::super) async fn read_generation(
     Ok(Some(found_items(&rows)?))
 }
 
+/// The same, page by page.
+pub(in super::super) async fn page_generation(
+    db: &mut Connection,
+    view: ViewId,
+    version: i64,
+    after: Option<&str>,
+    rows_max: u32,
+) -> Result<Option<Vec<(String, String)>>> {
+    let rows = sqlx::query(
+        "SELECT v.oldest_version, v.live_version, i.item, i.value FROM views v LEFT JOIN view_items i \
+         ON i.view_id = v.id AND i.born <= $2 AND (i.died IS NULL OR i.died > $2) AND i.item > $3 \
+         WHERE v.id = $1 ORDER BY i.item LIMIT $4",
+    )
+    .bind(view.uuid())
+    .bind(version)
+    // Before every item: none has an empty key.
+    .bind(after.unwrap_or(""))
+    .bind(i64::from(rows_max.max(1)))
+    .fetch_all(db)
+    .await?;
+    let Some(first) = rows.first() else { return Err(Error::not_found("view", view)) };
+    let (oldest, live): (i64, i64) = (first.try_get("oldest_version")?, first.try_get("live_version")?);
+    if version < oldest || version > live {
+        return Ok(None);
+    }
+    Ok(Some(found_items(&rows)?))
+}
+
 pub(in super::super) async fn remove_old(db: &mut Connection, replaced_before: Timestamp) -> Result<u64> {
     let rows = sqlx::query(
         "SELECT g.view_id, MAX(g.version) AS version FROM generations g JOIN views v ON v.id = g.view_id \

@@ -45,6 +45,9 @@ enum Figure {
     SystemHealthScore,
 }
 
+/// Formula, source, the figure itself, what the formula names.
+type Explained = (&'static str, &'static str, fn(&PerformanceReport) -> Option<f64>, Vec<Input>);
+
 /// A number of a report by its name.
 type Input = (&'static str, fn(&PerformanceReport) -> Option<f64>);
 
@@ -62,7 +65,7 @@ const ENDED_SOURCE: &str = "jobs that are no steps and workflows, by finished_at
 const STEP_SOURCE: &str = "jobs, steps or not, by finished_at: figures_minutes up to the last folded minute, after it the rows of jobs";
 
 impl Figure {
-    fn explained(self) -> (&'static str, &'static str, fn(&PerformanceReport) -> Option<f64>, Vec<Input>) {
+    fn explained(self) -> Explained {
         match self {
             Self::TotalTasks => (
                 "completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks",

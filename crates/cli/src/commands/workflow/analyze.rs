@@ -2,6 +2,7 @@
 
 use recache_engine::analysis::analyze_workflow;
 use recache_model::ids::WorkflowId;
+use recache_store::Store;
 
 use crate::commands::analyzed::{self, Form};
 use crate::commands::failure::of_engine;
@@ -26,10 +27,8 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        let store = context.open().await?;
-        let found = analyze_workflow(&*store, self.workflow).await;
-        store.close().await;
+    pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let found = analyze_workflow(store, self.workflow).await;
         analyzed::print(&found.map_err(|error| of_engine(&error))?, self.form, context)
     }
 }

@@ -1,19 +1,25 @@
-//! `recache workflow`: look into workflows.
+//! `recache workflow`: submit workflows, look at them, tell them something, end and retry them.
 
 mod analyze;
+mod change;
+mod look;
 
 use clap::Subcommand;
 
 use super::{Context, Outcome};
 
-/// Look into workflows
+/// Submit workflows, look at them, tell them something, end and retry them
 #[derive(Debug, clap::Args)]
 #[command(
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:
-  recache workflow analyze wf_01987a4e-4d1c-7b34-9f0e-2b8a5c1d7e6f"
+  recache workflow submit shop/order --input '{\"id\":7}'
+  recache workflow show wf_0190c7a2-7b5e-7000-8000-000000000001
+  recache workflow analyze wf_0190c7a2-7b5e-7000-8000-000000000001
+  recache workflow signal wf_0190c7a2-7b5e-7000-8000-000000000001 paid
+  recache workflow retry wf_0190c7a2-7b5e-7000-8000-000000000001 --reason mended"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -23,12 +29,33 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Analyze(analyze::Args),
+    Submit(change::Submit),
+    List(look::List),
+    Show(look::Show),
+    Cancel(change::Cancel),
+    Retry(change::Retry),
+    Signal(change::Signal),
+    Approve(change::Approve),
+    Complete(change::Complete),
+    Resolve(change::Resolve),
 }
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        match self.verb {
-            Verb::Analyze(arguments) => arguments.run(context).await,
-        }
+        let store = context.open().await?;
+        let outcome = match self.verb {
+            Verb::Analyze(arguments) => arguments.run(&*store, context).await,
+            Verb::Submit(arguments) => arguments.run(&store, context).await,
+            Verb::List(arguments) => arguments.run(&*store, context).await,
+            Verb::Show(arguments) => arguments.run(&*store, context).await,
+            Verb::Cancel(arguments) => arguments.run(&*store, context).await,
+            Verb::Retry(arguments) => arguments.run(&store, context).await,
+            Verb::Signal(arguments) => arguments.run(&*store, context).await,
+            Verb::Approve(arguments) => arguments.run(&*store, context).await,
+            Verb::Complete(arguments) => arguments.run(&store, context).await,
+            Verb::Resolve(arguments) => arguments.run(&store, context).await,
+        };
+        store.close().await;
+        outcome
     }
 }
