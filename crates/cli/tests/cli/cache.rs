@@ -434,7 +434,7 @@ fn lives_are_simulated_on_three_traces() {
         assert_eq!(row["saved"].is_null(), row["way"] == "adaptive", "{row}");
     }
     simulate(&["--share", "NaN"]).refused(2, &["`stale_share_max` is NaN"]);
-    simulate(&["--share", "-1"]).refused(2, &["--share"]);
+    simulate(&["--share", "-1"]).refused(2, &["`stale_share_max` is -1"]);
     simulate(&["--staleness", "48h"]).refused(2, &["`staleness` is", "above `ttl_max`"]);
     simulate(&["--days", "0"]).refused(2, &["1..=28"]);
 }

@@ -23,10 +23,10 @@ pub(super) struct Args {
     #[command(flatten)]
     which: Which,
     /// Entries of each list, from 1 to 100
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, allow_negative_numbers = true)]
     limit: u32,
     /// Leave out what ended less often, from 1 to 1000000
-    #[arg(long, default_value_t = 5, value_name = "COUNT")]
+    #[arg(long, default_value_t = 5, value_name = "COUNT", allow_negative_numbers = true)]
     min_executions: u64,
 }
 

@@ -46,7 +46,7 @@ impl Args {
 #[derive(Debug, Clone, clap::Args)]
 struct Which {
     /// How far back, in hours, from 1 to 744
-    #[arg(long, default_value_t = 24, value_name = "HOURS")]
+    #[arg(long, default_value_t = 24, value_name = "HOURS", allow_negative_numbers = true)]
     hours: u32,
     /// Only of this namespace
     #[arg(long)]

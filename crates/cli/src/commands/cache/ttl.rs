@@ -48,7 +48,7 @@ struct Simulate {
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = life)]
     staleness: Duration,
     /// The fraction of all reads that may be too stale
-    #[arg(long, default_value_t = 0.01, value_name = "FRACTION")]
+    #[arg(long, default_value_t = 0.01, value_name = "FRACTION", allow_negative_numbers = true)]
     share: f64,
     /// How long each trace is, in days
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=28))]
