@@ -24,7 +24,7 @@ use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
-use crate::{maintain, pump, reconcile, schedule, session, signals};
+use crate::{figures, maintain, pump, reconcile, schedule, session, signals};
 
 /// View items that the default cache keeps.
 const DEFAULT_CACHE_ENTRIES: u64 = 10_000;
@@ -109,6 +109,7 @@ impl Builder {
         shared.tasks.spawn(session::sweep(Arc::clone(&shared)));
         shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
         shared.tasks.spawn(maintain::run(Arc::clone(&shared)));
+        shared.tasks.spawn(figures::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
         shared.tasks.spawn(batches::run(Arc::clone(&shared)));
         let touches = Touches::start(&shared);

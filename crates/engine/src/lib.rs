@@ -31,6 +31,7 @@ mod engine;
 mod epochs;
 mod error;
 mod execute;
+pub mod figures;
 mod held;
 mod link;
 mod maintain;

@@ -4,7 +4,10 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
+use recache_model::figures::{Active, Filter, Minute, MinuteTotals};
+
 use crate::error::Result;
+use crate::maintenance::Leadership;
 
 /// How the steps of a template's earlier workflows fared.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,4 +48,32 @@ pub trait Figures: Send + Sync + Debug {
         digest: &str,
         workflows_max: u32,
     ) -> Result<StepFigures>;
+
+    /// The last minute that was folded; `None` when none was.
+    async fn folded(&self) -> Result<Option<Minute>>;
+
+    /// Folds the next minutes, at most `minutes_max`, up to and including `last`, after the one that was folded last; at first
+    /// from the first in which anything ended. `again` minutes before them are folded once more, so that what was committed late
+    /// is counted too. Answers the last one that is folded now; `None` when nothing has ever ended.
+    async fn fold(
+        &self,
+        leadership: &Leadership,
+        last: Minute,
+        again: u32,
+        minutes_max: u32,
+    ) -> Result<Option<Minute>>;
+
+    /// Totals of the minutes from `first` to before `end`: folded ones where they are folded, others counted now from the rows
+    /// themselves, as are all of them with `exact`. Counts at most [`COUNTED_ROWS_MAX`] rows; beyond that it is unavailable
+    /// until they are folded.
+    async fn minutes(&self, first: Minute, end: Minute, exact: bool) -> Result<Vec<MinuteTotals>>;
+
+    /// What has not ended.
+    async fn active(&self, filter: &Filter) -> Result<Active>;
+
+    /// Removes folded minutes before `first`, at most `rows_max` rows. Answers how many.
+    async fn minutes_remove(&self, leadership: &Leadership, first: Minute, rows_max: u32) -> Result<u64>;
 }
+
+/// Rows of jobs and workflows that are counted for one answer.
+pub const COUNTED_ROWS_MAX: u64 = 2_000_000;

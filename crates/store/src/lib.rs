@@ -52,7 +52,7 @@ pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use chains::{Chains, Neighbours, ViewName};
 pub use contract::Store;
 pub use error::{Error, Result};
-pub use figures::{Figures, StepFigure, StepFigures};
+pub use figures::{COUNTED_ROWS_MAX, Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use flow::{
     Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, RESULT_INLINE_BYTES_MAX, Region, RegionStep,

@@ -4,6 +4,7 @@
 //! Outcome`, its `mod` line, and its line in `verbs!` below. The summary and the examples of its help stand on the
 //! struct; a test holds that they are there.
 
+mod analytics;
 mod batch;
 mod bench;
 mod cache;
@@ -76,6 +77,7 @@ verbs! {
     Workflow(workflow::Args),
     View(view::Args),
     Template(template::Args),
+    Analytics(analytics::Args),
     Cache(cache::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),

@@ -1,6 +1,7 @@
 //! What goes to stdout: documents for programs, tables for people, and from the store's records to either.
 
 mod analysis;
+mod analytics;
 mod convert;
 mod table;
 mod text;
@@ -8,6 +9,7 @@ mod text;
 use clap::ValueEnum;
 
 pub(crate) use analysis::analysis;
+pub(crate) use analytics::{bottlenecks, performance};
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
     attempts, batch, batch_member, generation, history, items, job, job_state, json_text, letter,

@@ -10,6 +10,7 @@
 )]
 
 mod analysis;
+mod analytics;
 mod batches;
 mod cache;
 mod dead;

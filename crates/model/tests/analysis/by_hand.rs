@@ -5,7 +5,7 @@ use std::time::Duration;
 use recache_model::analysis::{
     Basis, Drawing, Measure, NoCompletion, Spread, StepFacts, StepHistory, analyze, mermaid, svg, text,
 };
-use recache_model::job::JobState;
+use recache_model::job::JobState::{self, Blocked, Completed, Failed, Queued, Skipped};
 use recache_model::template::graph::Graph;
 
 use super::{at, in_state};
@@ -15,9 +15,9 @@ fn diamond() -> Graph {
     Graph::new(vec![vec![], vec![0], vec![0], vec![1, 2]]).unwrap()
 }
 
-fn history(run_s: u64, wait_s: u64) -> Option<StepHistory> {
+fn history(run_s: u64, wait_s: u64) -> StepHistory {
     let spread = |seconds| Spread::exactly(Duration::from_secs(seconds));
-    Some(StepHistory { samples: 9, run: spread(run_s), wait: spread(wait_s) })
+    StepHistory { samples: 9, run: spread(run_s), wait: spread(wait_s) }
 }
 
 #[test]
@@ -36,9 +36,9 @@ fn template_without_history_counts_steps() {
 fn running_workflow_is_estimated_from_history_and_what_was_measured() {
     let facts = [
         StepFacts { started_at: Some(at(100)), finished_at: Some(at(110)), ..in_state(JobState::Completed) },
-        StepFacts { started_at: Some(at(110)), history: history(8, 1), ..in_state(JobState::Running) },
-        StepFacts { due_at: Some(at(117)), history: history(3, 1), ..in_state(JobState::Queued) },
-        StepFacts { history: history(2, 1), ..in_state(JobState::Blocked) },
+        StepFacts { started_at: Some(at(110)), history: Some(history(8, 1)), ..in_state(JobState::Running) },
+        StepFacts { due_at: Some(at(117)), history: Some(history(3, 1)), ..in_state(JobState::Queued) },
+        StepFacts { history: Some(history(2, 1)), ..in_state(JobState::Blocked) },
     ];
     let analysis = analyze(&diamond(), &facts, at(115));
     let basis: Vec<Basis> = analysis.steps.iter().map(|step| step.basis).collect();
@@ -79,7 +79,6 @@ fn step_of_which_nothing_is_known_is_taken_for_an_average_one() {
 fn nobody_estimates_what_is_stuck_ended_or_unknown() {
     let completion =
         |states: [JobState; 4]| analyze(&diamond(), &states.map(in_state), at(0)).completion.unwrap_err();
-    use JobState::{Blocked, Completed, Failed, Queued, Skipped};
     assert_eq!(completion([Completed, Failed, Completed, Blocked]), NoCompletion::Stuck);
     assert_eq!(completion([Completed, Skipped, Completed, Completed]), NoCompletion::Ended);
     assert_eq!(completion([Queued, Blocked, Blocked, Blocked]), NoCompletion::NothingMeasured);
@@ -102,7 +101,6 @@ fn retries_are_told_with_their_due_time() {
 fn step_that_blocks_more_alone_comes_first() {
     // 0 and 1 both hold 2 up; only 1 holds 3 and 4 up.
     let graph = Graph::new(vec![vec![], vec![], vec![0, 1], vec![1], vec![3]]).unwrap();
-    use JobState::{Blocked, Failed};
     let facts = [Failed, Failed, Blocked, Blocked, Blocked].map(in_state);
     let blocked = analyze(&graph, &facts, at(0)).blocked;
     let told: Vec<_> =

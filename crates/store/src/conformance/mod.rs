@@ -251,6 +251,11 @@ macro_rules! conformance_suite {
             figures: [
                 steps_of_ended_workflows_are_summed_up_by_name,
                 newest_workflows_of_the_asked_version_come_first,
+                folded_minutes_are_what_counting_finds,
+                folding_again_counts_nothing_twice_and_what_came_late_too,
+                only_the_leader_folds,
+                active_work_is_counted_by_filter,
+                old_minutes_are_removed,
             ],
             maintenance: [
                 one_process_leads_at_a_time,
