@@ -1,13 +1,15 @@
 //! Every option of a connection does what it says.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use recache_cache::config::RedisConfig;
 use recache_cache::provider::{Redis, RedisSettings};
 use recache_cache::{KeyPrefix, Provider};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
 use crate::redis_server::RedisServer;
@@ -68,6 +70,72 @@ async fn connecting_is_given_up_after_connection_timeout_seconds() {
     silent.accept().await.unwrap();
     let again = tokio::time::timeout(Duration::from_secs(5), silent.accept()).await;
     assert!(again.is_ok(), "it tries again by itself");
+}
+
+/// Passes on all, but for one read that is sent to the server, which it loses when it is told to.
+async fn relay_that_loses(server: u16, loses: Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(behind) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
+            let loses = Arc::clone(&loses);
+            tokio::spawn(async move {
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = behind.into_split();
+                let up = async {
+                    let mut bytes = vec![0; 1 << 16];
+                    while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
+                        let read = b"*2\r\n$3\r\nGET";
+                        let is_next = |place: &usize| bytes[*place..count].starts_with(read);
+                        let is_lost = is_next(&0) && loses.swap(false, Ordering::SeqCst);
+                        let from = if is_lost { (1..count).find(is_next).unwrap_or(count) } else { 0 };
+                        to_server.write_all(&bytes[from..count]).await?;
+                    }
+                    Ok::<_, std::io::Error>(())
+                };
+                let _ = tokio::join!(up, tokio::io::copy(&mut from_server, &mut to_client));
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_connection_whose_answers_are_out_of_step_is_given_up() {
+    let server = RedisServer::start().await;
+    let loses = Arc::new(AtomicBool::new(false));
+    let relay = relay_that_loses(server.port(), Arc::clone(&loses)).await;
+    let redis = connected(&format!("redis://127.0.0.1:{relay}")).await;
+    let wrong = Arc::new(AtomicU64::new(0));
+    let callers: Vec<_> = (0..8)
+        .map(|number| {
+            let (redis, wrong, key) = (Arc::clone(&redis), Arc::clone(&wrong), key(&format!("k{number}")));
+            tokio::spawn(async move {
+                put(&*redis, &key, key.as_str().as_bytes()).await.unwrap();
+                loop {
+                    // As the cache does it: who waits in vain gives up.
+                    let found = tokio::time::timeout(Duration::from_millis(20), redis.get(&key)).await;
+                    let found = found.ok().and_then(Result::ok).flatten();
+                    if found.is_some_and(|found| found.bytes != key.as_str()) {
+                        wrong.fetch_add(1, Ordering::SeqCst);
+                    }
+                    sleep(Duration::from_millis(1)).await;
+                }
+            })
+        })
+        .collect();
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(wrong.load(Ordering::SeqCst), 0);
+    loses.store(true, Ordering::SeqCst);
+    until("calls get the answers to others", async || wrong.load(Ordering::SeqCst) > 10).await;
+    until("every call gets its own answer", async || {
+        let before = wrong.load(Ordering::SeqCst);
+        sleep(Duration::from_millis(100)).await;
+        wrong.load(Ordering::SeqCst) == before
+    })
+    .await;
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

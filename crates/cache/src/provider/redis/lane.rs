@@ -175,7 +175,7 @@ async fn hold(lane: &Lane, door: &Door, (connection, driver): Opened, is_first: 
     }
     tokio::select! {
         _ = &mut driving => "connection broken",
-        () = overdue(connection) => "no answer came in time",
+        why = out_of_step(connection) => why,
         () = told_to_renew(lane) => "connection given up for another",
         () = reopened, if !is_first => "connection given up for another",
     }
@@ -189,16 +189,22 @@ async fn told_to_renew(lane: &Lane) {
     lane.renew.notified().await;
 }
 
-/// Returns when an answer is overdue.
-async fn overdue(mut connection: MultiplexedConnection) {
-    let ping = cmd("PING");
+/// Returns, with why, when an answer is overdue or is not to what was asked. A byte that was changed on the way can make the server
+/// give one answer more or less than it was asked for, and from then on every call would get the answer to another one.
+async fn out_of_step(mut connection: MultiplexedConnection) -> &'static str {
     loop {
         sleep(ASKED_EVERY).await;
+        let nonce = Uuid::new_v4().simple().to_string();
+        let mut ping = cmd("PING");
+        ping.arg(&nonce);
         match timeout(OVERDUE_AFTER, connection.send_packed_command(&ping)).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(Value::BulkString(echo))) if echo == nonce.as_bytes() => {}
+            // It is loading, or wants a password anew: calls are told so too.
+            Ok(Ok(Value::ServerError(_))) => {}
+            Ok(Ok(_)) => return "an answer was to another question",
             // A broken connection is the driver's to tell.
             Ok(Err(error)) if !error.is_timeout() => {}
-            Ok(Err(_)) | Err(_) => return,
+            Ok(Err(_)) | Err(_) => return "no answer came in time",
         }
     }
 }
