@@ -5,11 +5,12 @@ use std::sync::Arc;
 use recache_cache::provider::Moka;
 use recache_cache::{Cache, CacheConfig, KeyPrefix, SystemClock};
 use recache_store::Store;
-use recache_worker::Handlers;
+use recache_worker::{Handlers, Subscribers};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::deliver::{self, Courier};
 use crate::engine::{Engine, Shared};
 use crate::epochs::StoreEpochs;
 use crate::error::Result;
@@ -35,11 +36,20 @@ pub struct Builder {
     handlers: Handlers,
     options: Options,
     cache: Option<Cache>,
+    subscribers: Subscribers,
+    courier: Option<Arc<dyn Courier>>,
 }
 
 impl Builder {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, handlers: Handlers::new(), options: Options::default(), cache: None }
+        Self {
+            store,
+            handlers: Handlers::new(),
+            options: Options::default(),
+            cache: None,
+            subscribers: Subscribers::new(),
+            courier: None,
+        }
     }
 
     /// What the worker in this process can do. Without handlers there is no worker: the engine then only submits,
@@ -63,6 +73,19 @@ impl Builder {
         self
     }
 
+    /// Who is told of events in this process. They are made known at the start; what happens while no process has them waits
+    /// for them.
+    pub fn subscribers(mut self, subscribers: Subscribers) -> Self {
+        self.subscribers = subscribers;
+        self
+    }
+
+    /// Carries webhooks. Without one this process sends none.
+    pub fn courier(mut self, courier: Arc<dyn Courier>) -> Self {
+        self.courier = Some(courier);
+        self
+    }
+
     /// Opens a session and starts all tasks.
     pub async fn start(self) -> Result<Engine> {
         self.options.check()?;
@@ -81,16 +104,20 @@ impl Builder {
             options: self.options,
             handlers: self.handlers,
             cache,
+            subscribers: self.subscribers,
+            courier: self.courier,
             held: HeldJobs::default(),
             lease: Lease::default(),
             counters: Counters::default(),
             waiters: Arc::new(Waiters::default()),
             work: Notify::new(),
             due: Notify::new(),
+            events_due: Notify::new(),
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        deliver::register(&shared).await?;
         let hints = shared.store.subscribe();
         shared.tasks.spawn(signals::run(Arc::clone(&shared), hints));
         if works {
@@ -102,6 +129,9 @@ impl Builder {
         shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
         shared.tasks.spawn(maintain::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
+        if deliver::can_deliver(&shared) {
+            shared.tasks.spawn(deliver::run(Arc::clone(&shared)));
+        }
         let touches = Touches::start(&shared);
         Ok(Engine { shared, touches })
     }

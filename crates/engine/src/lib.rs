@@ -25,6 +25,7 @@
 //! ```
 
 mod builder;
+mod deliver;
 mod engine;
 mod epochs;
 mod error;
@@ -46,6 +47,7 @@ mod waiters;
 mod workflows;
 
 pub use builder::Builder;
+pub use deliver::{Courier, Live, LiveEvents, Posting, Reply};
 pub use engine::Engine;
 pub use epochs::StoreEpochs;
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use recache_model::event::{DELIVERY_AGE_MAX, DeliveryState};
 use recache_model::ids::WorkflowId;
 use recache_model::job::JobState;
 use recache_model::retention::Retention;
@@ -12,6 +13,7 @@ use recache_store::{Error as StoreError, Leadership};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::deliver;
 use crate::engine::Shared;
 use crate::stats::{add, one};
 
@@ -75,6 +77,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 async fn pass(shared: &Shared, lead: &Leadership, is_time_to_compare: bool) -> Result<(), StoreError> {
+    // For the case that no process delivers: what nobody asked for must not wait for ever.
+    deliver::route(shared).await?;
     remove(shared, lead).await?;
     if is_time_to_compare { compare(shared).await } else { Ok(()) }
 }
@@ -92,6 +96,10 @@ enum Removal {
     Workflows(WorkflowState, Duration),
     Letters(Duration),
     Ticks(Duration),
+    /// Gives deliveries up whose time is over; they are removed later.
+    LateDeliveries,
+    Deliveries(DeliveryState, Duration),
+    Events(Duration),
 }
 
 impl Removal {
@@ -104,7 +112,13 @@ impl Removal {
         let workflows =
             workflows.filter_map(|state| Some(Self::Workflows(state, retention.of_workflow(state)?)));
         let ends = [Self::Keys, Self::Letters(retention.failed), Self::Ticks(retention.failed)];
-        jobs.chain(workflows).chain(ends).collect()
+        let events = [
+            Self::LateDeliveries,
+            Self::Deliveries(DeliveryState::Delivered, retention.done),
+            Self::Deliveries(DeliveryState::Dead, retention.failed),
+            Self::Events(retention.done),
+        ];
+        jobs.chain(workflows).chain(ends).chain(events).collect()
     }
 
     fn rows_max(self) -> u32 {
@@ -119,6 +133,13 @@ impl Removal {
             Self::Workflows(state, keep) => store.workflows_remove(lead, state, keep, rows_max).await,
             Self::Letters(keep) => store.letters_remove(lead, keep, rows_max).await,
             Self::Ticks(keep) => shared.store.schedules().ticks_remove(lead, keep, rows_max).await,
+            Self::LateDeliveries => {
+                shared.store.events().deliveries_expire(lead, DELIVERY_AGE_MAX, rows_max).await
+            }
+            Self::Deliveries(state, keep) => {
+                shared.store.events().deliveries_remove(lead, state, keep, rows_max).await
+            }
+            Self::Events(keep) => shared.store.events().events_remove(lead, keep, rows_max).await,
         }
     }
 }

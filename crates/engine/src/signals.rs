@@ -19,6 +19,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Sign
             Err(RecvError::Lagged(_)) => {
                 shared.work.notify_one();
                 shared.due.notify_one();
+                shared.events_due.notify_one();
                 shared.heads.forget();
             }
             Err(RecvError::Closed) => return,
@@ -49,7 +50,8 @@ async fn follow(shared: &Arc<Shared>, hint: Signal) {
             shared.heads.published(view, version);
             shared.waiters.wake(view.uuid());
         }
-        // The cache listens for itself: `epochs.rs`.
-        Signal::CacheRaised(..) => {}
+        Signal::EventsWritten => shared.events_due.notify_one(),
+        // Whoever listens does so for itself: `epochs.rs`, `deliver/live.rs`.
+        Signal::CacheRaised(..) | Signal::Happened(_) => {}
     }
 }

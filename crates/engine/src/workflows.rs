@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use recache_model::event::StepEvent;
 use recache_model::ids::WorkflowId;
-use recache_model::template::Template;
+use recache_model::template::{JsonSchema, Step, Template};
 use recache_store::{NewJob, NewStep, NewWorkflow};
 use serde_json::Value;
 
@@ -84,6 +85,7 @@ fn new_workflow(
             retry: step.retry.policy(),
             timeout: step.timeout,
             correlation_id: correlation_id.clone(),
+            publishes: publishes(template, step)?,
             ..plain
         };
         steps.push(NewStep { name: step.name.clone(), job, waits_for });
@@ -96,6 +98,30 @@ fn new_workflow(
         correlation_id,
         steps,
     })
+}
+
+/// What a step's job keeps of the events that it publishes, with the schemas that the template declares for them. `None` for a step that
+/// publishes nothing. Whoever makes a step's job gives it this.
+pub(crate) fn publishes(template: &Template, step: &Step) -> Result<Option<String>> {
+    if step.publishes_events.is_empty() {
+        return Ok(None);
+    }
+    let declared: HashMap<&str, &JsonSchema> = template
+        .domain_events()
+        .iter()
+        .filter_map(|event| Some((event.name.as_str(), event.schema.as_ref()?)))
+        .collect();
+    let events: Vec<StepEvent> = step
+        .publishes_events
+        .iter()
+        .map(|event| {
+            let schema = event.schema.as_ref().or_else(|| declared.get(event.name.as_str()).copied());
+            StepEvent::new(&event.name, event.condition, event.delivery_mode, schema)
+        })
+        .collect();
+    serde_json::to_string(&events)
+        .map(Some)
+        .map_err(|error| Error::Invalid(format!("step `{}`: its events are no JSON: {error}", step.name)))
 }
 
 #[cfg(test)]

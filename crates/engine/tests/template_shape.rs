@@ -28,7 +28,11 @@ fn sample(path: &str) -> Option<Value> {
         "name" => Some(json!({ "name": "other" })),
         "namespace_name" => Some(json!({ "namespace_name": "other" })),
         "version" => Some(json!({ "version": "2.0.0" })),
-        "domain_events" => Some(json!({ "domain_events": [{ "name": "e" }] })),
+        // An event is declared for the sake of the steps that publish it.
+        "domain_events[].name" | "domain_events[].schema" => Some(json!({
+            "domain_events": [{ "name": "e", "schema": { "type": "object" } }],
+            "steps": [{ "publishes_events": ["e"] }],
+        })),
         "input_schema" => Some(json!({ "input_schema": { "type": "array" } })),
         "lifecycle" => Some(json!({ "lifecycle": { "max_duration_minutes": 5 } })),
 
@@ -48,7 +52,19 @@ fn sample(path: &str) -> Option<Value> {
         "steps[].timeout_seconds" => step(json!({ "timeout_seconds": 7 })),
         "steps[].queue" => step(json!({ "queue": "other" })),
         "steps[].priority" => step(json!({ "priority": 7 })),
-        "steps[].publishes_events" => step(json!({ "publishes_events": ["e"] })),
+        "steps[].publishes_events[].name" => step(json!({ "publishes_events": ["e"] })),
+        "steps[].publishes_events[].condition" => {
+            step(json!({ "publishes_events": [{ "name": "e", "condition": "always" }] }))
+        }
+        "steps[].publishes_events[].schema" => {
+            step(json!({ "publishes_events": [{ "name": "e", "schema": { "type": "object" } }] }))
+        }
+        "steps[].publishes_events[].delivery_mode" => {
+            step(json!({ "publishes_events": [{ "name": "e", "delivery_mode": "fast" }] }))
+        }
+        "steps[].publishes_events[].publisher" => {
+            step(json!({ "publishes_events": [{ "name": "e", "publisher": "p" }] }))
+        }
         "steps[].batch_config" => Some(json!({ "steps": [
             { "type": "batchable", "batch_config": { "worker_template": "b" } },
             { "type": "batch_worker", "dependencies": ["a"] },
@@ -155,7 +171,8 @@ async fn everything(store: &Arc<dyn Store>, id: WorkflowId) -> String {
         ));
     }
     for step in store.workflow_steps(id).await.unwrap() {
-        lines.push(format!("{:?} {} {:?}", step.job.step, step.job.priority, step.waits_for));
+        let job = step.job;
+        lines.push(format!("{:?} {} {:?} {:?}", job.step, job.priority, step.waits_for, job.publishes));
     }
     lines.sort();
     lines.join("\n")

@@ -67,6 +67,8 @@ macro_rules! id {
 id!(JobId, "a job's", "job_");
 id!(WorkflowId, "a workflow's", "wf_");
 id!(ViewId, "a view's", "view_");
+id!(EventId, "an event's", "evt_");
+id!(SubscriberId, "a subscriber's", "sub_");
 id!(SessionId, "a worker session's", "ses_");
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! ```
 
 pub mod dispatch;
+pub mod event;
 pub mod http_status;
 pub mod ids;
 pub mod job;
@@ -26,4 +27,5 @@ pub mod template;
 pub mod time;
 pub mod unique;
 pub mod view;
+pub mod webhook;
 pub mod workflow;

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use crate::attempts::Attempts;
 use crate::bulk_jobs::BulkJobs;
 use crate::error::Result;
+use crate::events::Events;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -62,6 +63,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// What handlers keep and say.
     fn attempts(&self) -> &dyn Attempts;
+
+    /// Events, and who is told of them.
+    fn events(&self) -> &dyn Events;
 
     /// Jobs that failed for good.
     fn letters(&self) -> &dyn Letters;

@@ -16,6 +16,7 @@ use crate::attempts::Attempts;
 use crate::bulk_jobs::BulkJobs;
 use crate::contract::Store;
 use crate::error::Result;
+use crate::events::Events;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -59,6 +60,10 @@ impl Store for Driver {
     }
 
     fn queues(&self) -> &dyn Queues {
+        self
+    }
+
+    fn events(&self) -> &dyn Events {
         self
     }
 

@@ -24,8 +24,10 @@ pub mod attempts;
 pub mod bulk_jobs;
 mod contract;
 mod error;
+pub mod events;
 mod open;
 mod records;
+mod schemas;
 mod signal;
 
 #[cfg(feature = "conformance")]
@@ -42,6 +44,11 @@ pub use attempts::{Attempts, LogLine};
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use contract::Store;
 pub use error::{Error, Result};
+pub use events::{
+    ClaimedDeliveries, ClaimedDelivery, DeliveryAttempt, DeliveryEnd, DeliveryFilter, DeliveryOutcome,
+    DeliveryRecord, DeliveryToken, DueSubscriber, EventQuery, EventRecord, Events, NewSubscriber, Routed,
+    SubscriberKind, SubscriberRecord, SubscriberState,
+};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{Compared, CountDifference, Leadership, Maintenance};

@@ -57,6 +57,9 @@ pub struct NewJob {
     pub unique: Option<UniqueRule>,
     /// Of the jobs of one namespace with the same key, only so many run at once as the key's limit says: one, unless set otherwise.
     pub concurrency_key: Option<String>,
+    /// What it publishes at its ends: a JSON list of [`StepEvent`](recache_model::event::StepEvent). Only steps of workflows
+    /// publish; a job that stands alone and has this is refused.
+    pub publishes: Option<String>,
 }
 
 impl NewJob {
@@ -78,6 +81,7 @@ impl NewJob {
             idempotency_key: None,
             unique: None,
             concurrency_key: None,
+            publishes: None,
         }
     }
 
@@ -347,6 +351,8 @@ pub struct JobRecord {
     pub trace_context: Option<String>,
     /// With which others it may not run.
     pub concurrency_key: Option<String>,
+    /// What it publishes at its ends.
+    pub publishes: Option<String>,
     /// Its workflow.
     pub workflow: Option<WorkflowId>,
     /// Its name there.

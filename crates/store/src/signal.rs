@@ -4,6 +4,7 @@ use recache_model::ids::{JobId, ViewId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::events::EventRecord;
 use crate::records::CacheMark;
 
 /// A hint. Lost ones are made up for by polling and by the beat.
@@ -19,6 +20,10 @@ pub enum Signal {
     Published(ViewId, i64),
     /// The epochs of the caches with this key prefix were raised; the record is now this one or a later one.
     CacheRaised(String, CacheMark),
+    /// Events were written, or deliveries are due, that somebody is to be told of.
+    EventsWritten,
+    /// An event that its template wants told at once, to this process only.
+    Happened(Box<EventRecord>),
 }
 
 /// How signals travel between processes: small JSON, well below PostgreSQL's 8,000 bytes.
@@ -33,6 +38,8 @@ pub(crate) struct Wire {
     p: Vec<(Uuid, i64)>,
     /// Prefix, incarnation, version; also written by the function `cache_raise` of the PostgreSQL schema.
     c: Vec<(String, u64, u64)>,
+    /// Events were written.
+    e: bool,
 }
 
 /// Signals in one message.
@@ -56,6 +63,9 @@ impl Wire {
                     wire.c.retain(|(known, ..)| known != prefix);
                     wire.c.push((prefix.clone(), mark.incarnation, mark.version));
                 }
+                Signal::EventsWritten => wire.e = true,
+                // Of this process alone.
+                Signal::Happened(_) => {}
             }
         }
         wire
@@ -69,6 +79,7 @@ impl Wire {
         signals.extend(self.c.into_iter().map(|(prefix, incarnation, version)| {
             Signal::CacheRaised(prefix, CacheMark { incarnation, version })
         }));
+        signals.extend(self.e.then_some(Signal::EventsWritten));
         signals
     }
 }

@@ -36,6 +36,7 @@
 
 mod build;
 mod context;
+mod event;
 mod failure;
 mod handlers;
 mod link;
@@ -45,6 +46,7 @@ pub use build::{
     BuildContext, BuildSource, BuildSummary, ITEM_KEY_BYTES_MAX, ITEM_VALUE_BYTES_MAX, KnownItem, Touched,
 };
 pub use context::{Context, JobFacts};
+pub use event::{Event, Subscriber, Subscribers, Subscription};
 pub use failure::Failure;
 pub use handlers::{Builder, DuplicateHandler, Handler, Handlers, Registered};
 pub use link::{Item, Link, LinkError};

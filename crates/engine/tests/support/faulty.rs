@@ -10,10 +10,10 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched,
-    Error, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance, NewJob,
-    NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules, Settlement,
-    Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary,
-    Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Error, Events, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance,
+    NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules,
+    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -113,6 +113,10 @@ impl Store for Faulty {
 
     fn queues(&self) -> &dyn Queues {
         self.store.queues()
+    }
+
+    fn events(&self) -> &dyn Events {
+        self.store.events()
     }
 
     fn letters(&self) -> &dyn Letters {

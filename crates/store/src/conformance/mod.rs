@@ -14,6 +14,7 @@
 pub mod attempts;
 pub mod bulk_jobs;
 pub mod cache_epochs;
+pub mod events;
 pub mod jobs;
 pub mod letters;
 pub mod maintenance;
@@ -319,6 +320,23 @@ macro_rules! conformance_suite {
                 cancelled_build_is_visible_and_the_view_recovers,
                 redefined_view_keeps_its_versions,
                 views_are_listed_by_page,
+            ],
+            events: [
+                step_publishes_what_its_end_says,
+                settlement_that_is_refused_publishes_nothing,
+                step_of_a_dead_worker_publishes_too,
+                payload_that_does_not_fit_is_kept_back,
+                event_reaches_each_who_asked_for_it_once,
+                state_changes_are_written_while_somebody_asks,
+                delivery_of_a_dead_sender_is_made_again,
+                failing_subscriber_rests_and_is_tried_with_one,
+                dead_delivery_is_made_once_more_when_asked,
+                subscriber_that_is_gone_stays_gone,
+                what_is_for_a_paused_subscriber_waits,
+                rotated_secret_signs_beside_the_former_for_a_time,
+                old_events_and_deliveries_are_removed,
+                subscriber_is_removed_with_its_deliveries,
+                subscriber_that_cannot_be_is_refused,
             ],
             cache_epochs: [
                 record_is_made_once,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use recache_model::ids::{JobId, ViewId};
 
+use crate::events::EventRecord;
 use crate::records::{CacheMark, Settlement};
 use crate::signal::Signal;
 
@@ -12,6 +13,7 @@ use crate::signal::Signal;
 pub(in super::super) struct Effects {
     queued: BTreeSet<String>,
     signals: Vec<Signal>,
+    events_written: bool,
 }
 
 impl Effects {
@@ -44,9 +46,22 @@ impl Effects {
         self.signals.push(Signal::CacheRaised(prefix.to_owned(), mark));
     }
 
+    /// Somebody may have to be told.
+    pub(in super::super) fn events_written(&mut self) {
+        self.events_written = true;
+    }
+
+    /// Whoever listens in this process hears of it at once.
+    pub(in super::super) fn happened(&mut self, event: EventRecord) {
+        self.signals.push(Signal::Happened(Box::new(event)));
+    }
+
     pub(in super::super) fn into_signals(self) -> Vec<Signal> {
         let mut signals = self.signals;
         signals.extend(self.queued.into_iter().map(Signal::Queued));
+        if self.events_written {
+            signals.push(Signal::EventsWritten);
+        }
         signals
     }
 }

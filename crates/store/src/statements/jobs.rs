@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use recache_model::event::StepEnd;
 use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
 use recache_model::letter::LetterStatus;
@@ -13,7 +14,8 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
-use super::{letters, views, workflows};
+use super::events::Ended;
+use super::{events, letters, views, workflows};
 use crate::error::{Error, Result};
 use crate::queues::Word;
 use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, Submitted};
@@ -23,7 +25,7 @@ macro_rules! job_columns {
     () => {
         "id, namespace, queue, handler, state, priority, due_at, input, output, error, attempt, attempts_max, \
          timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
-         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key"
+         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key, publishes"
     };
 }
 pub(super) use job_columns;
@@ -89,6 +91,7 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
         correlation_id: row.try_get("correlation_id")?,
         trace_context: row.try_get("trace_context")?,
         concurrency_key: row.try_get("concurrency_key")?,
+        publishes: row.try_get("publishes")?,
         workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
         step: row.try_get("step")?,
         view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
@@ -104,6 +107,17 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
 
 /// Longest name of a namespace, queue, handler or step, in bytes.
 const NAME_BYTES_MAX: usize = 256;
+
+/// The same for jobs that stand alone.
+pub(in super::super) fn check_alone(new: &[NewJob]) -> Result<()> {
+    if let Some(job) = new.iter().find(|job| job.publishes.is_some()) {
+        return Err(Error::Invalid(format!(
+            "job {}: only a step of a workflow publishes events; of other jobs, ask for their changes of state",
+            job.id
+        )));
+    }
+    check(new)
+}
 
 /// Refuses what could never run, with every reason.
 pub(in super::super) fn check<'a>(new: impl IntoIterator<Item = &'a NewJob>) -> Result<()> {
@@ -204,7 +218,8 @@ pub(super) async fn insert(
     sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, view_id, view_version, created_at, \
-         concurrency_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+         concurrency_key, publishes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
+         $20, $21)",
     )
     .bind(job.id.uuid())
     .bind(&job.namespace)
@@ -226,6 +241,7 @@ pub(super) async fn insert(
     .bind(links.build.map(|(_, version)| version))
     .bind(now.micros())
     .bind(&job.concurrency_key)
+    .bind(&job.publishes)
     .execute(db)
     .await?;
     Ok(state)
@@ -247,6 +263,8 @@ pub(in super::super) struct Locked {
     pub(super) session: Option<Uuid>,
     pub(super) workflow: Option<WorkflowId>,
     pub(super) view: Option<ViewId>,
+    /// What it publishes at its ends.
+    publishes: Option<String>,
 }
 
 impl Locked {
@@ -273,7 +291,7 @@ impl Locked {
 pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Option<Locked>> {
     let row = sqlx::query(concat!(
         "SELECT id, state, queue, epoch, claim, attempt, attempts_max, retry, transitions, started_at, session_id, \
-         workflow_id, view_id FROM jobs WHERE id = $1",
+         workflow_id, view_id, publishes FROM jobs WHERE id = $1",
         for_update!()
     ))
     .bind(job.uuid())
@@ -294,6 +312,7 @@ pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Op
             session: row.try_get("session_id")?,
             workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
             view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
+            publishes: row.try_get("publishes")?,
         })
     })
     .transpose()
@@ -392,7 +411,7 @@ pub(super) async fn advance(
     .bind(i64::from(attempt))
     .bind(i64::from(attempts_max))
     .bind(due_at)
-    .bind(change.output)
+    .bind(&change.output)
     .bind(&error)
     .bind(change.superseded_by)
     .bind(to.is_terminal().then_some(now.micros()))
@@ -413,6 +432,13 @@ pub(super) async fn advance(
         now,
     )
     .await?;
+    if let Some(declared) = &job.publishes
+        && let Some(end) = StepEnd::of(job.state, to, change.error.as_ref())
+    {
+        let (output, error) = (change.output.as_deref(), change.error.as_ref());
+        let ended = Ended { end, attempt: job.attempt, output, error };
+        events::publish(db, now, job.id, declared, &ended, effects).await?;
+    }
     follow_letter(db, now, job, event, to, change.word).await?;
     if to == JobState::Queued {
         effects.queued(&job.queue);

@@ -11,7 +11,9 @@
 pub(super) mod attempts;
 pub(super) mod bulk_jobs;
 pub(super) mod cache_epochs;
+pub(super) mod deliveries;
 pub(super) mod effects;
+pub(super) mod events;
 pub(super) mod items;
 pub(super) mod jobs;
 pub(super) mod letters;
@@ -23,6 +25,7 @@ pub(super) mod schedules;
 pub(super) mod sessions;
 pub(super) mod settle;
 pub(super) mod submit;
+pub(super) mod subscribers;
 pub(super) mod templates;
 pub(super) mod views;
 pub(super) mod workflows;

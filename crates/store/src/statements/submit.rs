@@ -54,7 +54,7 @@ pub(in super::super) async fn submit(
     new: &[NewJob],
     effects: &mut Effects,
 ) -> Result<Vec<Submitted>> {
-    jobs::check(new)?;
+    jobs::check_alone(new)?;
     let mut answers: Vec<Option<Submitted>> = vec![None; new.len()];
     find_repeated(db, now, new, &mut answers).await?;
     for _ in 0..TRIES_MAX {
