@@ -10,6 +10,7 @@ mod config;
 mod dead;
 mod demo;
 mod doctor;
+mod event;
 mod job;
 mod migrate;
 mod queue;
@@ -18,6 +19,7 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
+mod webhook;
 
 mod completions;
 
@@ -68,6 +70,8 @@ verbs! {
     Dead(dead::Args),
     Schedule(schedule::Args),
     View(view::Args),
+    Event(event::Args),
+    Webhook(webhook::Args),
     Template(template::Args),
     Cache(cache::Args),
     Serve(serve::Args),

@@ -1,6 +1,7 @@
 //! What goes to stdout: documents for programs, tables for people, and from the store's records to either.
 
 mod convert;
+mod events;
 mod table;
 mod text;
 
@@ -11,6 +12,7 @@ pub(crate) use convert::{
     attempts, generation, history, items, job, job_state, letter, letter_note, limit, log, ms, queue,
     schedule, view,
 };
+pub(crate) use events::{delivery, event, subscriber};
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, instant_in, visible_json};
 
