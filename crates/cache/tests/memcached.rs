@@ -205,11 +205,12 @@ async fn entry_ends_exactly_at_its_keep_for_by_the_clock_that_was_given() {
 }
 
 #[tokio::test]
-async fn batches_are_one_round_trip() {
+async fn batches_are_one_round_trip_and_writes_two() {
     let server = Server::start(&[]);
     let keys: Vec<_> = (0..100).map(|number| key(&number.to_string())).collect();
     // Whoever waits for an answer before all is sent would wait for ever here.
-    for (lines, what) in [(100, "get_many"), (300, "set_many"), (200, "delete")] {
+    let exchanges: [(&[usize], _); 3] = [(&[100], "get_many"), (&[100, 400], "set_many"), (&[200], "delete")];
+    for (lines, what) in exchanges {
         let front = Fronted::start(Front::UntilSent(lines), server.address()).await;
         let provider = provider(&[front.port], Arc::new(SystemClock), "p");
         let entries = keys.iter().map(|key| Entry { key: key.clone(), item: item(b"v"), keep_for: KEEP_FOR });

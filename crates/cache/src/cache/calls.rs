@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{Instrument as _, debug_span, info, warn};
 
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
@@ -44,6 +44,15 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// For spans: bounded, and without anything of keys and values.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Panic => "panic",
+            Self::Provider(error) => error.kind(),
+        }
+    }
+
     /// Whether it is sure that the backend was not asked, or did nothing.
     pub(super) fn was_not_sent(&self) -> bool {
         matches!(self, Self::Provider(error) if !error.is_failure())
@@ -94,9 +103,20 @@ impl Calls {
         operation: &'static str,
         call: impl Future<Output = Result<T, provider::Error>>,
     ) -> Result<T, Failure> {
+        let provider = self.provider.name();
+        let span = debug_span!(
+            "cache_call",
+            provider,
+            tier = self.tier.name(),
+            operation,
+            error = tracing::field::Empty
+        );
         let began = self.clock.elapsed();
-        let result = self.bounded(call).await;
+        let result = self.bounded(call).instrument(span.clone()).await;
         self.counters.calls.record(self.tier, operation, self.clock.elapsed().saturating_sub(began));
+        if let Err(failure) = &result {
+            span.record("error", failure.kind());
+        }
         match &result {
             Ok(_) => self.succeeded(),
             Err(failure) => self.failed(operation, failure),

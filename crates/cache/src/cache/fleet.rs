@@ -41,6 +41,9 @@ pub(super) enum Turn<V> {
 const GIVE_BACK_FIRST: Duration = Duration::from_millis(50);
 const GIVE_BACK_LONGEST: Duration = Duration::from_millis(500);
 
+/// How long what a write leaves may stand, on backends that count in whole seconds too.
+const WRITE_LEFT_FOR: Duration = Duration::from_secs(4);
+
 /// A lease that was asked for. When the answer never comes, because the backend failed or the caller went away, it may have
 /// been granted all the same, and everybody would wait for its end: it is given back as soon as that can be sent.
 #[derive(Debug)]
@@ -71,16 +74,39 @@ impl Drop for Asked {
     }
 }
 
-/// Ends a lease in the background. While the backend cannot be told, it is tried again until the lease has ended by itself:
-/// it may have been granted just before an outage, and all who come after that would wait for it.
+/// What is left at the backend by a call that failed, or whose caller went away.
+#[derive(Debug)]
+enum Left {
+    /// A lease that may have been granted.
+    Lease(Key, Lease),
+    /// What the first half of a write has left under its keys for the second. They are not served any more in any case.
+    Writes(Vec<Key>),
+}
+
+/// Ends a lease in the background.
 fn give_back(core: &Arc<Core>, key: &Key, lease: Lease, lease_for: Duration) {
+    sweep_up(core, Left::Lease(key.clone(), lease), lease_for);
+}
+
+/// Ends in the background what a write that failed has left.
+pub(super) fn give_up_write(core: &Arc<Core>, keys: &[Key]) {
+    sweep_up(core, Left::Writes(keys.to_vec()), WRITE_LEFT_FOR);
+}
+
+/// While the backend cannot be told, it is tried again until what is left has ended by itself: it may have come about just
+/// before an outage, and all who load the key after that would wait for it.
+fn sweep_up(core: &Arc<Core>, left: Left, ends_in: Duration) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let (core, key) = (Arc::clone(core), key.clone());
+    let core = Arc::clone(core);
     runtime.spawn(async move {
         let Some(leases) = core.calls.provider.leases() else { return };
         let (mut waited, mut pause) = (Duration::ZERO, GIVE_BACK_FIRST);
-        while waited < lease_for {
-            if core.calls.run("release_lease", leases.release(&key, &lease)).await.is_ok() {
+        while waited < ends_in {
+            let told = match &left {
+                Left::Lease(key, lease) => core.calls.run("release_lease", leases.release(key, lease)).await,
+                Left::Writes(keys) => core.calls.run("delete", core.calls.provider.delete(keys)).await,
+            };
+            if told.is_ok() {
                 return;
             }
             sleep(pause).await;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{Instrument as _, debug, debug_span};
 
+use super::calls::Calls;
 use super::fleet::{HeldLease, Turn};
 use super::flight::{Fill, Join, Lead, Outcome};
 use super::read::{Found, Look};
@@ -17,6 +18,7 @@ use crate::epochs::Slot;
 use crate::key::Key;
 use crate::policy::Policy;
 use crate::provider::{Copies, Entry, Item};
+use crate::stats::Read;
 use crate::usage::Verdict;
 
 /// How often a caller looks into the cache again because a flight of its key landed since it looked. A flight also lands
@@ -116,7 +118,7 @@ impl Cache {
         let core = &*self.core;
         let policy = &policy.under(self.schema);
         if !self.is_on() {
-            return core.load(policy, loader).await;
+            return self.load(policy, loader).await;
         }
         let looks_max = if core.retains() { LOOKS_MAX } else { 0 };
         let mut looks_left = looks_max;
@@ -160,7 +162,7 @@ impl Cache {
                         core.calls.counters.coalesced.one();
                         return loaded.clone();
                     }
-                    return core.load(policy, loader).await;
+                    return self.load(policy, loader).await;
                 }
             }
         };
@@ -200,7 +202,7 @@ impl Cache {
         let lease = match turn {
             Turn::Load(lease) => lease,
             Turn::LoadOnly => {
-                let loaded = core.load(policy, loader).await;
+                let loaded = self.load(policy, loader).await;
                 return core.hand_out(&lead, loaded, key, policy, &look);
             }
             Turn::Answer(live) => {
@@ -215,7 +217,7 @@ impl Cache {
                 return loaded;
             }
         };
-        match core.load(policy, loader).await {
+        match self.load(policy, loader).await {
             Ok(value) => {
                 let loaded: Loaded<V, E> = Ok(value.clone());
                 let outcome: Outcome = Arc::new(loaded.clone());
@@ -226,6 +228,45 @@ impl Cache {
             // Dropped here, the lease is given back.
             failed => core.hand_out(&lead, failed, key, policy, &look),
         }
+    }
+
+    /// Runs the loader, within the policy's hard timeout.
+    pub(super) async fn load<V, E, F>(&self, policy: &Policy, loader: impl FnOnce() -> F) -> Loaded<V, E>
+    where
+        F: Future<Output = Result<Option<V>, E>>,
+    {
+        let Calls { counters, clock, .. } = &self.core.calls;
+        counters.loads.one();
+        counters.reads.one(self.usage, Read::Loaded);
+        let span = debug_span!("cache_load", usage = tracing::field::Empty, outcome = tracing::field::Empty);
+        if !span.is_disabled() {
+            span.record("usage", counters.reads.name(self.usage));
+        }
+        let began = clock.elapsed();
+        let loading = loader().instrument(span.clone());
+        let loaded = match policy.hard_limit() {
+            None => loading.await.map_err(|error| LoadError::Failed(Arc::new(error))),
+            Some(limit) => match timeout(limit, loading).await {
+                Ok(loaded) => loaded.map_err(|error| LoadError::Failed(Arc::new(error))),
+                Err(_) => Err(LoadError::TimedOut(limit)),
+            },
+        };
+        counters.load_times.record(clock.elapsed().saturating_sub(began));
+        span.record(
+            "outcome",
+            match &loaded {
+                Ok(Some(_)) => "value",
+                Ok(None) => "none",
+                Err(LoadError::Failed(_)) => "error",
+                Err(LoadError::TimedOut(_)) => "timeout",
+            },
+        );
+        match &loaded {
+            Ok(_) => {}
+            Err(LoadError::Failed(_)) => counters.load_errors.one(),
+            Err(LoadError::TimedOut(_)) => counters.load_timeouts.one(),
+        }
+        loaded.map(|value| value.map(Arc::new))
     }
 
     /// What has to be known when a load begins.
@@ -256,31 +297,6 @@ impl Core {
     /// Whether anything would be stored at all.
     pub(super) fn keeps(&self, policy: &Policy) -> bool {
         self.retains() && (policy.lifetime(false, 0.0).is_some() || policy.lifetime(true, 0.0).is_some())
-    }
-
-    pub(super) async fn load<V, E, F>(&self, policy: &Policy, loader: impl FnOnce() -> F) -> Loaded<V, E>
-    where
-        F: Future<Output = Result<Option<V>, E>>,
-    {
-        self.calls.counters.loads.one();
-        let began = self.calls.clock.elapsed();
-        let loaded = match policy.hard_limit() {
-            None => loader().await,
-            Some(limit) => {
-                let Ok(loaded) = timeout(limit, loader()).await else {
-                    self.calls.counters.load_timeouts.one();
-                    self.calls.counters.load_times.record(limit);
-                    return Err(LoadError::TimedOut(limit));
-                };
-                loaded
-            }
-        };
-        let took = self.calls.clock.elapsed().saturating_sub(began);
-        self.calls.counters.load_times.record(took);
-        if loaded.is_err() {
-            self.calls.counters.load_errors.one();
-        }
-        loaded.map(|value| value.map(Arc::new)).map_err(|error| LoadError::Failed(Arc::new(error)))
     }
 
     /// Gives an outcome that is not stored to those who wait now; in place of an error a kept value, where the policy

@@ -84,7 +84,7 @@ impl Cache {
         }
         if !left.is_empty() {
             let missing = left.iter().map(|(_, key)| (*key).clone()).collect();
-            let loaded = core.load(policy, || async { loader(missing).await.map(Some) }).await?;
+            let loaded = self.load(policy, || async { loader(missing).await.map(Some) }).await?;
             let mut brought = loaded.and_then(Arc::into_inner).unwrap_or_default().into_iter();
             for (place, _) in left {
                 put(&mut courses.values, place, brought.next().flatten().map(Arc::new));
@@ -167,7 +167,7 @@ impl Cache {
         }
         let core = &*self.core;
         let missing = loads.iter().map(|load| load.key.clone()).collect();
-        let batch = match core.load(policy, || async { loader(missing).await.map(Some) }).await {
+        let batch = match self.load(policy, || async { loader(missing).await.map(Some) }).await {
             Ok(batch) => batch,
             Err(error) => {
                 for Load { lead, .. } in loads {

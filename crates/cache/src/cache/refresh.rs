@@ -38,7 +38,7 @@ impl Cache {
     {
         let core = &*self.core;
         if !self.is_on() {
-            return core.load(policy, loader).await;
+            return self.load(policy, loader).await;
         }
         let policy = &policy.under(self.schema);
         let look = self.look::<V>(key, policy.schema_of()).await;

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::calls::Failure;
+use super::fleet::give_up_write;
 use super::flight::{Fill, Flight, Lead};
 use super::{Cache, Core, Value};
 use crate::envelope;
@@ -38,11 +40,10 @@ impl Cache {
             core.calls.counters.fills_refused.one();
             return core.token(true);
         }
-        let mut doubt = Doubt { core, keys: std::slice::from_ref(key), is_settled: false };
+        let doubt = Doubt::begin(core, std::slice::from_ref(key));
         let stored = core.calls.run("set", core.calls.provider.set(key, item, keep_for)).await;
         lead.end_fill(if stored.is_ok() { Fill::Stored } else { Fill::Unknown });
-        doubt.is_settled = stored.is_ok();
-        drop(doubt);
+        doubt.end(stored.as_ref().err());
         let was_told = core.tell_or_retire(std::slice::from_ref(key)).await;
         core.token(stored.is_ok() && was_announced && was_told)
     }
@@ -79,13 +80,12 @@ impl Cache {
                 }
             }
         }
-        let mut doubt = Doubt { core, keys: &keys, is_settled: false };
+        let doubt = Doubt::begin(core, &keys);
         let stored = core.calls.run("set_many", core.calls.provider.set_many(batch)).await;
         for lead in filling {
             lead.end_fill(if stored.is_ok() { Fill::Stored } else { Fill::Unknown });
         }
-        doubt.is_settled = stored.is_ok();
-        drop(doubt);
+        doubt.end(stored.as_ref().err());
         if stored.is_ok() && !unwritable.is_empty() {
             core.forget(&unwritable).await;
         }
@@ -185,19 +185,35 @@ impl Cache {
     }
 }
 
-/// A write that was begun. Whether it has failed, was given up or its caller went away: unless it is known to be done,
-/// the backend may still carry it out, at any time. So what is stored under its keys is not to be served.
+/// A write that was begun. Whether it has failed, was given up or its caller went away: unless it is known to be done, what
+/// stands under its keys is not to be served.
 #[derive(Debug)]
 struct Doubt<'a> {
-    core: &'a Core,
+    core: &'a Arc<Core>,
     keys: &'a [Key],
-    is_settled: bool,
+    is_done: bool,
+    was_sent: bool,
+}
+
+impl<'a> Doubt<'a> {
+    fn begin(core: &'a Arc<Core>, keys: &'a [Key]) -> Self {
+        Self { core, keys, is_done: false, was_sent: true }
+    }
+
+    fn end(mut self, failure: Option<&Failure>) {
+        self.is_done = failure.is_none();
+        self.was_sent = !failure.is_some_and(Failure::was_not_sent);
+    }
 }
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
-        if !self.is_settled {
-            self.core.retire(self.keys);
+        if self.is_done {
+            return;
+        }
+        self.core.retire(self.keys);
+        if self.was_sent {
+            give_up_write(self.core, self.keys);
         }
     }
 }

@@ -55,7 +55,8 @@ pub const BYTES_MAX_DEFAULT: u64 = 128 << 20;
 /// - a write that returned `Ok` is seen by every later read through the same provider, a removal likewise;
 /// - when a call cannot be carried out, it says so: never `Ok` for what was not done;
 /// - every method may be dropped at any await and leaves the provider usable; what was being written is then either
-///   there or not, and does not appear later.
+///   there or not, and does not appear later: over a network that holds commands back, a write is refused that arrives
+///   after its key was written or removed by others (where the backend grants leases; without them there is no way).
 ///
 /// What the caller guarantees: keys are at most [`KEY_BYTES_MAX`](crate::key::KEY_BYTES_MAX) bytes of printable ASCII,
 /// and no value is larger than [`Capability::MaxValueBytes`]. The caller also bounds how long it waits, so no method
@@ -143,6 +144,23 @@ pub struct Entry {
     pub item: Item,
     /// For how long.
     pub keep_for: Duration,
+}
+
+/// How long the second exchange of a write may come after the first, on a backend where a write is two; it is refused after
+/// that. Longer than any call may take.
+#[cfg(any(feature = "cache-redis", feature = "cache-memcached"))]
+const WRITE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Of entries with the same key only the last.
+#[cfg(any(feature = "cache-redis", feature = "cache-memcached"))]
+fn latest(mut entries: Vec<Entry>) -> Vec<Entry> {
+    if entries.len() > 1 {
+        let mut seen = std::collections::HashSet::with_capacity(entries.len());
+        entries.reverse();
+        entries.retain(|entry| seen.insert(entry.key.clone()));
+        entries.reverse();
+    }
+    entries
 }
 
 /// What [`Provider::clear`] removes.
@@ -268,6 +286,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// For spans and metrics: `unavailable`, `cut_off`, `refused`, `protocol`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::CutOff { .. } => "cut_off",
+            Self::Refused { .. } => "refused",
+            Self::Protocol { .. } => "protocol",
+        }
+    }
+
     /// Whether it tells of a backend that is not well, as opposed to one that was not asked or rightly said no.
     pub fn is_failure(&self) -> bool {
         match self {

@@ -26,6 +26,16 @@ pub enum Tier {
     Far,
 }
 
+impl Tier {
+    /// For spans and metrics: `near`, `far`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Near => "near",
+            Self::Far => "far",
+        }
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// The counters since the cache was made. A snapshot: each number is right, together they may be a few calls apart.

@@ -11,7 +11,7 @@ use super::stripes::Stripes;
 /// that come later.
 pub const USAGES_MAX: usize = 16;
 
-const KINDS: usize = 5;
+const KINDS: usize = 6;
 const CELLS: usize = USAGES_MAX * KINDS;
 
 /// What a handle without a usage is called.
@@ -32,6 +32,8 @@ pub struct UsageReads {
     pub far: TierReads,
     /// Not answered.
     pub misses: u64,
+    /// Runs of a loader.
+    pub loads: u64,
 }
 
 /// Reads that one tier answered.
@@ -44,12 +46,13 @@ pub struct TierReads {
     pub stale_hits: u64,
 }
 
-/// What a read found.
+/// What a read found, or what came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Read {
     Hit(Tier),
     StaleHit(Tier),
     Miss,
+    Loaded,
 }
 
 impl Read {
@@ -61,6 +64,7 @@ impl Read {
             Self::StaleHit(Tier::Near) => 2,
             Self::StaleHit(Tier::Far) => 3,
             Self::Miss => 4,
+            Self::Loaded => 5,
         }
     }
 }
@@ -91,6 +95,17 @@ impl Reads {
         UsageLabel(u8::try_from(place + 1).unwrap_or(OTHER_LABEL))
     }
 
+    /// For spans.
+    pub(crate) fn name(&self, usage: UsageLabel) -> String {
+        match usage.0 {
+            0 => UNNAMED.to_owned(),
+            label => {
+                let named = self.names().get(usize::from(label) - 1).cloned();
+                named.unwrap_or_else(|| OTHER.to_owned())
+            }
+        }
+    }
+
     #[inline]
     pub(crate) fn one(&self, usage: UsageLabel, read: Read) {
         self.cells.one(usize::from(usage.0) * KINDS + read.kind());
@@ -102,7 +117,7 @@ impl Reads {
         let other = (OTHER, UsageLabel(OTHER_LABEL));
         let all = std::iter::once((UNNAMED, UsageLabel::default())).chain(named).chain([other]);
         all.map(|(name, label)| self.of(name, label))
-            .filter(|reads| reads.misses > 0 || reads.is_answered())
+            .filter(|reads| reads.misses > 0 || reads.loads > 0 || reads.is_answered())
             .collect()
     }
 
@@ -115,6 +130,7 @@ impl Reads {
             near: answered(Tier::Near),
             far: answered(Tier::Far),
             misses: count(Read::Miss),
+            loads: count(Read::Loaded),
         }
     }
 
@@ -143,15 +159,15 @@ mod tests {
             Read::StaleHit(Tier::Far),
         ];
         for (usage, times) in [(UsageLabel::default(), 1), (reads.label("a"), 10), (reads.label("b"), 100)] {
-            for (find, more) in finds.into_iter().chain([Read::Miss]).zip(0..) {
+            for (find, more) in finds.into_iter().chain([Read::Miss, Read::Loaded]).zip(0..) {
                 (0..times + more).for_each(|_| reads.one(usage, find));
             }
         }
         let counted: Vec<_> = reads
             .snapshot()
             .iter()
-            .map(|UsageReads { usage, near, far, misses }| {
-                (usage.clone(), [near.hits, far.hits, near.stale_hits, far.stale_hits, *misses])
+            .map(|UsageReads { usage, near, far, misses, loads }| {
+                (usage.clone(), [near.hits, far.hits, near.stale_hits, far.stale_hits, *misses, *loads])
             })
             .collect();
         let of = |first: u64| std::array::from_fn(|more| first + u64::try_from(more).unwrap());

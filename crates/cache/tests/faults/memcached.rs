@@ -24,7 +24,7 @@ campaigns! {
     networks => [
         scripts::stalled(Backend::Memcached),
         scripts::partitioned(Backend::Memcached),
-        scripts::late_writes_end_soon(Backend::Memcached),
+        scripts::late_writes_are_refused(Backend::Memcached),
         scripts::flapping(Backend::Memcached),
         scripts::mangled(Backend::Memcached),
         scripts::flipped(Backend::Memcached),

@@ -199,13 +199,16 @@ pub(crate) enum Front {
     Old,
     /// Passes on all, and counts how often it has to wait for more commands: the round trips of one connection.
     Counting,
-    /// Holds back every answer until so many commands have come after the first ones of a connection.
-    UntilSent(usize),
+    /// Holds back every answer until so many lines have come, in each exchange up to its own sum.
+    UntilSent(&'static [usize]),
     /// Accepts and says nothing.
     Silent,
     /// Answers whatever comes with nonsense.
     Nonsense,
 }
+
+/// The greeting and the probe come first, of a handful of commands each.
+const GREETING_LINES_MAX: usize = 40;
 
 /// A server in front of another one.
 #[derive(Debug)]
@@ -290,12 +293,13 @@ async fn serve(front: Front, mut client: tokio::net::TcpStream, behind: SocketAd
             if count == 0 {
                 break;
             }
-            if let Front::UntilSent(lines) = front {
-                // The greeting and the probe come first, of a handful of commands each.
-                if is_greeted || *hold.borrow() > 40 {
-                    is_greeted = true;
-                    hold.wait_for(|sent| *sent >= lines).await.unwrap();
-                }
+            if let Front::UntilSent(sums) = front
+                && (is_greeted || *hold.borrow() > GREETING_LINES_MAX)
+            {
+                is_greeted = true;
+                let is_sent =
+                    |sent: &usize| sums.iter().any(|sum| (*sum..=sum + GREETING_LINES_MAX).contains(sent));
+                hold.wait_for(is_sent).await.unwrap();
             }
             if to_client.write_all(&bytes[..count]).await.is_err() {
                 break;

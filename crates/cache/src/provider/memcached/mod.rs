@@ -8,6 +8,7 @@
 //! | `servers` | which server has which key |
 //! | `record` | what we put into an item |
 //! | `probe` | what a server can do, by doing it |
+//! | `writes` | storing entries, in two round trips |
 //! | `leases`, `epochs`, `atomics` | what processes do together |
 //!
 //! What it cannot do: find entries (so `clear` leaves them to their epochs), and tell anybody of anything (so waiters ask
@@ -23,6 +24,7 @@ mod probe;
 mod record;
 mod servers;
 mod wire;
+mod writes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +40,7 @@ pub use self::wire::reader_withstands;
 use self::wire::{Answer, Command, Found, Mode, WireKey};
 use super::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Known, Leases, Messages,
-    Provider, Scope, Source,
+    Provider, Scope, Source, latest,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::{MemcachedConfig, MemcachedServer};
@@ -255,34 +257,14 @@ impl Provider for Memcached {
 
     /// Entries that are too large are refused after the others have been stored.
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {
-        let now = self.clock.now();
         let (large, entries): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|entry| self.is_large(&entry.item));
-        let beside: Vec<_> = entries
-            .iter()
-            .map(|entry| (record::ends_at(now, entry.keep_for), leases::name(&entry.key)))
-            .collect();
-        let mut commands = Vec::with_capacity(entries.len());
-        for (Entry { key, item, keep_for }, (ends_at, lease_name)) in entries.iter().zip(&beside) {
-            let (key, lease) = (WireKey::new(key.as_str())?, WireKey::new(lease_name)?);
-            let store = store_entry(key, Mode::Set, ends_at, item, *keep_for);
-            commands.push((key, [store, Command::Remove { key: lease, cas: None }]));
-        }
-        let mut refusal = None;
-        for (_, answers) in self.servers.all(&commands).await? {
-            for answer in answers {
-                match answer {
-                    Answer::Done { .. } | Answer::Missing => {}
-                    Answer::Refused(what) => refusal = Some(refused(what)),
-                    other => return Err(unexpected(&other)),
-                }
-            }
-        }
+            latest(entries).into_iter().partition(|entry| self.is_large(&entry.item));
+        let written = self.write(&entries).await;
         if !large.is_empty() {
             let keys: Vec<_> = large.into_iter().map(|entry| entry.key).collect();
             self.refuse_large(&keys).await?;
         }
-        refusal.map_or(Ok(()), Err)
+        written
     }
 
     /// Leaves them: memcached cannot list its keys, and `flush_all` would reach other deployments. The caller has raised

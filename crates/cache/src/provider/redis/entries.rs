@@ -11,21 +11,19 @@ use tracing::debug;
 
 use super::errors::{Failure, NAME, protocol, unavailable};
 use super::node::{Line, Node};
-use super::servers::{Share, transact};
+use super::servers::Share;
 use super::{Redis, millis, names, script, value, wakes};
 use crate::clock::Timestamp;
 use crate::key::Key;
 use crate::provider::{
     Atomics, Capabilities, Capability, Copies, Entry, EpochStore, Error, Item, Leases, Messages, Provider,
-    Scope,
+    Scope, latest,
 };
 
 /// Names that one step of a clear looks at on the server.
 const NAMES_A_STEP: usize = 1_000;
 /// Steps that a clear takes on one server at most: it looks at ten million names. What it leaves is unreachable anyhow.
 const STEPS_MAX: usize = 10_000;
-/// Entries that take effect together: more would keep the server from others for too long.
-const ENTRIES_A_TRANSACTION: usize = 100;
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -49,17 +47,8 @@ impl Provider for Redis {
         value::item(self.inner.servers.one(key.as_str(), Line::Any, &get).await?)
     }
 
-    /// The lease is removed in the same step, so that no load that began before can land after.
     async fn set(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
-        self.start();
-        let mut void = cmd("DEL");
-        void.arg(names::lease(key));
-        let answers =
-            self.inner.servers.transaction(key.as_str(), &[set_command(key, &item, keep_for), void]).await?;
-        if answers.last().is_some_and(|voided| matches!(voided, Value::Int(1..))) {
-            self.wake([key]).await;
-        }
-        Ok(())
+        self.set_many(vec![Entry { key: key.clone(), item, keep_for }]).await
     }
 
     /// The leases go first: what is filled in between is removed with the entries.
@@ -106,20 +95,14 @@ impl Provider for Redis {
         Ok(items)
     }
 
+    /// In two exchanges, so that no load that began before can land after, and this call itself not after a later one.
     async fn set_many(&self, entries: Vec<Entry>) -> Result<(), Error> {
         self.start();
-        if entries.is_empty() {
-            return Ok(());
+        let entries = latest(entries);
+        if self.leases().is_some() {
+            return self.write(&entries).await;
         }
-        let shares = self.inner.servers.shares(entries.iter().map(|entry| entry.key.as_str()))?;
-        let mut voided = 0;
-        for stored in join_all(shares.iter().map(|share| self.set_share(share, &entries))).await {
-            voided += stored?;
-        }
-        if voided > 0 {
-            self.wake(entries.iter().map(|entry| &entry.key)).await;
-        }
-        Ok(())
+        self.write_unfenced(&entries).await
     }
 
     /// Looks through the names on every server, within bounds.
@@ -193,23 +176,19 @@ impl Redis {
         Ok(items)
     }
 
-    /// How many leases were voided.
-    async fn set_share(&self, share: &Share, entries: &[Entry]) -> Result<i64, Error> {
-        let mut commands = Pipeline::new();
-        let parts = share.slots.iter().flat_map(|indices| indices.chunks(ENTRIES_A_TRANSACTION));
-        for indices in parts {
-            let entries = || indices.iter().filter_map(|index| entries.get(*index));
-            let mut void = cmd("DEL");
-            for entry in entries() {
-                void.arg(names::lease(&entry.key));
+    /// To a server that runs no scripts, where there are no leases either.
+    async fn write_unfenced(&self, entries: &[Entry]) -> Result<(), Error> {
+        let shares = self.inner.servers.shares(entries.iter().map(|entry| entry.key.as_str()))?;
+        let stored = shares.iter().map(|share| async move {
+            let mut commands = Pipeline::new();
+            let entries = share.slots.iter().flatten().filter_map(|index| entries.get(*index));
+            for Entry { key, item, keep_for } in entries {
+                let set = commands.cmd("SET").arg(key.as_str()).arg(&item.bytes[..]);
+                set.arg("PX").arg(millis(*keep_for));
             }
-            let sets = entries().map(|entry| set_command(&entry.key, &entry.item, entry.keep_for));
-            transact(&mut commands, sets.chain([void]));
-        }
-        let answers = self.exchange(share, Line::Ordered, &commands).await?;
-        // The answers to EXEC are lists, those before them only say that a command was queued.
-        let done = answers.into_iter().filter_map(|answer| value::array(answer).ok());
-        Ok(done.filter_map(|answers| value::integer(answers.last()?).ok()).sum())
+            self.exchange(share, Line::Ordered, &commands).await
+        });
+        try_join_all(stored).await.map(drop)
     }
 
     /// How many leases were voided.
@@ -248,12 +227,6 @@ impl Redis {
             debug!(provider = NAME, %error, "waiters of a lease were not woken");
         }
     }
-}
-
-fn set_command(key: &Key, item: &Item, keep_for: Duration) -> Cmd {
-    let mut set = Cmd::with_capacity(5, key.as_str().len() + item.bytes.len() + 32);
-    set.arg("SET").arg(key.as_str()).arg(&item.bytes[..]).arg("PX").arg(millis(keep_for));
-    set
 }
 
 async fn clear_node(node: &Node, scope: &Scope) -> Result<(), Error> {

@@ -79,6 +79,6 @@ impl Leases for Redis {
 }
 
 /// Always as long: a waiter's mark comes after it.
-fn text(token: u128) -> String {
+pub(super) fn text(token: u128) -> String {
     format!("{token:032x}")
 }

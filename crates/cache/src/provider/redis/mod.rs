@@ -25,6 +25,7 @@ mod slots;
 mod tls;
 mod value;
 mod wakes;
+mod writes;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};

@@ -69,6 +69,41 @@ return 1",
     )
 });
 
+/// Keys: leases. Arguments: token, lease in ms. Takes each, whoever holds it; those who wait for one stay known.
+pub(super) static SEIZE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "for _, name in ipairs(KEYS) do
+  local lease = redis.call('GET', name)
+  local waiters = ''
+  if lease and #lease > #ARGV[1] then waiters = 'w' end
+  redis.call('SET', name, ARGV[1] .. waiters, 'PX', ARGV[2])
+end
+return #KEYS",
+    )
+});
+
+/// Keys: value and lease of each entry. Arguments: token, channel; then value, its life in ms and message of each entry.
+/// Stores what still has its lease; answers how many. Where another holder's lease stands, his write decides. Where none
+/// stands, it may have ended by itself or been evicted, and nobody has removed the old value: it goes.
+pub(super) static WRITE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local stored = 0
+for i = 1, #KEYS, 2 do
+  local at = 3 + (i - 1) / 2 * 3
+  local lease = redis.call('GET', KEYS[i + 1])
+  if not lease then
+    redis.call('DEL', KEYS[i])
+  elseif string.sub(lease, 1, #ARGV[1]) == ARGV[1] then
+    redis.call('SET', KEYS[i], ARGV[at], 'PX', ARGV[at + 1])
+    redis.call('DEL', KEYS[i + 1])
+    if #lease > #ARGV[1] then redis.call('PUBLISH', ARGV[2], ARGV[at + 2]) end
+    stored = stored + 1
+  end
+end
+return stored",
+    )
+});
+
 /// Keys: lease. Arguments: token, channel, message.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(

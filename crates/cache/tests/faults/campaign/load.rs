@@ -1,7 +1,6 @@
 //! The load: tasks that read, load, change and invalidate, and hold every answer against the truth.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use recache_cache::{Cache, Key, Policy};
@@ -31,8 +30,6 @@ pub(crate) struct Shared {
     pub(crate) truth: Truth,
     pub(crate) figures: Figures,
     pub(crate) policy: Policy,
-    /// Whether values are stored otherwise than by loads.
-    pub(crate) is_writing: AtomicBool,
 }
 
 impl Handle {
@@ -48,9 +45,8 @@ impl Handle {
             450..550 => self.get_many(shared, number).await,
             550..850 => self.load(shared, number, random).await,
             850..950 => self.invalidate(shared, number).await,
-            950..995 if shared.is_writing.load(Ordering::Relaxed) => self.set(shared, number).await,
-            995.. => self.invalidate_space(shared).await,
-            _ => {}
+            950..995 => self.set(shared, number).await,
+            _ => self.invalidate_space(shared).await,
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) mod truth;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use recache_cache::config::ServerUrl;
@@ -207,12 +207,7 @@ impl Campaign {
             }
         }
         let policy = Policy::new(Duration::from_mins(10)).negative_for(Duration::from_mins(10));
-        let shared = Shared {
-            truth: Truth::new(usages.len() * KEYS),
-            figures: Figures::default(),
-            policy,
-            is_writing: AtomicBool::new(true),
-        };
+        let shared = Shared { truth: Truth::new(usages.len() * KEYS), figures: Figures::default(), policy };
         Self {
             name: name.to_owned(),
             server,
@@ -274,11 +269,6 @@ impl Campaign {
             task.await.expect("a task of the load panicked");
         }
         self.stop.send_replace(false);
-    }
-
-    /// From now on values are stored by loads alone.
-    pub(crate) fn stop_writing(&self) {
-        self.shared.is_writing.store(false, Ordering::Relaxed);
     }
 
     /// Some time without faults, for comparison.

@@ -8,12 +8,13 @@ use recache_faultproxy::{Chance, Cut, Ending, Flip, Lane, Plan, Random};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::figures::Phase;
-use super::{Backend, CLOSED_AGAIN_MAX, Campaign, OPEN_FOR, closed_again_max, fault_for, is_long};
+use super::{Backend, Campaign, fault_for, is_long};
 
 const OUTAGE: Duration = Duration::from_millis(1_000);
 
-/// What was not seen for so long is over.
-const QUIET: Duration = Duration::from_millis(700);
+/// Writes that are held back, and how long each is watched for once it can arrive.
+const LATE_WRITES: u32 = 12;
+const LATE_WRITES_WATCHED: Duration = Duration::from_millis(100);
 
 /// Calls that are given up: in the short form all together, in the long one each second.
 const GIVEN_UP: u64 = 2_000;
@@ -56,8 +57,6 @@ pub(crate) async fn stalled(backend: Backend) {
 /// One node is cut off from the server, the other is not.
 pub(crate) async fn partitioned(backend: Backend) {
     let mut campaign = Campaign::begin(&format!("{backend:?}: one node cut off"), backend).await;
-    // A write that was held back overtakes what the other node has done meanwhile: `late_writes_end_soon`.
-    campaign.stop_writing();
     // Leases that the node holds when it is cut off are waited for, as those of one that was killed.
     campaign.longest_max += LEASE_FOR_DEFAULT;
     sleep(Duration::from_millis(100)).await;
@@ -69,39 +68,42 @@ pub(crate) async fn partitioned(backend: Backend) {
     assert!(seen.proxies()[0].counts().held_bytes > 0);
 }
 
-/// A write of a node that is cut off is held back, the other node invalidates its key, and then the write arrives.
-///
-/// Known to be wrong for a moment: the server carries out the late write, and nothing there says that it is late. It ends when the
-/// writer, who knows that his write was not confirmed, is heard again, which this holds to the time in which everything else
-/// recovers. A server would have to be asked for a token before each write to refuse it.
+/// Writes of a node are held back in the network at every moment of their way, the other node invalidates their keys and is
+/// told that it is done, and then they arrive: nobody ever sees them.
 #[expect(clippy::print_stdout, reason = "figures are for people")]
-pub(crate) async fn late_writes_end_soon(backend: Backend) {
+pub(crate) async fn late_writes_are_refused(backend: Backend) {
     let mut campaign = Campaign::prepare(&format!("{backend:?}: late writes"), backend.server(), backend);
     campaign.server.start().await.unwrap();
     campaign.caching_again().await;
     let [writer, other] = [0, 1].map(|node: usize| campaign.caches[node].clone());
     let policy = Policy::new(Duration::from_mins(10));
-    let key = writer.keys().space("late").key(["write"]);
-    campaign.proxies[0].set(Plan::default().to_server(Lane::default().held())).await;
-    let is_confirmed = writer.set(&key, 1_u64, &policy).await.is_confirmed();
-    assert!(!is_confirmed, "nothing got through");
-    assert!(other.invalidate(&key).await.is_confirmed());
-    campaign.heal().await;
-    let began = Instant::now();
-    let (mut last_seen, mut times) = (None, 0);
-    while began.elapsed() < CLOSED_AGAIN_MAX * 2 {
-        if other.get::<u64>(&key).await.is_some() {
-            (last_seen, times) = (Some(began.elapsed()), times + 1);
+    let mut random = Random::new(campaign.proxies[0].seed());
+    let (mut held, mut confirmed) = (0_u32, 0_u32);
+    for number in 0..LATE_WRITES {
+        let key = writer.keys().space("late").key([format!("{number}")]);
+        let set = async { writer.set(&key, number, &policy).await.is_confirmed() };
+        let cut = async {
+            sleep(Duration::from_micros(random.below(2_000))).await;
+            campaign.proxies[0].set(Plan::default().to_server(Lane::default().held())).await;
+        };
+        let (was_confirmed, ()) = tokio::join!(set, cut);
+        confirmed += u32::from(was_confirmed);
+        held += u32::from(!was_confirmed);
+        while !other.invalidate(&key).await.is_confirmed() {
+            sleep(Duration::from_millis(10)).await;
         }
-        assert!(writer.get::<u64>(&key).await.is_none(), "the writer himself knows better");
-        let is_quiet = began.elapsed() > last_seen.unwrap_or_default() + QUIET;
-        if is_quiet && began.elapsed() > OPEN_FOR + QUIET {
-            break;
+        campaign.heal().await;
+        let began = Instant::now();
+        while began.elapsed() < LATE_WRITES_WATCHED {
+            assert_eq!(other.get::<u32>(&key).await, None, "write {number} came late and is served");
+            assert_eq!(writer.get::<u32>(&key).await, None, "write {number} came late and is served");
+            sleep(Duration::from_millis(2)).await;
         }
-        sleep(Duration::from_millis(5)).await;
+        // Until its breaker lets it write again.
+        campaign.caching_again().await;
     }
-    println!("{backend:?}: late write seen {times} times, last after {last_seen:?}");
-    assert!(last_seen.is_none_or(|last| last <= closed_again_max()), "seen for {last_seen:?}");
+    println!("{backend:?}: {held} writes were held back, {confirmed} were through before");
+    assert!(held > 0, "nothing was held back");
 }
 
 /// Connections are reset at random ten times a second; then the server comes and goes.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use recache_cache::provider::{CallClass, Capability, Source};
 use recache_cache::{Cache, CacheConfig, Condition, Health};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::failure::Result;
 use super::super::{Context, compose};
@@ -25,12 +25,21 @@ impl Opened {
         let loaded = context.load()?;
         context.log_errors();
         let config = compose::cache_config(&loaded.config.cache).unwrap_or_default();
-        let cache = compose::cache(&loaded.config.cache, None);
-        if !is_without_backend(&cache) {
-            wait_for(&cache, patience).await;
+        let until = Instant::now() + patience;
+        loop {
+            let cache = compose::cache(&loaded.config.cache, None);
+            if !is_without_backend(&cache) {
+                wait_for(&cache, until).await;
+            }
+            let health = cache.health().await;
+            // On a busy machine one call may be too slow, and health would hold that against the backend for longer than a
+            // command runs: it is asked anew while there is time.
+            let is_over = Instant::now() >= until || is_without_backend(&cache);
+            if health.condition != Condition::Degraded || is_over {
+                return Ok(Self { cache, config, health });
+            }
+            sleep(ASK_EVERY).await;
         }
-        let health = cache.health().await;
-        Ok(Self { cache, config, health })
     }
 
     /// The cache as configured; when it cannot be used, why not.
@@ -98,9 +107,9 @@ fn is_without_backend(cache: &Cache) -> bool {
     cache.provider().name() == "noop"
 }
 
-/// Waits until the backend can be used and is probed, for so long. What fails until then is not held against it: neither
+/// Waits until the backend can be used and is probed, or it is `until`. What fails until then is not held against it: neither
 /// the breakers nor health count it.
-async fn wait_for(cache: &Cache, patience: Duration) {
+async fn wait_for(cache: &Cache, until: Instant) {
     const CLASSES: [CallClass; 2] = [CallClass::Read, CallClass::Write];
     let provider = cache.provider();
     if let Some(breakers) = cache.breakers() {
@@ -122,7 +131,7 @@ async fn wait_for(cache: &Cache, patience: Duration) {
         }
     };
     // Health, which is asked next, says what is wrong.
-    let _ = timeout(patience, ready).await;
+    let _ = timeout_at(until, ready).await;
     if let Some(breakers) = cache.breakers() {
         for class in CLASSES {
             breakers.reset(class);
