@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::by_hand::ByHand;
 use crate::deliver::{self, Courier};
 use crate::engine::{Engine, Shared};
 use crate::epochs::StoreEpochs;
@@ -86,8 +87,15 @@ impl Builder {
         self
     }
 
-    /// Opens a session and starts all tasks.
-    pub async fn start(self) -> Result<Engine> {
+    /// Starts nothing that runs by itself: see [`ByHand`]. For tests.
+    pub async fn start_by_hand(self) -> Result<ByHand> {
+        let shared = self.shared()?;
+        deliver::register(&shared).await?;
+        let touches = Touches::start(&shared);
+        Ok(ByHand::new(Engine { shared, touches }))
+    }
+
+    fn shared(self) -> Result<Arc<Shared>> {
         self.options.check()?;
         let cache = self.cache.unwrap_or_else(|| {
             let clock = Arc::new(SystemClock);
@@ -96,8 +104,7 @@ impl Builder {
             let epochs = StoreEpochs::new(Arc::clone(&self.store), &KeyPrefix::new(&prefix));
             Cache::builder(Arc::new(moka), clock).key_prefix(prefix).epochs(Arc::new(epochs)).build()
         });
-        let works = !self.handlers.names().is_empty();
-        let shared = Arc::new(Shared {
+        Ok(Arc::new(Shared {
             heads: Heads::new(&cache),
             templates: Templates::new(&cache),
             store: self.store,
@@ -116,7 +123,13 @@ impl Builder {
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        });
+        }))
+    }
+
+    /// Opens a session and starts all tasks.
+    pub async fn start(self) -> Result<Engine> {
+        let shared = self.shared()?;
+        let works = !shared.handlers.names().is_empty();
         deliver::register(&shared).await?;
         let hints = shared.store.subscribe();
         shared.tasks.spawn(signals::run(Arc::clone(&shared), hints));

@@ -13,7 +13,7 @@ use recache_store::{
     BuildStart, ClaimedJob, LeaseToken, Outcome, Publication, Published, Settlement, TouchedItems,
 };
 use recache_worker::{
-    BuildContext, BuildSource, BuildSummary, Builder, Context, Failure, Handler, JobFacts, KnownItem,
+    BuildContext, BuildSource, BuildSummary, Builder, Call, Context, Failure, Handler, JobFacts, KnownItem,
     Registered, Stop, StopSignal, Touched,
 };
 use serde_json::Value;
@@ -199,14 +199,14 @@ enum Finished {
 }
 
 async fn run_handler(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Result<Finished, Failure> {
+    let link = Arc::new(StoreLink { store: Arc::clone(&shared.store), token: job.token });
+    let (facts, input, call) = facts(shared, job).await?;
     let registered = shared
         .handlers
-        .get(&job.handler)
-        .ok_or_else(|| Failure::permanent("unknown_handler", format!("no handler `{}` here", job.handler)))?;
-    let link = Arc::new(StoreLink { store: Arc::clone(&shared.store), token: job.token });
-    let (facts, input) = facts(shared, job).await?;
+        .find(&job.handler, call.as_ref())
+        .map_err(|not_found| Failure::permanent(not_found.code, not_found.message))?;
     let context = Context::new(facts, stop.clone(), link);
-    match registered {
+    match &registered {
         Registered::Job(handler) => {
             let output = within_limits(shared, job, stop, run_job(handler, context, input)).await?;
             let output = serde_json::to_string(&output)
@@ -221,7 +221,8 @@ async fn run_job(handler: &Arc<dyn Handler>, context: Context, input: Value) -> 
     handler.run(context, input).await
 }
 
-async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value), Failure> {
+/// What the handler is told, its input, and what its step calls.
+async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value, Option<Call>), Failure> {
     let parse = |what: &str, text: &str| {
         serde_json::from_str(text)
             .map_err(|error| Failure::permanent("invalid_input", format!("{what} is not JSON: {error}")))
@@ -241,7 +242,7 @@ async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value), F
         ..JobFacts::default()
     };
     if job.workflow.is_none() {
-        return Ok((facts, own));
+        return Ok((facts, own, None));
     }
     let inputs = shared.store.step_inputs(job.token.job).await.map_err(Failure::retryable)?;
     let mut results = BTreeMap::new();
@@ -250,7 +251,12 @@ async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value), F
     }
     facts.results = results;
     facts.settings = own;
-    Ok((facts, parse("the workflow's input", &inputs.workflow_input)?))
+    let call = inputs.call.map(|call| Call { callable: call.callable, method: call.method });
+    if let Some(call) = &call {
+        facts.handler.clone_from(&call.callable);
+        facts.method.clone_from(&call.method);
+    }
+    Ok((facts, parse("the workflow's input", &inputs.workflow_input)?, call))
 }
 
 /// Runs a handler's future under its timeout and its stop signal. When it shall stop it has [`grace`] to do so by

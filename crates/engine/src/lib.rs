@@ -25,6 +25,7 @@
 //! ```
 
 mod builder;
+mod by_hand;
 mod deliver;
 mod engine;
 mod epochs;
@@ -47,6 +48,7 @@ mod waiters;
 mod workflows;
 
 pub use builder::Builder;
+pub use by_hand::{ByHand, Ran};
 pub use deliver::{Courier, Live, LiveEvents, Posting, Reply};
 pub use engine::Engine;
 pub use epochs::StoreEpochs;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use recache_model::event::StepEvent;
 use recache_model::ids::WorkflowId;
-use recache_model::template::{JsonSchema, Step, Template};
-use recache_store::{NewJob, NewStep, NewWorkflow};
+use recache_model::template::{Handler, JsonSchema, Step, Template};
+use recache_store::{NewJob, NewStep, NewWorkflow, StepCall};
 use serde_json::Value;
 
 use crate::engine::Engine;
@@ -77,7 +77,8 @@ fn new_workflow(
             .handler
             .as_ref()
             .ok_or_else(|| Error::Invalid(format!("step `{}` has no handler to run it", step.name)))?;
-        let plain = NewJob::new(&handler.callable, Value::Object(handler.initialization.clone()).to_string());
+        let name = handler.claimed_as().unwrap_or_else(|| handler.callable.clone());
+        let plain = NewJob::new(name, Value::Object(handler.initialization.clone()).to_string());
         let job = NewJob {
             namespace: template.namespace().to_owned(),
             queue: step.queue.clone().unwrap_or_else(|| plain.queue.clone()),
@@ -85,6 +86,7 @@ fn new_workflow(
             retry: step.retry.policy(),
             timeout: step.timeout,
             correlation_id: correlation_id.clone(),
+            call: call(handler),
             publishes: publishes(template, step)?,
             ..plain
         };
@@ -98,6 +100,13 @@ fn new_workflow(
         correlation_id,
         steps,
     })
+}
+
+/// What a step's job keeps of its handler besides the name. Whoever makes a step's job gives it this.
+pub(crate) fn call(handler: &Handler) -> Option<StepCall> {
+    handler
+        .is_more_than_a_name()
+        .then(|| StepCall { callable: handler.callable.clone(), method: handler.method.clone() })
 }
 
 /// What a step's job keeps of the events that it publishes, with the schemas that the template declares for them. `None` for a step that

@@ -172,7 +172,10 @@ async fn everything(store: &Arc<dyn Store>, id: WorkflowId) -> String {
     }
     for step in store.workflow_steps(id).await.unwrap() {
         let job = step.job;
-        lines.push(format!("{:?} {} {:?} {:?}", job.step, job.priority, step.waits_for, job.publishes));
+        lines.push(format!(
+            "{:?} {} {:?} {:?} {} {:?}",
+            job.step, job.priority, step.waits_for, job.publishes, job.handler, job.call
+        ));
     }
     lines.sort();
     lines.join("\n")

@@ -59,7 +59,7 @@ pub use records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, ClaimedJob, Dispatched, Due,
     GenerationRecord, HistoryRow, ItemMark, JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView,
     NewWorkflow, Outcome, Publication, Published, Reconciled, Revoked, Settled, Settlement, StagedItem,
-    StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
+    StepCall, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
     TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};

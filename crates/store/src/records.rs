@@ -57,6 +57,8 @@ pub struct NewJob {
     pub unique: Option<UniqueRule>,
     /// Of the jobs of one namespace with the same key, only so many run at once as the key's limit says: one, unless set otherwise.
     pub concurrency_key: Option<String>,
+    /// Of a step: what it calls, where `handler` does not say it all, because a method is asked for or a resolver.
+    pub call: Option<StepCall>,
     /// What it publishes at its ends: a JSON list of [`StepEvent`](recache_model::event::StepEvent). Only steps of workflows
     /// publish; a job that stands alone and has this is refused.
     pub publishes: Option<String>,
@@ -81,6 +83,7 @@ impl NewJob {
             idempotency_key: None,
             unique: None,
             concurrency_key: None,
+            call: None,
             publishes: None,
         }
     }
@@ -109,6 +112,17 @@ impl NewJob {
         hash.part(&format!("{:?} {:?}", self.unique, self.concurrency_key));
         hash.hex(64)
     }
+}
+
+/// What a step calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepCall {
+    /// The handler's name, as the template writes it.
+    pub callable: String,
+    /// Which of its methods; `None`: its main one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// What became of a submit.
@@ -351,6 +365,8 @@ pub struct JobRecord {
     pub trace_context: Option<String>,
     /// With which others it may not run.
     pub concurrency_key: Option<String>,
+    /// Of a step: what it calls, where `handler` does not say it all.
+    pub call: Option<StepCall>,
     /// What it publishes at its ends.
     pub publishes: Option<String>,
     /// Its workflow.
@@ -541,6 +557,8 @@ pub struct StepInputs {
     pub workflow_input: String,
     /// Name and JSON output of the steps that it waited for.
     pub results: Vec<(String, String)>,
+    /// What it calls, where its handler's name does not say it all.
+    pub call: Option<StepCall>,
 }
 
 /// A view's definition.

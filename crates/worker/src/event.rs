@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::failure::Failure;
-use crate::handlers::DuplicateHandler;
+use crate::handlers::RegisterError;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +83,7 @@ impl Subscribers {
     }
 
     /// Has an async function told of events of these types, of any namespace.
-    pub fn on<F, R>(&mut self, name: &str, types: &[&str], function: F) -> Result<(), DuplicateHandler>
+    pub fn on<F, R>(&mut self, name: &str, types: &[&str], function: F) -> Result<(), RegisterError>
     where
         F: Fn(Event) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -94,9 +94,9 @@ impl Subscribers {
     }
 
     /// Registers anything under a name.
-    pub fn register(&mut self, name: &str, subscription: Subscription) -> Result<(), DuplicateHandler> {
+    pub fn register(&mut self, name: &str, subscription: Subscription) -> Result<(), RegisterError> {
         if self.by_name.contains_key(name) {
-            return Err(DuplicateHandler(name.to_owned()));
+            return Err(RegisterError::Duplicate(name.to_owned()));
         }
         self.by_name.insert(name.to_owned(), subscription);
         Ok(())

@@ -31,7 +31,7 @@
 //!     }
 //!     Ok(())
 //! })?;
-//! # Ok::<(), recache_worker::DuplicateHandler>(())
+//! # Ok::<(), recache_worker::RegisterError>(())
 //! ```
 
 mod build;
@@ -48,6 +48,6 @@ pub use build::{
 pub use context::{Context, JobFacts};
 pub use event::{Event, Subscriber, Subscribers, Subscription};
 pub use failure::Failure;
-pub use handlers::{Builder, DuplicateHandler, Handler, Handlers, Registered};
+pub use handlers::{Builder, Call, Handler, Handlers, NotFound, RegisterError, Registered, Resolver};
 pub use link::{Item, Link, LinkError};
 pub use stop::{Stop, StopSignal};

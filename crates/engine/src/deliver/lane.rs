@@ -32,26 +32,29 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 /// Whoever carries has a limit of its own; this one is for the case that it does not keep it.
 const COURIER_GRACE: Duration = Duration::from_secs(1);
 
-/// Delivers until nothing is due, the subscriber fails, or this process ends.
-pub(super) async fn run(shared: &Arc<Shared>, due: DueSubscriber) {
+/// Delivers until nothing is due, the subscriber fails, or this process ends. Answers how many deliveries were tried.
+pub(super) async fn run(shared: &Arc<Shared>, due: DueSubscriber) -> usize {
+    let mut tried = 0;
     while !shared.draining.is_cancelled() {
         let claimed = match shared.store.events().deliveries_claim(due.id, LEASE, CLAIMED_MAX).await {
             Ok(Some(claimed)) => claimed,
-            Ok(None) => return,
+            Ok(None) => return tried,
             Err(error) => {
                 one(&shared.counters.store_errors);
                 tracing::warn!(subscriber = due.name, %error, "deliveries wait for the store");
-                return;
+                return tried;
             }
         };
         let ends = deliver(shared, &due, &claimed).await;
         let goes_on = ends.iter().all(|end| end.outcome == DeliveryOutcome::Delivered);
+        tried += ends.iter().filter(|end| end.outcome != DeliveryOutcome::Released).count();
         count(shared, &due, &ends);
         settle(shared, ends).await;
         if !goes_on {
-            return;
+            return tried;
         }
     }
+    tried
 }
 
 /// Makes the deliveries of a claim, some at once, and keeps the claim meanwhile. After the first failure no other one begins:

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use recache_model::event::EventFilter;
 use recache_model::ids::SubscriberId;
-use recache_store::{Error as StoreError, NewSubscriber, SubscriberKind};
+use recache_store::{DueSubscriber, Error as StoreError, NewSubscriber, SubscriberKind};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -93,12 +93,7 @@ async fn turn(
     let mut next = shared.options.poll;
     let now = Instant::now();
     for due in shared.store.events().deliveries_due().await? {
-        let is_ours = if due.is_webhook {
-            shared.courier.is_some()
-        } else {
-            shared.subscribers.get(&due.name).is_some()
-        };
-        let Some(wait) = due.wait.filter(|_| is_ours) else { continue };
+        let Some(wait) = due.wait.filter(|_| is_ours(shared, &due)) else { continue };
         let rests = match lanes.get(&due.id) {
             // Its end will be heard of.
             Some(None) => continue,
@@ -119,6 +114,23 @@ async fn turn(
         });
     }
     Ok(next)
+}
+
+/// Does once what [`run`] does over and over, and waits for its end. Answers how many deliveries were tried.
+pub(crate) async fn run_due(shared: &Arc<Shared>) -> std::result::Result<usize, StoreError> {
+    route(shared).await?;
+    let mut tried = 0;
+    for due in shared.store.events().deliveries_due().await? {
+        if is_ours(shared, &due) && due.wait.is_some_and(|wait| wait.is_zero()) {
+            tried += lane::run(shared, due).await;
+        }
+    }
+    Ok(tried)
+}
+
+/// Whether this process can tell this subscriber.
+fn is_ours(shared: &Shared, due: &DueSubscriber) -> bool {
+    if due.is_webhook { shared.courier.is_some() } else { shared.subscribers.get(&due.name).is_some() }
 }
 
 /// Hands on all that is new.

@@ -5,7 +5,7 @@
 //! is either honoured or refused.
 
 use super::definition::Meaning;
-use super::step::{Handler, Step, StepType};
+use super::step::{Step, StepType};
 use crate::event::is_reserved;
 
 /// The fields that `meaning` gives and the engine cannot honour: each with its pointer and what to say about it.
@@ -25,6 +25,11 @@ pub(super) fn fields(meaning: &Meaning) -> Vec<(String, String)> {
                     format!("not supported yet by this version: `{name}` of the step {}", step.name);
                 found.push((format!("/steps/{index}/{field}"), message));
             }
+        }
+        if step.handler.as_ref().is_some_and(|handler| handler.claimed_as().is_none()) {
+            let message =
+                format!("the step {} cannot be found by its prefix: its callable has no dot", step.name);
+            found.push((format!("/steps/{index}/handler/resolver"), message));
         }
         for (place, event) in step.publishes_events.iter().enumerate() {
             let path = format!("/steps/{index}/publishes_events/{place}");
@@ -48,12 +53,9 @@ fn reserved(name: &str) -> Option<String> {
     })
 }
 
-fn step_fields(step: &Step) -> [(&'static str, bool); 13] {
-    let of_handler = |pick: fn(&Handler) -> bool| step.handler.as_ref().is_some_and(pick);
+fn step_fields(step: &Step) -> [(&'static str, bool); 11] {
     [
         ("type", step.step_type != StepType::Standard),
-        ("handler/method", of_handler(|handler| handler.method.is_some())),
-        ("handler/resolver", of_handler(|handler| handler.resolver.is_some())),
         ("batch_config", step.batch_config.is_some()),
         ("result_schema", step.result_schema.is_some()),
         ("lifecycle", step.lifecycle.is_some()),

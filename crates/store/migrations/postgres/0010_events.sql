@@ -1,6 +1,9 @@
 -- What a step publishes at its ends (model::event::StepEvent), kept with its job; NULL for nearly all.
 ALTER TABLE jobs ADD COLUMN publishes TEXT;
 
+-- What a step calls, where its handler's name does not say it all: {"callable", "method"}.
+ALTER TABLE jobs ADD COLUMN call TEXT;
+
 -- Events: written in the transaction of what happened, then given to each subscriber that asked for them. `problem` says why
 -- a payload was refused; such an event is told to nobody.
 CREATE TABLE events (

@@ -18,14 +18,14 @@ use super::events::Ended;
 use super::{events, letters, views, workflows};
 use crate::error::{Error, Result};
 use crate::queues::Word;
-use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, Submitted};
+use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, StepCall, Submitted};
 
 /// The columns of [`record`], in no particular order.
 macro_rules! job_columns {
     () => {
         "id, namespace, queue, handler, state, priority, due_at, input, output, error, attempt, attempts_max, \
          timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
-         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key, publishes"
+         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key, publishes, call"
     };
 }
 pub(super) use job_columns;
@@ -91,6 +91,7 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
         correlation_id: row.try_get("correlation_id")?,
         trace_context: row.try_get("trace_context")?,
         concurrency_key: row.try_get("concurrency_key")?,
+        call: call(row)?,
         publishes: row.try_get("publishes")?,
         workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
         step: row.try_get("step")?,
@@ -105,14 +106,19 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
     })
 }
 
+/// What a step calls, where its handler's name does not say it all.
+pub(super) fn call(row: &Row) -> Result<Option<StepCall>> {
+    row.try_get::<Option<String>, _>("call")?.map(|text| json("call", &text)).transpose()
+}
+
 /// Longest name of a namespace, queue, handler or step, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
 /// The same for jobs that stand alone.
 pub(in super::super) fn check_alone(new: &[NewJob]) -> Result<()> {
-    if let Some(job) = new.iter().find(|job| job.publishes.is_some()) {
+    if let Some(job) = new.iter().find(|job| job.publishes.is_some() || job.call.is_some()) {
         return Err(Error::Invalid(format!(
-            "job {}: only a step of a workflow publishes events; of other jobs, ask for their changes of state",
+            "job {}: only a step of a workflow publishes events or calls methods; of other jobs, ask for their changes of state",
             job.id
         )));
     }
@@ -218,8 +224,8 @@ pub(super) async fn insert(
     sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, view_id, view_version, created_at, \
-         concurrency_key, publishes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
-         $20, $21)",
+         concurrency_key, publishes, call) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
+         $20, $21, $22)",
     )
     .bind(job.id.uuid())
     .bind(&job.namespace)
@@ -242,6 +248,7 @@ pub(super) async fn insert(
     .bind(now.micros())
     .bind(&job.concurrency_key)
     .bind(&job.publishes)
+    .bind(job.call.as_ref().map(to_json).transpose()?)
     .execute(db)
     .await?;
     Ok(state)

@@ -360,12 +360,13 @@ pub(in super::super) async fn steps(db: &mut Connection, workflow: WorkflowId) -
 }
 
 pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Result<StepInputs> {
-    let workflow =
-        sqlx::query("SELECT w.input FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.id = $1")
-            .bind(job.uuid())
-            .fetch_optional(&mut *db)
-            .await?
-            .ok_or_else(|| Error::not_found("step", job))?;
+    let workflow = sqlx::query(
+        "SELECT w.input, j.call FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.id = $1",
+    )
+    .bind(job.uuid())
+    .fetch_optional(&mut *db)
+    .await?
+    .ok_or_else(|| Error::not_found("step", job))?;
     let rows = sqlx::query(
         "SELECT p.step, p.output FROM job_edges e JOIN jobs p ON p.id = e.parent_id \
          WHERE e.child_id = $1 AND p.output IS NOT NULL ORDER BY p.step",
@@ -375,6 +376,7 @@ pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Re
     .await?;
     Ok(StepInputs {
         workflow_input: workflow.try_get("input")?,
+        call: jobs::call(&workflow)?,
         results: rows
             .iter()
             .map(|row| Ok((row.try_get("step")?, row.try_get("output")?)))
