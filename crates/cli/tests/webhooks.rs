@@ -97,7 +97,7 @@ impl Scene {
         self.run(&["run", "order.json", "--input", "{\"id\":7}"], 0);
     }
 
-    fn serve(&self, command: &mut Command) -> Serving {
+    fn serve(command: &mut Command) -> Serving {
         let mut child = Serving(command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
         let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
         while !lines.next().expect("it starts").unwrap().contains("ready, health on") {}
@@ -107,7 +107,7 @@ impl Scene {
     }
 
     fn serving(&self) -> Serving {
-        self.serve(&mut self.command(&["serve"]))
+        Self::serve(&mut self.command(&["serve"]))
     }
 
     fn delivery(&self, name: &str) -> Value {
@@ -259,7 +259,7 @@ fn private_addresses_are_not_reached_unless_allowed() {
     scene.add("name", &url.replace("127.0.0.1", "localhost"), &[]);
     let mut command = scene.command(&["serve"]);
     command.env_remove("RECACHE__OUTBOUND__ALLOW_PRIVATE_ADDRESSES");
-    let _serving = scene.serve(&mut command);
+    let _serving = Scene::serve(&mut command);
     scene.happen();
     for name in ["number", "name"] {
         let tried = scene.until(name, "tried", |delivery| !delivery["error"].is_null());

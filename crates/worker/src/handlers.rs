@@ -325,7 +325,8 @@ mod tests {
 
     impl Resolver for OnlyOrders {
         fn resolve(&self, call: &Call) -> Option<Arc<dyn Handler>> {
-            call.callable.starts_with("orders.").then(|| Arc::new(Everything) as Arc<dyn Handler>)
+            let found: Arc<dyn Handler> = Arc::new(Everything);
+            call.callable.starts_with("orders.").then_some(found)
         }
     }
 
