@@ -248,6 +248,48 @@ pub struct CacheBench {
     pub missing: Vec<String>,
 }
 
+/// Ways to choose lives of cached values, played on traces of reads and changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TtlSimulation {
+    /// [`TtlSimulation::SCHEMA`]
+    pub schema: String,
+    /// A read is too stale when what it is served was outdated for longer.
+    pub staleness_ms: u64,
+    /// The share of all reads that may be too stale.
+    pub stale_share_max: f64,
+    /// From which the traces are drawn.
+    pub seed: u64,
+    /// For each trace the adaptive way first.
+    pub rows: Vec<TtlSimulationRow>,
+}
+
+impl TtlSimulation {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.ttl-simulation.v1";
+}
+
+/// How a way did on a trace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TtlSimulationRow {
+    /// Which trace.
+    pub trace: String,
+    /// `adaptive`, `fixed` or `multiply`.
+    pub way: String,
+    /// Of the ways of that name the one with fewest rebuilds that is no staler than the adaptive one: its life, or its base.
+    /// `null` for the adaptive one.
+    pub life_ms: Option<u64>,
+    /// How often values were read.
+    pub reads: u64,
+    /// How often they were made.
+    pub rebuilds: u64,
+    /// What that cost.
+    pub cost_ms: u64,
+    /// One read in a hundred was staler.
+    pub staleness_p99_ms: u64,
+    /// What part of the rebuilds of this way the adaptive one saves; `null` for itself.
+    pub saved: Option<f64>,
+}
+
 impl CacheBench {
     /// The name and version of this shape.
     pub const SCHEMA: &'static str = "recache.cache-bench.v1";

@@ -107,6 +107,8 @@ pub struct Job {
     pub workflow_id: Option<String>,
     /// Its name in the workflow.
     pub step: Option<String>,
+    /// `batch_…`: the batch that it is a member of.
+    pub batch_id: Option<String>,
     /// `view_…`: the view that it builds.
     pub view_id: Option<String>,
     /// The version that it builds.

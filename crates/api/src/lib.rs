@@ -5,7 +5,7 @@
 //! * Fields may be added; none changes its meaning or goes away. Whoever reads them ignores fields it does not know.
 //! * The outermost document names its shape and the shape's version in `schema`, such as `recache.jobs.v1`. With
 //!   `-o jsonl` each line is one element of a list, without an envelope.
-//! * Ids are text with a prefix (`job_`, `wf_`, `view_`, `evt_`, `ses_`); instants are RFC 3339 in UTC with microseconds
+//! * Ids are text with a prefix (`job_`, `wf_`, `batch_`, `view_`, `evt_`, `ses_`); instants are RFC 3339 in UTC with microseconds
 //!   ([`Instant`]); durations are whole numbers that name their unit (`_ms`).
 //! * A field without a value is `null`, never missing.
 //! * What handlers wrote (input, output, items) stands there as they wrote it ([`Json`]).
@@ -20,6 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod analysis;
+mod analytics;
+mod batch;
 mod cache;
 mod event;
 mod instant;
@@ -31,11 +34,24 @@ mod problem;
 mod queue;
 mod schedule;
 mod template;
+mod tracked;
 mod view;
+mod workflow;
 
+pub use analysis::{
+    AnalyzedStep, BlockedSteps, CompletionEstimate, CriticalPath, DurationBasis, GraphAnalysis,
+    LengthMeasure, Parallelism, RootCause, StepRetry,
+};
+pub use analytics::{
+    BottleneckReport, DurationSpread, ErrorHotSpot, FigureExplanation, FigureInput, HealthScorePart,
+    PerformanceReport, RecommendationEntry, SlowStepEntry, SlowWorkflowEntry, TrendBucket,
+};
+pub use batch::{
+    Batch, BatchAnswer, BatchCallback, BatchCounts, BatchList, BatchMember, BatchMemberList, BatchState,
+};
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
-    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed,
+    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlSimulation, TtlSimulationRow,
 };
 pub use event::{
     Delivery, DeliveryAttempt, DeliveryList, Event, EventList, Subscriber, SubscriberList, WebhookSecret,
@@ -56,7 +72,14 @@ pub use template::{
     TemplateFieldChange, TemplateGraph, TemplateList, TemplateProblem, TemplateStepChange, TemplateSummary,
     TemplatesApplied,
 };
+pub use tracked::{
+    TrackedContext, TrackedImport, TrackedImportUnread, TrackedJob, TrackedJobAnswer, TrackedJobList,
+    TrackedState,
+};
 pub use view::{
-    Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
-    ViewStatus, ViewValue,
+    Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewExplanation, ViewItem,
+    ViewItems, ViewPolicy, ViewStatus, ViewValue,
+};
+pub use workflow::{
+    StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal, WorkflowStep,
 };

@@ -257,3 +257,39 @@ impl Touched {
     /// The name and version of this shape.
     pub const SCHEMA: &'static str = "recache.touch.v1";
 }
+
+/// Why a view is behind, and what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewExplanation {
+    /// [`ViewExplanation::SCHEMA`]
+    pub schema: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its key there.
+    pub key: String,
+    /// What readers see; 0 when none was published yet.
+    pub live_version: i64,
+    /// The newest version that is wanted.
+    pub recache_version: i64,
+    /// How far behind readers are.
+    pub staleness_ms: u64,
+    /// `untouched`, `nothing`, `debounce`, `reconciler`, `worker`, `retry`, `build` or `touch`.
+    pub waits_for: String,
+    /// Until when, where that is known.
+    pub until: Option<Instant>,
+    /// `job_…`: its build.
+    pub build_job_id: Option<String>,
+    /// The same for people.
+    pub reason: String,
+    /// The one command that would help, where one would.
+    pub remedy: Option<String>,
+    /// The views that it is made from: a publication of one of them that changed anything touches it.
+    pub derived_from: Vec<String>,
+    /// The views that are made from it.
+    pub feeds: Vec<String>,
+}
+
+impl ViewExplanation {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-explanation.v1";
+}

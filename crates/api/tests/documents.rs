@@ -60,6 +60,7 @@ fn job() -> Job {
         session_id: Some(text("ses_1")),
         workflow_id: Some(text("wf_1")),
         step: Some(text("send")),
+        batch_id: Some(text("batch_1")),
         view_id: Some(text("view_1")),
         view_version: Some(7),
         superseded_by: None,

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, criterion_group, criterion_main};
-use recache_cache::provider::Near;
+use recache_cache::provider::{Item, Near};
 use recache_cache::{Cache, Clock, Coherence, Key, Policy, Provider, SystemClock, Timestamp, Usage};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
@@ -110,8 +110,11 @@ fn hits(criterion: &mut Criterion<ThreadCpu>) {
         bencher.to_async(runtime).iter(|| cache.get_or_load(keys.next().unwrap(), policy, load));
     });
     let mut keys = filled.in_turn();
-    group.bench_function("near_peek", |bencher| {
-        bencher.iter(|| near.peek(keys.next().unwrap(), black_box(Timestamp::MIN)));
+    group.bench_function("near_glance", |bencher| {
+        let seen = &mut |item: &Item| {
+            black_box(item.bytes.len());
+        };
+        bencher.iter(|| near.glance(keys.next().unwrap(), black_box(Timestamp::MIN), seen));
     });
 
     let moka = moka::sync::Cache::new(CAPACITY);

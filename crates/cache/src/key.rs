@@ -160,6 +160,12 @@ impl Key {
     pub(crate) fn slots(&self) -> KeySlots {
         self.slots
     }
+
+    /// Of the text; another one in each process.
+    #[inline]
+    pub(crate) fn hash_bits(&self) -> u64 {
+        self.hash
+    }
 }
 
 /// The text says all: where the space ends follows from it, since only separators are colons.

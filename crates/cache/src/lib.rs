@@ -10,6 +10,8 @@ pub mod config;
 pub mod coordination;
 pub mod envelope;
 pub mod epochs;
+#[cfg(feature = "cache-redis")]
+pub mod foreign;
 mod health;
 pub mod key;
 mod policy;

@@ -8,6 +8,7 @@ mod demo;
 #[allow(dead_code, reason = "not every exit code has its command yet")]
 mod cli_error;
 mod config;
+mod import;
 mod outbound;
 mod output;
 mod run;

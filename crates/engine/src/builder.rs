@@ -4,26 +4,29 @@ use std::sync::Arc;
 
 use recache_cache::provider::Moka;
 use recache_cache::{Cache, CacheConfig, KeyPrefix, SystemClock};
-use recache_store::Store;
+use recache_store::{FLOW, Store};
 use recache_worker::{Handlers, Subscribers};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::batches::{self, MovedBatches};
 use crate::by_hand::ByHand;
 use crate::deliver::{self, Courier};
 use crate::engine::{Engine, Shared};
 use crate::epochs::StoreEpochs;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::options::Options;
+use crate::rules::Compiled;
 use crate::session::Lease;
+use crate::standings::Standings;
 use crate::stats::Counters;
 use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
-use crate::{maintain, pump, reconcile, schedule, session, signals};
+use crate::{figures, maintain, pump, reconcile, schedule, session, signals};
 
 /// View items that the default cache keeps.
 const DEFAULT_CACHE_ENTRIES: u64 = 10_000;
@@ -53,8 +56,8 @@ impl Builder {
         }
     }
 
-    /// What the worker in this process can do. Without handlers there is no worker: the engine then only submits,
-    /// touches, reads, and keeps leases and views moving.
+    /// What the worker in this process can do. Without handlers the engine only submits, touches, reads, keeps leases and
+    /// views moving, and decides what in workflows is the engine's to decide.
     pub fn handlers(mut self, handlers: Handlers) -> Self {
         self.handlers = handlers;
         self
@@ -104,9 +107,16 @@ impl Builder {
             let epochs = StoreEpochs::new(Arc::clone(&self.store), &KeyPrefix::new(&prefix));
             Cache::builder(Arc::new(moka), clock).key_prefix(prefix).epochs(Arc::new(epochs)).build()
         });
+        if self.handlers.get(FLOW).is_some() {
+            return Err(Error::Invalid(format!(
+                "the handler `{FLOW}` is the engine's own: use another name"
+            )));
+        }
         Ok(Arc::new(Shared {
             heads: Heads::new(&cache),
             templates: Templates::new(&cache),
+            standings: Standings::new(&cache),
+            compiled: Compiled::default(),
             store: self.store,
             options: self.options,
             handlers: self.handlers,
@@ -117,6 +127,7 @@ impl Builder {
             lease: Lease::default(),
             counters: Counters::default(),
             waiters: Arc::new(Waiters::default()),
+            batches: MovedBatches::default(),
             work: Notify::new(),
             due: Notify::new(),
             events_due: Notify::new(),
@@ -129,22 +140,21 @@ impl Builder {
     /// Opens a session and starts all tasks.
     pub async fn start(self) -> Result<Engine> {
         let shared = self.shared()?;
-        let works = !shared.handlers.names().is_empty();
         deliver::register(&shared).await?;
         let hints = shared.store.subscribe();
         shared.tasks.spawn(signals::run(Arc::clone(&shared), hints));
-        if works {
-            session::open(&shared).await?;
-            shared.tasks.spawn(session::beat(Arc::clone(&shared)));
-            shared.tasks.spawn(pump::run(Arc::clone(&shared)));
-        }
+        session::open(&shared).await?;
+        shared.tasks.spawn(session::beat(Arc::clone(&shared)));
+        shared.tasks.spawn(pump::run(Arc::clone(&shared)));
         shared.tasks.spawn(session::sweep(Arc::clone(&shared)));
         shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
         shared.tasks.spawn(maintain::run(Arc::clone(&shared)));
+        shared.tasks.spawn(figures::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
         if deliver::can_deliver(&shared) {
             shared.tasks.spawn(deliver::run(Arc::clone(&shared)));
         }
+        shared.tasks.spawn(batches::run(Arc::clone(&shared)));
         let touches = Touches::start(&shared);
         Ok(Engine { shared, touches })
     }

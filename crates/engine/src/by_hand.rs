@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use recache_model::ids::SessionId;
-use recache_store::{ClaimRequest, Settlement};
+use recache_store::{ClaimRequest, FLOW, Settlement};
 use recache_worker::StopSignal;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::deliver;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::execute;
+use crate::{batches, deliver, execute};
 
 /// By the store's clock: whoever moves that moves it less far, between two calls.
 const LEASE: Duration = Duration::from_hours(24 * 365);
@@ -27,6 +26,8 @@ const ROUNDS_MAX: usize = 10_000;
 pub struct Ran {
     /// Attempts of jobs.
     pub attempts: usize,
+    /// Turns of the engine's own with steps of workflows.
+    pub turns: usize,
     /// Builds that became jobs.
     pub builds: usize,
     /// Jobs that schedules made.
@@ -61,6 +62,7 @@ impl ByHand {
         for _ in 0..ROUNDS_MAX {
             let before = ran;
             self.reconcile(&mut ran).await?;
+            batches::pass(&self.engine.shared).await;
             self.attempt(&mut ran).await?;
             self.deliver(&mut ran).await?;
             if ran == before {
@@ -85,23 +87,25 @@ impl ByHand {
     /// The jobs that are due.
     async fn attempt(&self, ran: &mut Ran) -> Result<()> {
         let shared = &self.engine.shared;
-        let handlers = shared.handlers.names();
-        if handlers.is_empty() {
-            return Ok(());
-        }
+        let with_own = |mut names: Vec<String>| {
+            names.push(FLOW.to_owned());
+            names
+        };
         shared.store.session_open(self.session, &shared.options.node, LEASE).await?;
         shared.lease.take(self.session);
         let request = ClaimRequest {
             session: self.session,
-            queues: shared.options.queues.clone(),
-            handlers,
+            queues: with_own(shared.options.queues.clone()),
+            handlers: with_own(shared.handlers.names()),
             rows_max: CLAIMED_MAX,
         };
         let claimed = shared.store.jobs_dispatch(Vec::new(), Some(request)).await?.claimed;
         if claimed.is_empty() {
             return Ok(());
         }
-        ran.attempts += claimed.len();
+        let turns = claimed.iter().filter(|job| job.handler == FLOW).count();
+        ran.turns += turns;
+        ran.attempts += claimed.len() - turns;
         let slots = Semaphore::new(claimed.len());
         let runs = claimed.into_iter().map(|job| {
             let stop: StopSignal = shared.held.add(job.token);

@@ -16,12 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::batches::MovedBatches;
 use crate::builder::Builder;
 use crate::deliver::Courier;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::options::Options;
+use crate::rules::Compiled;
 use crate::session::Lease;
+use crate::standings::Standings;
 use crate::stats::{Counters, Stats, add};
 use crate::templates::Templates;
 use crate::touches::Touches;
@@ -41,8 +44,11 @@ pub(crate) struct Shared {
     pub(crate) lease: Lease,
     pub(crate) counters: Counters,
     pub(crate) waiters: Arc<Waiters>,
+    pub(crate) batches: MovedBatches,
     pub(crate) heads: Heads,
     pub(crate) templates: Templates,
+    pub(crate) standings: Standings,
+    pub(crate) compiled: Compiled,
     /// There may be something to claim.
     pub(crate) work: Notify,
     /// Some view may be due earlier than planned.

@@ -10,7 +10,7 @@ use recache_model::ids::WorkflowId;
 use recache_model::job::{AfterFailure, ErrorKind, JobError, after_failure};
 use recache_model::retry::RetryPolicy;
 use recache_store::{
-    BuildStart, ClaimedJob, LeaseToken, Outcome, Publication, Published, Settlement, TouchedItems,
+    BuildStart, ClaimedJob, FLOW, LeaseToken, Outcome, Publication, Published, Settlement, TouchedItems,
 };
 use recache_worker::{
     BuildContext, BuildSource, BuildSummary, Builder, Call, Context, Failure, Handler, JobFacts, KnownItem,
@@ -23,7 +23,9 @@ use tokio::time::Instant;
 use crate::engine::Shared;
 use crate::held::stop_for;
 use crate::link::StoreLink;
+use crate::rules::{self, Rules};
 use crate::stats::{add, one};
+use crate::turn;
 
 /// Between tries to publish while the store cannot be reached.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
@@ -48,8 +50,10 @@ pub(crate) struct Ended {
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal, slots: &Semaphore) -> Ended {
+    let is_turn = job.handler == FLOW;
     let ready = async {
-        let slot = slots.acquire().await;
+        // A turn of the engine's own is short, and handlers may be waiting for what it decides.
+        let slot = if is_turn { Ok(None) } else { slots.acquire().await.map(Some) };
         // Nothing new is begun on a lease that may have passed.
         shared.lease.wait_until_sure(shared.options.lease).await;
         slot
@@ -83,7 +87,9 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
             None
         }
         Ok(_slot) => {
-            one(&shared.counters.started);
+            if !is_turn {
+                one(&shared.counters.started);
+            }
             let began = Instant::now();
             // A handler that was dropped unfinished may panic while it is; its job must not stay with it.
             let outcome = match AssertUnwindSafe(attempt(shared, &job, &stop)).catch_unwind().await {
@@ -97,7 +103,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
                     Some(failed(shared, &job, error))
                 }
             };
-            ended.run_time = Some(began.elapsed());
+            ended.run_time = (!is_turn).then(|| began.elapsed());
             outcome
         }
     };
@@ -116,11 +122,17 @@ fn count_stop(shared: &Shared, why: Stop) {
 
 /// What the handler's end means. `None`: nothing is left to settle.
 async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Option<Outcome> {
-    let result = run_handler(shared, job, stop).await;
+    let result = if job.handler == FLOW {
+        turn::take(shared, job).await.map(Finished::Concluded)
+    } else {
+        run_handler(shared, job, stop).await
+    };
     let error = match result {
-        Ok(Finished::Output(output)) => {
-            one(&shared.counters.completed);
-            return Some(Outcome::Completed { output });
+        Ok(Finished::Concluded(outcome)) => {
+            if matches!(outcome, Outcome::Completed { .. } | Outcome::Decided { .. }) {
+                one(&shared.counters.completed);
+            }
+            return Some(outcome);
         }
         Ok(Finished::Published) => {
             one(&shared.counters.completed);
@@ -194,13 +206,13 @@ fn failed(shared: &Shared, job: &ClaimedJob, error: JobError) -> Outcome {
 const PANIC: &str = "panic";
 
 enum Finished {
-    Output(String),
+    Concluded(Outcome),
     Published,
 }
 
 async fn run_handler(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Result<Finished, Failure> {
     let link = Arc::new(StoreLink { store: Arc::clone(&shared.store), token: job.token });
-    let (facts, input, call) = facts(shared, job).await?;
+    let (facts, input, call, rules) = facts(shared, job).await?;
     let registered = shared
         .handlers
         .find(&job.handler, call.as_ref())
@@ -209,9 +221,14 @@ async fn run_handler(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) 
     match &registered {
         Registered::Job(handler) => {
             let output = within_limits(shared, job, stop, run_job(handler, context, input)).await?;
-            let output = serde_json::to_string(&output)
-                .map_err(|error| Failure::permanent("invalid_output", error))?;
-            Ok(Finished::Output(output))
+            let Some(rules) = rules else {
+                return Ok(Finished::Concluded(rules::completed(shared, &output)?));
+            };
+            let outcome = rules.concluded(shared, &output)?;
+            if let Outcome::Completed { output } | Outcome::Decided { output, .. } = &outcome {
+                rules::keep(shared, &rules, output).await;
+            }
+            Ok(Finished::Concluded(outcome))
         }
         Registered::View(builder) => build(shared, job, stop, builder, context).await,
     }
@@ -221,8 +238,11 @@ async fn run_job(handler: &Arc<dyn Handler>, context: Context, input: Value) -> 
     handler.run(context, input).await
 }
 
-/// What the handler is told, its input, and what its step calls.
-async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value, Option<Call>), Failure> {
+/// What the handler is told, its input, what its step calls, and what its template says about its result.
+async fn facts(
+    shared: &Shared,
+    job: &ClaimedJob,
+) -> Result<(JobFacts, Value, Option<Call>, Option<Rules>), Failure> {
     let parse = |what: &str, text: &str| {
         serde_json::from_str(text)
             .map_err(|error| Failure::permanent("invalid_input", format!("{what} is not JSON: {error}")))
@@ -242,9 +262,22 @@ async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value, Op
         ..JobFacts::default()
     };
     if job.workflow.is_none() {
-        return Ok((facts, own, None));
+        return Ok((facts, own, None, None));
     }
     let inputs = shared.store.step_inputs(job.token.job).await.map_err(Failure::retryable)?;
+    let rules = if inputs.has_rules { Some(Rules::of(shared, job, &inputs).await?) } else { None };
+    if let (Some(rules), Some(workflow)) = (&rules, job.workflow)
+        && let Some(wait) = &rules.step().wait_for
+    {
+        let (kind, name) = turn::awaited(&wait.awaited);
+        let told = shared.store.flows().signals_list(workflow).await.map_err(Failure::retryable)?;
+        let told = told.into_iter().find(|one| one.kind == kind && one.name == name);
+        facts.signal = told.map(|told| parse("a signal", &told.payload)).transpose()?;
+    }
+    if let Some((item, index)) = &inputs.item {
+        facts.item = Some(parse("an element", item)?);
+        facts.index = Some(*index);
+    }
     let mut results = BTreeMap::new();
     for (step, output) in inputs.results {
         results.insert(step, parse("a result", &output)?);
@@ -256,7 +289,7 @@ async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value, Op
         facts.handler.clone_from(&call.callable);
         facts.method.clone_from(&call.method);
     }
-    Ok((facts, parse("the workflow's input", &inputs.workflow_input)?, call))
+    Ok((facts, parse("the workflow's input", &inputs.workflow_input)?, call, rules))
 }
 
 /// Runs a handler's future under its timeout and its stop signal. When it shall stop it has [`grace`] to do so by

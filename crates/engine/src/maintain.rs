@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::event::{DELIVERY_AGE_MAX, DeliveryState};
-use recache_model::ids::WorkflowId;
+use recache_model::ids::{BatchId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::retention::Retention;
+use recache_model::tracked::TrackedState;
 use recache_model::workflow::WorkflowState;
 use recache_store::{Error as StoreError, Leadership};
 use tokio::time::Instant;
@@ -24,6 +25,8 @@ const ROWS_MAX: u32 = 1_000;
 const WORKFLOWS_MAX: u32 = 20;
 /// Workflows that one look compares.
 const COMPARED_MAX: u32 = 1_000;
+/// Batches that one look compares: each with all its members.
+const BATCHES_COMPARED_MAX: u32 = 10;
 /// Between two batches, so that others have their turn.
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 /// The lead is kept for so many pauses: one that is missed costs nothing.
@@ -33,6 +36,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let holder = Uuid::new_v4();
     let mut compare_at = Instant::now() + shared.options.compare;
     let mut lead: Option<Leadership> = None;
+    let mut up_since = Instant::now();
     loop {
         let pause = shared.options.maintain.mul_f64(0.75 + rand::random::<f64>() * 0.5);
         tokio::select! {
@@ -49,6 +53,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Err(error) => {
                 one(&shared.counters.store_errors);
                 tracing::warn!(%error, "maintenance waits: the store cannot be reached");
+                up_since = Instant::now();
                 continue;
             }
         }
@@ -57,7 +62,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if is_time {
             compare_at = Instant::now() + shared.options.compare;
         }
-        match pass(&shared, taken, is_time).await {
+        match pass(&shared, taken, up_since.elapsed(), is_time).await {
             Ok(()) => {}
             Err(StoreError::Conflict(why)) => {
                 tracing::info!(why, "maintenance goes on elsewhere");
@@ -66,6 +71,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Err(error) => {
                 one(&shared.counters.store_errors);
                 tracing::warn!(%error, "maintenance not finished");
+                up_since = Instant::now();
             }
         }
     }
@@ -76,11 +82,21 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn pass(shared: &Shared, lead: &Leadership, is_time_to_compare: bool) -> Result<(), StoreError> {
+async fn pass(
+    shared: &Shared,
+    lead: &Leadership,
+    up_for: Duration,
+    is_time_to_compare: bool,
+) -> Result<(), StoreError> {
     // For the case that no process delivers: what nobody asked for must not wait for ever.
     deliver::route(shared).await?;
+    fail_stale(shared, lead, up_for).await?;
     remove(shared, lead).await?;
-    if is_time_to_compare { compare(shared).await } else { Ok(()) }
+    if is_time_to_compare {
+        compare(shared).await?;
+        compare_batches(shared).await?;
+    }
+    Ok(())
 }
 
 async fn take_lead(shared: &Shared, holder: Uuid) -> Result<Option<Leadership>, StoreError> {
@@ -88,12 +104,30 @@ async fn take_lead(shared: &Shared, holder: Uuid) -> Result<Option<Leadership>, 
     shared.store.maintenance().leader_take(ROLE, holder, lease).await
 }
 
+/// Tracked jobs whose owners are silent, in batches until one is not full.
+async fn fail_stale(shared: &Shared, lead: &Leadership, up_for: Duration) -> Result<(), StoreError> {
+    loop {
+        let failed = shared.store.tracked_jobs().tracked_fail_stale(lead, up_for, ROWS_MAX).await?;
+        add(&shared.counters.tracked_stale, usize::try_from(failed).unwrap_or(usize::MAX));
+        if failed > 0 {
+            tracing::warn!(count = failed, "tracked jobs failed: nothing was heard of them for too long");
+        }
+        if failed < u64::from(ROWS_MAX) || shared.draining.is_cancelled() {
+            return Ok(());
+        }
+        tokio::time::sleep(BATCH_PAUSE).await;
+    }
+}
+
 /// Something whose time may be over.
 #[derive(Debug, Clone, Copy)]
 enum Removal {
     Keys,
+    Rates,
     Jobs(JobState, Duration),
     Workflows(WorkflowState, Duration),
+    Tracked(TrackedState, Duration),
+    Batches(Duration),
     Letters(Duration),
     Ticks(Duration),
     /// Gives deliveries up whose time is over; they are removed later.
@@ -111,14 +145,23 @@ impl Removal {
             [WorkflowState::Completed, WorkflowState::Failed, WorkflowState::Cancelled].into_iter();
         let workflows =
             workflows.filter_map(|state| Some(Self::Workflows(state, retention.of_workflow(state)?)));
-        let ends = [Self::Keys, Self::Letters(retention.failed), Self::Ticks(retention.failed)];
+        let tracked = TrackedState::ALL.into_iter();
+        let tracked = tracked.filter_map(|state| Some(Self::Tracked(state, retention.of_tracked(state)?)));
+        // A batch goes after its members.
+        let ends = [
+            Self::Batches(retention.done),
+            Self::Keys,
+            Self::Rates,
+            Self::Letters(retention.failed),
+            Self::Ticks(retention.failed),
+        ];
         let events = [
             Self::LateDeliveries,
             Self::Deliveries(DeliveryState::Delivered, retention.done),
             Self::Deliveries(DeliveryState::Dead, retention.failed),
             Self::Events(retention.done),
         ];
-        jobs.chain(workflows).chain(ends).chain(events).collect()
+        jobs.chain(workflows).chain(tracked).chain(ends).chain(events).collect()
     }
 
     fn rows_max(self) -> u32 {
@@ -129,8 +172,13 @@ impl Removal {
         let (store, rows_max) = (shared.store.maintenance(), self.rows_max());
         match self {
             Self::Keys => store.idempotency_keys_expire(lead, rows_max).await,
+            Self::Rates => store.step_rates_expire(lead, rows_max).await,
             Self::Jobs(state, keep) => store.jobs_remove(lead, state, keep, rows_max).await,
             Self::Workflows(state, keep) => store.workflows_remove(lead, state, keep, rows_max).await,
+            Self::Tracked(state, keep) => {
+                shared.store.tracked_jobs().tracked_remove(lead, state, keep, rows_max).await
+            }
+            Self::Batches(keep) => shared.store.batches().batches_remove(lead, keep, rows_max).await,
             Self::Letters(keep) => store.letters_remove(lead, keep, rows_max).await,
             Self::Ticks(keep) => shared.store.schedules().ticks_remove(lead, keep, rows_max).await,
             Self::LateDeliveries => {
@@ -186,6 +234,29 @@ async fn compare(shared: &Shared) -> Result<(), StoreError> {
         let is_end = compared.workflows < u64::from(COMPARED_MAX);
         if is_end || compared.last.is_none() || shared.draining.is_cancelled() {
             tracing::debug!(workflows, "counts compared");
+            return Ok(());
+        }
+        after = compared.last;
+        tokio::time::sleep(BATCH_PAUSE).await;
+    }
+}
+
+/// The same for batches that have not ended.
+async fn compare_batches(shared: &Shared) -> Result<(), StoreError> {
+    let mut after: Option<BatchId> = None;
+    loop {
+        let compared = shared.store.batches().batches_compare(after, BATCHES_COMPARED_MAX).await?;
+        add(&shared.counters.batch_differences, compared.differences.len());
+        for difference in &compared.differences {
+            tracing::error!(
+                batch_id = %difference.batch,
+                kept = ?difference.kept,
+                counted = ?difference.counted,
+                "a batch's counts are not those of its members"
+            );
+        }
+        let is_end = compared.batches < u64::from(BATCHES_COMPARED_MAX);
+        if is_end || compared.last.is_none() || shared.draining.is_cancelled() {
             return Ok(());
         }
         after = compared.last;

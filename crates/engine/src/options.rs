@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// No pause of the engine's own is longer: a day without a look is a mistake.
 const PAUSE_MAX: Duration = Duration::from_hours(24);
 
+/// No result may be larger, whatever is configured: databases keep it as one value.
+const RESULT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// Settings of an engine; the defaults give throughput and latency alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -41,6 +44,8 @@ pub struct Options {
     pub maintain: Duration,
     /// Between two comparisons of kept counts with rows. Default 1 h.
     pub compare: Duration,
+    /// A larger result fails its job, in bytes. Default 8 MiB.
+    pub result_bytes_max: u64,
     /// Says who this is, for people. Default: the process id.
     pub node: String,
 }
@@ -63,6 +68,7 @@ impl Default for Options {
             retention: Retention::default(),
             maintain: Duration::from_secs(10),
             compare: Duration::from_hours(1),
+            result_bytes_max: 8 * 1024 * 1024,
             node: format!("pid {}", std::process::id()),
         }
     }
@@ -99,6 +105,12 @@ impl Options {
                 ));
             }
         }
+        if self.result_bytes_max == 0 || self.result_bytes_max > RESULT_BYTES_MAX {
+            problems.push(format!(
+                "result_bytes_max is {}; it must be 1 to {RESULT_BYTES_MAX}",
+                self.result_bytes_max
+            ));
+        }
         if self.claim_rows_max == 0 || self.claim_rows_max > 5_000 {
             problems.push(format!("claim_rows_max is {}; it must be 1 to 5000", self.claim_rows_max));
         }
@@ -117,10 +129,11 @@ mod tests {
             queues: vec![],
             beat: Duration::from_secs(1),
             claim_rows_max: 0,
+            result_bytes_max: 0,
             ..Options::default()
         };
         let message = options.check().unwrap_err().to_string();
-        for name in ["slots", "queues", "beat", "claim_rows_max"] {
+        for name in ["slots", "queues", "beat", "claim_rows_max", "result_bytes_max"] {
             assert!(message.contains(name), "{message}");
         }
         assert!(Options::default().check().is_ok());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use recache_model::dispatch::claim_size;
 use recache_model::ids::JobId;
-use recache_store::{ClaimRequest, ClaimedJob, LeaseToken, Outcome, Settled, Settlement};
+use recache_store::{ClaimRequest, ClaimedJob, FLOW, LeaseToken, Outcome, Settled, Settlement, Waiting};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -27,6 +27,8 @@ const MEAN_WEIGHT: u32 = 8;
 
 struct Pump {
     shared: Arc<Shared>,
+    /// Those of the worker, and the engine's own.
+    queues: Vec<String>,
     handlers: Vec<String>,
     slots: Arc<Semaphore>,
     ended: mpsc::UnboundedSender<Ended>,
@@ -43,7 +45,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     // Bounded by the number of held jobs, which claiming bounds.
     let (ended, mut waiting) = mpsc::unbounded_channel();
     let mut pump = Pump {
-        handlers: shared.handlers.names(),
+        queues: with_own(shared.options.queues.clone()),
+        handlers: with_own(shared.handlers.names()),
         slots: Arc::new(Semaphore::new(shared.options.slots)),
         ended,
         hungry: true,
@@ -82,6 +85,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+fn with_own(mut names: Vec<String>) -> Vec<String> {
+    names.push(FLOW.to_owned());
+    names
+}
+
 impl Pump {
     fn claim(&self) -> Option<ClaimRequest> {
         let shared = &self.shared;
@@ -96,7 +104,7 @@ impl Pump {
         let is_worth_it = held <= options.slots || rows_max * 4 >= options.claim_rows_max;
         (rows_max > 0 && is_worth_it).then(|| ClaimRequest {
             session,
-            queues: options.queues.clone(),
+            queues: self.queues.clone(),
             handlers: self.handlers.clone(),
             rows_max,
         })
@@ -192,7 +200,11 @@ impl Pump {
             tracing::debug!(job_id = %ended.token.job, "settlement refused: the job is no longer this worker's");
         }
         if let Some(Settlement {
-            outcome: Outcome::Retry { after, .. } | Outcome::Snoozed { after }, ..
+            outcome:
+                Outcome::Retry { after, .. }
+                | Outcome::Snoozed { after }
+                | Outcome::Waits(Waiting::Signal { timeout: Some(after), .. }),
+            ..
         }) = &ended.settlement
         {
             self.look_at(deadline(*after));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use recache_store::Signal;
+use recache_store::{FLOW, Signal};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::engine::Shared;
@@ -30,7 +30,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Sign
 async fn follow(shared: &Arc<Shared>, hint: Signal) {
     match hint {
         Signal::Queued(queue) => {
-            if shared.options.queues.contains(&queue) {
+            if queue == FLOW || shared.options.queues.contains(&queue) {
                 shared.work.notify_one();
             }
         }
@@ -51,6 +51,9 @@ async fn follow(shared: &Arc<Shared>, hint: Signal) {
             shared.waiters.wake(view.uuid());
         }
         Signal::EventsWritten => shared.events_due.notify_one(),
+        Signal::TouchesAsked => shared.due.notify_one(),
+        Signal::BatchMoved(batch) => shared.batches.tell(batch),
+        Signal::BatchEnded(batch) => shared.waiters.wake(batch.uuid()),
         // Whoever listens does so for itself: `epochs.rs`, `deliver/live.rs`.
         Signal::CacheRaised(..) | Signal::Happened(_) => {}
     }

@@ -28,6 +28,8 @@ counters! {
     started,
     /// Attempts that ended well.
     completed,
+    /// Steps that an earlier result served instead of a run.
+    reused,
     /// Attempts that failed and run again.
     retried,
     /// Attempts that were put off by their handlers and do not count.
@@ -62,6 +64,12 @@ counters! {
     swept,
     /// Jobs that schedules made here.
     scheduled,
+    /// Batches whose end was noticed here.
+    batches_ended,
+    /// Batches whose kept counts were not those of their members. Anything but 0 deserves a look.
+    batch_differences,
+    /// Tracked jobs that failed here because nothing was heard of them.
+    tracked_stale,
     /// Events that were handed to those who asked for them here.
     events_routed,
     /// Deliveries of events that were made here.

@@ -12,7 +12,7 @@ use recache_cache::{Cache, Key, KeyPrefix, LoadError, Space, Usage};
 use recache_model::template::Template;
 use recache_store::{CacheRaise, TemplateRecord};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Shared};
 use crate::error::{Error, Result};
 
 /// For how long it is remembered that there is no such template.
@@ -81,47 +81,51 @@ impl Engine {
         let key = self.shared.templates.cache.keys().template(namespace, name, version);
         let what = || format!("{namespace}/{name} {version}");
         let load = || self.shared.store.template_find(namespace, name, Some(version));
-        self.cached_template(&key, what, load).await
+        cached_template(&self.shared, &key, what, load).await
     }
 
     /// A template by the digest of its content.
     pub async fn template_by_digest(&self, digest: &str) -> Result<Arc<TemplateRecord>> {
-        let key = by_digest(&self.shared.templates.space, digest);
-        self.cached_template(&key, || digest.to_owned(), || self.shared.store.template_get(digest)).await
+        template_by_digest(&self.shared, digest).await
     }
+}
 
-    async fn cached_template<F>(
-        &self,
-        key: &Key,
-        what: impl FnOnce() -> String,
-        load: impl FnOnce() -> F,
-    ) -> Result<Arc<TemplateRecord>>
-    where
-        F: Future<Output = recache_store::Result<TemplateRecord>>,
-    {
-        let cache = &self.shared.templates.cache;
-        // A shared backend keeps its epochs itself, out of the put's transaction: "there is none" could outlive a put there.
-        let policy = if cache.capabilities().has(Capability::Shared) {
-            cache.default_policy()
-        } else {
-            cache.default_policy().negative_for(ABSENT_FOR)
-        };
-        let loader = || {
-            let loading = load();
-            async move {
-                match loading.await {
-                    Ok(template) => Ok(Some(template)),
-                    Err(recache_store::Error::NotFound { .. }) => Ok(None),
-                    Err(error) => Err(error),
-                }
+pub(crate) async fn template_by_digest(shared: &Shared, digest: &str) -> Result<Arc<TemplateRecord>> {
+    let key = by_digest(&shared.templates.space, digest);
+    cached_template(shared, &key, || digest.to_owned(), || shared.store.template_get(digest)).await
+}
+
+async fn cached_template<F>(
+    shared: &Shared,
+    key: &Key,
+    what: impl FnOnce() -> String,
+    load: impl FnOnce() -> F,
+) -> Result<Arc<TemplateRecord>>
+where
+    F: Future<Output = recache_store::Result<TemplateRecord>>,
+{
+    let cache = &shared.templates.cache;
+    // A shared backend keeps its epochs itself, out of the put's transaction: "there is none" could outlive a put there.
+    let policy = if cache.capabilities().has(Capability::Shared) {
+        cache.default_policy()
+    } else {
+        cache.default_policy().negative_for(ABSENT_FOR)
+    };
+    let loader = || {
+        let loading = load();
+        async move {
+            match loading.await {
+                Ok(template) => Ok(Some(template)),
+                Err(recache_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
             }
-        };
-        match cache.get_or_load(key, &policy, loader).await {
-            Ok(Some(template)) => Ok(template),
-            Ok(None) => Err(recache_store::Error::NotFound { what: "template", id: what() }.into()),
-            Err(LoadError::Failed(error)) => Err(of_load(error)),
-            Err(error @ LoadError::TimedOut(_)) => Err(unavailable(error.to_string())),
         }
+    };
+    match cache.get_or_load(key, &policy, loader).await {
+        Ok(Some(template)) => Ok(template),
+        Ok(None) => Err(recache_store::Error::NotFound { what: "template", id: what() }.into()),
+        Err(LoadError::Failed(error)) => Err(of_load(error)),
+        Err(error @ LoadError::TimedOut(_)) => Err(unavailable(error.to_string())),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use recache_cache::{Cache, LoadError, Policy, Space, Usage};
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
+use recache_store::{Neighbours, ViewName};
 use tokio::time::Instant;
 
 use crate::engine::{Engine, deadline};
@@ -37,6 +38,17 @@ pub struct ViewItems {
     pub published_at: Option<Timestamp>,
     /// In the order in which they were asked for.
     pub values: Vec<Option<Arc<String>>>,
+}
+
+/// A page of the items of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewPage {
+    /// The generation that they were read from; 0 when none was published yet.
+    pub version: i64,
+    /// Keys and values, as JSON, in the order of the keys.
+    pub items: Vec<(String, String)>,
+    /// There are more after the last one.
+    pub has_more: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -202,6 +214,55 @@ impl Engine {
                 return Err(Error::TimedOut { what, waited: wait });
             }
         }
+    }
+
+    /// Says from which others a view is made, in place of what was said before. A publication above that changed anything touches it from then on; one
+    /// that changed nothing does not. A circle is a conflict. True when it is news; the view is touched then.
+    pub async fn derive_view(&self, view: ViewName, from: Vec<ViewName>) -> Result<bool> {
+        Ok(self.shared.store.chains().view_derive(view, from).await?)
+    }
+
+    /// The views that a view is made from, and those that are made from it.
+    pub async fn view_neighbours(&self, view: ViewName) -> Result<Neighbours> {
+        Ok(self.shared.store.chains().view_neighbours(view).await?)
+    }
+
+    /// Items of one generation in the order of their keys, page by page. The first page is of the live generation; give its version and
+    /// the key of its last item for the next one. A generation that was removed meanwhile is a conflict: begin again.
+    pub async fn list_items(
+        &self,
+        namespace: &str,
+        key: &str,
+        from: Option<(i64, String)>,
+        rows_max: u32,
+    ) -> Result<ViewPage> {
+        for _ in 0..LOOKS_MAX {
+            let head = self.head(namespace, key, self.shared.options.view_head_fresh).await?;
+            let (version, after) = match &from {
+                Some((version, after)) => (*version, Some(after.clone())),
+                None if head.version == 0 => {
+                    return Ok(ViewPage { version: 0, items: Vec::new(), has_more: false });
+                }
+                None => (head.version, None),
+            };
+            let rows = rows_max.max(1).saturating_add(1);
+            let page = self.shared.store.generation_page(head.view, version, after, rows).await?;
+            let Some(mut items) = page else {
+                if from.is_some() {
+                    let what =
+                        format!("version {version} of {namespace}/{key} is no longer kept: begin again");
+                    return Err(recache_store::Error::Conflict(what).into());
+                }
+                // The live generation was replaced and removed while this reader slept.
+                self.head(namespace, key, Duration::ZERO).await?;
+                continue;
+            };
+            let has_more = items.len() >= usize::try_from(rows).unwrap_or(usize::MAX);
+            items.truncate(usize::try_from(rows_max.max(1)).unwrap_or(usize::MAX));
+            return Ok(ViewPage { version, items, has_more });
+        }
+        let message = format!("{namespace}/{key} is published faster than it can be read");
+        Err(recache_store::Error::Unavailable { message, source: None }.into())
     }
 
     async fn generation_item(

@@ -1,16 +1,16 @@
-//! From a template to a workflow.
+//! Workflows as callers see them: submit, tell, retry, end a step by hand.
 
-use std::collections::HashMap;
-
-use recache_model::event::StepEvent;
-use recache_model::ids::WorkflowId;
-use recache_model::template::{Handler, JsonSchema, Step, Template};
-use recache_store::{NewJob, NewStep, NewWorkflow, StepCall};
+use recache_model::ids::{JobId, WorkflowId};
+use recache_model::job::JobState;
+use recache_model::template::{StepType, Template};
+use recache_store::{Ending, FLOW, Outcome, SignalRecord, Word};
+use recache_worker::Failure;
 use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::templates::record;
+use crate::plan;
+use crate::rules::Rules;
 
 impl Engine {
     /// Stores a workflow of this template with all its steps; the template's content is pinned by its digest.
@@ -35,142 +35,104 @@ impl Engine {
         environment: Option<&str>,
         input: &Value,
     ) -> Result<WorkflowId> {
-        let mut new = new_workflow(id, template, environment, input)?;
+        let mut new = plan::new_workflow(id, template, environment, input, &id.uuid().to_string())?;
         new.template_raise = Some(self.shared.templates.raise(&new.template));
         self.shared.store.workflow_submit(new).await?;
         Ok(id)
     }
-}
 
-fn new_workflow(
-    id: WorkflowId,
-    template: &Template,
-    environment: Option<&str>,
-    input: &Value,
-) -> Result<NewWorkflow> {
-    let effective = environment.map(|environment| template.for_environment(environment)).transpose();
-    let effective = effective.map_err(|problems| Error::Invalid(problems.to_string()))?;
-    let steps_of = effective.as_ref().unwrap_or(template);
-    let unsupported = template.unsupported();
-    if !unsupported.is_empty() {
-        return Err(Error::Invalid(unsupported.to_string()));
+    /// Tells a workflow something that a step of it waits for, now or later. Telling it again is harmless: false then.
+    pub async fn signal(&self, workflow: WorkflowId, signal: SignalRecord) -> Result<bool> {
+        Ok(self.shared.store.flows().signal_send(workflow, signal).await?)
     }
-    template.check_input(input).map_err(|problems| {
-        Error::Invalid(format!("the input does not fit the template's `input_schema`: {problems}"))
-    })?;
 
-    let correlation_id = id.uuid().to_string();
-    let places: HashMap<&str, usize> =
-        steps_of.steps().iter().enumerate().map(|(place, step)| (step.name.as_str(), place)).collect();
-    let mut steps = Vec::with_capacity(steps_of.steps().len());
-    for step in steps_of.steps() {
-        let waits_for = step
-            .dependencies
-            .iter()
-            .map(|name| {
-                places.get(name.as_str()).copied().ok_or_else(|| {
-                    Error::Invalid(format!("step `{}` waits for `{name}`, which is not there", step.name))
-                })
-            })
-            .collect::<Result<Vec<usize>>>()?;
-        let handler = step
-            .handler
-            .as_ref()
-            .ok_or_else(|| Error::Invalid(format!("step `{}` has no handler to run it", step.name)))?;
-        let name = handler.claimed_as().unwrap_or_else(|| handler.callable.clone());
-        let plain = NewJob::new(name, Value::Object(handler.initialization.clone()).to_string());
-        let job = NewJob {
-            namespace: template.namespace().to_owned(),
-            queue: step.queue.clone().unwrap_or_else(|| plain.queue.clone()),
-            priority: i64::from(step.priority),
-            retry: step.retry.policy(),
-            timeout: step.timeout,
-            correlation_id: correlation_id.clone(),
-            call: call(handler),
-            publishes: publishes(template, step)?,
-            ..plain
+    /// Runs all failed steps of a workflow again, with new attempts; what they held up follows. Answers how many there were.
+    pub async fn retry_failed_steps(&self, workflow: WorkflowId, word: Word) -> Result<u64> {
+        Ok(self.shared.store.flows().workflow_retry_failed(workflow, word).await?)
+    }
+
+    /// Runs a workflow from its beginning: a new one of the same pinned template, environment and input. The old one stays as it is.
+    pub async fn run_again(&self, workflow: WorkflowId) -> Result<WorkflowId> {
+        let old = self.shared.store.workflow_get(workflow).await?;
+        let record = self.template_by_digest(&old.template_digest).await?;
+        let template = Template::from_canonical_json(&record.content)
+            .map_err(|problems| Error::Invalid(problems.to_string()))?;
+        let input = serde_json::from_str(&old.input).map_err(|error| {
+            Error::Invalid(format!("the input of workflow {workflow} is not JSON: {error}"))
+        })?;
+        self.submit_workflow_in(WorkflowId::make(), &template, old.environment.as_deref(), &input).await
+    }
+
+    /// Completes a step that has not ended with this result, in place of its handler, which is told to stop. The result is judged
+    /// as the handler's would be.
+    pub async fn complete_step(
+        &self,
+        workflow: WorkflowId,
+        step: &str,
+        result: &Value,
+        word: Word,
+    ) -> Result<JobState> {
+        let job = self.shared.store.flows().step_find(workflow, step).await?;
+        let (output, region) = self.judged(job, step, result).await?;
+        let ending = Ending::Complete { output };
+        let state = self.shared.store.flows().step_end(job, ending, region, word).await?;
+        self.shared.waiters.wake(workflow.uuid());
+        Ok(state)
+    }
+
+    /// Declares a failed step settled, which counts as done for what waits for it; with a result, if its dependents need one. A
+    /// decision that is resolved without a result has chosen nothing.
+    pub async fn resolve_step(
+        &self,
+        workflow: WorkflowId,
+        step: &str,
+        result: Option<&Value>,
+        word: Word,
+    ) -> Result<JobState> {
+        let job = self.shared.store.flows().step_find(workflow, step).await?;
+        let nothing = Value::Array(Vec::new());
+        let is_decision =
+            self.shared.store.job_get(job).await?.kind == recache_model::workflow::StepKind::Decision;
+        let result = result.or_else(|| is_decision.then_some(&nothing));
+        let (output, region) = match result {
+            Some(result) => {
+                let (output, region) = self.judged(job, step, result).await?;
+                (Some(output), region)
+            }
+            None => (None, None),
         };
-        steps.push(NewStep { name: step.name.clone(), job, waits_for });
+        let ending = Ending::Resolve { output };
+        let state = self.shared.store.flows().step_end(job, ending, region, word).await?;
+        self.shared.waiters.wake(workflow.uuid());
+        Ok(state)
     }
-    Ok(NewWorkflow {
-        id,
-        template: record(template),
-        template_raise: None,
-        input: input.to_string(),
-        correlation_id,
-        steps,
-    })
-}
 
-/// What a step's job keeps of its handler besides the name. Whoever makes a step's job gives it this.
-pub(crate) fn call(handler: &Handler) -> Option<StepCall> {
-    handler
-        .is_more_than_a_name()
-        .then(|| StepCall { callable: handler.callable.clone(), method: handler.method.clone() })
-}
-
-/// What a step's job keeps of the events that it publishes, with the schemas that the template declares for them. `None` for a step that
-/// publishes nothing. Whoever makes a step's job gives it this.
-pub(crate) fn publishes(template: &Template, step: &Step) -> Result<Option<String>> {
-    if step.publishes_events.is_empty() {
-        return Ok(None);
-    }
-    let declared: HashMap<&str, &JsonSchema> = template
-        .domain_events()
-        .iter()
-        .filter_map(|event| Some((event.name.as_str(), event.schema.as_ref()?)))
-        .collect();
-    let events: Vec<StepEvent> = step
-        .publishes_events
-        .iter()
-        .map(|event| {
-            let schema = event.schema.as_ref().or_else(|| declared.get(event.name.as_str()).copied());
-            StepEvent::new(&event.name, event.condition, event.delivery_mode, schema)
-        })
-        .collect();
-    serde_json::to_string(&events)
-        .map(Some)
-        .map_err(|error| Error::Invalid(format!("step `{}`: its events are no JSON: {error}", step.name)))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use recache_model::retry::{Backoff, RetryPolicy};
-
-    use super::*;
-
-    #[test]
-    fn every_field_of_a_step_reaches_its_job() {
-        let source = "
-name: billing
-namespace: shop
-version: 1.2.0
-steps:
-  - name: fetch
-    handler: { callable: http, initialization: { url: 'http://127.0.0.1/' } }
-    timeout_seconds: 7
-    queue: slow
-    priority: 9
-    retry: { max_attempts: 5, backoff: linear, backoff_base_ms: 10, max_backoff_ms: 20, jitter: 0.5 }
-  - name: bill
-    handler: { callable: echo }
-    depends_on: [fetch]
-    retry: { retryable: false }
-";
-        let template = Template::parse(source, "billing.yaml").expect("a good template");
-        let id = WorkflowId::make();
-        let new = new_workflow(id, &template, None, &serde_json::json!({ "a": 1 })).expect("a workflow");
-        let (fetch, bill) = (&new.steps[0], &new.steps[1]);
-        assert_eq!((new.template.name.as_str(), new.template.version.as_str()), ("billing", "1.2.0"));
-        assert_eq!(fetch.job.input, "{\"url\":\"http://127.0.0.1/\"}");
-        assert_eq!((fetch.job.namespace.as_str(), fetch.job.queue.as_str()), ("shop", "slow"));
-        assert_eq!((fetch.job.priority, fetch.job.timeout), (9, Some(Duration::from_secs(7))));
-        let expected =
-            RetryPolicy { attempts_max: 5, backoff: Backoff::Linear, base_ms: 10, cap_ms: 20, jitter: 0.5 };
-        assert_eq!(fetch.job.retry, expected);
-        assert_eq!((bill.waits_for.as_slice(), bill.job.retry.attempts_max), ([0].as_slice(), 1));
-        assert_eq!(bill.job.correlation_id, id.uuid().to_string());
+    /// A result that somebody gives in a handler's place, as the store takes it.
+    async fn judged(
+        &self,
+        job: JobId,
+        step: &str,
+        result: &Value,
+    ) -> Result<(String, Option<recache_store::Region>)> {
+        let refused = |failure: Failure| Error::Invalid(failure.to_string());
+        let inputs = self.shared.store.step_inputs(job).await?;
+        let record = self.shared.store.job_get(job).await?;
+        let rules =
+            Rules::of_step(&self.shared, step, &record.correlation_id, &inputs).await.map_err(refused)?;
+        let is_whole = inputs.item.is_none()
+            && (rules.step().for_each.is_some() || rules.step().step_type == StepType::BatchWorker);
+        // The schema is about the single runs of a step that is split.
+        let outcome = if is_whole {
+            crate::rules::completed(&self.shared, result)
+        } else {
+            rules.concluded(&self.shared, result)
+        };
+        match outcome.map_err(refused)? {
+            Outcome::Completed { output } => Ok((output, None)),
+            Outcome::Decided { output, region } => {
+                Ok((output, Some(std::sync::Arc::unwrap_or_clone(region))))
+            }
+            other => Err(Error::Invalid(format!("{FLOW}: a result led to {other:?}"))),
+        }
     }
 }

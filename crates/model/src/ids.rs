@@ -66,6 +66,7 @@ macro_rules! id {
 
 id!(JobId, "a job's", "job_");
 id!(WorkflowId, "a workflow's", "wf_");
+id!(BatchId, "a batch's", "batch_");
 id!(ViewId, "a view's", "view_");
 id!(EventId, "an event's", "evt_");
 id!(SubscriberId, "a subscriber's", "sub_");

@@ -61,6 +61,10 @@ pub enum JobEvent {
     OperatorResolve,
     /// A later submit of its unique key takes its place while it waits.
     Replace,
+    /// It has been split into children and goes on when they have ended.
+    Await,
+    /// An operator says how it ended, in its worker's stead.
+    OperatorComplete,
 }
 
 impl JobState {
@@ -78,7 +82,7 @@ impl JobState {
     ];
 
     /// The whole table of transitions, as data: `(from, event, to)`. What is not here cannot happen.
-    pub const TRANSITIONS: [(Self, JobEvent, Self); 19] = [
+    pub const TRANSITIONS: [(Self, JobEvent, Self); 23] = [
         (Self::Blocked, JobEvent::Unblock, Self::Queued),
         (Self::Blocked, JobEvent::Cancel, Self::Cancelled),
         (Self::Blocked, JobEvent::Supersede, Self::Superseded),
@@ -96,6 +100,10 @@ impl JobState {
         (Self::Running, JobEvent::Cancel, Self::Cancelled),
         (Self::Running, JobEvent::Supersede, Self::Superseded),
         (Self::Running, JobEvent::Skip, Self::Skipped),
+        (Self::Running, JobEvent::Await, Self::Blocked),
+        (Self::Blocked, JobEvent::OperatorComplete, Self::Completed),
+        (Self::Queued, JobEvent::OperatorComplete, Self::Completed),
+        (Self::Running, JobEvent::OperatorComplete, Self::Completed),
         (Self::Failed, JobEvent::OperatorRetry, Self::Queued),
         (Self::Failed, JobEvent::OperatorResolve, Self::Resolved),
     ];
@@ -240,7 +248,7 @@ pub fn after_failure(policy: &RetryPolicy, attempt: u32, error: &JobError, chanc
 mod tests {
     use super::*;
 
-    const EVENTS: [JobEvent; 13] = [
+    const EVENTS: [JobEvent; 15] = [
         JobEvent::Unblock,
         JobEvent::Claim,
         JobEvent::Release,
@@ -254,21 +262,23 @@ mod tests {
         JobEvent::OperatorRetry,
         JobEvent::OperatorResolve,
         JobEvent::Replace,
+        JobEvent::Await,
+        JobEvent::OperatorComplete,
     ];
 
     /// The table once more, written as design says it rather than as code has it: for each state, one
     /// character per event in the order of `EVENTS`; `.` is refused, else the first letter of the new state
     /// (`C` completed, `X` cancelled, `S` superseded, `K` skipped, `O` resolved).
     const EXPECTED: [(JobState, &str); 9] = [
-        (JobState::Blocked, "Q......XSK..."),
-        (JobState::Queued, ".R.....XSK..Q"),
-        (JobState::Running, "..QQCQFXSK..."),
-        (JobState::Completed, "............."),
-        (JobState::Failed, "..........QO."),
-        (JobState::Cancelled, "............."),
-        (JobState::Superseded, "............."),
-        (JobState::Skipped, "............."),
-        (JobState::Resolved, "............."),
+        (JobState::Blocked, "Q......XSK....C"),
+        (JobState::Queued, ".R.....XSK..Q.C"),
+        (JobState::Running, "..QQCQFXSK...BC"),
+        (JobState::Completed, "..............."),
+        (JobState::Failed, "..........QO..."),
+        (JobState::Cancelled, "..............."),
+        (JobState::Superseded, "..............."),
+        (JobState::Skipped, "..............."),
+        (JobState::Resolved, "..............."),
     ];
 
     #[test]

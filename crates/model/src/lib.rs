@@ -2,7 +2,8 @@
 //!
 //! Everything that decides lives here, as functions over values: which state a job may enter
 //! ([`job`]), when a failed attempt runs again ([`retry`]), what a touch does to a running build
-//! ([`view`]), what a workflow's state is ([`workflow`]), how much a worker may claim
+//! ([`view`]), what a workflow's state is ([`workflow`]), what becomes of the
+//! steps behind a decision ([`expansion`]), how much a worker may claim
 //! ([`dispatch`]). The engine carries the decisions out; the drivers of the store obey.
 //!
 //! ```
@@ -13,8 +14,12 @@
 //! assert_eq!(JobState::Completed.after(JobEvent::Claim), None);
 //! ```
 
+pub mod analysis;
+pub mod batch;
 pub mod dispatch;
 pub mod event;
+pub mod expansion;
+pub mod figures;
 pub mod http_status;
 pub mod ids;
 pub mod job;
@@ -25,7 +30,10 @@ pub mod retry;
 pub mod schedule;
 pub mod template;
 pub mod time;
+pub mod tracked;
+pub mod ttl;
 pub mod unique;
 pub mod view;
+pub mod view_wait;
 pub mod webhook;
 pub mod workflow;

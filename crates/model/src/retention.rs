@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::job::JobState;
+use crate::tracked::TrackedState;
 use crate::workflow::WorkflowState;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -35,6 +36,15 @@ impl Retention {
         }
     }
 
+    /// How long a tracked job in this state is kept; `None`: it has not ended.
+    pub fn of_tracked(&self, state: TrackedState) -> Option<Duration> {
+        match state {
+            TrackedState::Queued | TrackedState::Processing => None,
+            TrackedState::Completed | TrackedState::Cancelled => Some(self.done),
+            TrackedState::Failed => Some(self.failed),
+        }
+    }
+
     /// How long a workflow in this state is kept; `None`: it has not ended.
     pub fn of_workflow(&self, state: WorkflowState) -> Option<Duration> {
         match state {
@@ -54,6 +64,9 @@ mod tests {
         let retention = Retention::default();
         for state in JobState::ALL {
             assert_eq!(retention.of_job(state).is_some(), state.is_terminal(), "{state}");
+        }
+        for state in TrackedState::ALL {
+            assert_eq!(retention.of_tracked(state).is_some(), state.is_terminal(), "{state}");
         }
         assert_eq!(retention.of_workflow(WorkflowState::Running), None);
     }

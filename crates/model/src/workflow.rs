@@ -52,6 +52,58 @@ impl FromStr for WorkflowState {
     }
 }
 
+/// What a step is to the others, as far as moving them by its end needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum StepKind {
+    /// Nothing special.
+    #[default]
+    Plain,
+    /// Its result says which of its dependents are created.
+    Decision,
+    /// Runs when those of its dependencies that were created are done, however many were skipped.
+    Convergence,
+    /// One of the runs that another step was split into; a failure holds that one up.
+    Child,
+    /// Likewise, but a failure only counts as an end.
+    TolerantChild,
+    /// Likewise, but a failure cancels the other children.
+    FailFastChild,
+}
+
+impl StepKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Plain,
+        Self::Decision,
+        Self::Convergence,
+        Self::Child,
+        Self::TolerantChild,
+        Self::FailFastChild,
+    ];
+
+    /// The name in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Decision => "decision",
+            Self::Convergence => "convergence",
+            Self::Child => "child",
+            Self::TolerantChild => "tolerant_child",
+            Self::FailFastChild => "fail_fast_child",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// The state that counts for the workflow: a failure that is tolerated is as good as an end.
+    pub fn counted(self, state: JobState) -> JobState {
+        if self == Self::TolerantChild && state == JobState::Failed { JobState::Resolved } else { state }
+    }
+}
+
 /// How many steps are where. Kept by deltas in the transaction that moves a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StepCounts {
@@ -78,6 +130,18 @@ impl StepCounts {
             JobState::Cancelled | JobState::Superseded => &mut self.cancelled,
         };
         *slot += by;
+    }
+
+    /// What they were before `delta` was added.
+    #[must_use]
+    pub fn minus(&self, delta: &Self) -> Self {
+        Self {
+            blocked: self.blocked - delta.blocked,
+            active: self.active - delta.active,
+            done: self.done - delta.done,
+            failed: self.failed - delta.failed,
+            cancelled: self.cancelled - delta.cancelled,
+        }
     }
 
     /// All steps.

@@ -10,9 +10,13 @@ use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::attempts::Attempts;
+use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
+use crate::chains::Chains;
 use crate::error::Result;
 use crate::events::Events;
+use crate::figures::Figures;
+use crate::flow::Flows;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -24,6 +28,7 @@ use crate::records::{
 };
 use crate::schedules::Schedules;
 use crate::signal::Signal;
+use crate::tracked::TrackedJobs;
 
 /// Durable state.
 ///
@@ -61,6 +66,9 @@ pub trait Store: Send + Sync + Debug {
     /// Changing many jobs by filter.
     fn bulk_jobs(&self) -> &dyn BulkJobs;
 
+    /// The running of workflows.
+    fn flows(&self) -> &dyn Flows;
+
     /// What handlers keep and say.
     fn attempts(&self) -> &dyn Attempts;
 
@@ -70,8 +78,20 @@ pub trait Store: Send + Sync + Debug {
     /// Jobs that failed for good.
     fn letters(&self) -> &dyn Letters;
 
+    /// Figures over what has run.
+    fn figures(&self) -> &dyn Figures;
+
     /// Jobs that begin at the ticks of a clock.
     fn schedules(&self) -> &dyn Schedules;
+
+    /// Jobs that some other system runs.
+    fn tracked_jobs(&self) -> &dyn TrackedJobs;
+
+    /// Views that are made from others.
+    fn chains(&self) -> &dyn Chains;
+
+    /// What is watched together.
+    fn batches(&self) -> &dyn Batches;
 
     /// Hints from this process and, where the database can, from others.
     fn subscribe(&self) -> broadcast::Receiver<Signal>;
@@ -207,7 +227,7 @@ pub trait Store: Send + Sync + Debug {
     /// Touches views; all or none.
     async fn views_touch(&self, touches: Vec<Touch>) -> Result<Vec<TouchOutcome>>;
 
-    /// Creates the build jobs that are due.
+    /// Carries out touches that were asked for from SQL (table `touch_requests`), and creates the build jobs that are due.
     async fn views_reconcile(&self, rows_max: u32) -> Result<Reconciled>;
 
     /// A worker begins the build that it claimed: takes the newest version wanted.
@@ -228,6 +248,16 @@ pub trait Store: Send + Sync + Debug {
         view: ViewId,
         version: i64,
         items: Vec<String>,
+    ) -> Result<Option<Vec<(String, String)>>>;
+
+    /// Items of a given generation in the order of their keys: those after `after`, at most `rows_max`. `None` when that generation is
+    /// no longer kept.
+    async fn generation_page(
+        &self,
+        view: ViewId,
+        version: i64,
+        after: Option<String>,
+        rows_max: u32,
     ) -> Result<Option<Vec<(String, String)>>>;
 
     /// Published generations, newest first.

@@ -13,10 +13,14 @@ use super::statements::{
 };
 use super::{Driver, KIND};
 use crate::attempts::Attempts;
+use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
+use crate::chains::Chains;
 use crate::contract::Store;
 use crate::error::Result;
 use crate::events::Events;
+use crate::figures::Figures;
+use crate::flow::Flows;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -28,6 +32,7 @@ use crate::records::{
 };
 use crate::schedules::Schedules;
 use crate::signal::Signal;
+use crate::tracked::TrackedJobs;
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
 #[async_trait]
@@ -75,11 +80,31 @@ impl Store for Driver {
         self
     }
 
+    fn figures(&self) -> &dyn Figures {
+        self
+    }
+
     fn attempts(&self) -> &dyn Attempts {
         self
     }
 
     fn bulk_jobs(&self) -> &dyn BulkJobs {
+        self
+    }
+
+    fn tracked_jobs(&self) -> &dyn TrackedJobs {
+        self
+    }
+
+    fn chains(&self) -> &dyn Chains {
+        self
+    }
+
+    fn batches(&self) -> &dyn Batches {
+        self
+    }
+
+    fn flows(&self) -> &dyn Flows {
         self
     }
 
@@ -308,6 +333,19 @@ impl Store for Driver {
         wanted: Vec<String>,
     ) -> Result<Option<Vec<(String, String)>>> {
         self.read(look!([wanted] db, now => items::read_generation(db, view, version, &wanted).await)).await
+    }
+
+    async fn generation_page(
+        &self,
+        view: ViewId,
+        version: i64,
+        after: Option<String>,
+        rows_max: u32,
+    ) -> Result<Option<Vec<(String, String)>>> {
+        self.read(look!([after] db, now => {
+            items::page_generation(db, view, version, after.as_deref(), rows_max).await
+        }))
+        .await
     }
 
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {

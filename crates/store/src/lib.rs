@@ -21,7 +21,9 @@
 mod work;
 
 pub mod attempts;
+pub mod batches;
 pub mod bulk_jobs;
+pub mod chains;
 mod contract;
 mod error;
 pub mod events;
@@ -32,16 +34,24 @@ mod signal;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod figures;
 pub mod flights;
+pub mod flow;
 pub mod letters;
 pub mod maintenance;
 pub mod postgres;
 pub mod queues;
 pub mod schedules;
 pub mod sqlite;
+pub mod tracked;
 
 pub use attempts::{Attempts, LogLine};
+pub use batches::{
+    BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared, MemberKind,
+    NewBatch,
+};
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
+pub use chains::{Chains, Neighbours, ViewName};
 pub use contract::Store;
 pub use error::{Error, Result};
 pub use events::{
@@ -49,7 +59,12 @@ pub use events::{
     DeliveryRecord, DeliveryToken, DueSubscriber, EventQuery, EventRecord, Events, NewSubscriber, Routed,
     SubscriberKind, SubscriberRecord, SubscriberState,
 };
+pub use figures::{COUNTED_ROWS_MAX, Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
+pub use flow::{
+    Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, RESULT_INLINE_BYTES_MAX, Region, RegionStep,
+    SIGNAL_BYTES_MAX, SignalKind, SignalRecord, StepSituation, Waiting, WorkflowFilter,
+};
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{Compared, CountDifference, Leadership, Maintenance};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
@@ -64,3 +79,4 @@ pub use records::{
 };
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
+pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};

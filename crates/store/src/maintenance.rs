@@ -58,6 +58,9 @@ pub trait Maintenance: Send + Sync + Debug {
     /// Forgets idempotency keys whose time is over. Answers how many.
     async fn idempotency_keys_expire(&self, leadership: &Leadership, rows_max: u32) -> Result<u64>;
 
+    /// Forgets keys of rates by which no step has begun for longer than any period. Answers how many.
+    async fn step_rates_expire(&self, leadership: &Leadership, rows_max: u32) -> Result<u64>;
+
     /// Removes jobs that are no steps and ended in `state` at least `keep` ago, with their history. Failed ones whose dead letter is
     /// open stay. Answers how many.
     async fn jobs_remove(

@@ -1,18 +1,20 @@
 //! What goes into the store and what comes out of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{JobError, JobState};
 use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
 use recache_model::unique::{PartsHash, UniqueRule, key_problem};
 use recache_model::view::{Versions, ViewPolicy};
-use recache_model::workflow::{StepCounts, WorkflowState};
+use recache_model::workflow::{StepCounts, StepKind, WorkflowState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::flow::{Children, HandOver, RESULT_INLINE_BYTES_MAX, Region, Waiting};
 
 /// When a job may first run, by the store's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +57,8 @@ pub struct NewJob {
     pub idempotency_key: Option<String>,
     /// No second one of the same job.
     pub unique: Option<UniqueRule>,
+    /// It is a member of this batch. A job that was there before and stands for this submit stays where it is.
+    pub batch: Option<BatchId>,
     /// Of the jobs of one namespace with the same key, only so many run at once as the key's limit says: one, unless set otherwise.
     pub concurrency_key: Option<String>,
     /// Of a step: what it calls, where `handler` does not say it all, because a method is asked for or a resolver.
@@ -82,6 +86,7 @@ impl NewJob {
             trace_context: None,
             idempotency_key: None,
             unique: None,
+            batch: None,
             concurrency_key: None,
             call: None,
             publishes: None,
@@ -89,6 +94,11 @@ impl NewJob {
     }
 
     /// Submitting it asks for more than to insert a row.
+    pub(crate) fn has_ties(&self) -> bool {
+        self.has_keys() || self.batch.is_some()
+    }
+
+    /// What was submitted before may stand for it.
     pub(crate) fn has_keys(&self) -> bool {
         self.idempotency_key.is_some() || self.unique.is_some()
     }
@@ -110,6 +120,10 @@ impl NewJob {
         hash.part(&self.input);
         hash.part(&format!("{} {:?} {:?} {:?}", self.priority, self.due, self.timeout, self.retry));
         hash.part(&format!("{:?} {:?}", self.unique, self.concurrency_key));
+        if let Some(batch) = self.batch {
+            // Only then: the digests of others are kept by databases that knew no batches.
+            hash.part(&batch.to_string());
+        }
         hash.hex(64)
     }
 }
@@ -221,6 +235,26 @@ pub enum Outcome {
     },
     /// It was never started; the attempt does not count.
     Released,
+    /// A decision succeeded: what it chose is created with it.
+    Decided {
+        /// The result.
+        output: String,
+        /// What stands behind it.
+        region: Arc<Region>,
+    },
+    /// The step is not needed.
+    Skipped {
+        /// Why, for people.
+        reason: String,
+        /// What stands behind it, if it is a decision.
+        region: Option<Arc<Region>>,
+    },
+    /// The engine's turn is over, a handler's begins; the attempt does not count.
+    HandedOver(Arc<HandOver>),
+    /// The step goes on when these have ended; the attempt does not count.
+    Split(Arc<Children>),
+    /// The step goes on when this has come; the attempt does not count.
+    Waits(Waiting),
 }
 
 /// The end of one attempt.
@@ -230,7 +264,7 @@ pub struct Settlement {
     pub token: LeaseToken,
     /// How it ended.
     pub outcome: Outcome,
-    /// From [`ClaimedJob::is_linked`].
+    /// From [`ClaimedJob::is_linked`]; or its result is large. Such settlements are carried out one by one.
     pub linked: bool,
     /// From [`ClaimedJob::is_limited`]: its queue, where others wait for its end.
     pub limited_queue: Option<String>,
@@ -240,7 +274,9 @@ impl Settlement {
     /// That this attempt ended so.
     pub fn of(job: &ClaimedJob, outcome: Outcome) -> Self {
         let limited_queue = job.is_limited.then(|| job.queue.clone());
-        Self { token: job.token, outcome, linked: job.is_linked(), limited_queue }
+        let is_large =
+            matches!(&outcome, Outcome::Completed { output } if output.len() > RESULT_INLINE_BYTES_MAX);
+        Self { token: job.token, outcome, linked: job.is_linked() || is_large, limited_queue }
     }
 }
 
@@ -369,10 +405,18 @@ pub struct JobRecord {
     pub call: Option<StepCall>,
     /// What it publishes at its ends.
     pub publishes: Option<String>,
+    /// The batch that it is a member of.
+    pub batch: Option<BatchId>,
     /// Its workflow.
     pub workflow: Option<WorkflowId>,
     /// Its name there.
     pub step: Option<String>,
+    /// What it is to the other steps.
+    pub kind: StepKind,
+    /// The step that was split into it and others.
+    pub parent: Option<JobId>,
+    /// The workflow that does it.
+    pub sub_workflow: Option<WorkflowId>,
     /// The view that it builds.
     pub view: Option<ViewId>,
     /// The version that it builds.
@@ -495,6 +539,17 @@ pub struct NewStep {
     pub job: NewJob,
     /// Places of the steps that it waits for, in the list of steps.
     pub waits_for: Vec<usize>,
+    /// What it is to the others.
+    pub kind: StepKind,
+    /// Its template is looked at when it ends.
+    pub has_rules: bool,
+}
+
+impl NewStep {
+    /// A plain step.
+    pub fn new(name: impl Into<String>, job: NewJob, waits_for: Vec<usize>) -> Self {
+        Self { name: name.into(), job, waits_for, kind: StepKind::Plain, has_rules: false }
+    }
 }
 
 /// A workflow to be submitted: all of it is stored, or nothing.
@@ -510,6 +565,8 @@ pub struct NewWorkflow {
     pub input: String,
     /// Ties what belongs together.
     pub correlation_id: String,
+    /// The environment of the template whose overlays its steps have.
+    pub environment: Option<String>,
     /// In any order.
     pub steps: Vec<NewStep>,
 }
@@ -533,6 +590,10 @@ pub struct WorkflowRecord {
     pub input: String,
     /// Ties what belongs together.
     pub correlation_id: String,
+    /// The environment whose overlays its steps have.
+    pub environment: Option<String>,
+    /// The step of another workflow that it does.
+    pub parent_step: Option<JobId>,
     /// Steps by where they stand.
     pub counts: StepCounts,
     /// When it was submitted.
@@ -559,6 +620,14 @@ pub struct StepInputs {
     pub results: Vec<(String, String)>,
     /// What it calls, where its handler's name does not say it all.
     pub call: Option<StepCall>,
+    /// Digest of the workflow's template.
+    pub template_digest: String,
+    /// The environment whose overlays its steps have.
+    pub environment: Option<String>,
+    /// Its template is looked at when it ends.
+    pub has_rules: bool,
+    /// JSON of the element or batch that it is for, and its place, where a step was split.
+    pub item: Option<(String, u64)>,
 }
 
 /// A view's definition.

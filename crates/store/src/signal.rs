@@ -1,6 +1,6 @@
 //! Hints between processes that something is worth a look. Correctness never rests on them.
 
-use recache_model::ids::{JobId, ViewId};
+use recache_model::ids::{BatchId, JobId, ViewId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,6 +18,12 @@ pub enum Signal {
     ViewChanged(ViewId),
     /// A view has a new live version.
     Published(ViewId, i64),
+    /// The end of a batch may have come. Only within the process that changed it: whoever did looks at it.
+    BatchMoved(BatchId),
+    /// A batch has ended, and its callbacks are made.
+    BatchEnded(BatchId),
+    /// Touches were asked for from SQL.
+    TouchesAsked,
     /// The epochs of the caches with this key prefix were raised; the record is now this one or a later one.
     CacheRaised(String, CacheMark),
     /// Events were written, or deliveries are due, that somebody is to be told of.
@@ -36,6 +42,9 @@ pub(crate) struct Wire {
     r: Vec<Uuid>,
     v: Vec<Uuid>,
     p: Vec<(Uuid, i64)>,
+    b: Vec<Uuid>,
+    /// Only written by the function `touch_many` of the PostgreSQL schema.
+    t: bool,
     /// Prefix, incarnation, version; also written by the function `cache_raise` of the PostgreSQL schema.
     c: Vec<(String, u64, u64)>,
     /// Events were written.
@@ -58,6 +67,8 @@ impl Wire {
                 Signal::Revoked(job) => wire.r.push(job.uuid()),
                 Signal::ViewChanged(view) => wire.v.push(view.uuid()),
                 Signal::Published(view, version) => wire.p.push((view.uuid(), *version)),
+                Signal::BatchEnded(batch) => wire.b.push(batch.uuid()),
+                Signal::TouchesAsked => wire.t = true,
                 Signal::CacheRaised(prefix, mark) => {
                     // The last one says all that the earlier ones did.
                     wire.c.retain(|(known, ..)| known != prefix);
@@ -65,7 +76,7 @@ impl Wire {
                 }
                 Signal::EventsWritten => wire.e = true,
                 // Of this process alone.
-                Signal::Happened(_) => {}
+                Signal::BatchMoved(_) | Signal::Happened(_) => {}
             }
         }
         wire
@@ -76,6 +87,8 @@ impl Wire {
         signals.extend(self.r.into_iter().map(|id| Signal::Revoked(JobId::from_uuid(id))));
         signals.extend(self.v.into_iter().map(|id| Signal::ViewChanged(ViewId::from_uuid(id))));
         signals.extend(self.p.into_iter().map(|(id, v)| Signal::Published(ViewId::from_uuid(id), v)));
+        signals.extend(self.t.then_some(Signal::TouchesAsked));
+        signals.extend(self.b.into_iter().map(|id| Signal::BatchEnded(BatchId::from_uuid(id))));
         signals.extend(self.c.into_iter().map(|(prefix, incarnation, version)| {
             Signal::CacheRaised(prefix, CacheMark { incarnation, version })
         }));

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use recache_model::retry::RetryPolicy;
+use recache_model::view::ViewPolicy;
 use recache_store::conformance::{Subject, postgres_database};
-use recache_store::{CacheMark, Signal};
-use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
+use recache_store::{CacheMark, NewView, Signal};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
 recache_store::conformance_suite!(recache_store::conformance::postgres_database);
 
@@ -43,5 +45,94 @@ async fn cache_raise_of_an_application_lives_and_dies_with_its_transaction() {
     let new = subject.store.cache_epochs_read("new", CacheMark::default()).await.unwrap().unwrap();
     assert_eq!((new.mark.version, new.epochs), (1, vec![(1, 1)]));
     assert!(new.mark.incarnation > 0);
+    subject.store.close().await;
+}
+
+/// By a role that may do nothing else, from a trigger, in bulk and by pattern.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn touch_of_an_application_lives_and_dies_with_its_transaction() {
+    let Some(database) = postgres_database().await else { return };
+    let url = database.url().to_owned();
+    let subject = Subject::new(database).await;
+    for (namespace, key) in
+        [("shop", "alliance/1"), ("shop", "alliance/2"), ("shop", "allianceX"), ("other", "alliance/1")]
+    {
+        let view = NewView {
+            namespace: namespace.to_owned(),
+            key: key.to_owned(),
+            handler: "build".to_owned(),
+            queue: "default".to_owned(),
+            policy: ViewPolicy::default(),
+            retry: RetryPolicy::once(),
+            timeout: None,
+        };
+        subject.store.view_define(view).await.unwrap();
+    }
+    let role = format!("app_{}", uuid::Uuid::new_v4().simple());
+    let mut owner = PgConnection::connect(&url).await.unwrap();
+    let grants = format!(
+        "CREATE ROLE {role}; GRANT USAGE ON SCHEMA recache TO {role}; GRANT EXECUTE ON FUNCTION \
+         recache.touch(TEXT, TEXT, TEXT[]), recache.touch_many(TEXT, TEXT[], TEXT[]), \
+         recache.touch_matching(TEXT, TEXT, TEXT[]) TO {role}; CREATE SCHEMA app AUTHORIZATION {role}"
+    );
+    owner.execute(AssertSqlSafe(grants)).await.unwrap();
+    let mut application = PgConnection::connect(&url).await.unwrap();
+    application.execute(AssertSqlSafe(format!("SET ROLE {role}"))).await.unwrap();
+    for forbidden in [
+        "SELECT * FROM recache.views",
+        "INSERT INTO recache.touch_requests (namespace, key) VALUES ('shop', 'x')",
+    ] {
+        assert!(application.execute(forbidden).await.is_err(), "{forbidden}");
+    }
+    let wanted = async |namespace: &str, key: &str| {
+        subject.store.views_reconcile(10).await.unwrap();
+        subject.store.view_get(namespace, key).await.unwrap().versions.wanted
+    };
+
+    application.execute("BEGIN; SELECT recache.touch('shop', 'alliance/1'); ROLLBACK").await.unwrap();
+    assert_eq!(wanted("shop", "alliance/1").await, 0);
+    application
+        .execute(
+            "CREATE TABLE app.prices (sku TEXT, price INT); CREATE FUNCTION app.changed() RETURNS trigger LANGUAGE plpgsql AS $$ \
+             BEGIN PERFORM recache.touch('shop', 'alliance/1', ARRAY[NEW.sku]); RETURN NEW; END $$; \
+             CREATE TRIGGER changed AFTER INSERT ON app.prices FOR EACH ROW EXECUTE FUNCTION app.changed()",
+        )
+        .await
+        .unwrap();
+    let mut hints = subject.store.subscribe();
+    let heard = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            application.execute("INSERT INTO app.prices VALUES ('a', 1), ('b', 2)").await.unwrap();
+            // The store may not listen yet.
+            let soon = tokio::time::timeout(Duration::from_millis(200), hints.recv()).await;
+            if let Ok(Ok(Signal::TouchesAsked)) = soon {
+                return;
+            }
+        }
+    });
+    heard.await.unwrap();
+    assert_eq!(wanted("shop", "alliance/1").await, 1, "one touch for all rows");
+
+    let many =
+        application.fetch_one("SELECT recache.touch_many('shop', '{alliance/2, alliance/2}') AS views").await;
+    assert_eq!(many.unwrap().try_get::<i64, _>("views").unwrap(), 1);
+    let matching =
+        application.fetch_one("SELECT recache.touch_matching('shop', 'alliance/*') AS views").await;
+    assert_eq!(matching.unwrap().try_get::<i64, _>("views").unwrap(), 2);
+    let nothing = application.fetch_one("SELECT recache.touch_matching('shop', 'a%_*') AS views").await;
+    assert_eq!(nothing.unwrap().try_get::<i64, _>("views").unwrap(), 0, "only `*` is special");
+    assert_eq!((wanted("shop", "alliance/1").await, wanted("shop", "alliance/2").await), (2, 1));
+    assert_eq!((wanted("shop", "allianceX").await, wanted("other", "alliance/1").await), (0, 0));
+    for refused in [
+        "SELECT recache.touch('shop', 'gone')",
+        "SELECT recache.touch('shop', NULL)",
+        "SELECT recache.touch('shop', 'alliance/1', '{\"\"}')",
+        "SELECT recache.touch_many('shop', '{alliance/1, gone}')",
+    ] {
+        assert!(application.execute(refused).await.is_err(), "{refused}");
+    }
+    assert_eq!(wanted("shop", "alliance/1").await, 2, "a call that was refused touched nothing");
+    application.close().await.unwrap();
+    owner.execute(AssertSqlSafe(format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"))).await.unwrap();
     subject.store.close().await;
 }

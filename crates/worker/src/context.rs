@@ -42,6 +42,12 @@ pub struct JobFacts {
     pub step: Option<String>,
     /// In a workflow: what the steps returned that this one waited for.
     pub results: BTreeMap<String, Value>,
+    /// Where a step is split: the element or the batch that this run is for.
+    pub item: Option<Value>,
+    /// And its place, from 0.
+    pub index: Option<u64>,
+    /// The payload of the signal or approval that the step waited for.
+    pub signal: Option<Value>,
     /// JSON that an earlier attempt kept.
     pub checkpoint: Option<String>,
     /// In a workflow: the step's `handler.initialization`.
@@ -71,6 +77,16 @@ impl Context {
     /// The result of a step that this one waited for.
     pub fn result(&self, step: &str) -> Option<&Value> {
         self.facts.results.get(step)
+    }
+
+    /// The element of a `for_each`, or the batch (its `cursor`, number and configuration), that this run is for.
+    pub fn item(&self) -> Option<&Value> {
+        self.facts.item.as_ref()
+    }
+
+    /// What came with the signal or approval that the step waited for.
+    pub fn signal(&self) -> Option<&Value> {
+        self.facts.signal.as_ref()
     }
 
     /// Ends here, by `Err`, when the handler shall stop. Costs nanoseconds: the store itself is asked at most

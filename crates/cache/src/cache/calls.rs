@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 use tracing::{Instrument as _, debug_span, info, warn};
 
+use super::awake::Awake;
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
 use crate::provider::{self, Capability, Item, Provider};
@@ -28,6 +29,7 @@ pub(super) struct Calls {
     pub(super) counters: Counters,
     tier: Tier,
     limit: Duration,
+    awake: Awake,
     is_failing: AtomicBool,
     last_failure_us: AtomicI64,
 }
@@ -69,6 +71,7 @@ impl Calls {
             clock,
             counters: Counters::default(),
             limit,
+            awake: Awake::new(limit),
             is_failing: AtomicBool::new(false),
             last_failure_us: AtomicI64::new(0),
         }
@@ -95,6 +98,23 @@ impl Calls {
             self.failed("peek", &Failure::Panic);
             None
         })
+    }
+
+    /// What `take` makes of what lies in this process; likewise.
+    #[inline]
+    pub(super) fn glance<T>(
+        &self,
+        key: &Key,
+        now: Timestamp,
+        take: impl FnOnce(&Item) -> Option<T>,
+    ) -> Option<T> {
+        let (mut take, mut taken) = (Some(take), None);
+        let mut see = |item: &Item| taken = take.take().and_then(|take| take(item));
+        if catch_unwind(AssertUnwindSafe(|| self.provider.glance(key, now, &mut see))).is_err() {
+            self.failed("peek", &Failure::Panic);
+            return None;
+        }
+        taken
     }
 
     /// Carries out one call of the provider.
@@ -131,10 +151,13 @@ impl Calls {
         let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
         let answer = match first {
             Poll::Ready(answer) => answer,
-            Poll::Pending => match timeout(self.limit, call).await {
-                Ok(answer) => answer,
-                Err(_) => return Err(Failure::Timeout(self.limit)),
-            },
+            Poll::Pending => {
+                self.awake.keep();
+                match timeout(self.limit, call).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(Failure::Timeout(self.limit)),
+                }
+            }
         };
         match answer {
             Ok(result) => result.map_err(Failure::Provider),

@@ -137,16 +137,16 @@ impl Cache {
             return None;
         }
         let now = core.calls.clock.now_coarse();
-        let item = core.calls.peek(key, now)?;
-        let live = Live::<V>::kept(&item)?;
-        let header = &live.header;
-        let is_right = header.schema == schema && live.is_reachable(key, &core.epochs);
-        if !is_right || header.freshness(now, age_max) != Freshness::Fresh {
-            return None;
-        }
+        let taken = core.calls.glance(key, now, |item| {
+            let live = Live::<V>::kept(item)?;
+            let header = &live.header;
+            let is_right = header.schema == schema && live.is_reachable(key, &core.epochs);
+            let is_fresh = is_right && header.freshness(now, age_max) == Freshness::Fresh;
+            is_fresh.then(|| take(live, now))
+        })?;
         core.calls.counters.reads.one(self.usage, Read::Hit(Tier::Near));
         debug!(%key, "cache hit");
-        Some(take(live, now))
+        Some(taken)
     }
 
     /// Looks where this handle may look.

@@ -295,6 +295,10 @@ impl Provider for Guarded {
         self.inner.peek(key, now)
     }
 
+    fn glance(&self, key: &Key, now: Timestamp, see: &mut dyn FnMut(&Item)) {
+        self.inner.glance(key, now, see);
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         self.call(CallClass::Read, || self.inner.get(key)).await
     }

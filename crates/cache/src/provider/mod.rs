@@ -74,6 +74,14 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// no look at a clock.
     fn peek(&self, key: &Key, now: Timestamp) -> Option<Item>;
 
+    /// As [`peek`](Self::peek), for who only looks: `see` is shown the entry where it lies, perhaps under a lock, and must
+    /// neither wait nor call the provider. Saves two locked instructions of a hit.
+    fn glance(&self, key: &Key, now: Timestamp, see: &mut dyn FnMut(&Item)) {
+        if let Some(item) = self.peek(key, now) {
+            see(&item);
+        }
+    }
+
     /// The entry under `key`, if there is one. Of two tiers it is the shared one that answers.
     async fn get(&self, key: &Key) -> Result<Option<Item>, Error>;
 

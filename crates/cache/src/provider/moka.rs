@@ -132,6 +132,13 @@ impl Provider for Moka {
         self.find(key, now)
     }
 
+    /// moka hands out copies only.
+    fn glance(&self, key: &Key, now: Timestamp, see: &mut dyn FnMut(&Item)) {
+        if let Some(item) = self.peek(key, now) {
+            see(&item);
+        }
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         Ok(self.find(key, self.clock.now()))
     }

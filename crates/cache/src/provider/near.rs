@@ -1,6 +1,6 @@
 //! Entries in this process, on quick_cache: the near tier, and a backend of its own.
 //!
-//! A hit takes one read lock, compares one key and counts up one reference; it computes no hash (the key brings it),
+//! A hit takes one read lock and compares one key; it computes no hash (the key brings it),
 //! reads no clock (the caller brings the time) and allocates nothing. quick_cache knows no times: an entry past its
 //! keep-for is not given out, is dropped when it is asked for, and else makes room like any other.
 //!
@@ -8,13 +8,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quick_cache::sync::{Cache, EntryAction, EntryResult};
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+use quick_cache::unsync::Cache;
+use quick_cache::{Lifecycle, Weighter};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
@@ -51,14 +51,16 @@ const ENTRIES_FORESEEN_MAX: u64 = 1 << 20;
 /// Up to 1,023 slots are one part. More are divided by hash into at most 8, which do not fill quite evenly: with 10,000
 /// slots the first entry makes room for another when about 95 % of them are taken.
 pub struct Near {
-    entries: Cache<Key, Kept, InSlots, BuildHasherDefault<KeyHash>, KeepEvicted>,
+    shards: Box<[RwLock<Shard>]>,
     clock: Arc<dyn Clock>,
     evictions: AtomicU64,
     entry_bytes_max: usize,
     slot_bytes: u64,
 }
 
-#[derive(Clone)]
+/// quick_cache's own cache of several shards hands out copies only, which cost a locked instruction each way.
+type Shard = Cache<Key, Kept, InSlots, BuildHasherDefault<KeyHash>, KeepEvicted>;
+
 struct Kept {
     item: Item,
     keep_until: Timestamp,
@@ -71,24 +73,22 @@ impl Near {
     pub fn new(capacity: u64, bytes_max: u64, clock: Arc<dyn Clock>) -> Self {
         let slot_bytes = (bytes_max / capacity.max(1)).max(1);
         let slots = capacity.min(bytes_max / slot_bytes).max(1);
-        // A power of two, so that quick_cache does not round it up and each shard keeps a whole number of slots.
         let shards = 1 << (slots / SHARD_SLOTS_MIN).clamp(1, SHARDS_MAX).ilog2();
         let shard_slots = slots / shards;
-        let foreseen = usize::try_from(slots.min(ENTRIES_FORESEEN_MAX)).unwrap_or(1);
-        let options = OptionsBuilder::new()
-            .shards(usize::try_from(shards).unwrap_or(1))
-            .estimated_items_capacity(foreseen)
-            .weight_capacity(shard_slots * shards)
-            .build();
-        let hasher = BuildHasherDefault::default();
-        let entries = match options {
-            Ok(options) => Cache::with_options(options, InSlots, hasher, KeepEvicted),
-            // Only when one of the two sizes is not given. The same, with a number of shards of its choice.
-            Err(_) => Cache::with(foreseen, slots, InSlots, hasher, KeepEvicted),
+        let foreseen = usize::try_from(shard_slots.min(ENTRIES_FORESEEN_MAX / shards)).unwrap_or(1);
+        let shard = || {
+            RwLock::new(Cache::with(
+                foreseen,
+                shard_slots,
+                InSlots,
+                BuildHasherDefault::default(),
+                KeepEvicted,
+            ))
         };
+        let shards = (0..shards).map(|_| shard()).collect();
         let entry_bytes = (shard_slots / LARGEST_ENTRY_PART).max(1).saturating_mul(slot_bytes);
         let entry_bytes_max = usize::try_from(entry_bytes).unwrap_or(usize::MAX);
-        Self { entries, clock, evictions: AtomicU64::new(0), entry_bytes_max, slot_bytes }
+        Self { shards, clock, evictions: AtomicU64::new(0), entry_bytes_max, slot_bytes }
     }
 
     /// Fits under every key.
@@ -98,26 +98,49 @@ impl Near {
 
     /// Entries held, those that are past their time and were not asked for since included.
     pub fn entry_count(&self) -> u64 {
-        u64::try_from(self.entries.len()).unwrap_or(u64::MAX)
+        let entries = self.shards.iter().map(|shard| read(shard).len()).sum::<usize>();
+        u64::try_from(entries).unwrap_or(u64::MAX)
+    }
+
+    /// By bits from the middle of the hash: quick_cache's tables go by both ends. There is always one: shards are a power
+    /// of two.
+    #[inline]
+    fn shard(&self, key: &Key) -> Option<&RwLock<Shard>> {
+        let bits = usize::try_from((key.hash_bits() >> 24) & 0xff).unwrap_or(0);
+        self.shards.get(bits & (self.shards.len() - 1))
     }
 
     #[inline]
-    fn find(&self, key: &Key, now: Timestamp) -> Option<Item> {
-        let kept = self.entries.get(key)?;
-        if now < kept.keep_until {
-            return Some(kept.item);
+    fn look(&self, key: &Key, now: Timestamp, see: impl FnOnce(&Item)) {
+        let Some(shard) = self.shard(key) else { return };
+        match read(shard).get(key) {
+            None => return,
+            Some(kept) if now < kept.keep_until => return see(&kept.item),
+            Some(_) => {}
         }
-        self.entries.remove_if(key, |kept| now >= kept.keep_until);
-        None
+        let _ = write(shard).remove_if(key, |kept| now >= kept.keep_until);
+    }
+
+    fn find(&self, key: &Key, now: Timestamp) -> Option<Item> {
+        let mut found = None;
+        self.look(key, now, |item| found = Some(item.clone()));
+        found
+    }
+
+    fn remove(&self, key: &Key) {
+        // What is removed is freed after the lock.
+        let _removed = self.shard(key).and_then(|shard| write(shard).remove(key));
     }
 
     fn insert(&self, key: &Key, item: Item, keep_for: Duration) -> Result<(), Error> {
         let kept = self.keep(key, item, keep_for).inspect_err(|_| {
-            self.entries.remove(key);
+            self.remove(key);
         })?;
         let stored = kept.item.clone();
         let mut gone = Gone::default();
-        self.entries.insert_with_lifecycle(key.clone(), kept, &mut gone);
+        if let Some(shard) = self.shard(key) {
+            write(shard).insert_with_lifecycle(key.clone(), kept, &mut gone);
+        }
         // What was replaced is among them, and is no eviction.
         let is_evicted = |(other, kept): &&(Key, Kept)| other != key || kept.item.is_same(&stored);
         let evicted = gone.0.iter().filter(is_evicted).count();
@@ -142,7 +165,7 @@ impl Near {
 impl fmt::Debug for Near {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Near")
-            .field("entries", &self.entries.len())
+            .field("entries", &self.entry_count())
             .field("entry_bytes_max", &self.entry_bytes_max)
             .finish_non_exhaustive()
     }
@@ -174,6 +197,10 @@ impl Provider for Near {
         self.find(key, now)
     }
 
+    fn glance(&self, key: &Key, now: Timestamp, see: &mut dyn FnMut(&Item)) {
+        self.look(key, now, see);
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         Ok(self.find(key, self.clock.now()))
     }
@@ -184,7 +211,7 @@ impl Provider for Near {
 
     async fn delete(&self, keys: &[Key]) -> Result<(), Error> {
         for key in keys {
-            self.entries.remove(key);
+            self.remove(key);
         }
         Ok(())
     }
@@ -193,18 +220,14 @@ impl Provider for Near {
         let new = self.keep(key, item, keep_for)?;
         let now = self.clock.now();
         let is_seen = |kept: &Kept| now < kept.keep_until && kept.item.bytes == seen.bytes;
-        if self.entries.peek(key).is_none_or(|kept| !is_seen(&kept)) {
+        let Some(shard) = self.shard(key) else { return Ok(false) };
+        let mut shard = write(shard);
+        let Some(mut kept) = shard.peek_mut(key) else { return Ok(false) };
+        if !is_seen(&kept) {
             return Ok(false);
         }
-        // Under the lock, and without a wait: where there is nothing any more, there is nothing to wait for.
-        let done = self.entries.entry(key, Some(Duration::ZERO), |_, kept| {
-            let may_replace = is_seen(kept);
-            if may_replace {
-                *kept = new;
-            }
-            EntryAction::Retain(may_replace)
-        });
-        Ok(matches!(done, EntryResult::Retained(true)))
+        *kept = new;
+        Ok(true)
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, Error> {
@@ -220,7 +243,9 @@ impl Provider for Near {
     }
 
     async fn clear(&self, scope: &Scope) -> Result<(), Error> {
-        self.entries.retain(|key, _| !scope.contains(key));
+        for shard in &self.shards {
+            write(shard).retain(|key, _| !scope.contains(key));
+        }
         Ok(())
     }
 
@@ -251,6 +276,14 @@ impl Provider for Near {
     fn messages(&self) -> Option<&dyn Messages> {
         None
     }
+}
+
+fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Clone)]

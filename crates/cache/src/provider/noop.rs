@@ -32,6 +32,8 @@ impl Provider for Noop {
         None
     }
 
+    fn glance(&self, _key: &Key, _now: Timestamp, _see: &mut dyn FnMut(&Item)) {}
+
     async fn get(&self, _key: &Key) -> Result<Option<Item>, Error> {
         Ok(None)
     }

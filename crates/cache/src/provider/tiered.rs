@@ -128,6 +128,10 @@ impl Provider for Tiered {
         self.near.peek(key, now)
     }
 
+    fn glance(&self, key: &Key, now: Timestamp, see: &mut dyn FnMut(&Item)) {
+        self.near.glance(key, now, see);
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         self.far.get(key).await
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use recache_engine::{Engine, Options};
-use recache_store::NewJob;
+use recache_store::{NewBatch, NewJob};
 use recache_worker::{Context, Handlers};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,6 +25,9 @@ pub(super) struct JobsArgs {
     /// Jobs sent one at a time, each waited for
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     singles: u32,
+    /// Make the drained jobs members of one batch
+    #[arg(long)]
+    batch: bool,
     /// Handlers that may run at once; default: the engine's
     #[arg(long)]
     slots: Option<usize>,
@@ -35,20 +38,28 @@ pub(super) async fn run(args: &JobsArgs, place: &Place) -> BenchResult<Report> {
     let options = Options::default();
     let options = Options { slots: args.slots.unwrap_or(options.slots), ..options };
     let mut report = Report::new(format!(
-        "no-op jobs on {}: {} drained by {} slots, history and fencing on, every commit durable",
+        "no-op jobs on {}: {} {}drained by {} slots, history and fencing on, every commit durable",
         store.kind(),
         args.jobs,
+        if args.batch { "of one batch " } else { "" },
         options.slots
     ));
     let bare = report.bare_transaction(&*store).await?;
 
+    let batch = if args.batch {
+        Some(store.batches().batch_create(NewBatch::new("bench")).await?.0.definition.id)
+    } else {
+        None
+    };
     let total = usize::try_from(args.jobs)?;
     let bulk = usize::try_from(args.bulk)?;
     let began = Instant::now();
     let mut left = total;
     while left > 0 {
         let part = left.min(bulk);
-        store.jobs_submit((0..part).map(|_| NewJob::new("noop", "null")).collect()).await?;
+        store
+            .jobs_submit((0..part).map(|_| NewJob { batch, ..NewJob::new("noop", "null") }).collect())
+            .await?;
         left -= part;
     }
     let submitted = began.elapsed();
@@ -75,6 +86,12 @@ pub(super) async fn run(args: &JobsArgs, place: &Place) -> BenchResult<Report> {
     let drained = began.elapsed();
     report.row("drain", per_second(args.jobs, drained), "jobs/s");
 
+    if let Some(batch) = batch {
+        engine.close_batch(batch).await?;
+        let ended = engine.wait_for_batch(batch, Duration::from_mins(1)).await?;
+        report.row("members counted as completed", whole(ended.counts.completed), "jobs");
+    }
+
     let mut sample = Vec::new();
     for _ in 0..args.singles {
         let began = Instant::now();
@@ -92,6 +109,11 @@ pub(super) async fn run(args: &JobsArgs, place: &Place) -> BenchResult<Report> {
     engine.shut_down().await;
     store.close().await;
     Ok(report)
+}
+
+/// A count as a figure; exact below 2^32.
+fn whole(count: i64) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 
 fn per_second(count: u32, took: Duration) -> f64 {

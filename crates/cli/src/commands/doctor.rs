@@ -150,22 +150,26 @@ const COMPARED_MAX: u32 = 10_000;
 
 /// Whether what workflows count is what is there.
 async fn counts(store: &dyn Store, database: &Database) -> Check {
-    match store.maintenance().counts_compare(None, COMPARED_MAX).await {
-        Err(error) => failed("counts", of_store(&error).at(database.place())),
-        Ok(compared) => match compared.differences.first() {
-            None => check("counts", CheckStatus::Ok, format!("true for {} workflows", compared.workflows)),
-            Some(first) => Check {
-                place: Some(first.workflow.to_string()),
-                remedy: Some(
-                    "this is a bug, or somebody changed the tables by hand: please report it".to_owned(),
-                ),
-                ..check(
-                    "counts",
-                    CheckStatus::Fail,
-                    format!("{} of {} workflows count wrong", compared.differences.len(), compared.workflows),
-                )
-            },
-        },
+    let compared = async {
+        let workflows = store.maintenance().counts_compare(None, COMPARED_MAX).await?;
+        Ok((workflows, store.batches().batches_compare(None, COMPARED_MAX).await?))
+    };
+    let (workflows, batches) = match compared.await {
+        Err(error) => return failed("counts", of_store(&error).at(database.place())),
+        Ok(compared) => compared,
+    };
+    let workflow = workflows.differences.first().map(|first| first.workflow.to_string());
+    let batch = batches.differences.first().map(|first| first.batch.to_string());
+    let looked_at = format!("{} workflows and {} open batches", workflows.workflows, batches.batches);
+    let Some(place) = workflow.or(batch) else {
+        return check("counts", CheckStatus::Ok, format!("true for {looked_at}"));
+    };
+    let wrong = workflows.differences.len() + batches.differences.len();
+    let remedy = "this is a bug, or somebody changed the tables by hand: please report it".to_owned();
+    Check {
+        place: Some(place),
+        remedy: Some(remedy),
+        ..check("counts", CheckStatus::Fail, format!("{wrong} of {looked_at} count wrong"))
     }
 }
 

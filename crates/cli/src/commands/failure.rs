@@ -54,7 +54,10 @@ pub(crate) fn of_store(error: &Error) -> CliError {
                 "subscriber" => error.help("run `recache event subscribers`, and check --database"),
                 "webhook" => error.help("run `recache webhook list`, and check --database"),
                 "schedule" => error.help("run `recache schedule list`, and check --database"),
+                "tracked job" => error.help("run `recache job tracked`, and check --database"),
+                "batch" => error.help("run `recache batch list`, and check --database"),
                 "job" => error.help("run `recache job list`, and check --database"),
+                "workflow" => error.help("check the id, and --database"),
                 _ => error.help("check the name, and --database"),
             }
         }
@@ -73,6 +76,19 @@ pub(crate) fn of_store(error: &Error) -> CliError {
             .help("look whether the change is there before you repeat the command"),
         Error::Broken { .. } => CliError::new("E-BROKEN", ExitStatus::Failed, what)
             .help("if `recache doctor` finds nothing wrong, this is a bug: please report it"),
+    }
+}
+
+/// The engine's error as the command's own.
+pub(crate) fn of_engine(error: &recache_engine::Error) -> CliError {
+    use recache_engine::Error as EngineError;
+    match error {
+        EngineError::Store(error) => of_store(error),
+        EngineError::Invalid(_) => CliError::new("E-INVALID", ExitStatus::Usage, error.to_string()),
+        EngineError::TimedOut { .. } => CliError::new("E-TIMEOUT", ExitStatus::TimedOut, error.to_string()),
+        EngineError::ShuttingDown => {
+            CliError::new("E-UNAVAILABLE", ExitStatus::Unavailable, error.to_string())
+        }
     }
 }
 

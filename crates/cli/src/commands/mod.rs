@@ -4,6 +4,8 @@
 //! Outcome`, its `mod` line, and its line in `verbs!` below. The summary and the examples of its help stand on the
 //! struct; a test holds that they are there.
 
+mod analytics;
+mod batch;
 mod bench;
 mod cache;
 mod config;
@@ -19,10 +21,14 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
+mod view_derive;
+mod view_explain;
 mod webhook;
+mod workflow;
 
 mod completions;
 
+mod analyzed;
 mod compose;
 mod context;
 mod database;
@@ -66,13 +72,16 @@ verbs! {
     Demo(demo::Args),
     Run(run::Args),
     Job(job::Args),
+    Batch(batch::Args),
     Queue(queue::Args),
     Dead(dead::Args),
     Schedule(schedule::Args),
+    Workflow(workflow::Args),
     View(view::Args),
     Event(event::Args),
     Webhook(webhook::Args),
     Template(template::Args),
+    Analytics(analytics::Args),
     Cache(cache::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use recache_api::{Generation, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue};
-use recache_store::{Store, Touch};
+use recache_store::{Error, Store, Touch, ViewRead};
 use tokio::time::{Instant, sleep_until};
 
 use super::name::{ViewName, wait};
+use super::view_derive::Derive;
+use super::view_explain::Explain;
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table};
@@ -31,6 +33,8 @@ pub(crate) struct Args {
 enum Verb {
     Touch(TouchArgs),
     Show(Show),
+    Explain(Explain),
+    Derive(Derive),
     Items(Items),
     Get(Get),
 }
@@ -65,15 +69,28 @@ struct Show {
     generations: u32,
 }
 
-/// Print all items of the live generation
+/// Print the items of the live generation, all or page by page
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache view items shop/prices
-  recache view items shop/prices -o jsonl")]
+  recache view items shop/prices -o jsonl
+  recache view items shop/prices --limit 100 --after sku-7 --version 12
+
+The pages of one version belong together, whatever is published meanwhile. Exit
+code 5 when that version is no longer kept.")]
 struct Items {
     /// The view
     #[arg(value_name = "NAMESPACE/KEY")]
     view: ViewName,
+    /// At most so many, 1 to 10000; without it, all
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: Option<u32>,
+    /// Only those after this one: the last one of the page before
+    #[arg(long, value_name = "ITEM", requires = "version", requires = "limit")]
+    after: Option<String>,
+    /// Of this version rather than the live one: that of the page before
+    #[arg(long, requires = "limit", value_parser = clap::value_parser!(i64).range(1..))]
+    version: Option<i64>,
 }
 
 /// Print the value of one item of the live generation, as JSON
@@ -104,6 +121,8 @@ impl Args {
         let outcome = match self.verb {
             Verb::Touch(arguments) => arguments.run(&*store, context).await,
             Verb::Show(arguments) => arguments.run(&*store, context).await,
+            Verb::Explain(arguments) => arguments.run(&*store, context).await,
+            Verb::Derive(arguments) => arguments.run(&*store, context).await,
             Verb::Items(arguments) => arguments.run(&*store, context).await,
             Verb::Get(arguments) => arguments.run(&*store, context).await,
         };
@@ -182,9 +201,46 @@ impl Show {
 }
 
 impl Items {
+    /// And whether there are more.
+    async fn read(&self, store: &dyn Store) -> Result<(ViewRead, bool), Error> {
+        let (namespace, key) = (&self.view.namespace, &self.view.key);
+        let Some(limit) = self.limit else {
+            return Ok((store.view_read(namespace, key, None).await?, false));
+        };
+        let mut read = store.view_read(namespace, key, Some(Vec::new())).await?;
+        let version = self.version.unwrap_or(read.version);
+        if version == 0 {
+            return Ok((read, false));
+        }
+        // One more than asked for tells whether there is a next page.
+        let page =
+            store.generation_page(read.view, version, self.after.clone(), limit.saturating_add(1)).await?;
+        let Some(items) = page else {
+            let what = format!(
+                "version {version} of view `{}` is not kept: begin again without --version",
+                self.view
+            );
+            return Err(Error::Conflict(what));
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_more = items.len() > limit;
+        if version != read.version {
+            // How old another one is was not asked.
+            read.published_at = None;
+        }
+        read.version = version;
+        read.items = items;
+        read.items.truncate(limit);
+        Ok((read, has_more))
+    }
+
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let read = store.view_read(&self.view.namespace, &self.view.key, None).await?;
+        let (read, has_more) = self.read(store).await?;
         let read = output::items(&self.view.namespace, &self.view.key, read);
+        if let (true, Some(last)) = (has_more, read.items.last()) {
+            let next = format!("there are more: --version {} --after {}", read.version, last.item);
+            context.note(&next)?;
+        }
         match context.format() {
             Format::Json => context.print(&read)?,
             Format::Jsonl => context.print_lines(&read.items)?,

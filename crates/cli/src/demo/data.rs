@@ -50,6 +50,25 @@ pub(super) fn airlines() -> Result<BTreeMap<String, String>, csv::Error> {
         .collect()
 }
 
+/// Day, counted from 0 at New Year, and destination of the flights of the first days, in the order of the file.
+pub(crate) fn departures(days: u32) -> Result<Vec<(u32, String)>, csv::Error> {
+    #[derive(Debug, Deserialize)]
+    struct Row {
+        month: u32,
+        day: u32,
+        dest: String,
+    }
+    let mut departures = Vec::new();
+    // Sorted by day within the year: January comes first.
+    for row in csv::Reader::from_reader(GzDecoder::new(FLIGHTS)).into_deserialize() {
+        let Row { month, day, dest } = row?;
+        if month == 1 && day <= days {
+            departures.push((day - 1, dest));
+        }
+    }
+    Ok(departures)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

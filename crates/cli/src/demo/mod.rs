@@ -3,7 +3,7 @@
 //! Carriers join and leave alliances; each alliance is a view of figures over 336,776 real flights; readers watch. The same
 //! morning is then run once more without version control, as a plain job queue. What is printed was measured.
 
-mod data;
+pub(crate) mod data;
 mod figures;
 mod schedule;
 

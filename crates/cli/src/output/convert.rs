@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use recache_api as api;
+use recache_model::batch::{BatchCallback, BatchState};
+use recache_model::ids::{BatchId, JobId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::letter::LetterStatus;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
+use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewStatus};
 use recache_store::{
-    GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord, LimitScope, LogLine,
-    QueueRecord, ScheduleRecord, ViewRecord,
+    BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
+    LimitScope, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord, TrackedJob,
+    ViewRecord, WorkflowRecord,
 };
 
 /// An instant of the store.
@@ -54,12 +58,115 @@ pub(crate) fn job(record: JobRecord) -> api::Job {
         session_id: record.session.map(|id| id.to_string()),
         workflow_id: record.workflow.map(|id| id.to_string()),
         step: record.step,
+        batch_id: record.batch.map(|id| id.to_string()),
         view_id: record.view.map(|id| id.to_string()),
         view_version: record.view_version,
         superseded_by: record.superseded_by,
         correlation_id: record.correlation_id,
         trace_context: record.trace_context,
         concurrency_key: record.concurrency_key,
+    }
+}
+
+/// A job that some other system runs.
+pub(crate) fn tracked(job: TrackedJob) -> api::TrackedJob {
+    let (definition, course) = (job.definition, job.course);
+    let (acknowledged_at, acknowledged_by) = job.acknowledged.unzip();
+    api::TrackedJob {
+        id: definition.id.to_string(),
+        namespace: definition.namespace,
+        action: definition.action,
+        state: match course.state {
+            TrackedState::Queued => api::TrackedState::Queued,
+            TrackedState::Processing => api::TrackedState::Processing,
+            TrackedState::Completed => api::TrackedState::Completed,
+            TrackedState::Failed => api::TrackedState::Failed,
+            TrackedState::Cancelled => api::TrackedState::Cancelled,
+        },
+        context: definition.context.map(|context| api::TrackedContext {
+            kind: context.kind,
+            id: context.id,
+            field: context.field,
+        }),
+        batch_id: definition.batch.map(|id| id.to_string()),
+        owner: definition.owner,
+        metadata: json(&definition.metadata),
+        message: course.message,
+        code: course.code,
+        data: course.data.as_deref().map(json),
+        progress: course.progress,
+        items_done: course.items_done,
+        items_total: course.items_total,
+        revision: job.revision,
+        stale_after_ms: ms(definition.stale_after),
+        stale_at: job.stale_at.map(instant),
+        created_at: instant(job.created_at),
+        heard_at: instant(job.heard_at),
+        started_at: job.started_at.map(instant),
+        finished_at: job.finished_at.map(instant),
+        acknowledged_at: acknowledged_at.map(instant),
+        acknowledged_by,
+    }
+}
+
+/// A batch.
+pub(crate) fn batch(record: BatchRecord) -> api::Batch {
+    let (definition, counts) = (record.definition, record.counts);
+    let callback = |callback: Option<BatchCallback>, made: Option<JobId>| {
+        callback.map(|callback| api::BatchCallback {
+            input: json(&callback.input),
+            handler: callback.handler,
+            queue: callback.queue,
+            job_id: made.map(|id| id.to_string()),
+        })
+    };
+    let (cancelled_at, cancel_reason) = record.cancelled.unzip();
+    api::Batch {
+        id: definition.id.to_string(),
+        namespace: definition.namespace,
+        action: definition.action,
+        state: match record.state {
+            BatchState::Pending => api::BatchState::Pending,
+            BatchState::Processing => api::BatchState::Processing,
+            BatchState::Completed => api::BatchState::Completed,
+            BatchState::Failed => api::BatchState::Failed,
+            BatchState::PartialFailure => api::BatchState::PartialFailure,
+        },
+        counts: api::BatchCounts {
+            total: counts.total,
+            pending: counts.pending(),
+            completed: counts.completed,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+            superseded: counts.superseded,
+        },
+        parent_id: definition.parent.map(|id| id.to_string()),
+        expected: definition.expected,
+        metadata: json(&definition.metadata),
+        on_success: callback(definition.on_success, record.success_job),
+        on_finish: callback(definition.on_finish, record.finish_job),
+        on_first_failure: callback(definition.on_first_failure, record.failure_job),
+        created_at: instant(record.created_at),
+        closed_at: record.closed_at.map(instant),
+        cancelled_at: cancelled_at.map(instant),
+        cancel_reason,
+        finished_at: record.finished_at.map(instant),
+    }
+}
+
+/// A member of a batch.
+pub(crate) fn batch_member(member: BatchMember) -> api::BatchMember {
+    api::BatchMember {
+        kind: member.kind.as_str().to_owned(),
+        id: match member.kind {
+            MemberKind::Job | MemberKind::Tracked => JobId::from_uuid(member.id).to_string(),
+            MemberKind::Workflow => WorkflowId::from_uuid(member.id).to_string(),
+            MemberKind::Batch => BatchId::from_uuid(member.id).to_string(),
+        },
+        state: member.state,
+        code: member.code,
+        message: member.message,
+        finished_at: member.finished_at.map(instant),
     }
 }
 
@@ -136,7 +243,7 @@ pub(crate) fn job_state(state: JobState) -> api::JobState {
     }
 }
 
-fn job_error(error: JobError) -> api::JobError {
+pub(super) fn job_error(error: JobError) -> api::JobError {
     api::JobError {
         kind: match error.kind {
             ErrorKind::Retryable => api::ErrorKind::Retryable,
@@ -363,6 +470,64 @@ pub(crate) fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -
             .into_iter()
             .map(|(item, value)| api::ViewItem { item, value: json(&value) })
             .collect(),
+    }
+}
+
+/// JSON that the store keeps as text.
+pub(crate) fn json_text(text: &str) -> api::Json {
+    json(text)
+}
+
+/// A workflow.
+pub(crate) fn workflow(record: WorkflowRecord) -> api::Workflow {
+    let counts = record.counts;
+    api::Workflow {
+        id: record.id.to_string(),
+        namespace: record.namespace,
+        template: record.template_name,
+        version: record.template_version,
+        environment: record.environment,
+        state: record.state.as_str().to_owned(),
+        steps: api::StepCounts {
+            blocked: counts.blocked,
+            active: counts.active,
+            done: counts.done,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+        },
+        parent_step: record.parent_step.map(|step| step.to_string()),
+        created_at: instant(record.created_at),
+        finished_at: record.finished_at.map(instant),
+    }
+}
+
+/// A step of a workflow.
+pub(crate) fn workflow_step(record: StepRecord) -> api::WorkflowStep {
+    let sub_workflow = record.job.sub_workflow.map(|workflow| workflow.to_string());
+    let waits_for = record.waits_for;
+    let job = job(record.job);
+    api::WorkflowStep {
+        name: job.step.unwrap_or_default(),
+        job_id: job.id,
+        state: job.state,
+        handler: job.handler,
+        attempt: job.attempt,
+        waits_for,
+        message: job.message,
+        error: job.error,
+        output: job.output,
+        sub_workflow,
+    }
+}
+
+/// What a workflow was told.
+pub(crate) fn workflow_signal(signal: SignalRecord) -> api::WorkflowSignal {
+    api::WorkflowSignal {
+        kind: signal.kind.as_str().to_owned(),
+        name: signal.name,
+        payload: json(&signal.payload),
+        actor: signal.actor,
+        received_at: instant(signal.received_at),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What goes to stdout: documents for programs, tables for people, and from the store's records to either.
 
+mod analysis;
+mod analytics;
 mod convert;
 mod events;
 mod table;
@@ -7,10 +9,12 @@ mod text;
 
 use clap::ValueEnum;
 
+pub(crate) use analysis::analysis;
+pub(crate) use analytics::{bottlenecks, performance};
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
-    attempts, generation, history, items, job, job_state, letter, letter_note, limit, log, ms, queue,
-    schedule, view,
+    attempts, batch, batch_member, generation, history, items, job, job_state, json_text, letter,
+    letter_note, limit, log, ms, queue, schedule, tracked, view, workflow, workflow_signal, workflow_step,
 };
 pub(crate) use events::{delivery, event, subscriber};
 pub(crate) use table::{Table, Tone, terminal_width};

@@ -35,6 +35,9 @@ pub(super) struct StepResult {
     output: Value,
     /// Of the last attempt; null when the step completed.
     error: Option<JobError>,
+    /// Why it was skipped; for people.
+    #[serde(skip)]
+    skipped: Option<String>,
     /// How long it was ready to run and did not, pauses between attempts included.
     queued_ms: u64,
     /// How long its attempts took together.
@@ -61,9 +64,12 @@ impl RunResult {
         }
         let waited_for: std::collections::HashSet<&String> =
             records.iter().flat_map(|record| &record.waits_for).collect();
+        // The runs of a step that was split are in that one's result.
+        let is_run: std::collections::HashSet<String> =
+            records.iter().filter(|record| record.job.parent.is_some()).map(name_of).collect();
         let output = steps
             .iter()
-            .filter(|(name, _)| !waited_for.contains(name))
+            .filter(|(name, _)| !waited_for.contains(name) && !is_run.contains(name))
             .map(|(name, step)| (name.clone(), step.output.clone()))
             .collect();
         Ok(Self {
@@ -112,7 +118,7 @@ impl RunResult {
         for (name, step) in &self.steps {
             let result = match &step.error {
                 Some(error) => error_text(error),
-                None if step.output.is_null() => String::new(),
+                None if step.output.is_null() => step.skipped.clone().unwrap_or_default(),
                 None => step.output.to_string(),
             };
             table.add_row([
@@ -172,6 +178,7 @@ fn step(record: &StepRecord, history: &[HistoryRow]) -> StepResult {
         attempts: job.attempt,
         output: job.output.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null),
         error: job.error.clone().filter(|_| job.state != JobState::Completed),
+        skipped: job.message.clone().filter(|_| job.state == JobState::Skipped),
         queued_ms: u64::try_from(queued.as_millis()).unwrap_or(u64::MAX),
         run_ms: u64::try_from(run.as_millis()).unwrap_or(u64::MAX),
     }

@@ -413,3 +413,28 @@ fn bench_of_a_backend_that_is_down_measures_what_it_can() {
         "{text}"
     );
 }
+
+#[test]
+fn lives_are_simulated_on_three_traces() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let simulate = |more: &[&str]| {
+        let mut command = recache(folder.path());
+        command.args(["cache", "ttl", "simulate", "--days", "1", "--flight-reads", "1"]).args(more);
+        run(&mut command)
+    };
+    let found = simulate(&["-o", "json"]).json();
+    let rows = found["rows"].as_array().expect("rows");
+    let names: Vec<_> = rows.iter().map(|row| (row["trace"].as_str(), row["way"].as_str())).collect();
+    assert_eq!(names.len(), 9, "{names:?}");
+    for row in rows {
+        assert!(
+            row["rebuilds"].as_u64() > Some(0) && row["reads"].as_u64() > row["rebuilds"].as_u64(),
+            "{row}"
+        );
+        assert_eq!(row["saved"].is_null(), row["way"] == "adaptive", "{row}");
+    }
+    simulate(&["--share", "NaN"]).refused(2, &["`stale_share_max` is NaN"]);
+    simulate(&["--share", "-1"]).refused(2, &["`stale_share_max` is -1"]);
+    simulate(&["--staleness", "48h"]).refused(2, &["`staleness` is", "above `ttl_max`"]);
+    simulate(&["--days", "0"]).refused(2, &["1..=28"]);
+}

@@ -9,6 +9,9 @@
     reason = "a test says what it expects, and says loudly what it cannot run"
 )]
 
+mod analysis;
+mod analytics;
+mod batches;
 mod cache;
 mod dead;
 mod jobs;
@@ -18,5 +21,7 @@ mod queues;
 mod refused;
 mod schedules;
 mod templates;
+mod tracked;
 mod verbs;
+mod workflows;
 mod world;

@@ -53,6 +53,31 @@ async fn every_verb_works(world: &World) {
         world.run(&["view", "items", "shop/prices", "-o", "jsonl"]).expect(0),
         "{\"item\":\"sku-1\",\"value\":{\"cents\":120}}\n{\"item\":\"sku-2\",\"value\":{\"cents\":250.10}}\n"
     );
+    let explained = world.run(&["view", "explain", "shop/prices", "-o", "json"]).json();
+    assert_eq!(
+        (&explained["waits_for"], &explained["remedy"]),
+        (&"nothing".into(), &serde_json::Value::Null)
+    );
+    assert_eq!((&explained["live_version"], &explained["recache_version"]), (&2.into(), &2.into()));
+    let explained = world.run(&["view", "explain", "shop/untouched"]).expect(0);
+    assert!(explained.contains("nothing was ever touched") && explained.contains("--now"), "{explained}");
+    let derive = ["view", "derive", "shop/untouched", "--from", "shop/prices"];
+    assert!(world.run(&derive).err.contains("touched now"));
+    assert!(world.run(&derive).err.contains("said before"));
+    world
+        .run(&["view", "derive", "shop/prices", "--from", "shop/untouched"])
+        .refused(5, &["E-CONFLICT", "made from itself"]);
+    let explained = world.run(&["view", "explain", "shop/prices", "-o", "json"]).json();
+    assert_eq!(explained["feeds"][0], "shop/untouched");
+    world.run(&["view", "derive", "shop/untouched", "--none"]).expect(0);
+    let page = ["view", "items", "shop/prices", "--limit", "1", "-o", "jsonl"];
+    let first = world.run(&page);
+    assert_eq!(first.err, "there are more: --version 2 --after sku-1\n");
+    assert_eq!(first.expect(0), "{\"item\":\"sku-1\",\"value\":{\"cents\":120}}\n");
+    let rest = world.run(&[&page[..], &["--version", "2", "--after", "sku-1"]].concat());
+    assert_eq!((rest.err.as_str(), rest.out.lines().count()), ("", 1), "{rest:?}");
+    let gone = world.run(&[&page[..], &["--version", "9", "--after", "sku-1"]].concat());
+    gone.refused(5, &["E-CONFLICT", "version 9", "begin again"]);
     assert_eq!(world.run(&["view", "get", "shop/prices", "sku-2"]).expect(0), "{\"cents\":250.10}\n");
     assert_snapshot!(
         "view_get_json",

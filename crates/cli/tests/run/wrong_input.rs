@@ -218,13 +218,13 @@ name: t
 version: 1.0.0
 lifecycle: { max_duration_minutes: 5 }
 steps:
-  - { name: a, handler: { callable: echo, method: loud }, when: input.x }
+  - { name: a, handler: { callable: echo, method: loud }, lifecycle: { max_duration_minutes: 5 } }
 ";
     let parts = [
         "not supported yet by this version: `lifecycle`",
         "at t.yaml:4:1",
         "handler `echo` is built in and has no method `loud`",
-        "`when` of the step a",
+        "`lifecycle` of the step a",
     ];
     refused(template.as_bytes(), &[], 1, &parts);
 }

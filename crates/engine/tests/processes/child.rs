@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::flow;
 use crate::parent::{ROLE, SEED, URL};
 use crate::support::{touch, until};
 use crate::work::{self, DIAMOND, VIEWS, handlers, options};
@@ -56,6 +57,8 @@ fn child_process() {
             "frozen" => frozen(store, Some(told)).await,
             "steady" => frozen(store, None).await,
             "toucher" => toucher(store).await,
+            "flow" => flow::load(store, seed, say).await,
+            "flow-quiet" => flow::quiet(store, say).await,
             other => panic!("no role `{other}`"),
         }
     });

@@ -16,6 +16,7 @@ mod support;
 mod check;
 mod child;
 mod crash;
+mod flow;
 mod frozen;
 mod parent;
 mod restart;

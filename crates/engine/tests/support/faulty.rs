@@ -9,11 +9,12 @@ use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
-    Attempts, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched,
-    Error, Events, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance,
-    NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result, Revoked, Schedules,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, Chains, ClaimRequest,
+    Dispatched, Error, Events, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord,
+    LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
+    Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store,
+    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead,
+    ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -39,6 +40,8 @@ pub(crate) struct Faulty {
     pub(crate) epochs_hang: AtomicBool,
     /// How often templates were looked for.
     pub(crate) template_looks: AtomicU32,
+    /// What was claimed and how it was settled, as far as it does not differ by chance.
+    pub(crate) turns: Mutex<Vec<String>>,
     /// Every session that was opened.
     pub(crate) sessions: Mutex<Vec<SessionId>>,
 }
@@ -66,6 +69,7 @@ impl Faulty {
             epochs_fail: AtomicBool::new(false),
             epochs_hang: AtomicBool::new(false),
             template_looks: AtomicU32::new(0),
+            turns: Mutex::default(),
             sessions: Mutex::default(),
         }
     }
@@ -127,12 +131,32 @@ impl Store for Faulty {
         self.store.schedules()
     }
 
+    fn chains(&self) -> &dyn Chains {
+        self.store.chains()
+    }
+
+    fn figures(&self) -> &dyn Figures {
+        self.store.figures()
+    }
+
+    fn batches(&self) -> &dyn Batches {
+        self.store.batches()
+    }
+
+    fn tracked_jobs(&self) -> &dyn TrackedJobs {
+        self.store.tracked_jobs()
+    }
+
     fn attempts(&self) -> &dyn Attempts {
         self.store.attempts()
     }
 
     fn bulk_jobs(&self) -> &dyn BulkJobs {
         self.store.bulk_jobs()
+    }
+
+    fn flows(&self) -> &dyn Flows {
+        self.store.flows()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {
@@ -180,7 +204,15 @@ impl Store for Faulty {
     ) -> Result<Dispatched> {
         Self::fail_if(&self.dispatch_fails)?;
         let claims = claim.is_some();
+        let outcomes: Vec<_> = settlements.iter().map(|one| format!("{:?}", one.outcome)).collect();
         let answer = self.store.jobs_dispatch(settlements, claim).await?;
+        let claimed = answer.claimed.iter().map(|job| {
+            format!(
+                "{:?} {} {} {} {} {:?} {:?}",
+                job.step, job.namespace, job.queue, job.handler, job.input, job.retry, job.timeout
+            )
+        });
+        self.turns.lock().unwrap().extend(outcomes.into_iter().chain(claimed));
         if claims && !answer.claimed.is_empty() && self.lose_claim.swap(false, Ordering::SeqCst) {
             return Err(Error::Unknown { message: "the answer was lost".to_owned(), source: None });
         }
@@ -323,6 +355,16 @@ impl Store for Faulty {
         items: Vec<String>,
     ) -> Result<Option<Vec<(String, String)>>> {
         self.store.generation_read(view, version, items).await
+    }
+
+    async fn generation_page(
+        &self,
+        view: ViewId,
+        version: i64,
+        after: Option<String>,
+        rows_max: u32,
+    ) -> Result<Option<Vec<(String, String)>>> {
+        self.store.generation_page(view, version, after, rows_max).await
     }
 
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {

@@ -61,6 +61,20 @@ pub enum Awaited {
     Approval(String),
 }
 
+impl Awaited {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Signal(name) | Self::Approval(name) => name,
+        }
+    }
+
+    /// Whether a person gives it.
+    pub fn is_approval(&self) -> bool {
+        matches!(self, Self::Approval(_))
+    }
+}
+
 words! {
     /// What happens when what a step waits for did not come in time.
     #[derive(Default)]

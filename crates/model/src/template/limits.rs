@@ -122,3 +122,15 @@ pub const RATE_PERIOD_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// Most names in `metadata.tags` or `system_dependencies.secondary`.
 pub const NAMES_MAX: usize = 100;
+
+/// Most steps that one decision may name.
+pub const DECISION_STEPS_MAX: usize = 1_000;
+
+/// Most decisions in a row, each created by the one before.
+pub const DECISION_DEPTH_MAX: usize = 10;
+
+/// Most batches that a batchable step may ask for.
+pub const BATCHES_MAX: usize = 10_000;
+
+/// Most workflows in a row, each a step of the one before.
+pub const SUB_WORKFLOW_DEPTH_MAX: u32 = 10;

@@ -5,7 +5,7 @@
 //! is either honoured or refused.
 
 use super::definition::Meaning;
-use super::step::{Step, StepType};
+use super::step::Step;
 use crate::event::is_reserved;
 
 /// The fields that `meaning` gives and the engine cannot honour: each with its pointer and what to say about it.
@@ -53,18 +53,12 @@ fn reserved(name: &str) -> Option<String> {
     })
 }
 
-fn step_fields(step: &Step) -> [(&'static str, bool); 11] {
+fn step_fields(step: &Step) -> [(&'static str, bool); 2] {
     [
-        ("type", step.step_type != StepType::Standard),
-        ("batch_config", step.batch_config.is_some()),
-        ("result_schema", step.result_schema.is_some()),
+        (
+            "batch_config/checkpoint_stall_minutes",
+            step.batch_config.as_ref().is_some_and(|config| config.checkpoint_stall_minutes.is_some()),
+        ),
         ("lifecycle", step.lifecycle.is_some()),
-        ("when", step.when.is_some()),
-        ("for_each", step.for_each.is_some()),
-        ("concurrency_key", step.concurrency_key.is_some()),
-        ("rate_limit", step.rate_limit.is_some()),
-        ("wait_for", step.wait_for.is_some()),
-        ("workflow", step.workflow.is_some()),
-        ("cache", step.cache.is_some()),
     ]
 }

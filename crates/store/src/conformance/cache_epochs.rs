@@ -206,7 +206,8 @@ pub async fn new_template_raises_in_its_own_transaction(subject: &Subject) {
         template_raise: Some(raise("p", &[4])),
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
-        steps: vec![NewStep { name: "a".to_owned(), job: work(), waits_for: vec![] }],
+        environment: None,
+        steps: vec![NewStep::new("a", work(), vec![])],
     };
     assert!(store.workflow_submit(new.clone()).await.expect("stored"));
     assert_eq!(slots().await, [1, 4]);

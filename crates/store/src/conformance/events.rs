@@ -41,9 +41,10 @@ fn declared(events: &[(&str, At, Option<Value>)]) -> String {
 async fn publishing(subject: &Subject, events: &[(&str, At, Option<Value>)]) -> (WorkflowId, JobId) {
     let retry = RetryPolicy { attempts_max: 2, ..RetryPolicy::default() };
     let job = NewJob { publishes: Some(declared(events)), retry, ..work() };
-    let step = NewStep { name: "only".to_owned(), job, waits_for: vec![] };
+    let step = NewStep::new("only", job, vec![]);
     let id = step.job.id;
     let workflow = NewWorkflow {
+        environment: None,
         id: WorkflowId::make(),
         template: TemplateRecord {
             digest: "events".to_owned(),

@@ -1,16 +1,19 @@
 //! Cases: the lead, retention, comparison of counts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::ids::JobId;
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::letter::LetterStatus;
+use recache_model::limits::Rate;
+use recache_model::time::Clock as _;
 use recache_model::workflow::WorkflowState;
 use uuid::Uuid;
 
 use super::{Subject, work, workflows};
 use crate::records::{JobFilter, NewJob, Outcome};
-use crate::{Error, Leadership, Word};
+use crate::{Error, HandOver, Leadership, Word};
 
 const LEASE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_hours(1);
@@ -190,4 +193,31 @@ pub async fn counts_of_workflows_are_compared_with_their_steps(subject: &Subject
         assert_eq!(found.kept.total(), found.counted.total() + 1);
     }
     subject.tamper("UPDATE workflows SET steps_done = steps_done - 1").await;
+}
+
+/// What a rate remembers is worth nothing when its longest period is over.
+pub async fn rate_that_nobody_uses_is_forgotten(subject: &Subject) {
+    let rate = Rate { starts_max: 1, period: HOUR };
+    let to = HandOver {
+        queue: "default".to_owned(),
+        handler: "work".to_owned(),
+        concurrency: None,
+        rate: Some(("key".to_owned(), rate)),
+    };
+    for is_first in [true, false] {
+        workflows::submit(subject, &[("a", &[])]).await;
+        let session = subject.session().await;
+        let turn = subject.claim_one(session).await;
+        subject.settle(&turn, Outcome::HandedOver(Arc::new(to.clone()))).await;
+        let job = subject.store.job_get(turn.token.job).await.expect("there");
+        assert_eq!((job.state, job.attempt), (JobState::Queued, 0));
+        assert_eq!(job.due_at.since(subject.clock.now()), if is_first { Duration::ZERO } else { HOUR });
+        subject.store.job_cancel(turn.token.job, "seen").await.expect("cancelled");
+    }
+    let lead = lead(subject).await;
+    let expire = async || subject.store.maintenance().step_rates_expire(&lead, 10).await.expect("answered");
+    subject.advance(HOUR * 24 * 30);
+    assert_eq!(expire().await, 0, "as long as the longest period");
+    subject.advance(HOUR);
+    assert_eq!(expire().await, 1);
 }

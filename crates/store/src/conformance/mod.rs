@@ -12,9 +12,12 @@
 )]
 
 pub mod attempts;
+pub mod batches;
 pub mod bulk_jobs;
 pub mod cache_epochs;
+pub mod chains;
 pub mod events;
+pub mod figures;
 pub mod jobs;
 pub mod letters;
 pub mod maintenance;
@@ -23,6 +26,7 @@ pub mod schedules;
 pub mod sessions;
 pub mod submits;
 pub mod testing;
+pub mod tracked;
 pub mod views;
 pub mod workflows;
 
@@ -119,7 +123,7 @@ impl Subject {
     }
 
     /// Checks what holds at every moment: history is dense, starts in the submitted state and ends in the present one, every
-    /// step in it is in the table of transitions, and a workflow's counts are those of its steps.
+    /// step in it is in the table of transitions, a workflow's counts are those of its steps and a batch's those of its members.
     pub async fn assert_sound(&self) {
         let jobs = self
             .store
@@ -147,9 +151,12 @@ impl Subject {
                 workflows
                     .entry(workflow)
                     .or_insert_with(recache_model::workflow::StepCounts::default)
-                    .add(job.state, 1);
+                    .add(job.kind.counted(job.state), 1);
             }
         }
+        let compared =
+            self.store.batches().batches_compare(None, 10_000).await.expect("batches are compared");
+        assert!(compared.differences.is_empty(), "counts of batches: {:?}", compared.differences);
         for (workflow, counts) in workflows {
             let record = self.store.workflow_get(workflow).await.expect("the workflow is there");
             assert_eq!(record.counts, counts, "counts of {workflow}");
@@ -242,6 +249,15 @@ macro_rules! conformance_suite {
                 resolved_job_is_settled_by_an_operator,
                 resolved_step_counts_as_done,
             ],
+            figures: [
+                steps_of_ended_workflows_are_summed_up_by_name,
+                newest_workflows_of_the_asked_version_come_first,
+                folded_minutes_are_what_counting_finds,
+                folding_again_counts_nothing_twice_and_what_came_late_too,
+                only_the_leader_folds,
+                active_work_is_counted_by_filter,
+                old_minutes_are_removed,
+            ],
             maintenance: [
                 one_process_leads_at_a_time,
                 work_of_a_former_leader_is_refused,
@@ -249,6 +265,7 @@ macro_rules! conformance_suite {
                 failed_job_stays_while_its_letter_is_open,
                 ended_workflow_is_removed_with_its_steps,
                 counts_of_workflows_are_compared_with_their_steps,
+                rate_that_nobody_uses_is_forgotten,
             ],
             schedules: [
                 tick_that_is_due_makes_one_job,
@@ -260,6 +277,38 @@ macro_rules! conformance_suite {
                 schedules_are_listed_changed_and_deleted,
                 schedule_that_cannot_be_is_refused,
                 old_ticks_are_forgotten,
+            ],
+            tracked: [
+                tracked_job_is_created_once,
+                tracked_job_moves_forward_as_its_owner_reports,
+                late_or_repeated_report_is_answered_with_what_stands,
+                report_for_an_unknown_job_is_an_error_and_changes_nothing,
+                concurrent_reports_end_a_job_once,
+                silent_job_fails_and_says_why,
+                jobs_are_not_given_up_for_an_outage_of_the_database,
+                end_of_a_job_is_acknowledged_once,
+                tracked_jobs_are_found_by_context,
+                tracked_job_that_cannot_be_is_refused,
+                no_worker_gets_a_tracked_job,
+                ended_tracked_jobs_are_removed_when_their_time_is_over,
+            ],
+            batches: [
+                batch_is_created_once,
+                counts_follow_every_member,
+                member_that_goes_on_is_pending,
+                closed_batch_takes_no_more,
+                batch_with_a_total_closes_itself,
+                end_of_a_batch_calls_back_once,
+                first_failure_calls_back_while_the_batch_goes_on,
+                failed_members_are_listed_with_their_errors,
+                end_of_an_inner_batch_counts_in_the_outer_one,
+                cancelled_batch_calls_off_its_members,
+                retried_batch_goes_on,
+                batch_that_waits_for_somebody_is_found,
+                concurrent_writers_are_counted_exactly,
+                counts_of_batches_are_compared_with_their_members,
+                ended_batch_is_removed_after_its_members,
+                batch_that_cannot_be_is_refused,
             ],
             attempts: [
                 checkpoint_reaches_the_next_attempt,
@@ -320,6 +369,14 @@ macro_rules! conformance_suite {
                 cancelled_build_is_visible_and_the_view_recovers,
                 redefined_view_keeps_its_versions,
                 views_are_listed_by_page,
+                items_are_listed_page_by_page_on_one_generation,
+                touches_asked_for_from_sql_are_carried_out,
+                request_that_makes_no_sense_keeps_no_other_waiting,
+            ],
+            chains: [
+                publication_touches_the_views_below,
+                removed_item_touches_the_views_below,
+                circle_of_views_is_refused,
             ],
             events: [
                 step_publishes_what_its_end_says,

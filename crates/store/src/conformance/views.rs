@@ -432,3 +432,87 @@ pub async fn views_are_listed_by_page(subject: &Subject) {
     let after = Some(("shop".to_owned(), "b".to_owned()));
     assert_eq!(keys(store.views_list(Some("shop"), after, 2).await.expect("listed")), "c");
 }
+
+/// In order, all of one view in one touch, with the items that were named; and the running build is superseded.
+pub async fn touches_asked_for_from_sql_are_carried_out(subject: &Subject) {
+    subject.store.view_define(definition("prices")).await.expect("defined");
+    subject.store.view_define(definition("stock")).await.expect("defined");
+    let session = subject.session().await;
+    let (job, _) = build(subject, session).await;
+    publish(subject, &job, publication(1)).await;
+    subject
+        .tamper(
+            "INSERT INTO touch_requests (namespace, key, items) VALUES ('shop', 'prices', '[\"a\", \"b\"]'), \
+             ('shop', 'stock', NULL), ('shop', 'prices', '[\"c\"]')",
+        )
+        .await;
+    assert_eq!(
+        subject.store.views_reconcile(10).await.expect("reconciled").builds.len(),
+        0,
+        "it is too early"
+    );
+    assert_eq!(view(subject).await.versions.wanted, 2, "two requests, one touch of it");
+    assert_eq!(subject.store.view_get("shop", "stock").await.expect("there").versions.wanted, 1);
+    subject.advance(QUIET);
+    assert_eq!(subject.store.views_reconcile(10).await.expect("reconciled").builds.len(), 2);
+    let mut touched = Vec::new();
+    for job in subject.claim(session, 2).await {
+        touched.push(subject.store.build_begin(job.token).await.expect("answered").expect("good").touched);
+    }
+    let named = ["a", "b", "c"].map(str::to_owned).to_vec();
+    assert!(touched.contains(&TouchedItems::Only(named)), "{touched:?}");
+    assert!(touched.contains(&TouchedItems::All), "{touched:?}");
+    let before = view(subject).await.build.expect("a build runs");
+    subject.tamper("INSERT INTO touch_requests (namespace, key) VALUES ('shop', 'prices')").await;
+    subject.store.views_reconcile(10).await.expect("reconciled");
+    assert_eq!(subject.store.job_get(before).await.expect("there").state, JobState::Superseded);
+    assert_eq!(view(subject).await.versions.wanted, 3);
+    subject.store.views_reconcile(10).await.expect("reconciled");
+    assert_eq!(view(subject).await.versions.wanted, 3, "each request once");
+}
+
+/// For a view that is not there, or with items that cannot be read.
+pub async fn request_that_makes_no_sense_keeps_no_other_waiting(subject: &Subject) {
+    subject.store.view_define(definition("prices")).await.expect("defined");
+    subject
+        .tamper(
+            "INSERT INTO touch_requests (namespace, key, items) VALUES ('shop', 'gone', NULL), \
+             ('shop', 'prices', 'no list'), ('shop', 'prices', '[\"\"]')",
+        )
+        .await;
+    subject.store.views_reconcile(10).await.expect("reconciled");
+    assert_eq!(view(subject).await.versions.wanted, 1);
+    let session = subject.session().await;
+    let (_, start) = begin(subject, session).await;
+    assert_eq!(start.touched, TouchedItems::All, "rather than nothing");
+}
+
+/// Whatever is published meanwhile, until that generation is removed.
+pub async fn items_are_listed_page_by_page_on_one_generation(subject: &Subject) {
+    subject.store.view_define(definition("prices")).await.expect("defined");
+    let session = subject.session().await;
+    let (job, start) = build(subject, session).await;
+    put(subject, &job, ["b", "a", "d", "c"].map(|name| item(name, "1", "old")).to_vec()).await;
+    publish(subject, &job, publication(1)).await;
+    let store = &subject.store;
+    let page = async |after: Option<&str>| {
+        store.generation_page(start.view, 1, after.map(str::to_owned), 3).await.expect("answered")
+    };
+    let old = |names: &[&str]| {
+        Some(names.iter().map(|name| ((*name).to_owned(), "\"old\"".to_owned())).collect::<Vec<_>>())
+    };
+    assert_eq!(page(None).await, old(&["a", "b", "c"]));
+    let (job, _) = build(subject, session).await;
+    put(subject, &job, vec![item("a", "2", "new"), item("e", "2", "new")]).await;
+    publish(subject, &job, publication(2)).await;
+    assert_eq!(page(Some("c")).await, old(&["d"]), "it goes on where it began");
+    assert_eq!(page(Some("d")).await, old(&[]));
+    assert_eq!(
+        store.generation_page(start.view, 3, None, 3).await.expect("answered"),
+        None,
+        "there is none yet"
+    );
+    subject.advance(Duration::from_mins(1));
+    store.generations_remove(Duration::from_secs(1)).await.expect("removed");
+    assert_eq!(page(None).await, None, "it is no longer kept");
+}

@@ -12,7 +12,7 @@ use crate::records::{
     TemplateSummary,
 };
 
-fn template() -> TemplateRecord {
+pub(super) fn template() -> TemplateRecord {
     TemplateRecord {
         digest: "d1".to_owned(),
         namespace: "default".to_owned(),
@@ -22,21 +22,16 @@ fn template() -> TemplateRecord {
     }
 }
 
-fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
-    let steps = steps
-        .iter()
-        .map(|(name, waits_for)| NewStep {
-            name: (*name).to_owned(),
-            job: work(),
-            waits_for: waits_for.to_vec(),
-        })
-        .collect();
+pub(super) fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
+    let steps =
+        steps.iter().map(|(name, waits_for)| NewStep::new(*name, work(), waits_for.to_vec())).collect();
     NewWorkflow {
         id: WorkflowId::make(),
         template: template(),
         template_raise: None,
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
+        environment: None,
         steps,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use recache_model::ids::ViewId;
+use recache_model::ids::{BatchId, ViewId, WorkflowId};
 use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use recache_model::unique::PartsHash;
@@ -11,9 +11,10 @@ use uuid::Uuid;
 
 use super::statements::effects::Effects;
 use super::statements::items::digest;
-use super::statements::jobs;
 use super::statements::settle::{SettledColumns, columns};
+use super::statements::steps::StepRow;
 use super::statements::submit::{KeyRow, UniqueColumns};
+use super::statements::{batches, jobs};
 use super::{Connection, Row};
 use crate::error::{Error, Result};
 use crate::flights::Leg;
@@ -44,15 +45,15 @@ pub(super) async fn jobs_insert(
         "WITH t AS MATERIALIZED (SELECT COALESCE($14::bigint, clock()) AS now) \
          INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended, \
-         concurrency_key) \
+         concurrency_key, batch_id) \
          SELECT id, namespace, queue, handler, 'queued', priority, COALESCE(instant, t.now + delay), input, retry, \
          attempts_max, timeout_ms, correlation_id, trace_context, t.now, unique_key, unique_ended, \
-         concurrency_key \
+         concurrency_key, batch_id \
          FROM t, unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], \
          $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $15::text[], $16::bigint[], \
-         $17::text[]) \
+         $17::text[], $18::uuid[]) \
          AS n (id, namespace, queue, handler, priority, instant, delay, input, retry, attempts_max, timeout_ms, \
-         correlation_id, trace_context, unique_key, unique_ended, concurrency_key) ON CONFLICT DO NOTHING RETURNING id",
+         correlation_id, trace_context, unique_key, unique_ended, concurrency_key, batch_id) ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(new.iter().map(|job| job.id.uuid()).collect::<Vec<_>>())
     .bind(column(|job| &job.namespace))
@@ -71,9 +72,81 @@ pub(super) async fn jobs_insert(
     .bind(uniques.iter().map(|unique| unique.key.as_deref()).collect::<Vec<_>>())
     .bind(uniques.iter().map(|unique| unique.ended).collect::<Vec<_>>())
     .bind(new.iter().map(|job| job.concurrency_key.as_deref()).collect::<Vec<_>>())
+    .bind(new.iter().map(|job| job.batch.map(BatchId::uuid)).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
     jobs::ids_of(&inserted)
+}
+
+/// Steps of a workflow, in one statement. The caller cuts the list.
+pub(super) async fn steps_insert(
+    db: &mut Connection,
+    now: Timestamp,
+    workflow: WorkflowId,
+    rows: &[StepRow<'_>],
+) -> Result<()> {
+    let retries = rows.iter().map(|row| jobs::to_json(&row.job.retry)).collect::<Result<Vec<_>>>()?;
+    let calls = rows
+        .iter()
+        .map(|row| row.job.call.as_ref().map(jobs::to_json).transpose())
+        .collect::<Result<Vec<_>>>()?;
+    let column = |value: fn(&NewJob) -> &str| rows.iter().map(|row| value(row.job)).collect::<Vec<&str>>();
+    sqlx::query(
+        "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
+         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, created_at, concurrency_key, step_kind, \
+         has_rules, parent_id, item, item_index, skips, message, publishes, call, transitions, finished_at) \
+         SELECT id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, timeout_ms, \
+         correlation_id, trace_context, $1, step, waiting_on, $2, concurrency_key, step_kind, has_rules, parent_id, item, \
+         item_index, skips, message, publishes, call, CASE WHEN state = 'skipped' THEN 1 ELSE 0 END, \
+         CASE WHEN state = 'skipped' THEN CAST($2 AS BIGINT) END \
+         FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], \
+         $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::text[], $16::text[], $17::bigint[], $18::text[], \
+         $19::text[], $20::bigint[], $21::uuid[], $22::text[], $23::bigint[], $24::bigint[], $25::text[], \
+         $26::text[], $27::text[]) \
+         AS n (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, timeout_ms, \
+         correlation_id, trace_context, step, waiting_on, concurrency_key, step_kind, has_rules, parent_id, item, \
+         item_index, skips, message, publishes, call)",
+    )
+    .bind(workflow.uuid())
+    .bind(now.micros())
+    .bind(rows.iter().map(|row| row.job.id.uuid()).collect::<Vec<_>>())
+    .bind(column(|job| &job.namespace))
+    .bind(column(|job| &job.queue))
+    .bind(column(|job| &job.handler))
+    .bind(rows.iter().map(|row| row.state().as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job.priority).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| jobs::due_micros(row.job.due, now)).collect::<Vec<_>>())
+    .bind(column(|job| &job.input))
+    .bind(retries)
+    .bind(rows.iter().map(|row| i64::from(row.job.retry.attempts_max)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| jobs::timeout_ms(row.job.timeout)).collect::<Vec<_>>())
+    .bind(column(|job| &job.correlation_id))
+    .bind(rows.iter().map(|row| row.job.trace_context.as_deref()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.step).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| i64::try_from(row.waiting_on).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job.concurrency_key.as_deref()).collect::<Vec<_>>())
+    .bind(rows.iter().map(StepRow::kind_column).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| i64::from(row.has_rules)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.parent).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.item.map(|(item, _)| item)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.item.map(|(_, index)| index)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.skips).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.skipped).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job.publishes.as_deref()).collect::<Vec<_>>())
+    .bind(calls)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Who waits for whom: the child for the parent.
+pub(super) async fn edges_insert(db: &mut Connection, edges: &[(Uuid, Uuid)]) -> Result<()> {
+    sqlx::query("INSERT INTO job_edges (parent_id, child_id) SELECT * FROM unnest($1::uuid[], $2::uuid[])")
+        .bind(edges.iter().map(|(parent, _)| *parent).collect::<Vec<_>>())
+        .bind(edges.iter().map(|(_, child)| *child).collect::<Vec<_>>())
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Keeps idempotency keys, unless they are there and not yet expired.
@@ -129,7 +202,8 @@ pub(super) struct SettledAndClaimed {
 /// other in one direction; `held` carries everything along, because a join of two lists without statistics is
 /// planned as a loop in a loop. What is claimed is locked in the scan of the index itself, one scan per queue,
 /// so that the backlog of one queue costs the others nothing; a lock on a CTE above it would lock nothing. A
-/// session that has died gets nothing: what it took would only be taken away again, at the cost of an attempt.
+/// session that has died gets nothing: what it took would only be taken away again, at the cost of an attempt. Ends of one
+/// batch's members are counted in one row, drawn by chance so that few statements wait for each other.
 ///
 /// Where limits or concurrency keys have a say, this statement claims nothing and says so: they need more than one
 /// statement (`statements/limited.rs`). Looking costs a probe of two small indexes.
@@ -174,7 +248,7 @@ pub(super) async fn settle_and_claim(
          error = COALESCE(h.error, j.error), due_at = COALESCE(t.now + h.delay, j.due_at), \
          attempt = j.attempt - h.uncount, session_id = NULL, transitions = j.transitions + 1, \
          finished_at = CASE WHEN h.state = 'queued' THEN NULL ELSE t.now END FROM held h, t WHERE j.id = h.id \
-         RETURNING j.id, j.state, j.queue, j.transitions, j.attempt, j.epoch, h.session_id, h.error AS detail), \
+         RETURNING j.id, j.state, j.queue, j.transitions, j.attempt, j.epoch, j.batch_id, h.session_id, h.error AS detail), \
          due AS MATERIALIZED (SELECT c.id, c.priority, c.due_at FROM t CROSS JOIN LATERAL (SELECT queue \
          FROM unnest($12::text[]) AS u (queue) WHERE NOT EXISTS (SELECT 1 FROM queues p WHERE p.name = u.queue \
          AND p.paused_until > t.now)) AS q CROSS JOIN LATERAL (SELECT id, priority, due_at FROM jobs WHERE jobs.queue = q.queue AND state = 'queued' \
@@ -185,6 +259,11 @@ pub(super) async fn settle_and_claim(
          taken AS (UPDATE jobs j SET state = 'running', epoch = j.epoch + 1, claim = $10, session_id = $11, \
          attempt = j.attempt + 1, started_at = t.now, transitions = j.transitions + 1, progress = NULL, message = NULL \
          FROM picked, t WHERE j.id = picked.id RETURNING j.*), \
+         counted AS (INSERT INTO batch_counts AS c (batch_id, shard, added, completed, failed, cancelled, superseded) \
+         SELECT batch_id, $16, 0, count(*) FILTER (WHERE state = 'completed'), count(*) FILTER (WHERE state = 'failed'), 0, 0 \
+         FROM done WHERE batch_id IS NOT NULL AND state <> 'queued' GROUP BY batch_id ORDER BY batch_id \
+         ON CONFLICT (batch_id, shard) DO UPDATE SET completed = c.completed + excluded.completed, \
+         failed = c.failed + excluded.failed), \
          log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
          SELECT id, transitions, t.now, 'running', state, attempt, epoch, session_id, detail FROM done, t UNION ALL \
          SELECT id, transitions, t.now, 'queued', 'running', attempt, epoch, session_id, NULL FROM taken, t), \
@@ -198,9 +277,9 @@ pub(super) async fn settle_and_claim(
          j.timeout_ms, j.correlation_id, j.created_at, t.now, t.now \
          FROM done d JOIN jobs j ON j.id = d.id, t WHERE d.state = 'failed' AND d.detail IS NOT NULL) \
          SELECT TRUE AS is_claim, id, state, t.now, namespace, queue, handler, input, attempt, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, workflow_id, step, view_id, epoch, due_at, priority, checkpoint FROM taken, t \
+         timeout_ms, correlation_id, trace_context, workflow_id, step, view_id, epoch, due_at, priority, checkpoint, NULL AS batch_id FROM taken, t \
          UNION ALL SELECT FALSE, id, state, NULL, NULL, queue, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-         NULL, NULL, NULL, NULL, NULL, NULL FROM done UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+         NULL, NULL, NULL, NULL, NULL, NULL, batch_id FROM done UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
          NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM t WHERE t.is_limited",
     )
     .bind(settlements.iter().map(|(_, settlement)| settlement.token.job.uuid()).collect::<Vec<_>>())
@@ -218,6 +297,7 @@ pub(super) async fn settle_and_claim(
     .bind(handlers)
     .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
     .bind(ATTEMPTS_KEPT_MAX - 1)
+    .bind(batches::shard(number))
     .fetch_all(db)
     .await?;
     let mut places: HashMap<Uuid, usize> =
@@ -237,6 +317,8 @@ pub(super) async fn settle_and_claim(
         } else {
             if row.try_get::<&str, _>("state")? == "queued" {
                 effects.queued(row.try_get("queue")?);
+            } else if let Some(batch) = row.try_get::<Option<Uuid>, _>("batch_id")? {
+                effects.batch_touched(BatchId::from_uuid(batch));
             }
             accepted.extend(places.remove(&row.try_get::<Uuid, _>("id")?));
         }

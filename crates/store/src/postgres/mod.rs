@@ -35,6 +35,11 @@ macro_rules! for_update {
         " FOR UPDATE"
     };
 }
+macro_rules! for_share {
+    () => {
+        " FOR SHARE"
+    };
+}
 macro_rules! for_update_skip_locked {
     () => {
         " FOR UPDATE SKIP LOCKED"
@@ -215,7 +220,7 @@ impl Driver {
         let mut transaction = self.pool.begin().await?;
         let now = self.now_on(&mut transaction).await?;
         let mut effects = Effects::default();
-        let value = match work(&mut transaction, now, &mut effects).await {
+        let value = match finish(work, &mut transaction, now, &mut effects).await {
             Ok(value) => value,
             Err(error) => {
                 transaction.rollback().await?;
@@ -229,7 +234,7 @@ impl Driver {
 
     /// Without a transaction around it where the one statement is all there is.
     async fn submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
-        if new.iter().any(NewJob::has_keys) {
+        if new.iter().any(NewJob::has_ties) {
             let new = Arc::new(new);
             return self
                 .write(move |db, now, effects| {
@@ -355,13 +360,25 @@ impl Driver {
             // Nobody listening is fine.
             let _ = self.signals.send(signal.clone());
         }
-        self.listener.send(signals);
+        // Who changed a member looks at its batch; at 1,000 changes a second others are better left alone.
+        self.listener
+            .send(signals.into_iter().filter(|signal| !matches!(signal, Signal::BatchMoved(_))).collect());
     }
 
     async fn shut_down(&self) {
         self.listener.stop().await;
         self.pool.close().await;
     }
+}
+
+/// The work, and what it counted as its last statement.
+async fn finish<T, F>(work: &F, db: &mut Connection, now: Timestamp, effects: &mut Effects) -> Result<T>
+where
+    F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send,
+{
+    let value = work(db, now, effects).await?;
+    statements::batches::flush(db, effects).await?;
+    Ok(value)
 }
 
 /// Two processes that create the schema at the same time: the second one's error says that it is there.

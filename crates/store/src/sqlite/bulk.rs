@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use recache_model::ids::{JobId, ViewId};
+use recache_model::batch::MemberEnd;
+use recache_model::ids::{BatchId, JobId, ViewId, WorkflowId};
 use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use serde_json::json;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use super::statements::effects::Effects;
 use super::statements::items::digest;
 use super::statements::settle::{SettledColumns, columns};
+use super::statements::steps::StepRow;
 use super::statements::submit::{KeyRow, UniqueColumns};
 use super::statements::{jobs, letters};
 use super::{Connection, Row, texts};
@@ -49,21 +51,90 @@ pub(super) async fn jobs_insert(
             unique.key,
             unique.ended,
             job.concurrency_key,
+            job.batch.map(|batch| hex(batch.uuid())),
         ]));
     }
     let inserted = sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, created_at, unique_key, unique_ended, \
-         concurrency_key) \
+         concurrency_key, batch_id) \
          SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, 'queued', value ->> 4, value ->> 5, \
          value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2, value ->> 12, \
-         value ->> 13, value ->> 14 FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
+         value ->> 13, value ->> 14, unhex(value ->> 15) FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())
     .fetch_all(db)
     .await?;
     jobs::ids_of(&inserted)
+}
+
+/// Steps of a workflow, in one statement. The caller cuts the list.
+pub(super) async fn steps_insert(
+    db: &mut Connection,
+    now: Timestamp,
+    workflow: WorkflowId,
+    rows: &[StepRow<'_>],
+) -> Result<()> {
+    let mut list = Vec::with_capacity(rows.len());
+    for row in rows {
+        let job = row.job;
+        list.push(json!([
+            hex(job.id.uuid()),
+            job.namespace,
+            job.queue,
+            job.handler,
+            row.state().as_str(),
+            job.priority,
+            jobs::due_micros(job.due, now),
+            job.input,
+            jobs::to_json(&job.retry)?,
+            job.retry.attempts_max,
+            jobs::timeout_ms(job.timeout),
+            job.correlation_id,
+            job.trace_context,
+            row.step,
+            row.waiting_on,
+            job.concurrency_key,
+            row.kind_column(),
+            i64::from(row.has_rules),
+            row.parent.map(hex),
+            row.item.map(|(item, _)| item),
+            row.item.map(|(_, index)| index),
+            row.skips,
+            row.skipped,
+            job.publishes,
+            job.call.as_ref().map(jobs::to_json).transpose()?,
+        ]));
+    }
+    sqlx::query(
+        "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
+         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, created_at, concurrency_key, step_kind, \
+         has_rules, parent_id, item, item_index, skips, message, publishes, call, transitions, finished_at) \
+         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
+         value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, $1, value ->> 13, value ->> 14, \
+         $2, value ->> 15, value ->> 16, value ->> 17, unhex(value ->> 18), value ->> 19, value ->> 20, value ->> 21, \
+         value ->> 22, value ->> 23, value ->> 24, CASE WHEN value ->> 4 = 'skipped' THEN 1 ELSE 0 END, \
+         CASE WHEN value ->> 4 = 'skipped' THEN $2 END FROM json_each($3)",
+    )
+    .bind(workflow.uuid())
+    .bind(now.micros())
+    .bind(serde_json::Value::from(list).to_string())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Who waits for whom: the child for the parent.
+pub(super) async fn edges_insert(db: &mut Connection, edges: &[(Uuid, Uuid)]) -> Result<()> {
+    let list: Vec<_> = edges.iter().map(|(parent, child)| json!([hex(*parent), hex(*child)])).collect();
+    sqlx::query(
+        "INSERT INTO job_edges (parent_id, child_id) SELECT unhex(value ->> 0), unhex(value ->> 1) FROM json_each($1)",
+    )
+    .bind(serde_json::Value::from(list).to_string())
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Keeps idempotency keys, unless they are there and not yet expired.
@@ -141,7 +212,7 @@ pub(super) async fn settle(
          finished_at = CASE WHEN s.value ->> 3 = 'queued' THEN NULL ELSE $2 END \
          FROM json_each($1) s WHERE jobs.id = unhex(s.value ->> 0) AND jobs.state = 'running' \
          AND jobs.epoch = s.value ->> 1 AND jobs.claim = unhex(s.value ->> 2) \
-         AND jobs.workflow_id IS NULL AND jobs.view_id IS NULL RETURNING jobs.id, state, queue",
+         AND jobs.workflow_id IS NULL AND jobs.view_id IS NULL RETURNING jobs.id, state, queue, batch_id",
     )
     .bind(&rows)
     .bind(now.micros())
@@ -155,6 +226,12 @@ pub(super) async fn settle(
             "queued" => effects.queued(row.try_get("queue")?),
             "failed" => letters::deposit(db, now, JobId::from_uuid(row.try_get("id")?)).await?,
             _ => {}
+        }
+        if let Some(batch) = row.try_get::<Option<Uuid>, _>("batch_id")?
+            && let end @ Some(_) = MemberEnd::of_job(jobs::state(row, "state")?)
+        {
+            // Gathered: one statement for each batch at the end of the transaction.
+            effects.batch_moved(BatchId::from_uuid(batch), None, end);
         }
         accepted.extend(places.remove(&row.try_get::<Uuid, _>("id")?));
     }

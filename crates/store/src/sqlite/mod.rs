@@ -39,6 +39,11 @@ macro_rules! for_update {
         ""
     };
 }
+macro_rules! for_share {
+    () => {
+        ""
+    };
+}
 macro_rules! for_update_skip_locked {
     () => {
         ""
@@ -233,7 +238,7 @@ async fn submit(
     new: &[NewJob],
     effects: &mut Effects,
 ) -> Result<Vec<Submitted>> {
-    if new.iter().any(NewJob::has_keys) {
+    if new.iter().any(NewJob::has_ties) {
         return statements::submit::submit(db, now, new, effects).await;
     }
     statements::jobs::check_alone(new)?;

@@ -42,10 +42,14 @@ where
 {
     fn run<'c>(&'c mut self, db: &'c mut SqliteConnection, now: Timestamp) -> Work<'c, bool> {
         self.effects = Effects::default();
-        let future = (self.work)(db, now, &mut self.effects);
-        let result = &mut self.result;
+        let Self { work, result, effects, .. } = self;
         Box::pin(async move {
-            let outcome = future.await;
+            let mut outcome = work(&mut *db, now, &mut *effects).await;
+            if outcome.is_ok()
+                && let Err(error) = super::statements::batches::flush(db, effects).await
+            {
+                outcome = Err(error);
+            }
             let succeeded = outcome.is_ok();
             *result = Some(outcome);
             Ok(succeeded)

@@ -52,7 +52,8 @@ async fn find(db: &mut Connection, filter: &JobFilter, change: BulkJobChange) ->
          AND (CAST($3 AS TEXT) IS NULL OR handler = $3) AND ($4 OR id < $5) AND view_id IS NULL AND state ",
         in_texts!("$6"),
         " AND ($7 OR (workflow_id IS NULL AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.job_id = jobs.id \
-         AND dead_letters.status IN ('pending', 'investigating')))) ORDER BY id DESC LIMIT $8"
+         AND dead_letters.status IN ('pending', 'investigating')) AND (batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM batches \
+         WHERE batches.id = jobs.batch_id AND batches.finished_at IS NULL)))) ORDER BY id DESC LIMIT $8"
     ))
     .bind(&filter.namespace)
     .bind(&filter.queue)

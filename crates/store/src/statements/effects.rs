@@ -1,8 +1,9 @@
 //! What a transaction does that others may want to hear of once it is committed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use recache_model::ids::{JobId, ViewId};
+use recache_model::batch::{BatchCounts, MemberEnd};
+use recache_model::ids::{BatchId, JobId, ViewId};
 
 use crate::events::EventRecord;
 use crate::records::{CacheMark, Settlement};
@@ -12,6 +13,11 @@ use crate::signal::Signal;
 #[derive(Debug, Default)]
 pub(in super::super) struct Effects {
     queued: BTreeSet<String>,
+    /// What the transaction counts, to be written as its last statement.
+    batch_deltas: BTreeMap<BatchId, BatchCounts>,
+    /// Batches whose end may have come.
+    batches_touched: BTreeSet<BatchId>,
+    are_touches_asked: bool,
     signals: Vec<Signal>,
     events_written: bool,
 }
@@ -32,6 +38,43 @@ impl Effects {
 
     pub(in super::super) fn revoked(&mut self, job: JobId) {
         self.signals.push(Signal::Revoked(job));
+    }
+
+    /// New members of a batch.
+    pub(in super::super) fn batch_added(&mut self, batch: BatchId, count: i64) {
+        self.batch_deltas.entry(batch).or_default().total += count;
+    }
+
+    /// A member of a batch ended, or goes on.
+    pub(in super::super) fn batch_moved(
+        &mut self,
+        batch: BatchId,
+        from: Option<MemberEnd>,
+        to: Option<MemberEnd>,
+    ) {
+        self.batch_deltas.entry(batch).or_default().moved(from, to);
+        self.batches_touched.insert(batch);
+    }
+
+    /// The end of a batch may have come, and it should be looked at.
+    pub(in super::super) fn batch_touched(&mut self, batch: BatchId) {
+        self.batches_touched.insert(batch);
+    }
+
+    pub(in super::super) fn batch_ended(&mut self, batch: BatchId) {
+        self.signals.push(Signal::BatchEnded(batch));
+    }
+
+    /// Requests for touches were written.
+    pub(in super::super) fn touches_asked(&mut self) {
+        self.are_touches_asked = true;
+    }
+
+    /// What is to be counted; nothing is left.
+    pub(in super::super) fn take_batch_deltas(&mut self) -> BTreeMap<BatchId, BatchCounts> {
+        let mut deltas = std::mem::take(&mut self.batch_deltas);
+        deltas.retain(|_, delta| *delta != BatchCounts::default());
+        deltas
     }
 
     pub(in super::super) fn view_changed(&mut self, view: ViewId) {
@@ -59,9 +102,9 @@ impl Effects {
     pub(in super::super) fn into_signals(self) -> Vec<Signal> {
         let mut signals = self.signals;
         signals.extend(self.queued.into_iter().map(Signal::Queued));
-        if self.events_written {
-            signals.push(Signal::EventsWritten);
-        }
+        signals.extend(self.events_written.then_some(Signal::EventsWritten));
+        signals.extend(self.are_touches_asked.then_some(Signal::TouchesAsked));
+        signals.extend(self.batches_touched.into_iter().map(Signal::BatchMoved));
         signals
     }
 }

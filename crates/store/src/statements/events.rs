@@ -193,11 +193,13 @@ pub(super) async fn publish(
     if published.peek().is_none() {
         return Ok(());
     }
-    let row =
-        sqlx::query("SELECT namespace, workflow_id, step, correlation_id, output FROM jobs WHERE id = $1")
-            .bind(job.uuid())
-            .fetch_one(&mut *db)
-            .await?;
+    let row = sqlx::query(
+        "SELECT namespace, workflow_id, step, correlation_id, COALESCE(output, (SELECT r.output FROM job_results r \
+         WHERE r.job_id = jobs.id)) AS output FROM jobs WHERE id = $1",
+    )
+    .bind(job.uuid())
+    .fetch_one(&mut *db)
+    .await?;
     let kept: Option<String> = row.try_get("output")?;
     for event in published {
         let schema = event.schema.as_ref().map(schemas::compiled);

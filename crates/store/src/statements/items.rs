@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use super::super::{Connection, Row, bulk, texts};
 use super::effects::Effects;
 use super::jobs::{self, Change};
-use super::views;
+use super::{chains, views};
 use crate::error::{Error, Result};
 use crate::records::{
     BuildStart, ItemMark, LeaseToken, Publication, Published, Revoked, StagedItem, TouchedItems, ViewRead,
@@ -225,6 +225,9 @@ pub(in super::super) async fn publish(
     view.last_recached_at = Some(now);
     view.last_error = None;
     views::save(db, &view).await?;
+    if changed > 0 || !publication.removed.is_empty() {
+        chains::published(db, view.id, effects).await?;
+    }
     effects.published(view.id, version);
     effects.view_changed(view.id);
     Ok(Published::Live { changed })
@@ -361,6 +364,34 @@ pub(in super::super) async fn read_generation(
     .bind(view.uuid())
     .bind(version)
     .bind(texts(items))
+    .fetch_all(db)
+    .await?;
+    let Some(first) = rows.first() else { return Err(Error::not_found("view", view)) };
+    let (oldest, live): (i64, i64) = (first.try_get("oldest_version")?, first.try_get("live_version")?);
+    if version < oldest || version > live {
+        return Ok(None);
+    }
+    Ok(Some(found_items(&rows)?))
+}
+
+/// The same, page by page.
+pub(in super::super) async fn page_generation(
+    db: &mut Connection,
+    view: ViewId,
+    version: i64,
+    after: Option<&str>,
+    rows_max: u32,
+) -> Result<Option<Vec<(String, String)>>> {
+    let rows = sqlx::query(
+        "SELECT v.oldest_version, v.live_version, i.item, i.value FROM views v LEFT JOIN view_items i \
+         ON i.view_id = v.id AND i.born <= $2 AND (i.died IS NULL OR i.died > $2) AND i.item > $3 \
+         WHERE v.id = $1 ORDER BY i.item LIMIT $4",
+    )
+    .bind(view.uuid())
+    .bind(version)
+    // Before every item: none has an empty key.
+    .bind(after.unwrap_or(""))
+    .bind(i64::from(rows_max.max(1)))
     .fetch_all(db)
     .await?;
     let Some(first) = rows.first() else { return Err(Error::not_found("view", view)) };

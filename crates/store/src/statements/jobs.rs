@@ -3,29 +3,34 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use recache_model::batch::MemberEnd;
 use recache_model::event::StepEnd;
-use recache_model::ids::{JobId, SessionId, ViewId, WorkflowId};
+use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
 use recache_model::letter::LetterStatus;
 use recache_model::retry::RetryPolicy;
 use recache_model::time::{Timestamp, micros};
+use recache_model::workflow::StepKind;
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
 use super::events::Ended;
-use super::{events, letters, views, workflows};
+use super::{batches, events, letters, views, workflows};
 use crate::error::{Error, Result};
+use crate::flow::RESULT_INLINE_BYTES_MAX;
 use crate::queues::Word;
 use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, StepCall, Submitted};
 
 /// The columns of [`record`], in no particular order.
 macro_rules! job_columns {
     () => {
-        "id, namespace, queue, handler, state, priority, due_at, input, output, error, attempt, attempts_max, \
+        "id, namespace, queue, handler, state, priority, due_at, input, COALESCE(output, (SELECT r.output FROM job_results r \
+         WHERE r.job_id = jobs.id)) AS output, error, attempt, attempts_max, \
          timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
-         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key, publishes, call"
+         view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key, \
+         step_kind, parent_id, sub_workflow_id, batch_id, publishes, call"
     };
 }
 pub(super) use job_columns;
@@ -70,6 +75,14 @@ pub(in super::super) fn timeout_ms(timeout: Option<Duration>) -> Option<i64> {
     timeout.map(|timeout| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).max(1))
 }
 
+/// What a step is to the others; a job of no workflow is plain.
+pub(super) fn kind(row: &Row) -> Result<StepKind> {
+    let name: Option<String> = row.try_get("step_kind")?;
+    name.map_or(Ok(StepKind::Plain), |name| {
+        StepKind::from_name(&name).ok_or_else(|| Error::broken(format!("step_kind is {name}")))
+    })
+}
+
 pub(super) fn record(row: &Row) -> Result<JobRecord> {
     Ok(JobRecord {
         id: JobId::from_uuid(row.try_get("id")?),
@@ -93,8 +106,12 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
         concurrency_key: row.try_get("concurrency_key")?,
         call: call(row)?,
         publishes: row.try_get("publishes")?,
+        batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
         workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
         step: row.try_get("step")?,
+        kind: kind(row)?,
+        parent: row.try_get::<Option<Uuid>, _>("parent_id")?.map(JobId::from_uuid),
+        sub_workflow: row.try_get::<Option<Uuid>, _>("sub_workflow_id")?.map(WorkflowId::from_uuid),
         view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
         view_version: row.try_get("view_version")?,
         superseded_by: row.try_get("superseded_by")?,
@@ -206,32 +223,22 @@ pub(in super::super) fn claimed(row: &Row, claim: Uuid, now: Timestamp) -> Resul
     })
 }
 
-/// What a job belongs to and waits for, where it is more than a plain job.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Links<'a> {
-    pub(super) step: Option<(WorkflowId, &'a str)>,
-    pub(super) waiting_on: usize,
-    pub(super) build: Option<(ViewId, i64)>,
-}
-
+/// Inserts one job, which may build a version of a view.
 pub(super) async fn insert(
     db: &mut Connection,
     now: Timestamp,
     job: &NewJob,
-    links: Links<'_>,
-) -> Result<JobState> {
-    let state = if links.waiting_on > 0 { JobState::Blocked } else { JobState::Queued };
+    build: Option<(ViewId, i64)>,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
-         timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, view_id, view_version, created_at, \
-         concurrency_key, publishes, call) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
-         $20, $21, $22)",
+         timeout_ms, correlation_id, trace_context, view_id, view_version, created_at, concurrency_key) \
+         VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(job.id.uuid())
     .bind(&job.namespace)
     .bind(&job.queue)
     .bind(&job.handler)
-    .bind(state.as_str())
     .bind(job.priority)
     .bind(due_micros(job.due, now))
     .bind(&job.input)
@@ -240,18 +247,13 @@ pub(super) async fn insert(
     .bind(timeout_ms(job.timeout))
     .bind(&job.correlation_id)
     .bind(&job.trace_context)
-    .bind(links.step.map(|(workflow, _)| workflow.uuid()))
-    .bind(links.step.map(|(_, step)| step))
-    .bind(i64::try_from(links.waiting_on).unwrap_or(i64::MAX))
-    .bind(links.build.map(|(view, _)| view.uuid()))
-    .bind(links.build.map(|(_, version)| version))
+    .bind(build.map(|(view, _)| view.uuid()))
+    .bind(build.map(|(_, version)| version))
     .bind(now.micros())
     .bind(&job.concurrency_key)
-    .bind(&job.publishes)
-    .bind(job.call.as_ref().map(to_json).transpose()?)
     .execute(db)
     .await?;
-    Ok(state)
+    Ok(())
 }
 
 /// A locked job, as far as moving it needs to know.
@@ -272,6 +274,13 @@ pub(in super::super) struct Locked {
     pub(super) view: Option<ViewId>,
     /// What it publishes at its ends.
     publishes: Option<String>,
+    pub(super) batch: Option<BatchId>,
+    pub(super) handler: String,
+    pub(super) namespace: String,
+    pub(super) step: Option<String>,
+    pub(super) kind: StepKind,
+    pub(super) parent: Option<JobId>,
+    pub(super) sub_workflow: Option<WorkflowId>,
 }
 
 impl Locked {
@@ -298,7 +307,8 @@ impl Locked {
 pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Option<Locked>> {
     let row = sqlx::query(concat!(
         "SELECT id, state, queue, epoch, claim, attempt, attempts_max, retry, transitions, started_at, session_id, \
-         workflow_id, view_id, publishes FROM jobs WHERE id = $1",
+         workflow_id, view_id, handler, namespace, step, step_kind, parent_id, sub_workflow_id, batch_id, publishes \
+         FROM jobs WHERE id = $1",
         for_update!()
     ))
     .bind(job.uuid())
@@ -320,6 +330,13 @@ pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Op
             workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
             view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
             publishes: row.try_get("publishes")?,
+            batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
+            handler: row.try_get("handler")?,
+            namespace: row.try_get("namespace")?,
+            step: row.try_get("step")?,
+            kind: kind(&row)?,
+            parent: row.try_get::<Option<Uuid>, _>("parent_id")?.map(JobId::from_uuid),
+            sub_workflow: row.try_get::<Option<Uuid>, _>("sub_workflow_id")?.map(WorkflowId::from_uuid),
         })
     })
     .transpose()
@@ -378,6 +395,10 @@ pub(super) struct Change {
     pub(super) renew_attempts: bool,
     /// Who says so, and why; kept in history where there is no error.
     pub(super) word: Option<Word>,
+    /// Why, for people; kept with the job and in history where there is neither an error nor a word.
+    pub(super) note: Option<String>,
+    /// Children that it waits for from now on.
+    pub(super) waiting_on: i64,
 }
 
 /// Moves a locked job as the table of transitions allows, with its history row and what follows for its
@@ -391,12 +412,46 @@ pub(super) async fn advance(
     change: Change,
     effects: &mut Effects,
 ) -> Result<Option<JobState>> {
+    let mut following = Vec::new();
+    let to = advance_one(db, now, job, event, change, &mut following, effects).await?;
+    // A list rather than recursion: a chain of skipped steps may be as long as a template.
+    while let Some(next) = following.pop() {
+        let Some(job) = lock(db, next.job).await? else { continue };
+        let error =
+            (next.event == JobEvent::Cancel).then(|| JobError::new(ErrorKind::Cancelled, &next.reason));
+        let note = error.is_none().then_some(next.reason);
+        let change = Change { error, note, by_force: true, ..Change::default() };
+        advance_one(db, now, &job, next.event, change, &mut following, effects).await?;
+    }
+    Ok(to)
+}
+
+/// What happens to another step because one has moved.
+#[derive(Debug)]
+pub(super) struct Following {
+    pub(super) job: JobId,
+    pub(super) event: JobEvent,
+    pub(super) reason: String,
+}
+
+async fn advance_one(
+    db: &mut Connection,
+    now: Timestamp,
+    job: &Locked,
+    event: JobEvent,
+    change: Change,
+    following: &mut Vec<Following>,
+    effects: &mut Effects,
+) -> Result<Option<JobState>> {
     let Some(to) = job.state.after(event) else { return Ok(None) };
     // The clock was read before the job was locked, and the claim that was waited for has a later time.
     let now = job.started_at.map_or(now, |started| started.max(now));
     let takes_away = job.state == JobState::Running
         && (change.by_force
-            || matches!(event, JobEvent::Cancel | JobEvent::Supersede | JobEvent::Skip | JobEvent::Reclaim));
+            || matches!(
+                event,
+                JobEvent::Cancel | JobEvent::Supersede | JobEvent::Reclaim | JobEvent::OperatorComplete
+            ));
     let epoch = if takes_away { job.epoch + 1 } else { job.epoch };
     let attempt = if change.uncount_attempt { job.attempt.saturating_sub(1) } else { job.attempt };
     let attempts_max = if change.renew_attempts {
@@ -406,11 +461,27 @@ pub(super) async fn advance(
     };
     let due_at = (to == JobState::Queued).then(|| change.due_at.unwrap_or(now).micros());
     let error = change.error.as_ref().map(to_json).transpose()?;
-    let said = change.word.as_ref().map(|word| format!("{}: {}", word.actor, word.reason));
+    let said =
+        change.word.as_ref().map(|word| format!("{}: {}", word.actor, word.reason)).or(change.note.clone());
+    let (output, spilled) = match change.output {
+        Some(output) if output.len() > RESULT_INLINE_BYTES_MAX => (None, Some(output)),
+        output => (output, None),
+    };
+    if let Some(output) = &spilled {
+        spill(db, job.id, output).await?;
+    }
+    // Blocked, it waits for as many as is said; anywhere else for nothing, but a step that is called off keeps its count.
+    let waiting_on = match to {
+        JobState::Blocked => Some(change.waiting_on),
+        JobState::Completed => Some(0),
+        _ => None,
+    };
     sqlx::query(
         "UPDATE jobs SET state = $2, epoch = $3, attempt = $4, attempts_max = $5, due_at = COALESCE($6, due_at), \
          output = COALESCE($7, output), error = COALESCE($8, error), superseded_by = COALESCE($9, superseded_by), \
-         finished_at = $10, session_id = NULL, transitions = transitions + 1 WHERE id = $1",
+         finished_at = $10, session_id = NULL, transitions = transitions + 1, message = COALESCE($11, message), \
+         waiting_on = COALESCE($12, waiting_on), \
+         wait_until = CASE WHEN $13 THEN NULL ELSE wait_until END WHERE id = $1",
     )
     .bind(job.id.uuid())
     .bind(to.as_str())
@@ -418,10 +489,13 @@ pub(super) async fn advance(
     .bind(i64::from(attempt))
     .bind(i64::from(attempts_max))
     .bind(due_at)
-    .bind(&change.output)
+    .bind(&output)
     .bind(&error)
     .bind(change.superseded_by)
     .bind(to.is_terminal().then_some(now.micros()))
+    .bind(change.note)
+    .bind(waiting_on)
+    .bind(event == JobEvent::OperatorRetry)
     .execute(&mut *db)
     .await?;
     history(
@@ -442,8 +516,8 @@ pub(super) async fn advance(
     if let Some(declared) = &job.publishes
         && let Some(end) = StepEnd::of(job.state, to, change.error.as_ref())
     {
-        let (output, error) = (change.output.as_deref(), change.error.as_ref());
-        let ended = Ended { end, attempt: job.attempt, output, error };
+        let output = output.as_deref().or(spilled.as_deref());
+        let ended = Ended { end, attempt: job.attempt, output, error: change.error.as_ref() };
         events::publish(db, now, job.id, declared, &ended, effects).await?;
     }
     follow_letter(db, now, job, event, to, change.word).await?;
@@ -453,10 +527,30 @@ pub(super) async fn advance(
     if takes_away {
         effects.revoked(job.id);
     }
+    if let (Some(sub_workflow), JobState::Cancelled) = (job.sub_workflow, to) {
+        workflows::cancel(db, now, sub_workflow, "the step that it does was cancelled", effects).await?;
+    }
     if let Some(workflow) = job.workflow {
-        workflows::step_moved(db, now, workflow, job.id, job.state, to, effects).await?;
+        workflows::step_moved(db, now, workflow, job, to, following, effects).await?;
+    }
+    if let Some(batch) = job.batch {
+        let (from, to) = (MemberEnd::of_job(job.state), MemberEnd::of_job(to));
+        batches::member_moved(db, now, batch, from, to, effects).await?;
     }
     Ok(Some(to))
+}
+
+/// A result that is too large for the job's row goes to a table of its own.
+async fn spill(db: &mut Connection, job: JobId, output: &str) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO job_results (job_id, output) VALUES ($1, $2) ON CONFLICT (job_id) DO UPDATE SET \
+         output = excluded.output",
+    )
+    .bind(job.uuid())
+    .bind(output)
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// A job that fails for good leaves a dead letter; an operator who moves it on is done with the letter.

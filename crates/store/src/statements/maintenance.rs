@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
+use recache_model::template::limits::RATE_PERIOD_MS_MAX;
 use recache_model::time::Timestamp;
 use recache_model::workflow::{StepCounts, WorkflowState};
 use sqlx::Row as _;
@@ -42,6 +43,15 @@ impl Maintenance for Driver {
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
             idempotency_keys_expire(db, now, rows_max).await
+        }))
+        .await
+    }
+
+    async fn step_rates_expire(&self, leadership: &Leadership, rows_max: u32) -> Result<u64> {
+        let lead = leadership.clone();
+        self.write(work!([lead] db, now, effects => {
+            check_lead(db, &lead).await?;
+            step_rates_expire(db, now, rows_max).await
         }))
         .await
     }
@@ -141,6 +151,19 @@ async fn idempotency_keys_expire(db: &mut Connection, now: Timestamp, rows_max: 
     Ok(gone.rows_affected())
 }
 
+async fn step_rates_expire(db: &mut Connection, now: Timestamp, rows_max: u32) -> Result<u64> {
+    let unused_since = now.minus(Duration::from_millis(RATE_PERIOD_MS_MAX));
+    let gone = sqlx::query(
+        "DELETE FROM step_rates WHERE (namespace, key) IN (SELECT namespace, key FROM step_rates \
+         WHERE changed_at < $1 ORDER BY changed_at LIMIT $2)",
+    )
+    .bind(unused_since.micros())
+    .bind(i64::from(rows_max))
+    .execute(db)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
 async fn jobs_remove(
     db: &mut Connection,
     state: JobState,
@@ -150,7 +173,8 @@ async fn jobs_remove(
     let rows = sqlx::query(concat!(
         "SELECT id FROM jobs WHERE state = $1 AND finished_at IS NOT NULL AND workflow_id IS NULL \
          AND finished_at <= $2 AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.job_id = jobs.id \
-         AND dead_letters.status IN ('pending', 'investigating')) ORDER BY finished_at LIMIT $3",
+         AND dead_letters.status IN ('pending', 'investigating')) AND (batch_id IS NULL OR NOT EXISTS \
+         (SELECT 1 FROM batches WHERE batches.id = jobs.batch_id AND batches.finished_at IS NULL)) ORDER BY finished_at LIMIT $3",
         for_update_skip_locked!()
     ))
     .bind(state.as_str())
@@ -175,6 +199,10 @@ pub(super) async fn remove(db: &mut Connection, jobs: &[Uuid]) -> Result<u64> {
         .bind(ids(jobs))
         .execute(&mut *db)
         .await?;
+    sqlx::query(concat!("DELETE FROM job_results WHERE job_id ", in_ids!("$1")))
+        .bind(ids(jobs))
+        .execute(&mut *db)
+        .await?;
     let removed =
         sqlx::query(concat!("DELETE FROM jobs WHERE id ", in_ids!("$1"))).bind(ids(jobs)).execute(db).await?;
     Ok(removed.rows_affected())
@@ -190,6 +218,8 @@ async fn workflows_remove(
         "SELECT id FROM workflows WHERE state = $1 AND finished_at IS NOT NULL AND finished_at <= $2 \
          AND NOT EXISTS (SELECT 1 FROM jobs JOIN dead_letters ON dead_letters.job_id = jobs.id \
          WHERE jobs.workflow_id = workflows.id AND dead_letters.status IN ('pending', 'investigating')) \
+         AND (batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM batches WHERE batches.id = workflows.batch_id \
+         AND batches.finished_at IS NULL)) \
          ORDER BY finished_at LIMIT $3",
         for_update_skip_locked!()
     ))
@@ -211,6 +241,10 @@ async fn workflows_remove(
             .execute(&mut *db)
             .await?;
         remove(db, &steps).await?;
+        sqlx::query("DELETE FROM workflow_signals WHERE workflow_id = $1")
+            .bind(workflow)
+            .execute(&mut *db)
+            .await?;
         removed += sqlx::query("DELETE FROM workflows WHERE id = $1")
             .bind(workflow)
             .execute(&mut *db)
@@ -252,8 +286,9 @@ async fn counts_compare(db: &mut Connection, after: Option<WorkflowId>, rows_max
     let rows = sqlx::query(
         "SELECT w.id, w.steps_blocked, w.steps_active, w.steps_done, w.steps_failed, w.steps_cancelled, j.state, \
          j.steps FROM (SELECT * FROM workflows WHERE $1 OR id > $2 ORDER BY id LIMIT $3) AS w LEFT JOIN \
-         (SELECT workflow_id, state, CAST(count(*) AS BIGINT) AS steps FROM jobs WHERE workflow_id IN \
-         (SELECT id FROM workflows WHERE $1 OR id > $2 ORDER BY id LIMIT $3) GROUP BY workflow_id, state) AS j \
+         (SELECT workflow_id, CASE WHEN state = 'failed' AND step_kind = 'tolerant_child' THEN 'resolved' ELSE state END AS state, \
+         CAST(count(*) AS BIGINT) AS steps FROM jobs WHERE workflow_id IN \
+         (SELECT id FROM workflows WHERE $1 OR id > $2 ORDER BY id LIMIT $3) GROUP BY 1, 2) AS j \
          ON j.workflow_id = w.id ORDER BY w.id",
     )
     .bind(after.is_none())

@@ -6,14 +6,19 @@
 //! on each engine (bulk insert, claim, settle) is in the engine's own `bulk.rs`.
 //!
 //! Every function runs inside a transaction of its caller. Locks are taken in one order everywhere: views by id,
-//! workflows by id, then jobs, then the record of a cache's epochs; so transactions wait for each other but never in a circle.
+//! workflows by id, then jobs, then batches, then the record of a cache's epochs, then the counts of batches; so transactions wait for each other but never in a circle.
 
 pub(super) mod attempts;
+pub(super) mod batch_members;
+pub(super) mod batches;
 pub(super) mod bulk_jobs;
 pub(super) mod cache_epochs;
+pub(super) mod chains;
 pub(super) mod deliveries;
 pub(super) mod effects;
 pub(super) mod events;
+pub(super) mod figures;
+pub(super) mod flow;
 pub(super) mod items;
 pub(super) mod jobs;
 pub(super) mod letters;
@@ -24,8 +29,12 @@ pub(super) mod queues;
 pub(super) mod schedules;
 pub(super) mod sessions;
 pub(super) mod settle;
+pub(super) mod signals;
+pub(super) mod steps;
 pub(super) mod submit;
 pub(super) mod subscribers;
 pub(super) mod templates;
+pub(super) mod touch_requests;
+pub(super) mod tracked;
 pub(super) mod views;
 pub(super) mod workflows;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, Driver, Row};
 use super::effects::Effects;
-use super::jobs::{self, Change, Links};
+use super::jobs::{self, Change};
 use super::maintenance::check_lead;
 use crate::error::{Error, Result};
 use crate::maintenance::Leadership;
@@ -348,7 +348,7 @@ async fn make_job(
         jobs::advance(db, now, &last, JobEvent::Cancel, change, effects).await?;
     }
     let job = job_of(definition);
-    jobs::insert(db, now, &job, Links::default()).await?;
+    jobs::insert(db, now, &job, None).await?;
     effects.queued(&job.queue);
     Ok(Some(job.id))
 }

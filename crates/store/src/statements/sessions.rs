@@ -13,6 +13,7 @@ use super::effects::Effects;
 use super::jobs::{self, Change};
 use super::views;
 use crate::error::Result;
+use crate::flow::FLOW;
 use crate::records::{Beat, LeaseToken, Swept};
 
 pub(in super::super) async fn open(
@@ -162,6 +163,12 @@ async fn take_away(
     why: &str,
     effects: &mut Effects,
 ) -> Result<bool> {
+    if job.handler == FLOW {
+        // A turn of the engine's own is no attempt.
+        let change = Change { by_force: true, uncount_attempt: true, ..Change::default() };
+        jobs::advance(db, now, job, JobEvent::Release, change, effects).await?;
+        return Ok(true);
+    }
     let error = JobError::new(ErrorKind::LeaseLost, why);
     // `attempts_max` of the row rather than of the policy: an operator may have granted more.
     let policy = recache_model::retry::RetryPolicy { attempts_max: job.attempts_max, ..job.retry()? };

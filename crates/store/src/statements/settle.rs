@@ -1,14 +1,15 @@
 //! Settling attempts one by one: of jobs whose end changes a workflow or a view, and of any job whose token the
 //! bulk statement did not find.
 
+use recache_model::ids::WorkflowId;
 use recache_model::job::{JobEvent, JobState};
 use recache_model::time::Timestamp;
 
 use super::super::Connection;
 use super::effects::Effects;
-use super::jobs::{self, Change};
-use super::views;
-use crate::error::Result;
+use super::jobs::{self, Change, Locked};
+use super::{flow, steps, views};
+use crate::error::{Error, Result};
 use crate::records::{Outcome, Revoked, Settled, Settlement};
 
 /// What a settlement writes, for the bulk statements.
@@ -46,6 +47,15 @@ pub(in super::super) fn columns(outcome: &Outcome) -> Result<SettledColumns<'_>>
         Outcome::Released => {
             SettledColumns { state: JobState::Queued.as_str(), delay_us: Some(0), uncount: 1, ..plain }
         }
+        Outcome::Decided { .. }
+        | Outcome::Skipped { .. }
+        | Outcome::HandedOver(_)
+        | Outcome::Split(_)
+        | Outcome::Waits(_) => {
+            return Err(Error::Invalid(
+                "this outcome is a step's, and a step's settlement is linked".to_owned(),
+            ));
+        }
     })
 }
 
@@ -63,6 +73,10 @@ pub(in super::super) async fn settle(
         answers.push(settle_one(db, now, settlement, effects).await?);
     }
     Ok(answers)
+}
+
+fn workflow_of(job: &Locked) -> Result<WorkflowId> {
+    job.workflow.ok_or_else(|| Error::Invalid("this outcome is a step's".to_owned()))
 }
 
 async fn settle_one(
@@ -94,7 +108,38 @@ async fn settle_one(
             Change { due_at: Some(now.plus(*after)), uncount_attempt: true, ..Change::default() },
         ),
         Outcome::Released => (JobEvent::Release, Change { uncount_attempt: true, ..Change::default() }),
+        Outcome::Decided { output, region } => {
+            flow::open(db, now, workflow_of(&job)?, region, effects).await?;
+            (JobEvent::Complete, Change { output: Some(output.clone()), ..Change::default() })
+        }
+        Outcome::Skipped { reason, region } => {
+            if let Some(region) = region {
+                flow::open(db, now, workflow_of(&job)?, region, effects).await?;
+            }
+            (JobEvent::Skip, Change { note: Some(reason.clone()), ..Change::default() })
+        }
+        Outcome::Split(children) if children.jobs.is_empty() => {
+            return Err(Error::Invalid("a step cannot be split into nothing".to_owned()));
+        }
+        Outcome::Split(children) => {
+            let waiting_on = steps::split(db, now, workflow_of(&job)?, &job, children, effects).await?;
+            (JobEvent::Await, Change { waiting_on, uncount_attempt: true, ..Change::default() })
+        }
+        Outcome::HandedOver(to) => {
+            workflow_of(&job)?;
+            flow::hand_over(db, now, &job, to, effects).await?;
+            effects.made_room(settlement);
+            return Ok(Settled::Accepted);
+        }
+        Outcome::Waits(waiting) => {
+            flow::wait(db, now, &job, waiting, effects).await?;
+            effects.made_room(settlement);
+            return Ok(Settled::Accepted);
+        }
     };
+    if matches!(event, JobEvent::RetryLater | JobEvent::Fail) {
+        flow::forget_sub_workflow(db, &job).await?;
+    }
     let ended = matches!(event, JobEvent::Complete | JobEvent::Fail);
     let message = change.error.as_ref().map(|error| error.message.clone());
     jobs::advance(db, now, &job, event, change, effects).await?;

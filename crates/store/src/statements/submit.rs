@@ -1,10 +1,10 @@
-//! Submitting jobs that have keys: what was submitted before is found rather than stored twice.
+//! Submitting jobs that have keys or belong to a batch: what was submitted before is found rather than stored twice.
 //!
 //! Both kinds of key are held by the database: an idempotency key by its table's primary key, a unique key by a partial
 //! unique index over the jobs it still stands for. A submit that meets another one of the same key waits for it to
 //! commit, and then sees what it stored.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use recache_model::ids::JobId;
 use recache_model::job::JobState;
@@ -14,6 +14,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, bulk, ids, texts};
+use super::batches::{Admission, tally};
 use super::effects::Effects;
 use super::jobs;
 use crate::error::{Error, Result};
@@ -55,6 +56,10 @@ pub(in super::super) async fn submit(
     effects: &mut Effects,
 ) -> Result<Vec<Submitted>> {
     jobs::check_alone(new)?;
+    let mut admission = Admission::default();
+    for batch in new.iter().filter_map(|job| job.batch).collect::<BTreeSet<_>>() {
+        admission.lock(db, batch).await?;
+    }
     let mut answers: Vec<Option<Submitted>> = vec![None; new.len()];
     find_repeated(db, now, new, &mut answers).await?;
     for _ in 0..TRIES_MAX {
@@ -69,6 +74,11 @@ pub(in super::super) async fn submit(
         return Err(Error::unavailable("jobs of the same unique key come and go: try again"));
     }
     point_keys(db, new, &answers).await?;
+    let fresh = new.iter().zip(&answers).filter(|(_, answer)| !answer.existed);
+    let members = fresh.filter_map(|(job, _)| Some((job.batch?, job.namespace.as_str())));
+    for ((batch, namespace), count) in tally(members) {
+        admission.admit(db, now, batch, namespace, count, effects).await?;
+    }
     Ok(answers)
 }
 

@@ -1,5 +1,7 @@
 //! Views: the row is locked, `model::view` decides, the row is written back.
 
+use std::time::Duration;
+
 use recache_model::ids::{JobId, ViewId};
 use recache_model::job::{ErrorKind, JobError, JobEvent};
 use recache_model::time::Timestamp;
@@ -9,7 +11,8 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row};
 use super::effects::Effects;
-use super::jobs::{self, Change, Links};
+use super::jobs::{self, Change};
+use super::touch_requests;
 use crate::error::{Error, Result};
 use crate::records::{Due, GenerationRecord, NewJob, NewView, Reconciled, Touch, TouchOutcome, ViewRecord};
 
@@ -267,6 +270,7 @@ pub(in super::super) async fn reconcile(
     rows_max: u32,
     effects: &mut Effects,
 ) -> Result<Reconciled> {
+    let are_more = touch_requests::take(db, now, effects).await?;
     let rows = sqlx::query(concat!(
         "SELECT ",
         view_columns!(),
@@ -286,13 +290,7 @@ pub(in super::super) async fn reconcile(
         let job = build_job(&view);
         view.versions.build_created();
         view.build = Some(job.id);
-        jobs::insert(
-            db,
-            now,
-            &job,
-            Links { build: Some((view.id, view.versions.wanted)), ..Links::default() },
-        )
-        .await?;
+        jobs::insert(db, now, &job, Some((view.id, view.versions.wanted))).await?;
         save(db, &view).await?;
         effects.queued(&job.queue);
         reconciled.builds.push((job.id, job.queue));
@@ -301,7 +299,8 @@ pub(in super::super) async fn reconcile(
         .fetch_one(db)
         .await?
         .try_get("due_at")?;
-    reconciled.next_due = next.map(|due| Timestamp::from_micros(due).since(now));
+    let next_due = next.map(|due| Timestamp::from_micros(due).since(now));
+    reconciled.next_due = if are_more { Some(Duration::ZERO) } else { next_due };
     Ok(reconciled)
 }
 

@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 
 use recache_model::ids::{JobId, WorkflowId};
-use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
+use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::time::Timestamp;
 use recache_model::workflow::{StepCounts, WorkflowState};
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, Row};
-use super::cache_epochs;
 use super::effects::Effects;
-use super::jobs::{self, Change, Links, Transition};
+use super::jobs::{self, Following, Locked};
+use super::steps::{self, StepRow};
+use super::{batches, cache_epochs};
 use crate::error::{Error, Result};
+use crate::flow::WorkflowFilter;
 use crate::records::{
     CacheMark, CacheRaise, NewWorkflow, StepInputs, StepRecord, TemplateRecord, WorkflowRecord,
 };
@@ -105,24 +107,34 @@ pub(in super::super) async fn submit(
     effects: &mut Effects,
 ) -> Result<bool> {
     jobs::check(workflow.steps.iter().map(|step| &step.job))?;
-    if let Some(step) = workflow.steps.iter().find(|step| step.job.has_keys()) {
+    if let Some(step) = workflow.steps.iter().find(|step| step.job.has_ties()) {
         return Err(Error::Invalid(format!(
-            "step `{}`: a step has no unique key and no idempotency key of its own; its workflow has an id",
+            "step `{}`: a step has no unique key, no idempotency key and no batch of its own; its workflow has an id",
             step.name
         )));
     }
     let is_new_template = template_insert(db, now, &workflow.template).await?;
-    let is_new = insert(db, now, workflow, effects).await?;
+    let is_new = insert(db, now, workflow, None, effects).await?;
     if is_new_template {
         template_raise(db, workflow.template_raise.as_ref(), effects).await?;
     }
     Ok(is_new)
 }
 
-async fn insert(
+/// What a workflow is a part of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Above {
+    pub(super) workflow: WorkflowId,
+    pub(super) step: JobId,
+    pub(super) depth: i64,
+}
+
+/// True when it is new.
+pub(super) async fn insert(
     db: &mut Connection,
     now: Timestamp,
     workflow: &NewWorkflow,
+    above: Option<Above>,
     effects: &mut Effects,
 ) -> Result<bool> {
     let mut counts = StepCounts::default();
@@ -133,8 +145,9 @@ async fn insert(
     let state = counts.state();
     let inserted = sqlx::query(
         "INSERT INTO workflows (id, namespace, template_digest, state, input, correlation_id, created_at, \
-         finished_at, steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, 0, 0) ON CONFLICT (id) DO NOTHING",
+         finished_at, steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled, environment, parent_id, \
+         parent_job_id, depth) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, 0, 0, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING",
     )
     .bind(workflow.id.uuid())
     .bind(&workflow.template.namespace)
@@ -146,56 +159,76 @@ async fn insert(
     .bind((state != WorkflowState::Running).then_some(now.micros()))
     .bind(counts.blocked)
     .bind(counts.active)
+    .bind(&workflow.environment)
+    .bind(above.map(|above| above.workflow.uuid()))
+    .bind(above.map(|above| above.step.uuid()))
+    .bind(above.map_or(0, |above| above.depth))
     .execute(&mut *db)
     .await?
     .rows_affected();
     if inserted == 0 {
         return Ok(false);
     }
-    for step in &workflow.steps {
-        let links = Links {
-            step: Some((workflow.id, &step.name)),
-            waiting_on: step.waits_for.len(),
-            ..Links::default()
-        };
-        if jobs::insert(db, now, &step.job, links).await? == JobState::Queued {
-            effects.queued(&step.job.queue);
-        }
-    }
+    let mut edges = Vec::new();
+    let mut rows = Vec::with_capacity(workflow.steps.len());
     for step in &workflow.steps {
         for parent in &step.waits_for {
             let parent = workflow.steps.get(*parent).ok_or_else(|| {
                 Error::Invalid(format!("step `{}` waits for a step that is not there", step.name))
             })?;
-            sqlx::query("INSERT INTO job_edges (parent_id, child_id) VALUES ($1, $2)")
-                .bind(parent.job.id.uuid())
-                .bind(step.job.id.uuid())
-                .execute(&mut *db)
-                .await?;
+            edges.push((parent.job.id.uuid(), step.job.id.uuid()));
         }
+        rows.push(StepRow {
+            waiting_on: step.waits_for.len(),
+            kind: step.kind,
+            has_rules: step.has_rules,
+            ..StepRow::new(&step.job, &step.name)
+        });
     }
+    steps::insert(db, now, workflow.id, &rows, effects).await?;
+    steps::edges_insert(db, &edges).await?;
     Ok(true)
 }
 
 /// A step moved: unblocks what waited for it, keeps the counts, derives the workflow's state. The workflow's
-/// row is locked by the caller.
+/// row is locked by the caller. What follows for other steps is added to `following`.
 pub(super) async fn step_moved(
     db: &mut Connection,
     now: Timestamp,
     workflow: WorkflowId,
-    step: JobId,
-    from: JobState,
+    step: &Locked,
     to: JobState,
+    following: &mut Vec<Following>,
     effects: &mut Effects,
 ) -> Result<()> {
     let mut delta = StepCounts::default();
-    delta.add(from, -1);
-    delta.add(to, 1);
-    if matches!(to, JobState::Completed | JobState::Skipped | JobState::Resolved) {
-        let unblocked = unblock(db, now, step, effects).await?;
-        delta.add(JobState::Blocked, -unblocked);
-        delta.add(JobState::Queued, unblocked);
-    }
+    delta.add(step.kind.counted(step.state), -1);
+    delta.add(step.kind.counted(to), 1);
+    let unblocked = match step.parent {
+        Some(parent) => steps::child_moved(db, now, step, parent, to, following, effects).await?,
+        None if has_arrived(to) => {
+            unblock(db, now, step.id, to == JobState::Skipped, following, effects).await?
+        }
+        None => 0,
+    };
+    delta.add(JobState::Blocked, -unblocked);
+    delta.add(JobState::Queued, unblocked);
+    count(db, now, workflow, delta, effects).await
+}
+
+/// Ended so that what waits for it goes on.
+pub(super) fn has_arrived(state: JobState) -> bool {
+    matches!(state, JobState::Completed | JobState::Skipped | JobState::Resolved)
+}
+
+/// Adds to a workflow's counts and derives its state; the step that it does, if it does one, is told of its end.
+pub(super) async fn count(
+    db: &mut Connection,
+    now: Timestamp,
+    workflow: WorkflowId,
+    delta: StepCounts,
+    effects: &mut Effects,
+) -> Result<()> {
     if delta == StepCounts::default() {
         return Ok(());
     }
@@ -203,7 +236,7 @@ pub(super) async fn step_moved(
         "UPDATE workflows SET steps_blocked = steps_blocked + $2, steps_active = steps_active + $3, \
          steps_done = steps_done + $4, steps_failed = steps_failed + $5, steps_cancelled = steps_cancelled + $6, \
          state = 'running', finished_at = NULL WHERE id = $1 \
-         RETURNING steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled",
+         RETURNING steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled, batch_id, parent_job_id",
     )
     .bind(workflow.uuid())
     .bind(delta.blocked)
@@ -213,29 +246,43 @@ pub(super) async fn step_moved(
     .bind(delta.cancelled)
     .fetch_one(&mut *db)
     .await?;
-    let state = counts(&row)?.state();
+    let counts = counts(&row)?;
+    let state = counts.state();
+    batches::workflow_moved(db, now, row.try_get("batch_id")?, counts.minus(&delta).state(), state, effects)
+        .await?;
     if state != WorkflowState::Running {
         sqlx::query("UPDATE workflows SET state = $2, finished_at = $3 WHERE id = $1")
             .bind(workflow.uuid())
             .bind(state.as_str())
             .bind(now.micros())
-            .execute(db)
+            .execute(&mut *db)
             .await?;
+        if let Some(parent) = row.try_get::<Option<Uuid>, _>("parent_job_id")? {
+            steps::wake(db, now, JobId::from_uuid(parent), effects).await?;
+        }
     }
     Ok(())
 }
 
-async fn unblock(db: &mut Connection, now: Timestamp, parent: JobId, effects: &mut Effects) -> Result<i64> {
+async fn unblock(
+    db: &mut Connection,
+    now: Timestamp,
+    parent: JobId,
+    is_skipped: bool,
+    following: &mut Vec<Following>,
+    effects: &mut Effects,
+) -> Result<i64> {
     let rows = sqlx::query(
-        "UPDATE jobs SET waiting_on = waiting_on - 1, \
+        "UPDATE jobs SET waiting_on = waiting_on - 1, skips = skips + $3, \
          state = CASE WHEN waiting_on = 1 THEN 'queued' ELSE state END, \
          due_at = CASE WHEN waiting_on = 1 AND due_at < $2 THEN $2 ELSE due_at END, \
          transitions = transitions + CASE WHEN waiting_on = 1 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END \
          WHERE state = 'blocked' AND id IN (SELECT child_id FROM job_edges WHERE parent_id = $1) \
-         RETURNING id, queue, state, transitions, attempt, epoch",
+         RETURNING id, queue, handler, state, transitions, attempt, epoch, skips, step_kind",
     )
     .bind(parent.uuid())
     .bind(now.micros())
+    .bind(i64::from(is_skipped))
     .fetch_all(&mut *db)
     .await?;
     let mut unblocked = 0;
@@ -244,23 +291,15 @@ async fn unblock(db: &mut Connection, now: Timestamp, parent: JobId, effects: &m
             continue;
         }
         unblocked += 1;
-        let queue: String = row.try_get("queue")?;
-        effects.queued(&queue);
-        let transition = Transition {
-            job: JobId::from_uuid(row.try_get("id")?),
-            seq: row.try_get("transitions")?,
-            from: JobState::Blocked,
-            to: JobState::Queued,
-            attempt: jobs::count(&row, "attempt")?,
-            epoch: row.try_get("epoch")?,
-            session: None,
-            detail: None,
-        };
-        jobs::history(db, &transition, now).await?;
+        steps::unblocked(db, now, &row, effects).await?;
+        if row.try_get::<i64, _>("skips")? > 0 {
+            following.extend(steps::after_skips(db, &row, effects).await?);
+        }
     }
     Ok(unblocked)
 }
 
+/// Cancels a workflow and every one that does a step of it, in a few statements whatever their size.
 pub(in super::super) async fn cancel(
     db: &mut Connection,
     now: Timestamp,
@@ -268,29 +307,81 @@ pub(in super::super) async fn cancel(
     reason: &str,
     effects: &mut Effects,
 ) -> Result<Vec<JobId>> {
+    let workflows = lock_tree(db, workflow).await?;
+    let error = jobs::to_json(&JobError::new(ErrorKind::Cancelled, reason))?;
+    let mut running = Vec::new();
+    for workflow in workflows {
+        // Locked, because a claim does not ask the workflow.
+        let rows = sqlx::query(concat!(
+            "SELECT id, state FROM jobs WHERE workflow_id = $1 AND state IN ('blocked', 'queued', 'running') ORDER BY id",
+            for_update!()
+        ))
+        .bind(workflow.uuid())
+        .fetch_all(&mut *db)
+        .await?;
+        let mut delta = StepCounts::default();
+        for row in &rows {
+            let state = jobs::state(row, "state")?;
+            delta.add(state, -1);
+            delta.add(JobState::Cancelled, 1);
+            if state == JobState::Running {
+                let job = JobId::from_uuid(row.try_get("id")?);
+                effects.revoked(job);
+                running.push(job);
+            }
+        }
+        if rows.is_empty() {
+            continue;
+        }
+        sqlx::query(
+            "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+             SELECT id, transitions + 1, CASE WHEN started_at > $2 THEN started_at ELSE $2 END, state, 'cancelled', attempt, \
+             epoch + CASE WHEN state = 'running' THEN 1 ELSE 0 END, session_id, $3 FROM jobs \
+             WHERE workflow_id = $1 AND state IN ('blocked', 'queued', 'running')",
+        )
+        .bind(workflow.uuid())
+        .bind(now.micros())
+        .bind(&error)
+        .execute(&mut *db)
+        .await?;
+        sqlx::query(
+            "UPDATE jobs SET epoch = epoch + CASE WHEN state = 'running' THEN 1 ELSE 0 END, state = 'cancelled', \
+             error = $3, session_id = NULL, finished_at = CASE WHEN started_at > $2 THEN started_at ELSE $2 END, \
+             transitions = transitions + 1 WHERE workflow_id = $1 AND state IN ('blocked', 'queued', 'running')",
+        )
+        .bind(workflow.uuid())
+        .bind(now.micros())
+        .bind(&error)
+        .execute(&mut *db)
+        .await?;
+        count(db, now, workflow, delta, effects).await?;
+    }
+    Ok(running)
+}
+
+/// A workflow and all that do steps below it, locked from the top down: a lower one is never locked before one above it.
+async fn lock_tree(db: &mut Connection, workflow: WorkflowId) -> Result<Vec<WorkflowId>> {
     sqlx::query(concat!("SELECT id FROM workflows WHERE id = $1", for_update!()))
         .bind(workflow.uuid())
         .fetch_optional(&mut *db)
         .await?
         .ok_or_else(|| Error::not_found("workflow", workflow))?;
-    let rows = sqlx::query(
-        "SELECT id FROM jobs WHERE workflow_id = $1 AND state IN ('blocked', 'queued', 'running') ORDER BY id",
-    )
-    .bind(workflow.uuid())
-    .fetch_all(&mut *db)
-    .await?;
-    let mut running = Vec::new();
-    for row in rows {
-        let id = JobId::from_uuid(row.try_get("id")?);
-        let Some(job) = jobs::lock(db, id).await? else { continue };
-        let change = Change { error: Some(JobError::new(ErrorKind::Cancelled, reason)), ..Change::default() };
-        if jobs::advance(db, now, &job, JobEvent::Cancel, change, effects).await?.is_some()
-            && job.state == JobState::Running
-        {
-            running.push(id);
+    let mut found = vec![workflow];
+    let mut next = 0;
+    while let Some(above) = found.get(next).copied() {
+        next += 1;
+        let rows = sqlx::query(concat!(
+            "SELECT id FROM workflows WHERE parent_id = $1 AND state = 'running' ORDER BY id",
+            for_update!()
+        ))
+        .bind(above.uuid())
+        .fetch_all(&mut *db)
+        .await?;
+        for row in rows {
+            found.push(WorkflowId::from_uuid(row.try_get("id")?));
         }
     }
-    Ok(running)
+    Ok(found)
 }
 
 pub(super) fn counts(row: &Row) -> Result<StepCounts> {
@@ -303,31 +394,61 @@ pub(super) fn counts(row: &Row) -> Result<StepCounts> {
     })
 }
 
+/// The columns of [`record`], and where they are from.
+macro_rules! workflow_columns {
+    () => {
+        "w.id, w.namespace, w.template_digest, w.state, w.input, w.correlation_id, w.created_at, w.environment, \
+         w.parent_job_id, w.finished_at, w.steps_blocked, w.steps_active, w.steps_done, w.steps_failed, \
+         w.steps_cancelled, t.name AS template_name, t.version AS template_version \
+         FROM workflows w JOIN templates t ON t.digest = w.template_digest"
+    };
+}
+
 pub(in super::super) async fn get(db: &mut Connection, workflow: WorkflowId) -> Result<WorkflowRecord> {
-    let row = sqlx::query(
-        "SELECT w.id, w.namespace, w.template_digest, w.state, w.input, w.correlation_id, w.created_at, \
-         w.finished_at, w.steps_blocked, w.steps_active, w.steps_done, w.steps_failed, w.steps_cancelled, \
-         t.name AS template_name, t.version AS template_version \
-         FROM workflows w JOIN templates t ON t.digest = w.template_digest WHERE w.id = $1",
-    )
-    .bind(workflow.uuid())
-    .fetch_optional(db)
-    .await?
-    .ok_or_else(|| Error::not_found("workflow", workflow))?;
+    let row = sqlx::query(concat!("SELECT ", workflow_columns!(), " WHERE w.id = $1"))
+        .bind(workflow.uuid())
+        .fetch_optional(db)
+        .await?
+        .ok_or_else(|| Error::not_found("workflow", workflow))?;
+    record(&row)
+}
+
+fn record(row: &Row) -> Result<WorkflowRecord> {
+    let id = WorkflowId::from_uuid(row.try_get("id")?);
     let state: String = row.try_get("state")?;
     Ok(WorkflowRecord {
-        id: WorkflowId::from_uuid(row.try_get("id")?),
+        id,
         namespace: row.try_get("namespace")?,
         template_name: row.try_get("template_name")?,
         template_version: row.try_get("template_version")?,
         template_digest: row.try_get("template_digest")?,
-        state: state.parse().map_err(|error| Error::broken(format!("workflow {workflow}: {error}")))?,
+        state: state.parse().map_err(|error| Error::broken(format!("workflow {id}: {error}")))?,
         input: row.try_get("input")?,
         correlation_id: row.try_get("correlation_id")?,
-        counts: counts(&row)?,
+        environment: row.try_get("environment")?,
+        parent_step: row.try_get::<Option<Uuid>, _>("parent_job_id")?.map(JobId::from_uuid),
+        counts: counts(row)?,
         created_at: Timestamp::from_micros(row.try_get("created_at")?),
-        finished_at: jobs::instant(&row, "finished_at")?,
+        finished_at: jobs::instant(row, "finished_at")?,
     })
+}
+
+pub(super) async fn list(db: &mut Connection, filter: &WorkflowFilter) -> Result<Vec<WorkflowRecord>> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        workflow_columns!(),
+        " WHERE (CAST($1 AS TEXT) IS NULL OR w.namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR w.state = $2) \
+         AND (CAST($3 AS TEXT) IS NULL OR t.name = $3) AND ($4 OR w.id < $5) ORDER BY w.id DESC LIMIT $6"
+    ))
+    .bind(&filter.namespace)
+    .bind(filter.state.map(WorkflowState::as_str))
+    .bind(&filter.template)
+    .bind(filter.before.is_none())
+    .bind(filter.before.map_or(Uuid::nil(), WorkflowId::uuid))
+    .bind(i64::from(filter.rows_max))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(record).collect()
 }
 
 pub(in super::super) async fn steps(db: &mut Connection, workflow: WorkflowId) -> Result<Vec<StepRecord>> {
@@ -360,26 +481,35 @@ pub(in super::super) async fn steps(db: &mut Connection, workflow: WorkflowId) -
 }
 
 pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Result<StepInputs> {
-    let workflow = sqlx::query(
-        "SELECT w.input, j.call FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.id = $1",
+    let row = sqlx::query(
+        "SELECT w.input, w.template_digest, w.environment, j.has_rules, j.item, j.item_index, j.call, \
+         COALESCE(j.parent_id, j.id) AS waits FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.id = $1",
     )
     .bind(job.uuid())
     .fetch_optional(&mut *db)
     .await?
     .ok_or_else(|| Error::not_found("step", job))?;
+    // A child sees what the step saw that was split into it.
     let rows = sqlx::query(
-        "SELECT p.step, p.output FROM job_edges e JOIN jobs p ON p.id = e.parent_id \
-         WHERE e.child_id = $1 AND p.output IS NOT NULL ORDER BY p.step",
+        "SELECT * FROM (SELECT p.step, COALESCE(p.output, (SELECT r.output FROM job_results r WHERE r.job_id = p.id)) \
+         AS output FROM job_edges e JOIN jobs p ON p.id = e.parent_id WHERE e.child_id = $1) AS d \
+         WHERE output IS NOT NULL ORDER BY step",
     )
-    .bind(job.uuid())
+    .bind(row.try_get::<Uuid, _>("waits")?)
     .fetch_all(db)
     .await?;
+    let item: Option<String> = row.try_get("item")?;
+    let index = row.try_get::<Option<i64>, _>("item_index")?.and_then(|index| u64::try_from(index).ok());
     Ok(StepInputs {
-        workflow_input: workflow.try_get("input")?,
-        call: jobs::call(&workflow)?,
+        workflow_input: row.try_get("input")?,
+        call: jobs::call(&row)?,
         results: rows
             .iter()
             .map(|row| Ok((row.try_get("step")?, row.try_get("output")?)))
             .collect::<Result<_>>()?,
+        template_digest: row.try_get("template_digest")?,
+        environment: row.try_get("environment")?,
+        has_rules: row.try_get::<i64, _>("has_rules")? != 0,
+        item: item.zip(index),
     })
 }

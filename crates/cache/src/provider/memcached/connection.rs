@@ -19,6 +19,10 @@ const BUFFER_BYTES_KEPT: usize = 64 << 10;
 /// So much is asked of the socket at least.
 const READ_BYTES: usize = 16 << 10;
 
+/// And so much for each command, up to a bound: what does not come in one piece costs a wait more.
+const READ_BYTES_A_COMMAND: usize = 512;
+const READ_BYTES_MAX: usize = 48 << 10;
+
 /// What a pipeline needs to know of its server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
@@ -123,9 +127,11 @@ impl Connection {
         let incoming = &mut self.incoming;
         let send = async { writer.write_all(outgoing).await.map_err(|error| broken_off(&error)) };
         let receive = async {
-            let mut needed = READ_BYTES;
+            let at_once =
+                commands.len().saturating_mul(READ_BYTES_A_COMMAND).clamp(READ_BYTES, READ_BYTES_MAX);
+            let mut needed = at_once;
             while !decoder.is_complete() {
-                incoming.reserve(needed.max(READ_BYTES));
+                incoming.reserve(needed.max(at_once));
                 if reader.read_buf(incoming).await.map_err(|error| broken_off(&error))? == 0 {
                     return Err(unavailable("the server closed the connection"));
                 }

@@ -179,6 +179,8 @@ impl Provider for Memcached {
         None
     }
 
+    fn glance(&self, _key: &Key, _now: Timestamp, _see: &mut dyn FnMut(&Item)) {}
+
     async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         let found = self.fetch(WireKey::new(key.as_str())?).await?;
         Ok(found.and_then(|found| record::entry(&found, self.clock.now())))
@@ -240,18 +242,18 @@ impl Provider for Memcached {
             let key = WireKey::new(key.as_str())?;
             commands.push((key, [Command::Fetch { key, with_value: true, vivify: None }]));
         }
-        let answers = self.servers.all(&commands).await?;
         let now = self.clock.now();
         let mut items = vec![None; keys.len()];
-        for (place, answers) in answers {
-            for answer in answers {
-                match (answer, items.get_mut(place)) {
-                    (Answer::Found(found), Some(item)) => *item = record::entry(&found, now),
-                    (Answer::Missing, Some(_)) => {}
-                    (other, _) => return Err(unexpected(&other)),
+        self.servers
+            .each(&commands, |place, answer| match (answer, items.get_mut(place)) {
+                (Answer::Found(found), Some(item)) => {
+                    *item = record::entry(&found, now);
+                    Ok(())
                 }
-            }
-        }
+                (Answer::Missing, Some(_)) => Ok(()),
+                (other, _) => Err(unexpected(&other)),
+            })
+            .await?;
         Ok(items)
     }
 
@@ -287,19 +289,18 @@ impl Provider for Memcached {
         None
     }
 
+    // Asked at every call, so without putting together all capabilities.
+
     fn leases(&self) -> Option<&dyn Leases> {
-        self.capabilities().has(Capability::Leases).then_some(self)
+        self.servers.facts().may_grant_leases().then_some(self)
     }
 
     fn epochs(&self) -> Option<&dyn EpochStore> {
-        let capabilities = self.capabilities();
-        let has_all =
-            [Capability::CompareAndSwap, Capability::SetIfAbsent].map(|needed| capabilities.has(needed));
-        (has_all == [true; 2]).then_some(self)
+        self.servers.facts().may_keep_epochs().then_some(self)
     }
 
     fn atomics(&self) -> Option<&dyn Atomics> {
-        self.capabilities().has(Capability::AtomicIncrement).then_some(self)
+        self.servers.facts().may_count().then_some(self)
     }
 
     fn messages(&self) -> Option<&dyn Messages> {

@@ -43,6 +43,22 @@ impl Facts {
         Terms { server_now, value_bytes_max: self.item_bytes_max.unwrap_or(ITEM_BYTES_MAX_DEFAULT) }
     }
 
+    /// Whether it swaps by CAS numbers and stores what is absent, as far as is known: what was not tried is taken for
+    /// granted, as all that is declared is.
+    pub(super) fn may_keep_epochs(&self) -> bool {
+        [self.swaps, self.adds].iter().all(|tried| tried.unwrap_or(true))
+    }
+
+    /// Whether it grants leases, likewise.
+    pub(super) fn may_grant_leases(&self) -> bool {
+        self.may_keep_epochs() && self.vivifies.unwrap_or(true)
+    }
+
+    /// Whether it counts, likewise.
+    pub(super) fn may_count(&self) -> bool {
+        self.counts.unwrap_or(true)
+    }
+
     /// Adds what was found out to `capabilities`. Of several servers the weakest counts.
     pub(super) fn claim(&self, capabilities: &mut Capabilities) {
         let mut claim = |capability, tried: Option<bool>| {

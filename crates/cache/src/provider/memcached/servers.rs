@@ -51,6 +51,24 @@ impl Servers {
         &self,
         commands: &[(WireKey<'_>, [Command<'_>; N])],
     ) -> Result<Vec<(usize, Vec<Answer>)>, Error> {
+        let mut all: Vec<(usize, Vec<Answer>)> = Vec::with_capacity(commands.len());
+        self.each(commands, |place, answer| {
+            match all.last_mut() {
+                Some((last, answers)) if *last == place => answers.push(answer),
+                _ => all.push((place, vec![answer])),
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(all)
+    }
+
+    /// The same; `take` is given each answer as it comes, those of one place one after the other.
+    pub(super) async fn each<const N: usize>(
+        &self,
+        commands: &[(WireKey<'_>, [Command<'_>; N])],
+        mut take: impl FnMut(usize, Answer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut shares: Vec<(&Arc<Pool>, Vec<usize>)> = Vec::new();
         for (place, (key, _)) in commands.iter().enumerate() {
             let pool = self.of(*key)?;
@@ -60,16 +78,17 @@ impl Servers {
             }
         }
         let exchanges = shares.into_iter().map(|(pool, places)| async move {
-            let share: Vec<_> = places
-                .iter()
-                .filter_map(|place| commands.get(*place))
-                .flat_map(|(_, of_key)| *of_key)
-                .collect();
-            let mut answers = pool.exchange(&share).await?.into_iter();
-            let by_place = places.into_iter().map(|place| (place, answers.by_ref().take(N).collect()));
-            Ok::<Vec<_>, Error>(by_place.collect())
+            let of_places = places.iter().filter_map(|place| commands.get(*place));
+            let share: Vec<_> = of_places.flat_map(|(_, of_key)| *of_key).collect();
+            Ok::<_, Error>((places, pool.exchange(&share).await?))
         });
-        Ok(try_join_all(exchanges).await?.into_iter().flatten().collect())
+        for (places, answers) in try_join_all(exchanges).await? {
+            let places = places.into_iter().flat_map(|place| std::iter::repeat_n(place, N));
+            for (place, answer) in places.zip(answers) {
+                take(place, answer)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn health(&self) -> Result<(), Error> {

@@ -40,6 +40,8 @@ impl Provider for Redis {
         None
     }
 
+    fn glance(&self, _key: &Key, _now: Timestamp, _see: &mut dyn FnMut(&Item)) {}
+
     async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         self.start();
         let mut get = Cmd::with_capacity(2, key.as_str().len() + 3);

@@ -8,6 +8,7 @@ mod changes;
 mod key;
 mod looks;
 mod opened;
+mod ttl;
 mod values;
 
 use std::time::Duration;
@@ -57,6 +58,7 @@ enum Verb {
     Health(looks::HealthArgs),
     Explain(looks::Explain),
     Bench(bench::Bench),
+    Ttl(ttl::Args),
 }
 
 impl Args {
@@ -71,6 +73,7 @@ impl Args {
             Verb::Health(arguments) => arguments.run(patience, context).await,
             Verb::Explain(arguments) => arguments.run(patience, context).await,
             Verb::Bench(arguments) => arguments.run(context).await,
+            Verb::Ttl(arguments) => arguments.run(context),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! `recache job`: submit jobs, look at them, cancel and retry them.
 
 mod bulk;
+mod import;
 mod submit;
+mod tracked;
 
 use clap::Subcommand;
 use recache_api::{
@@ -9,14 +11,14 @@ use recache_api::{
 };
 use recache_model::ids::JobId;
 use recache_model::job::JobState;
-use recache_store::{BulkJobChange, JobFilter, Store, Word};
+use recache_store::{BulkJobChange, Error, JobFilter, Store, Word};
 
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
 use bulk::Many;
 
-/// Submit jobs, look at them, cancel them, run them again
+/// Submit jobs, look at them, cancel them, run them again; track those of others
 #[derive(Debug, clap::Args)]
 #[command(
     subcommand_required = true,
@@ -40,6 +42,12 @@ enum Verb {
     Cancel(Cancel),
     Retry(Retry),
     Delete(Delete),
+    Track(tracked::Track),
+    Report(tracked::Report),
+    Heartbeat(tracked::Heartbeat),
+    Ack(tracked::Ack),
+    Tracked(tracked::TrackedList),
+    Import(import::Import),
 }
 
 /// List jobs, newest first
@@ -150,6 +158,12 @@ impl Args {
             Verb::Cancel(arguments) => arguments.run(&*store, context).await,
             Verb::Retry(arguments) => arguments.run(&*store, context).await,
             Verb::Delete(arguments) => arguments.run(&*store, context).await,
+            Verb::Track(arguments) => arguments.run(&*store, context).await,
+            Verb::Report(arguments) => arguments.run(&*store, context).await,
+            Verb::Heartbeat(arguments) => arguments.run(&*store, context).await,
+            Verb::Ack(arguments) => arguments.run(&*store, context).await,
+            Verb::Tracked(arguments) => arguments.run(&*store, context).await,
+            Verb::Import(arguments) => arguments.run(&*store, context).await,
         };
         store.close().await;
         outcome
@@ -218,7 +232,10 @@ const LIST: [&str; 8] = ["ID", "STATE", "HANDLER", "NAMESPACE", "QUEUE", "ATTEMP
 
 impl Show {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let record = store.job_get(self.id).await?;
+        let record = match store.job_get(self.id).await {
+            Err(Error::NotFound { .. }) => return self.tracked(store, context).await,
+            found => found?,
+        };
         let history = output::history(record.created_at, store.job_history(self.id).await?);
         let log = output::log(store.attempts().log_read(self.id, LOG_LINES_SHOWN).await?);
         let now = store.now().await?;
@@ -243,6 +260,18 @@ impl Show {
             }
         }
         Ok(ExitStatus::Ok)
+    }
+}
+
+impl Show {
+    /// A job that is none of ours may be one that some other system runs.
+    async fn tracked(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        match store.tracked_jobs().tracked_get(self.id).await {
+            Err(Error::NotFound { .. }) => {
+                Err(Error::NotFound { what: "job", id: self.id.to_string() }.into())
+            }
+            found => tracked::show(output::tracked(found?), false, context),
+        }
     }
 }
 
@@ -312,7 +341,7 @@ pub(super) fn bulk_changed(change: &BulkChange, context: &mut Context<'_>) -> Ou
 }
 
 /// The state's name and what it means to whoever looks.
-fn state(state: State) -> (String, Tone) {
+pub(super) fn state(state: State) -> (String, Tone) {
     let (name, tone) = match state {
         State::Blocked => ("blocked", Tone::Plain),
         State::Queued => ("queued", Tone::Plain),
@@ -379,6 +408,7 @@ fn facts(job: &Job, mut table: Table) -> String {
     for (name, id) in [
         ("workflow", &job.workflow_id),
         ("step", &job.step),
+        ("batch", &job.batch_id),
         ("view", &job.view_id),
         ("session", &job.session_id),
     ] {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use recache_api::JobSubmitted;
+use recache_model::ids::BatchId;
 use recache_model::job::JobState;
 use recache_model::retry::RetryPolicy;
 use recache_model::unique::{OnDuplicate, UniqueRule};
@@ -66,6 +67,9 @@ pub(super) struct Submit {
     /// No two jobs of the same key run at once, unless its limit allows more
     #[arg(long, value_name = "KEY")]
     concurrency_key: Option<String>,
+    /// Make it a member of this batch
+    #[arg(long, value_name = "ID")]
+    batch: Option<BatchId>,
     /// What to do when the job is there already
     #[arg(long, value_enum, default_value_t = IfThere::Return)]
     if_there: IfThere,
@@ -112,6 +116,7 @@ impl Submit {
             timeout: self.timeout,
             idempotency_key: self.idempotency_key,
             concurrency_key: self.concurrency_key,
+            batch: self.batch,
             unique,
             ..NewJob::new(self.handler, input)
         };

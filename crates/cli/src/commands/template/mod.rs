@@ -1,5 +1,6 @@
 //! `recache template`: check templates, look at them, compare, draw and store them.
 
+mod analyze;
 mod apply;
 mod check;
 mod convert;
@@ -41,6 +42,7 @@ enum Verb {
     List(list::Args),
     Apply(apply::Args),
     Graph(graph::Args),
+    Analyze(analyze::Args),
 }
 
 impl Args {
@@ -52,6 +54,7 @@ impl Args {
             Verb::List(arguments) => arguments.run(context).await,
             Verb::Apply(arguments) => arguments.run(context).await,
             Verb::Graph(arguments) => arguments.run(context).await,
+            Verb::Analyze(arguments) => arguments.run(context).await,
         }
     }
 }

@@ -23,26 +23,26 @@ struct Slot {
 
 /// Where everything is: rows from above, places from the left.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// For each step its row and its place in it.
-    pub(super) steps: Vec<(usize, usize)>,
+    pub(crate) steps: Vec<(usize, usize)>,
     /// All lines.
-    pub(super) lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
     /// How many places each row has.
-    pub(super) widths: Vec<usize>,
+    pub(crate) widths: Vec<usize>,
 }
 
 /// From a step to one that waits for it.
 #[derive(Debug)]
-pub(super) struct Line {
-    pub(super) parent: usize,
-    pub(super) child: usize,
+pub(crate) struct Line {
+    pub(crate) parent: usize,
+    pub(crate) child: usize,
     /// Row and place of what it passes, from above.
-    pub(super) through: Vec<(usize, usize)>,
+    pub(crate) through: Vec<(usize, usize)>,
 }
 
 /// Lays a graph out.
-pub(super) fn layout(graph: &Graph) -> Layout {
+pub(crate) fn layout(graph: &Graph) -> Layout {
     let steps = graph.len();
     let mut slots: Vec<Slot> =
         (0..steps).map(|step| Slot { step: Some(step), up: Vec::new(), down: Vec::new() }).collect();

@@ -32,7 +32,7 @@ pub fn mermaid(template: &Template) -> String {
 }
 
 /// Mermaid reads HTML entities, without their `&`, in quoted labels.
-fn escaped(label: &str) -> String {
+pub(crate) fn escaped(label: &str) -> String {
     let mut out = String::with_capacity(label.len());
     for one in label.chars() {
         if one.is_ascii_alphanumeric() || matches!(one, '_' | '-' | '.' | ' ') {

@@ -13,6 +13,11 @@ pub use mermaid::mermaid;
 pub use svg::svg;
 pub use text::text;
 
+// For other pictures of graphs.
+pub(crate) use layout::layout;
+pub(crate) use mermaid::escaped as mermaid_label;
+pub(crate) use svg::{BOX_HEIGHT, Frame, cut as svg_label, escaped as xml_text, line};
+
 use super::definition::Template;
 use super::step::{Step, StepType};
 

@@ -7,7 +7,7 @@ use super::{is_optional, kind};
 use crate::template::definition::Template;
 use crate::template::step::{Step, StepType};
 
-const BOX_HEIGHT: usize = 44;
+pub(crate) const BOX_HEIGHT: usize = 44;
 const ROW_HEIGHT: usize = 92;
 const GAP: usize = 28;
 const MARGIN: usize = 24;
@@ -27,27 +27,13 @@ const STYLE: &str = "\
 /// An SVG picture: rows from above, dashed what may be left out.
 pub fn svg(template: &Template) -> String {
     let layout = layout(template.graph());
-    let columns = layout.widths.iter().copied().max().unwrap_or(1);
-    let label_chars =
-        template.steps().iter().map(|step| step.name.chars().count().min(LABEL_CHARS_MAX)).max().unwrap_or(0);
-    let frame = Frame { box_width: (label_chars * CHARACTER_WIDTH + GAP).max(BOX_WIDTH_MIN), columns };
-    let width = MARGIN * 2 + columns * (frame.box_width + GAP) - GAP;
-    let height = MARGIN * 2 + (layout.widths.len().max(1) - 1) * ROW_HEIGHT + BOX_HEIGHT;
-
+    let frame = Frame::new(&layout, template.steps().iter().map(|step| step.name.as_str()));
     let mut out = String::new();
-    let title = escaped(&format!("{}/{} {}", template.namespace(), template.name(), template.version()));
-    let _ = writeln!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
-         height=\"{height}\" role=\"img\" aria-label=\"{title}\">"
-    );
-    let _ = writeln!(out, "<title>{title}</title>\n<style>{STYLE}</style>");
-    out.push_str(
-        "<defs><marker id=\"a\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
-         orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"#57606a\"/></marker></defs>\n",
-    );
+    let title = format!("{}/{} {}", template.namespace(), template.name(), template.version());
+    frame.begin(&mut out, &layout, &title, STYLE);
     for one in &layout.lines {
-        line(&mut out, &frame, &layout, one, is_optional(template, one.child));
+        let class = if is_optional(template, one.child) { "l o" } else { "l" };
+        line(&mut out, &frame, &layout, one, class);
     }
     for (index, step) in template.steps().iter().enumerate() {
         let Some(place) = layout.steps.get(index) else { continue };
@@ -58,14 +44,41 @@ pub fn svg(template: &Template) -> String {
     out
 }
 
-struct Frame {
-    box_width: usize,
+pub(crate) struct Frame {
+    pub(crate) box_width: usize,
     columns: usize,
 }
 
 impl Frame {
+    /// For boxes in which the longest of these labels fits, cut as [`cut`] cuts it.
+    pub(crate) fn new<'a>(layout: &Layout, labels: impl Iterator<Item = &'a str>) -> Self {
+        let chars = labels.map(|label| label.chars().count().min(LABEL_CHARS_MAX)).max().unwrap_or(0);
+        Self {
+            box_width: (chars * CHARACTER_WIDTH + GAP).max(BOX_WIDTH_MIN),
+            columns: layout.widths.iter().copied().max().unwrap_or(1),
+        }
+    }
+
+    /// Writes the picture's beginning: its size, its title, its style, the head of an arrow.
+    pub(crate) fn begin(&self, out: &mut String, layout: &Layout, title: &str, style: &str) {
+        let width = MARGIN * 2 + self.columns * (self.box_width + GAP) - GAP;
+        let height = MARGIN * 2 + (layout.widths.len().max(1) - 1) * ROW_HEIGHT + BOX_HEIGHT;
+        let title = escaped(title);
+        // Writing to a text cannot fail.
+        let _ = writeln!(
+            out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+             height=\"{height}\" role=\"img\" aria-label=\"{title}\">"
+        );
+        let _ = writeln!(out, "<title>{title}</title>\n<style>{style}</style>");
+        out.push_str(
+            "<defs><marker id=\"a\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
+             orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"#57606a\"/></marker></defs>\n",
+        );
+    }
+
     /// The middle of a place; rows are centred.
-    fn middle(&self, (row, at): (usize, usize), layout: &Layout) -> (usize, usize) {
+    pub(crate) fn middle(&self, (row, at): (usize, usize), layout: &Layout) -> (usize, usize) {
         let pitch = self.box_width + GAP;
         let in_row = layout.widths.get(row).copied().unwrap_or(1);
         let indent = self.columns.saturating_sub(in_row) * pitch / 2;
@@ -73,13 +86,13 @@ impl Frame {
     }
 }
 
-fn line(out: &mut String, frame: &Frame, layout: &Layout, line: &Line, is_optional: bool) {
+pub(crate) fn line(out: &mut String, frame: &Frame, layout: &Layout, line: &Line, class: &str) {
     let (Some(from), Some(to)) = (layout.steps.get(line.parent), layout.steps.get(line.child)) else {
         return;
     };
     let (x, y) = frame.middle(*from, layout);
     let (mut x, mut y) = (x, y + BOX_HEIGHT / 2);
-    let _ = write!(out, "<path class=\"l{}\" d=\"M{x} {y}", if is_optional { " o" } else { "" });
+    let _ = write!(out, "<path class=\"{class}\" d=\"M{x} {y}");
     let (end_x, end_y) = frame.middle(*to, layout);
     let turns = line.through.iter().map(|place| frame.middle(*place, layout));
     for (next_x, next_y) in turns.chain([(end_x, end_y - BOX_HEIGHT / 2)]) {
@@ -127,10 +140,7 @@ fn node(out: &mut String, frame: &Frame, (x, y): (usize, usize), step: &Step, is
             }
         }
     }
-    let label = match step.name.char_indices().nth(LABEL_CHARS_MAX) {
-        Some((cut, _)) => escaped(&format!("{}…", step.name.get(..cut).unwrap_or_default())),
-        None => name,
-    };
+    let label = cut(&step.name);
     let base = if kind(step).is_some() { y - 2 } else { y + 4 };
     let _ = write!(out, "<text class=\"n\" x=\"{x}\" y=\"{base}\">{label}</text>");
     if let Some(kind) = kind(step) {
@@ -139,8 +149,16 @@ fn node(out: &mut String, frame: &Frame, (x, y): (usize, usize), step: &Step, is
     out.push_str("</g>\n");
 }
 
+/// A label of at most [`LABEL_CHARS_MAX`], escaped.
+pub(crate) fn cut(label: &str) -> String {
+    match label.char_indices().nth(LABEL_CHARS_MAX) {
+        Some((cut, _)) => escaped(&format!("{}…", label.get(..cut).unwrap_or_default())),
+        None => escaped(label),
+    }
+}
+
 /// Text as it may stand in XML, in attributes too.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for one in text.chars() {
         match one {

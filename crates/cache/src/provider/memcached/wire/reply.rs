@@ -149,12 +149,13 @@ fn meta_tags<'b>(words: impl Iterator<Item = &'b [u8]>) -> Result<Tags<'b>, Malf
     Ok(tags)
 }
 
-/// Digits and nothing else.
+/// Digits and nothing else, and at least one.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
-    if !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    let add = |number: u64, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    if text.is_empty() { None } else { text.iter().try_fold(0, add) }
 }
 
 fn small(text: &[u8]) -> Option<u32> {

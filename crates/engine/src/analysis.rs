@@ -1,0 +1,169 @@
+//! The graph of a template or of a workflow, with what is known of its steps, analysed.
+
+use std::collections::HashMap;
+
+use recache_model::analysis::{Analysis, Drawing, Spread, StepFacts, StepHistory, analyze};
+use recache_model::ids::WorkflowId;
+use recache_model::job::{JobError, JobState};
+use recache_model::template::Template;
+use recache_model::template::graph::Graph;
+use recache_model::time::Timestamp;
+use recache_store::{StepFigures, Store, WorkflowRecord};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// Workflows of a template whose steps tell how long its steps run.
+pub const HISTORY_WORKFLOWS_MAX: u32 = 100;
+/// Steps that are read for that at most: of large templates fewer workflows are looked at.
+const HISTORY_STEPS_MAX: usize = 20_000;
+
+/// A graph of steps and what was found in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphAnalysis {
+    /// What it is called: namespace, name and version of the template, or the workflow's id.
+    pub title: String,
+    /// When it was looked at, by the store's clock.
+    pub calculated_at: Timestamp,
+    /// The workflow; `None` for a template.
+    pub workflow: Option<WorkflowRecord>,
+    /// How the steps hang together.
+    pub graph: Graph,
+    /// Their names, by number.
+    pub names: Vec<String>,
+    /// Their states, by number; `None` in a template.
+    pub states: Vec<Option<JobState>>,
+    /// Their last errors, by number.
+    pub errors: Vec<Option<JobError>>,
+    /// Earlier workflows that told how long steps run.
+    pub history_workflows: u64,
+    /// What was found.
+    pub analysis: Analysis,
+}
+
+impl GraphAnalysis {
+    /// As [`recache_model::analysis`] draws it.
+    pub fn drawing(&self) -> Drawing<'_> {
+        Drawing {
+            title: &self.title,
+            graph: &self.graph,
+            names: &self.names,
+            states: &self.states,
+            analysis: &self.analysis,
+        }
+    }
+}
+
+/// Analyses a template. With a store, its earlier workflows tell how long its steps run; without, or where there are
+/// none, each step counts as one.
+pub async fn analyze_template(store: Option<&dyn Store>, template: &Template) -> Result<GraphAnalysis> {
+    let (figures, now) = match store {
+        Some(store) => {
+            let digest = template.digest().to_string();
+            let name = (template.namespace(), template.name());
+            (history(store, name, &digest, template.steps().len()).await?, store.now().await?)
+        }
+        None => (StepFigures::default(), Timestamp::default()),
+    };
+    let known = histories(&figures);
+    let names: Vec<String> = template.steps().iter().map(|step| step.name.clone()).collect();
+    let facts: Vec<StepFacts> = names
+        .iter()
+        .map(|name| StepFacts { history: known.get(name.as_str()).copied(), ..StepFacts::default() })
+        .collect();
+    Ok(GraphAnalysis {
+        title: format!("{}/{} {}", template.namespace(), template.name(), template.version()),
+        calculated_at: now,
+        workflow: None,
+        analysis: analyze(template.graph(), &facts, now),
+        graph: template.graph().clone(),
+        states: vec![None; names.len()],
+        errors: vec![None; names.len()],
+        names,
+        history_workflows: figures.workflows,
+    })
+}
+
+/// Analyses a workflow as it stands.
+pub async fn analyze_workflow(store: &dyn Store, workflow: WorkflowId) -> Result<GraphAnalysis> {
+    let record = store.workflow_get(workflow).await?;
+    let steps = store.workflow_steps(workflow).await?;
+    // After the steps: what they say happened is then in the past.
+    let now = store.now().await?;
+    let name = (record.namespace.as_str(), record.template_name.as_str());
+    let figures = history(store, name, &record.template_digest, steps.len()).await?;
+    let known = histories(&figures);
+
+    let names: Vec<String> = steps.iter().map(|step| step.job.step.clone().unwrap_or_default()).collect();
+    let places: HashMap<&str, usize> =
+        names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
+    let dependencies = steps
+        .iter()
+        .map(|step| step.waits_for.iter().filter_map(|name| places.get(name.as_str()).copied()).collect())
+        .collect();
+    let graph = Graph::new(dependencies).map_err(|error| {
+        Error::Store(recache_store::Error::Broken {
+            message: format!("workflow {workflow}: {error}"),
+            source: None,
+        })
+    })?;
+    let facts: Vec<StepFacts> = steps
+        .iter()
+        .zip(&names)
+        .map(|(step, name)| StepFacts {
+            state: Some(step.job.state),
+            started_at: step.job.started_at,
+            finished_at: step.job.finished_at,
+            due_at: Some(step.job.due_at),
+            attempt: step.job.attempt,
+            attempts_max: step.job.attempts_max,
+            history: known.get(name.as_str()).copied(),
+        })
+        .collect();
+    Ok(GraphAnalysis {
+        title: workflow.to_string(),
+        calculated_at: now,
+        workflow: Some(record),
+        analysis: analyze(&graph, &facts, now),
+        graph,
+        states: facts.iter().map(|step| step.state).collect(),
+        errors: steps.into_iter().map(|step| step.job.error).collect(),
+        names,
+        history_workflows: figures.workflows,
+    })
+}
+
+async fn history(
+    store: &dyn Store,
+    (namespace, name): (&str, &str),
+    digest: &str,
+    steps: usize,
+) -> Result<StepFigures> {
+    let workflows = u32::try_from(HISTORY_STEPS_MAX / steps.max(1)).unwrap_or(u32::MAX);
+    let workflows = workflows.clamp(1, HISTORY_WORKFLOWS_MAX);
+    Ok(store.figures().step_figures(namespace, name, digest, workflows).await?)
+}
+
+fn histories(figures: &StepFigures) -> HashMap<&str, StepHistory> {
+    figures
+        .steps
+        .iter()
+        .filter_map(|step| {
+            let run = Spread::of_sums(step.count, step.run_sum, step.run_squares)?;
+            let wait = Spread::of_sums(step.count, step.wait_sum, step.wait_squares)?;
+            Some((step.step.as_str(), StepHistory { samples: step.count, run, wait }))
+        })
+        .collect()
+}
+
+impl Engine {
+    /// Analyses a template, with what its earlier workflows tell.
+    pub async fn analyze_template(&self, template: &Template) -> Result<GraphAnalysis> {
+        analyze_template(Some(&*self.shared.store), template).await
+    }
+
+    /// Analyses a workflow as it stands.
+    pub async fn analyze_workflow(&self, workflow: WorkflowId) -> Result<GraphAnalysis> {
+        analyze_workflow(&*self.shared.store, workflow).await
+    }
+}

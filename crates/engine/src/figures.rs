@@ -1,0 +1,221 @@
+//! Figures over what has ended: rolled up by the minute in the wake of the work, read through the cache.
+//!
+//! Nothing is added to settling: whoever leads folds the minutes that are over from the rows that settling wrote anyway. What
+//! is not folded yet is counted when it is asked for, so that an answer is right up to now whether anybody folds or not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use recache_cache::{Key, LoadError, Usage};
+use recache_model::figures::{
+    Bottlenecks, BottlenecksRequest, Filter, HOURS_MAX, MINUTE_US, Minute, MinuteTotals, Performance,
+    PerformanceRequest, RequestProblem, bottlenecks, performance,
+};
+use recache_model::time::Timestamp;
+use recache_store::{Error as StoreError, Leadership, Store};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::engine::{Engine, Shared};
+use crate::error::{Error, Result};
+use crate::stats::one;
+
+const ROLE: &str = "figures";
+/// Between two looks for minutes that are over.
+const PAUSE: Duration = Duration::from_secs(15);
+/// The lead outlives so many pauses.
+const LEASE_PAUSES: u32 = 4;
+/// A minute is folded when it has been over for this long.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Minutes that are folded again with the next one, for what was committed late.
+const AGAIN: u32 = 3;
+/// Minutes that one transaction folds.
+const MINUTES_MAX: u32 = 60;
+/// Rows that one transaction removes.
+const ROWS_MAX: u32 = 1_000;
+/// How long roll-ups are kept beyond the longest window.
+const KEEP_BEYOND: Duration = Duration::from_secs(24 * 3_600);
+
+/// Folds minutes for as long as the engine runs, when this process leads it.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let holder = Uuid::new_v4();
+    let mut lead: Option<Leadership> = None;
+    loop {
+        tokio::select! {
+            () = shared.draining.cancelled() => break,
+            () = tokio::time::sleep(PAUSE.mul_f64(0.75 + rand::random::<f64>() * 0.5)) => {}
+        }
+        let store = &*shared.store;
+        match store.maintenance().leader_take(ROLE, holder, PAUSE * LEASE_PAUSES).await {
+            Ok(taken) => lead = taken,
+            Err(error) => {
+                one(&shared.counters.store_errors);
+                tracing::warn!(%error, "figures wait: the store cannot be reached");
+                continue;
+            }
+        }
+        let Some(taken) = &lead else { continue };
+        match pass(store, taken).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict(why)) => {
+                tracing::info!(why, "figures are folded elsewhere");
+                lead = None;
+            }
+            Err(error) => {
+                one(&shared.counters.store_errors);
+                tracing::warn!(%error, "figures not folded");
+            }
+        }
+    }
+    if let Some(lead) = lead
+        && let Err(error) = shared.store.maintenance().leader_release(&lead).await
+    {
+        tracing::debug!(%error, "the lead of figures was not given up; it ends by itself");
+    }
+}
+
+/// Folds all minutes that are over, and removes what no window reaches any more.
+pub(crate) async fn pass(store: &dyn Store, lead: &Leadership) -> std::result::Result<(), StoreError> {
+    let figures = store.figures();
+    loop {
+        let last = minute(store.now().await?.minus(SETTLED)) - 1;
+        let before = figures.folded().await?;
+        let after = figures.fold(lead, last, AGAIN, MINUTES_MAX).await?;
+        if after == before || after >= Some(last) {
+            break;
+        }
+    }
+    let keep = Duration::from_secs(u64::from(HOURS_MAX) * 3_600) + KEEP_BEYOND;
+    let first = minute(store.now().await?.minus(keep));
+    while figures.minutes_remove(lead, first, ROWS_MAX).await? >= u64::from(ROWS_MAX) {}
+    Ok(())
+}
+
+fn minute(at: Timestamp) -> Minute {
+    at.micros().div_euclid(MINUTE_US)
+}
+
+/// Minutes of a window, and what has not ended.
+struct Window {
+    start: Timestamp,
+    end: Timestamp,
+    minutes: Vec<MinuteTotals>,
+}
+
+async fn window(store: &dyn Store, hours: u32, exact: bool) -> Result<Window> {
+    let end = store.now().await?;
+    // The window begins with the first full minute in it.
+    let first = minute(end.minus(Duration::from_secs(u64::from(hours) * 3_600))) + 1;
+    let minutes = store.figures().minutes(first, minute(end) + 1, exact).await?;
+    Ok(Window { start: Timestamp::from_micros(first.saturating_mul(MINUTE_US)), end, minutes })
+}
+
+fn refuse(problems: &[RequestProblem]) -> Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(Error::Invalid(told.join("; ")))
+}
+
+/// How work went. With `exact` nothing that was rolled up is believed: all is counted from the rows themselves.
+pub async fn performance_of(
+    store: &dyn Store,
+    request: &PerformanceRequest,
+    exact: bool,
+) -> Result<Performance> {
+    refuse(&request.problems())?;
+    let active = store.figures().active(&request.filter).await?;
+    let Window { start, end, minutes } = window(store, request.hours, exact).await?;
+    Ok(performance(request, start, end, &minutes, active))
+}
+
+/// What is slow and what fails, with the window's end.
+pub async fn bottlenecks_of(
+    store: &dyn Store,
+    request: &BottlenecksRequest,
+    exact: bool,
+) -> Result<FoundBottlenecks> {
+    refuse(&request.problems())?;
+    let Window { start, end, minutes } = window(store, request.hours, exact).await?;
+    Ok(FoundBottlenecks { start, end, bottlenecks: bottlenecks(request, &minutes) })
+}
+
+/// What is slow and what fails in a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FoundBottlenecks {
+    /// Where the window begins.
+    pub start: Timestamp,
+    /// Where it ends.
+    pub end: Timestamp,
+    /// What was found.
+    pub bottlenecks: Bottlenecks,
+}
+
+impl Engine {
+    /// How work went, as of at most [`Lifetimes::analytics`](recache_cache::Lifetimes::analytics) ago, whatever the cache's provider.
+    pub async fn performance(&self, request: &PerformanceRequest) -> Result<Arc<Performance>> {
+        refuse(&request.problems())?;
+        let keys = self.shared.cache.keys();
+        let key = if request.filter.is_all() {
+            keys.analytics_performance(request.hours)
+        } else {
+            let hours = request.hours.to_string();
+            keys.space("analytics").key(["performance", &hours].into_iter().chain(parts(&request.filter)))
+        };
+        self.cached_figures(&key, || performance_of(&*self.shared.store, request, false)).await
+    }
+
+    /// What is slow and what fails, cached likewise.
+    pub async fn bottlenecks(&self, request: &BottlenecksRequest) -> Result<Arc<FoundBottlenecks>> {
+        refuse(&request.problems())?;
+        let keys = self.shared.cache.keys();
+        let plain = BottlenecksRequest {
+            limit: request.limit,
+            min_executions: request.min_executions,
+            ..BottlenecksRequest::default()
+        };
+        let key = if *request == plain {
+            keys.analytics_bottlenecks(request.limit, request.min_executions)
+        } else {
+            let numbers =
+                [request.limit.to_string(), request.min_executions.to_string(), request.hours.to_string()];
+            let numbers = numbers.iter().map(String::as_str);
+            keys.space("analytics")
+                .key(["bottlenecks"].into_iter().chain(numbers).chain(parts(&request.filter)))
+        };
+        self.cached_figures(&key, || bottlenecks_of(&*self.shared.store, request, false)).await
+    }
+
+    async fn cached_figures<T, F>(&self, key: &Key, load: impl FnOnce() -> F) -> Result<Arc<T>>
+    where
+        T: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<T>>,
+    {
+        let cache = self.shared.cache.for_usage(&Usage::Analytics);
+        let loader = || {
+            let loading = load();
+            async move { loading.await.map(Some) }
+        };
+        match cache.get_or_load(key, &cache.default_policy(), loader).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(unavailable("the cache says that there are no figures")),
+            Err(LoadError::Failed(error)) => {
+                Err(Arc::try_unwrap(error).unwrap_or_else(|shared| unavailable(&shared.to_string())))
+            }
+            Err(error @ LoadError::TimedOut(_)) => Err(unavailable(&error.to_string())),
+        }
+    }
+}
+
+/// The parts of a filter, each in its place.
+fn parts(filter: &Filter) -> impl Iterator<Item = &str> {
+    // No name is empty: an empty part is none.
+    [&filter.namespace, &filter.template, &filter.handler, &filter.queue]
+        .into_iter()
+        .map(|part| part.as_deref().unwrap_or_default())
+}
+
+fn unavailable(message: &str) -> Error {
+    StoreError::Unavailable { message: message.to_owned(), source: None }.into()
+}

@@ -1,0 +1,256 @@
+//! Figures over what has ended: true numbers, at a cost that follows from the window, through the cache.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what it expects, and says loudly what it cannot run"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use recache_engine::Engine;
+use recache_engine::figures::{bottlenecks_of, performance_of};
+use recache_model::figures::{BottlenecksRequest, MINUTE_US, PerformanceRequest};
+use recache_model::ids::WorkflowId;
+use recache_model::time::Clock as _;
+use recache_model::workflow::StepKind;
+use recache_store::conformance::{Subject, TestDatabase, postgres_database, sqlite_database};
+use recache_store::{ClaimRequest, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord};
+use uuid::Uuid;
+
+/// Four steps, one after the other.
+fn chain() -> NewWorkflow {
+    let steps = (0..4_usize).map(|step| NewStep {
+        name: format!("step {step}"),
+        job: NewJob::new("work", "{}"),
+        waits_for: step.checked_sub(1).into_iter().collect(),
+        kind: StepKind::default(),
+        has_rules: false,
+    });
+    NewWorkflow {
+        id: WorkflowId::make(),
+        template: TemplateRecord {
+            digest: "d".to_owned(),
+            namespace: "default".to_owned(),
+            name: "chain".to_owned(),
+            version: "1.0.0".to_owned(),
+            content: "{}".to_owned(),
+        },
+        template_raise: None,
+        environment: None,
+        input: "{}".to_owned(),
+        correlation_id: "c".to_owned(),
+        steps: steps.collect(),
+    }
+}
+
+/// Claims all that is due and ends each of it after exactly so long.
+async fn work(subject: &Subject, ran: Duration) {
+    let session = subject.session().await;
+    let request = ClaimRequest {
+        session,
+        queues: vec!["default".to_owned()],
+        handlers: vec!["work".to_owned()],
+        rows_max: 5_000,
+    };
+    let claimed = subject.store.jobs_dispatch(Vec::new(), Some(request)).await.unwrap().claimed;
+    subject.advance(ran);
+    let settlements: Vec<Settlement> = claimed
+        .iter()
+        .map(|job| Settlement::of(job, Outcome::Completed { output: "1".to_owned() }))
+        .collect();
+    for settlements in settlements.chunks(100) {
+        subject.store.jobs_dispatch(settlements.to_vec(), None).await.unwrap();
+    }
+    subject.store.session_close(session).await.unwrap();
+}
+
+async fn fold(subject: &Subject) {
+    let lead = subject
+        .store
+        .maintenance()
+        .leader_take("figures", Uuid::from_u128(1), Duration::from_secs(3_600))
+        .await;
+    let lead = lead.unwrap().expect("nobody else leads");
+    let last = subject.clock.now().micros().div_euclid(MINUTE_US) - 1;
+    let figures = subject.store.figures();
+    while figures.fold(&lead, last, 3, 600).await.unwrap().is_some_and(|folded| folded < last) {}
+}
+
+fn near(value: Option<f64>, expected: f64, part: f64) {
+    let value = value.expect("a figure");
+    assert!((value - expected).abs() <= expected * part, "{value}, not {expected}");
+}
+
+/// The truth test at a scale of one to `scale`: 24,000 workflows by 24 hours, a tenth of them without their last steps.
+async fn truth(database: TestDatabase, scale: usize) {
+    let subject = Subject::new(database).await;
+    // The window begins with a full minute.
+    let into = subject.clock.now().micros().rem_euclid(MINUTE_US);
+    subject.advance(Duration::from_micros(u64::try_from(MINUTE_US - into).unwrap()));
+    let by_hour = 1_000 / scale;
+    for _hour in 0..24 {
+        for _ in 0..by_hour * 9 / 10 {
+            subject.store.workflow_submit(chain()).await.unwrap();
+        }
+        for _step in 0..4 {
+            // Each step is due for half a second before somebody takes it.
+            subject.advance(Duration::from_millis(500));
+            work(&subject, Duration::from_secs(1)).await;
+        }
+        for _ in 0..by_hour / 10 {
+            let mut unfinished = chain();
+            unfinished.steps[0].job.handler = "nobody".to_owned();
+            subject.store.workflow_submit(unfinished).await.unwrap();
+        }
+        subject.advance(Duration::from_secs(3_600 - 6));
+    }
+    fold(&subject).await;
+    subject.advance(Duration::from_micros(0));
+    let request = PerformanceRequest { hours: 25, ..PerformanceRequest::default() };
+    let found = performance_of(&*subject.store, &request, false).await.unwrap();
+    assert_eq!(
+        found,
+        performance_of(&*subject.store, &request, true).await.unwrap(),
+        "as counted from the rows"
+    );
+    let request = PerformanceRequest::default();
+    let found = performance_of(&*subject.store, &request, false).await.unwrap();
+    let number = |count: usize| f64::from(u32::try_from(count).unwrap());
+    // The window of a day lacks the minute that it began in.
+    near(Some(found.tasks_per_hour), number(by_hour), 0.045);
+    near(found.completion_rate, 1.0, 0.0);
+    near(found.completion_rate_of_total, 0.9, 0.01);
+    assert_eq!(found.active_tasks, u64::try_from(by_hour / 10 * 24).unwrap());
+    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
+    near(seconds(found.step_duration.mean), 1.0, 0.0);
+    near(seconds(found.step_duration.p99), 1.0, 0.01);
+    near(seconds(found.queue_wait.mean), 0.5, 0.0);
+    near(seconds(found.queue_wait.p50), 0.5, 0.01);
+    near(seconds(found.task_duration.mean), 6.0, 0.0);
+    let found =
+        bottlenecks_of(&*subject.store, &BottlenecksRequest::default(), false).await.unwrap().bottlenecks;
+    assert_eq!(found.slowest_by_run.len(), 4);
+    for step in &found.slowest_by_run {
+        assert_eq!(
+            (step.run, step.wait),
+            (found.slowest_by_run[0].run, found.slowest_by_run[0].wait),
+            "all steps are equal"
+        );
+        near(step.critical_share, 0.25, 0.0);
+    }
+    subject.store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_are_true_over_a_day_of_chains() {
+    truth(sqlite_database(), 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_are_true_over_a_day_of_chains_on_postgresql() {
+    if let Some(database) = postgres_database().await {
+        truth(database, 50).await;
+    }
+}
+
+const MANY_SQLITE: &str = "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempt, \
+    attempts_max, correlation_id, created_at, started_at, finished_at) \
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
+    SELECT randomblob(16), 'default', 'default', 'old', 'completed', 0, 1600000000000000 + CAST(i AS BIGINT) * 1000000, '{}', '{}', 1, 1, 'c', \
+    1600000000000000 + CAST(i AS BIGINT) * 1000000, 1600000000000000 + CAST(i AS BIGINT) * 1000000, 1600000001000000 + CAST(i AS BIGINT) * 1000000 FROM n";
+const MANY_POSTGRES: &str = "INSERT INTO recache.jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempt, \
+    attempts_max, correlation_id, created_at, started_at, finished_at) \
+    SELECT gen_random_uuid(), 'default', 'default', 'old', 'completed', 0, 1600000000000000 + CAST(i AS BIGINT) * 1000000, '{}', '{}', 1, 1, 'c', \
+    1600000000000000 + CAST(i AS BIGINT) * 1000000, 1600000000000000 + CAST(i AS BIGINT) * 1000000, 1600000001000000 + CAST(i AS BIGINT) * 1000000 FROM generate_series(1, 1000000) AS i";
+
+/// The time of a report is that of its window: a long history behind it makes no difference. In a debug build on a busy machine
+/// only a gross one would be told; figures are printed.
+#[expect(clippy::disallowed_methods, reason = "what is tested is how long it takes")]
+async fn cost(database: TestDatabase, history: &'static str) {
+    let subject = Subject::new(database).await;
+    for _ in 0..10 {
+        let jobs = (0..1_000).map(|_| NewJob::new("work", "{}")).collect();
+        subject.store.jobs_submit(jobs).await.unwrap();
+        work(&subject, Duration::from_secs(60)).await;
+    }
+    fold(&subject).await;
+    let request = PerformanceRequest::default();
+    let best = async || {
+        let mut best = Duration::MAX;
+        for _ in 0..7 {
+            let began = Instant::now();
+            let found = performance_of(&*subject.store, &request, false).await.unwrap();
+            best = best.min(began.elapsed());
+            assert_eq!(found.completed_tasks, 10_000);
+        }
+        best
+    };
+    let short = best().await;
+    subject.tamper(history).await;
+    let long = best().await;
+    println!(
+        "{}: {short:?} with 10,000 ended jobs, {long:?} with a long history behind",
+        subject.store.kind()
+    );
+    assert!(long < short * 2 + Duration::from_millis(20), "{long:?} after {short:?}");
+    subject.store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cost_of_a_report_follows_from_its_window() {
+    cost(sqlite_database(), MANY_SQLITE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cost_of_a_report_follows_from_its_window_on_postgresql() {
+    if let Some(database) = postgres_database().await {
+        cost(database, MANY_POSTGRES).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_come_from_the_cache_until_their_time_is_over() {
+    let subject = Subject::new(sqlite_database()).await;
+    let engine = Engine::builder(Arc::clone(&subject.store)).start().await.unwrap();
+    let request = PerformanceRequest::default();
+    let before = engine.performance(&request).await.unwrap();
+    assert_eq!(before.total_tasks, 0);
+    engine.submit(NewJob::new("work", "{}")).await.unwrap();
+    assert_eq!(engine.performance(&request).await.unwrap(), before, "as of a minute ago at most");
+    let other = PerformanceRequest { hours: 2, ..request.clone() };
+    assert_eq!(engine.performance(&other).await.unwrap().total_tasks, 1, "another window is another report");
+    let mut filtered = request.clone();
+    filtered.filter.namespace = Some("none".to_owned());
+    assert_eq!(engine.performance(&filtered).await.unwrap().total_tasks, 0);
+    let key = engine.cache().keys().analytics_performance(24);
+    assert!(engine.cache().explain(&key).await.entry.is_some(), "under the key of the documentation");
+    engine.cache().invalidate(&key).await;
+    assert_eq!(engine.performance(&request).await.unwrap().total_tasks, 1);
+    let bottlenecks = BottlenecksRequest::default();
+    assert_eq!(engine.bottlenecks(&bottlenecks).await.unwrap().bottlenecks.executions, 0);
+    let key = engine.cache().keys().analytics_bottlenecks(10, 5);
+    assert!(engine.cache().explain(&key).await.entry.is_some());
+    engine.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_asked_is_refused_and_caches_nothing() {
+    let subject = Subject::new(sqlite_database()).await;
+    let engine = Engine::builder(Arc::clone(&subject.store)).start().await.unwrap();
+    for hours in [0, 745, u32::MAX] {
+        let refused =
+            engine.performance(&PerformanceRequest { hours, ..PerformanceRequest::default() }).await;
+        assert!(refused.unwrap_err().to_string().contains("`hours` is"));
+        let key = engine.cache().keys().analytics_performance(hours);
+        assert_eq!(engine.cache().explain(&key).await.entry, None);
+    }
+    let request = BottlenecksRequest { limit: 0, min_executions: u64::MAX, ..BottlenecksRequest::default() };
+    let message = engine.bottlenecks(&request).await.unwrap_err().to_string();
+    assert!(message.contains("`limit`") && message.contains("`min_executions`"), "{message}");
+    assert!(engine.performance(&PerformanceRequest::default()).await.is_ok(), "nothing else is disturbed");
+    engine.shut_down().await;
+}

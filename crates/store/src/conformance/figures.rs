@@ -1,0 +1,242 @@
+//! Cases: figures over what has run.
+
+use std::time::Duration;
+
+use recache_model::figures::{Filter, Kind, MINUTE_US, Minute, MinuteTotals, Totals};
+use recache_model::job::{ErrorKind, JobError};
+use recache_model::time::Clock as _;
+use uuid::Uuid;
+
+use super::workflows::{template, workflow};
+use super::{Subject, work};
+use crate::Error;
+use crate::figures::StepFigures;
+use crate::maintenance::Leadership;
+use crate::records::{NewJob, NewWorkflow, Outcome, TemplateRecord};
+
+/// Runs a workflow of two steps, one after the other; each waits so many seconds and runs so many.
+async fn run(subject: &Subject, template: &TemplateRecord, wait_s: u64, run_s: u64) {
+    let new = NewWorkflow { template: template.clone(), ..workflow(&[("first", &[]), ("second", &[0])]) };
+    assert!(subject.store.workflow_submit(new).await.expect("stored"));
+    let session = subject.session().await;
+    for _ in 0..2 {
+        subject.advance(Duration::from_secs(wait_s));
+        let job = subject.claim_one(session).await;
+        subject.advance(Duration::from_secs(run_s));
+        subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+    }
+}
+
+async fn figures(subject: &Subject, digest: &str, workflows_max: u32) -> StepFigures {
+    subject.store.figures().step_figures("default", "example", digest, workflows_max).await.expect("answered")
+}
+
+fn near(value: f64, expected: f64) {
+    assert!((value - expected).abs() < 1e-9, "{value}, not {expected}");
+}
+
+/// Run and wait apart, in seconds; what has not ended does not count.
+pub async fn steps_of_ended_workflows_are_summed_up_by_name(subject: &Subject) {
+    assert_eq!(figures(subject, "d1", 10).await, StepFigures::default());
+    run(subject, &template(), 2, 3).await;
+    run(subject, &template(), 1, 5).await;
+    assert!(subject.store.workflow_submit(workflow(&[("first", &[])])).await.expect("stored"));
+    let found = figures(subject, "d1", 10).await;
+    assert_eq!(found.workflows, 2);
+    assert_eq!(found.steps.iter().map(|step| step.step.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+    for step in &found.steps {
+        assert_eq!(step.count, 2);
+        near(step.run_sum, 8.0);
+        near(step.run_squares, 34.0);
+        near(step.wait_sum, 3.0);
+        near(step.wait_squares, 5.0);
+    }
+    let other = subject.store.figures().step_figures("other", "example", "d1", 10).await;
+    assert_eq!(other.expect("answered"), StepFigures::default());
+}
+
+/// A new version starts with what its predecessors took, until it has workflows of its own.
+pub async fn newest_workflows_of_the_asked_version_come_first(subject: &Subject) {
+    let next = TemplateRecord { digest: "d2".to_owned(), version: "2.0.0".to_owned(), ..template() };
+    run(subject, &template(), 0, 7).await;
+    run(subject, &template(), 0, 1).await;
+    run(subject, &next, 0, 2).await;
+    let sum = async |digest, workflows_max| {
+        let found = figures(subject, digest, workflows_max).await;
+        (found.workflows, found.steps[0].run_sum)
+    };
+    assert_eq!(sum("d1", 1).await, (1, 1.0));
+    assert_eq!(sum("d1", 2).await, (2, 8.0));
+    assert_eq!(sum("d2", 1).await, (1, 2.0));
+    assert_eq!(sum("d2", 2).await, (2, 3.0));
+    assert_eq!(sum("not stored yet", 10).await, (3, 10.0));
+    assert_eq!(figures(subject, "d1", 0).await, StepFigures::default());
+}
+
+async fn lead(subject: &Subject) -> Leadership {
+    let taken = subject
+        .store
+        .maintenance()
+        .leader_take("figures", Uuid::from_u128(1), Duration::from_secs(600))
+        .await;
+    taken.expect("answered").expect("nobody else leads")
+}
+
+fn minute(subject: &Subject) -> Minute {
+    subject.clock.now().micros().div_euclid(MINUTE_US)
+}
+
+/// All that ended until now, of every kind.
+async fn all(subject: &Subject, exact: bool) -> Vec<MinuteTotals> {
+    let mut all = subject.store.figures().minutes(0, minute(subject) + 1, exact).await.expect("answered");
+    all.sort_by(|one, other| (one.minute, &one.series).cmp(&(other.minute, &other.series)));
+    all
+}
+
+/// Jobs and workflows that end in different ways, over some minutes.
+async fn some_work(subject: &Subject) {
+    run(subject, &template(), 3, 20).await;
+    let session = subject.session().await;
+    for end in 0..4_u32 {
+        subject
+            .store
+            .jobs_submit(vec![NewJob { namespace: "shop".to_owned(), ..work() }])
+            .await
+            .expect("stored");
+        subject.advance(Duration::from_secs(7));
+        let job = subject.claim_one(session).await;
+        subject.advance(Duration::from_secs(u64::from(end) * 15 + 1));
+        let mut error = JobError::new(ErrorKind::Permanent, "no");
+        error.code = (end == 1).then(|| "http_404".to_owned());
+        if end == 3 {
+            subject.store.job_cancel(job.token.job, "enough").await.expect("cancelled");
+        } else if end == 0 {
+            subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+        } else {
+            subject.settle(&job, Outcome::Failed { error }).await;
+        }
+    }
+}
+
+fn sum(minutes: &[MinuteTotals], kind: Kind) -> Totals {
+    let mut sum = Totals::default();
+    for one in minutes.iter().filter(|one| one.series.kind == kind) {
+        sum.merge(&one.totals);
+    }
+    sum
+}
+
+/// Whatever is folded, the answer is that of the rows themselves.
+pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
+    let figures = subject.store.figures();
+    let lead = lead(subject).await;
+    assert_eq!(
+        figures.fold(&lead, minute(subject), 2, 60).await.expect("answered"),
+        None,
+        "nothing ever ended"
+    );
+    some_work(subject).await;
+    let counted = all(subject, true).await;
+    assert_eq!(all(subject, false).await, counted, "nothing is folded yet");
+
+    let (jobs, steps, workflows) =
+        (sum(&counted, Kind::Job), sum(&counted, Kind::Step), sum(&counted, Kind::Workflow));
+    assert_eq!((jobs.completed, jobs.failed, jobs.cancelled), (1, 2, 1));
+    assert_eq!(
+        jobs.codes.iter().map(|(code, n)| (code.as_str(), *n)).collect::<Vec<_>>(),
+        [("http_404", 1), ("permanent", 1)]
+    );
+    assert_eq!((jobs.ran_us, jobs.waited_us), ((1 + 16 + 31 + 46) * 1_000_000, 4 * 7_000_000));
+    assert_eq!((steps.completed, steps.ran_us, steps.waited_us), (2, 40_000_000, 6_000_000));
+    assert_eq!(
+        (steps.critical_us, steps.paths_us),
+        (40_000_000, 80_000_000),
+        "each of two steps is half of the path"
+    );
+    assert_eq!((workflows.completed, workflows.lasted_us), (1, 46_000_000));
+    assert!(counted.iter().any(|one| one.series.namespace == "shop" && one.series.handler == "work"));
+
+    // Two minutes at a time, and then all that is left but the present one.
+    let first = counted.first().expect("something ended").minute;
+    assert_eq!(figures.fold(&lead, minute(subject) - 1, 2, 2).await.expect("folded"), Some(first + 1));
+    assert_eq!(all(subject, false).await, counted);
+    let last = figures.fold(&lead, minute(subject) - 1, 2, 60).await.expect("folded");
+    assert_eq!(last, Some(minute(subject) - 1));
+    assert_eq!(figures.folded().await.expect("answered"), last);
+    assert_eq!(all(subject, false).await, counted);
+    // It is really read and not counted: a row that was tampered with shows.
+    subject.tamper("UPDATE figures_minutes SET totals = '{}'").await;
+    assert_ne!(all(subject, false).await, counted);
+    assert_eq!(all(subject, true).await, counted);
+}
+
+/// A crash after a fold, or a second leader, does no harm; a transaction that committed late is counted by the next fold.
+pub async fn folding_again_counts_nothing_twice_and_what_came_late_too(subject: &Subject) {
+    let figures = subject.store.figures();
+    let lead = lead(subject).await;
+    some_work(subject).await;
+    subject.advance(Duration::from_secs(60));
+    let before = all(subject, true).await;
+    let last = minute(subject) - 1;
+    figures.fold(&lead, last, 2, 60).await.expect("folded");
+    // As if the fold had not seen them.
+    subject.tamper("DELETE FROM figures_minutes").await;
+    subject.advance(Duration::from_secs(60));
+    let again = u32::try_from(last - before[0].minute + 1).expect("a few minutes");
+    assert_eq!(figures.fold(&lead, last + 1, again, 60).await.expect("folded"), Some(last + 1));
+    assert_eq!(all(subject, false).await, before);
+    assert_eq!(figures.fold(&lead, last + 1, again, 60).await.expect("nothing to do"), Some(last + 1));
+    assert_eq!(all(subject, false).await, before);
+}
+
+/// What a former leader still sends is refused.
+pub async fn only_the_leader_folds(subject: &Subject) {
+    let figures = subject.store.figures();
+    let lead = lead(subject).await;
+    some_work(subject).await;
+    let other = Leadership { token: lead.token + 1, ..lead.clone() };
+    let refused = figures.fold(&other, minute(subject), 0, 60).await;
+    assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+    let refused = figures.minutes_remove(&other, minute(subject), 10).await;
+    assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+    assert_eq!(figures.folded().await.expect("answered"), None);
+}
+
+/// Workflows, and jobs that are no steps.
+pub async fn active_work_is_counted_by_filter(subject: &Subject) {
+    let figures = subject.store.figures();
+    some_work(subject).await;
+    assert_eq!(figures.active(&Filter::default()).await.expect("answered").tasks, 0);
+    assert!(
+        subject.store.workflow_submit(workflow(&[("first", &[]), ("second", &[0])])).await.expect("stored")
+    );
+    let keyed = NewJob { concurrency_key: Some("k".to_owned()), queue: "mail".to_owned(), ..work() };
+    let other = NewJob { namespace: "shop".to_owned(), queue: "mail".to_owned(), ..work() };
+    subject.store.jobs_submit(vec![keyed, other, work()]).await.expect("stored");
+    let session = subject.session().await;
+    subject.claim(session, 1).await;
+    let active = async |filter: Filter| figures.active(&filter).await.expect("answered").tasks;
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(active(Filter::default()).await, 4);
+    assert_eq!(active(Filter { namespace: some("shop"), ..Filter::default() }).await, 1);
+    assert_eq!(active(Filter { queue: some("mail"), ..Filter::default() }).await, 2);
+    assert_eq!(active(Filter { template: some("example"), ..Filter::default() }).await, 1);
+    assert_eq!(active(Filter { handler: some("work"), ..Filter::default() }).await, 3);
+    assert_eq!(active(Filter { template: some("none"), ..Filter::default() }).await, 0);
+}
+
+/// Roll-ups are kept for their time.
+pub async fn old_minutes_are_removed(subject: &Subject) {
+    let figures = subject.store.figures();
+    let lead = lead(subject).await;
+    some_work(subject).await;
+    subject.advance(Duration::from_secs(60));
+    figures.fold(&lead, minute(subject) - 1, 0, 60).await.expect("folded");
+    let kept = all(subject, false).await;
+    let first = kept[0].minute;
+    let old = kept.iter().filter(|one| one.minute == first).count();
+    assert_eq!(figures.minutes_remove(&lead, first + 1, 1).await.expect("removed"), 1);
+    let rest = figures.minutes_remove(&lead, first + 1, 1_000).await.expect("removed");
+    assert_eq!(usize::try_from(rest).expect("few") + 1, old);
+    assert_eq!(all(subject, false).await, kept[old..]);
+}

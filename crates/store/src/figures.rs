@@ -1,0 +1,79 @@
+//! Figures over what has run.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use recache_model::figures::{Active, Filter, Minute, MinuteTotals};
+
+use crate::error::Result;
+use crate::maintenance::Leadership;
+
+/// How the steps of a template's earlier workflows fared.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepFigures {
+    /// How many workflows were looked at: the newest that have ended.
+    pub workflows: u64,
+    /// Their completed steps, by name.
+    pub steps: Vec<StepFigure>,
+}
+
+/// Sums over the completed runs of one step, in seconds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepFigure {
+    /// Its name.
+    pub step: String,
+    /// How many runs.
+    pub count: u64,
+    /// From their last start to their end.
+    pub run_sum: f64,
+    /// The same, squared.
+    pub run_squares: f64,
+    /// From when they were last due to that start.
+    pub wait_sum: f64,
+    /// The same, squared.
+    pub wait_squares: f64,
+}
+
+/// What is asked about what has run. Nothing here changes anything that a job, a workflow or a view is.
+#[async_trait]
+pub trait Figures: Send + Sync + Debug {
+    /// How the steps of the newest `workflows_max` workflows of a template fared that have ended. Workflows of the version with this
+    /// digest come first, then those of the versions stored last. What it costs follows from `workflows_max`, not from
+    /// how many workflows there ever were.
+    async fn step_figures(
+        &self,
+        namespace: &str,
+        name: &str,
+        digest: &str,
+        workflows_max: u32,
+    ) -> Result<StepFigures>;
+
+    /// The last minute that was folded; `None` when none was.
+    async fn folded(&self) -> Result<Option<Minute>>;
+
+    /// Folds the next minutes, at most `minutes_max`, up to and including `last`, after the one that was folded last; at first
+    /// from the first in which anything ended. `again` minutes before them are folded once more, so that what was committed late
+    /// is counted too. Answers the last one that is folded now; `None` when nothing has ever ended.
+    async fn fold(
+        &self,
+        leadership: &Leadership,
+        last: Minute,
+        again: u32,
+        minutes_max: u32,
+    ) -> Result<Option<Minute>>;
+
+    /// Totals of the minutes from `first` to before `end`: folded ones where they are folded, others counted now from the rows
+    /// themselves, as are all of them with `exact`. Counts at most [`COUNTED_ROWS_MAX`] rows; beyond that it is unavailable
+    /// until they are folded.
+    async fn minutes(&self, first: Minute, end: Minute, exact: bool) -> Result<Vec<MinuteTotals>>;
+
+    /// What has not ended.
+    async fn active(&self, filter: &Filter) -> Result<Active>;
+
+    /// Removes folded minutes before `first`, at most `rows_max` rows. Answers how many.
+    async fn minutes_remove(&self, leadership: &Leadership, first: Minute, rows_max: u32) -> Result<u64>;
+}
+
+/// Rows of jobs and workflows that are counted for one answer.
+pub const COUNTED_ROWS_MAX: u64 = 2_000_000;

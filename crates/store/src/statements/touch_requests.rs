@@ -1,0 +1,66 @@
+//! Touches that applications asked for in transactions of their own: taken and carried out by whoever reconciles views.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use recache_model::time::Timestamp;
+use sqlx::Row as _;
+
+use super::super::Connection;
+use super::effects::Effects;
+use super::views;
+use crate::error::{Error, Result};
+use crate::records::Touch;
+
+/// Requests that one transaction takes.
+const REQUESTS_MAX: u16 = 1_000;
+/// More items of one view are better said as "all".
+const ITEMS_MAX: usize = 10_000;
+
+/// Touches what was asked for. True when there may be more.
+///
+/// All requests of one view are one touch. A request that cannot be read touches all of its view rather than nothing, and one for a view
+/// that is gone is dropped: none of them may keep the others waiting.
+pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effects) -> Result<bool> {
+    let rows = sqlx::query(concat!(
+        "DELETE FROM touch_requests WHERE id IN (SELECT id FROM touch_requests ORDER BY id LIMIT $1",
+        for_update_skip_locked!(),
+        ") RETURNING namespace, key, items"
+    ))
+    .bind(i64::from(REQUESTS_MAX))
+    .fetch_all(&mut *db)
+    .await?;
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    let mut wanted: BTreeMap<(String, String), Option<BTreeSet<String>>> = BTreeMap::new();
+    for row in &rows {
+        let items: Option<String> = row.try_get("items")?;
+        let items = items.and_then(|items| serde_json::from_str::<BTreeSet<String>>(&items).ok());
+        let known = wanted
+            .entry((row.try_get("namespace")?, row.try_get("key")?))
+            .or_insert_with(|| Some(BTreeSet::new()));
+        *known = match (known.take(), items.filter(|items| !items.is_empty())) {
+            (Some(mut known), Some(items)) => {
+                known.extend(items);
+                Some(known)
+            }
+            _ => None,
+        };
+    }
+    let mut touches = Vec::with_capacity(wanted.len());
+    for ((namespace, key), items) in wanted {
+        match views::get(db, &namespace, &key).await {
+            Err(Error::NotFound { .. }) => {
+                tracing::warn!(namespace, key, "a touch was asked for a view that is not there");
+                continue;
+            }
+            found => found?,
+        };
+        let items = items.filter(|items| items.len() <= ITEMS_MAX).unwrap_or_default();
+        let touch = Touch { namespace, key, items: items.into_iter().collect(), at_once: false };
+        let is_good = touch.check().is_ok();
+        touches.push(if is_good { touch } else { Touch { items: Vec::new(), ..touch } });
+    }
+    views::touch(db, now, &touches, effects).await?;
+    Ok(rows.len() >= usize::from(REQUESTS_MAX))
+}
