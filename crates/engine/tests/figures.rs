@@ -103,7 +103,7 @@ async fn truth(database: TestDatabase, scale: usize) {
         }
         for _ in 0..by_hour / 10 {
             let mut unfinished = chain();
-            unfinished.steps[0].job.handler = "nobody".to_owned();
+            "nobody".clone_into(&mut unfinished.steps[0].job.handler);
             subject.store.workflow_submit(unfinished).await.unwrap();
         }
         subject.advance(Duration::from_secs(3_600 - 6));
@@ -165,11 +165,12 @@ const MANY_SQLITE: &str = "INSERT INTO jobs (id, namespace, queue, handler, stat
 const MANY_POSTGRES: &str = "INSERT INTO recache.jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempt, \
     attempts_max, correlation_id, created_at, started_at, finished_at) \
     SELECT gen_random_uuid(), 'default', 'default', 'old', 'completed', 0, 1600000000000000 + CAST(i AS BIGINT) * 1000000, '{}', '{}', 1, 1, 'c', \
-    1600000000000000 + CAST(i AS BIGINT) * 1000000, 1600000000000000 + CAST(i AS BIGINT) * 1000000, 1600000001000000 + CAST(i AS BIGINT) * 1000000 FROM generate_series(1, 1000000) AS i";
+    1600000000000000 + CAST(i AS BIGINT) * 1000000, 1600000000000000 + CAST(i AS BIGINT) * 1000000, 1600000001000000 + CAST(i AS BIGINT) * 1000000 FROM generate_series(1, 100000) AS i";
 
 /// The time of a report is that of its window: a long history behind it makes no difference. In a debug build on a busy machine
 /// only a gross one would be told; figures are printed.
 #[expect(clippy::disallowed_methods, reason = "what is tested is how long it takes")]
+#[expect(clippy::print_stdout, reason = "figures are for people")]
 async fn cost(database: TestDatabase, history: &'static str) {
     let subject = Subject::new(database).await;
     for _ in 0..10 {
