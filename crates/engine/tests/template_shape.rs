@@ -18,7 +18,7 @@ use recache_model::ids::WorkflowId;
 use recache_model::job::JobState;
 use recache_model::template::{Template, shape};
 use recache_store::{OpenOptions, open};
-use recache_worker::{Context, Handlers};
+use recache_worker::{Call, Context, Handler, Handlers, Resolver};
 use serde_json::{Value, json};
 use support::{Faulty, quick, until};
 
@@ -203,6 +203,15 @@ fn patch(target: &mut Value, with: &Value) {
     }
 }
 
+/// What it is asked for fails by the name of the call.
+struct FindsNothing;
+
+impl Resolver for FindsNothing {
+    fn resolve(&self, _: &Call) -> Option<Arc<dyn Handler>> {
+        None
+    }
+}
+
 /// All that two workflows of this template come to: what a worker is given, how its turns end, what waits for what; or why it is
 /// refused.
 async fn outcome(template: &Template) -> Result<String, String> {
@@ -212,6 +221,7 @@ async fn outcome(template: &Template) -> Result<String, String> {
         let give = async |context: Context, _: Value| Ok(context.facts().settings.get("give").cloned());
         handlers.job(name, give).unwrap();
     }
+    handlers.resolver("r", Arc::new(FindsNothing)).unwrap();
     let options = Options { queues: ["default", "other"].map(str::to_owned).to_vec(), ..quick() };
     let engine = Engine::builder(Arc::<Faulty>::clone(&store)).handlers(handlers).options(options);
     let engine = engine.start().await.unwrap();
