@@ -363,6 +363,8 @@ fn what_the_engine_does_not_run_is_listed_with_its_place() {
         .iter()
         .map(|problem| format!("{} {}:{}", problem.path, problem.line.unwrap(), problem.column.unwrap()))
         .collect();
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(found.iter().any(|one| one.contains("/checkpoint_stall_minutes 99:")), "{found:#?}");
     let publisher = "`publisher` of the event order.refused of the step check";
     assert!(unsupported.to_string().contains(publisher), "{found:#?}");
     assert!(found.contains(&"/steps/0/publishes_events/1/publisher 58:9".to_owned()), "{found:#?}");

@@ -107,6 +107,51 @@ async fn views_workflows_and_events_come_to_rest_in_a_test() {
     assert_eq!(heard, ["doubled", "view.published"]);
 }
 
+#[tokio::test]
+async fn steps_that_are_decided_split_and_limited_find_their_methods_and_publish() {
+    let heard: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+    let kept = Arc::clone(&heard);
+    let mut subscribers = Subscribers::new();
+    let told = move |event: Event| {
+        kept.lock().unwrap().push((event.name, event.data));
+        std::future::ready(Ok(()))
+    };
+    subscribers.on("all", &["*"], told).unwrap();
+    let mut handlers = handlers();
+    handlers.method("double", "choose", async |_: Context, _: Value| Ok(["chosen"])).unwrap();
+    handlers
+        .method("double", "item", async |context: Context, _: Value| Ok(context.facts().item.clone()))
+        .unwrap();
+    let test = TestEngine::start_with(handlers, subscribers, Options::default()).await.unwrap();
+    let of = |method: &str| json!({ "callable": "double", "method": method });
+    let all = |name: &str| json!([{ "name": name, "condition": "always" }]);
+    let source = json!({ "name": "w", "version": "1.0.0", "steps": [
+        { "name": "decides", "type": "decision", "handler": of("choose"), "publishes_events": all("decided") },
+        { "name": "chosen", "handler": of("item"), "depends_on": ["decides"], "publishes_events": all("ran") },
+        { "name": "other", "handler": of("item"), "depends_on": ["decides"], "publishes_events": all("no") },
+        { "name": "each", "for_each": "input.list", "handler": of("item"), "publishes_events": all("split") },
+        { "name": "rated", "rate_limit": { "limit": 9 }, "handler": of("item"), "publishes_events": all("rated") },
+        { "name": "skipped", "when": "false", "handler": of("item"), "publishes_events": all("no") },
+    ] });
+    let template = Template::parse(&source.to_string(), "w.json").unwrap();
+    let id = WorkflowId::make();
+    test.engine().submit_workflow(id, &template, &json!({ "list": [7, 8] })).await.unwrap();
+    let ran = test.run_due().await.unwrap();
+    assert_eq!(ran.attempts, 5, "decides, chosen, rated, and each twice: {ran:?}");
+    assert!(ran.turns >= 4, "{ran:?}");
+    let workflow = test.engine().store().workflow_get(id).await.unwrap();
+    assert_eq!(workflow.state.as_str(), "completed");
+    let mut heard = heard.lock().unwrap().clone();
+    heard.sort_by(|one, other| one.0.cmp(&other.0));
+    let expected = [
+        ("decided", json!(["chosen"])),
+        ("ran", Value::Null),
+        ("rated", Value::Null),
+        ("split", json!([7, 8])),
+    ];
+    assert_eq!(heard, expected.map(|(name, data)| (name.to_owned(), data)));
+}
+
 #[test]
 fn examples_run_to_their_end() {
     // Built beside the tests by whoever builds those.

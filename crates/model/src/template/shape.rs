@@ -162,7 +162,7 @@ pub(super) const BATCH: Schema = closed(
         Field::new("id_field"),
         Field::new("worker_template").placed(),
         Field::new("checkpoint_interval"),
-        Field::new("checkpoint_stall_minutes"),
+        Field::new("checkpoint_stall_minutes").placed(),
         Field::new("failure_strategy"),
     ],
 );
