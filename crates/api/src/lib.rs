@@ -5,7 +5,7 @@
 //! * Fields may be added; none changes its meaning or goes away. Whoever reads them ignores fields it does not know.
 //! * The outermost document names its shape and the shape's version in `schema`, such as `recache.jobs.v1`. With
 //!   `-o jsonl` each line is one element of a list, without an envelope.
-//! * Ids are text with a prefix (`job_`, `wf_`, `batch_`, `view_`, `ses_`); instants are RFC 3339 in UTC with microseconds
+//! * Ids are text with a prefix (`job_`, `wf_`, `batch_`, `view_`, `evt_`, `ses_`); instants are RFC 3339 in UTC with microseconds
 //!   ([`Instant`]); durations are whole numbers that name their unit (`_ms`).
 //! * A field without a value is `null`, never missing.
 //! * What handlers wrote (input, output, items) stands there as they wrote it ([`Json`]).
@@ -24,6 +24,7 @@ mod analysis;
 mod analytics;
 mod batch;
 mod cache;
+mod event;
 mod instant;
 mod job;
 mod json;
@@ -51,6 +52,9 @@ pub use batch::{
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
     CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlSimulation, TtlSimulationRow,
+};
+pub use event::{
+    Delivery, DeliveryAttempt, DeliveryList, Event, EventList, Subscriber, SubscriberList, WebhookSecret,
 };
 pub use instant::{Instant, OutOfRange};
 pub use job::{

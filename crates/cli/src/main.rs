@@ -9,6 +9,7 @@ mod demo;
 mod cli_error;
 mod config;
 mod import;
+mod outbound;
 mod output;
 mod run;
 

@@ -69,6 +69,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// One look at all that is to be looked at.
+pub(crate) async fn pass(shared: &Shared) {
+    search(shared).await;
+    for part in shared.batches.take().chunks(LOOKS_MAX) {
+        look(shared, part).await;
+    }
+}
+
 async fn look(shared: &Shared, batches: &[BatchId]) {
     match shared.store.batches().batches_settle(batches.to_vec()).await {
         Ok(ended) => {

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use recache_cache::provider::Moka;
 use recache_cache::{Cache, CacheConfig, KeyPrefix, SystemClock};
 use recache_store::{FLOW, Store};
-use recache_worker::Handlers;
+use recache_worker::{Handlers, Subscribers};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batches::{self, MovedBatches};
+use crate::by_hand::ByHand;
+use crate::deliver::{self, Courier};
 use crate::engine::{Engine, Shared};
 use crate::epochs::StoreEpochs;
 use crate::error::{Error, Result};
@@ -38,11 +40,20 @@ pub struct Builder {
     handlers: Handlers,
     options: Options,
     cache: Option<Cache>,
+    subscribers: Subscribers,
+    courier: Option<Arc<dyn Courier>>,
 }
 
 impl Builder {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, handlers: Handlers::new(), options: Options::default(), cache: None }
+        Self {
+            store,
+            handlers: Handlers::new(),
+            options: Options::default(),
+            cache: None,
+            subscribers: Subscribers::new(),
+            courier: None,
+        }
     }
 
     /// What the worker in this process can do. Without handlers the engine only submits, touches, reads, keeps leases and
@@ -66,8 +77,28 @@ impl Builder {
         self
     }
 
-    /// Opens a session and starts all tasks.
-    pub async fn start(self) -> Result<Engine> {
+    /// Who is told of events in this process. They are made known at the start; what happens while no process has them waits
+    /// for them.
+    pub fn subscribers(mut self, subscribers: Subscribers) -> Self {
+        self.subscribers = subscribers;
+        self
+    }
+
+    /// Carries webhooks. Without one this process sends none.
+    pub fn courier(mut self, courier: Arc<dyn Courier>) -> Self {
+        self.courier = Some(courier);
+        self
+    }
+
+    /// Starts nothing that runs by itself: see [`ByHand`]. For tests.
+    pub async fn start_by_hand(self) -> Result<ByHand> {
+        let shared = self.shared()?;
+        deliver::register(&shared).await?;
+        let touches = Touches::start(&shared);
+        Ok(ByHand::new(Engine { shared, touches }))
+    }
+
+    fn shared(self) -> Result<Arc<Shared>> {
         self.options.check()?;
         let cache = self.cache.unwrap_or_else(|| {
             let clock = Arc::new(SystemClock);
@@ -81,7 +112,7 @@ impl Builder {
                 "the handler `{FLOW}` is the engine's own: use another name"
             )));
         }
-        let shared = Arc::new(Shared {
+        Ok(Arc::new(Shared {
             heads: Heads::new(&cache),
             templates: Templates::new(&cache),
             standings: Standings::new(&cache),
@@ -90,6 +121,8 @@ impl Builder {
             options: self.options,
             handlers: self.handlers,
             cache,
+            subscribers: self.subscribers,
+            courier: self.courier,
             held: HeldJobs::default(),
             lease: Lease::default(),
             counters: Counters::default(),
@@ -97,10 +130,17 @@ impl Builder {
             batches: MovedBatches::default(),
             work: Notify::new(),
             due: Notify::new(),
+            events_due: Notify::new(),
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        });
+        }))
+    }
+
+    /// Opens a session and starts all tasks.
+    pub async fn start(self) -> Result<Engine> {
+        let shared = self.shared()?;
+        deliver::register(&shared).await?;
         let hints = shared.store.subscribe();
         shared.tasks.spawn(signals::run(Arc::clone(&shared), hints));
         session::open(&shared).await?;
@@ -111,6 +151,9 @@ impl Builder {
         shared.tasks.spawn(maintain::run(Arc::clone(&shared)));
         shared.tasks.spawn(figures::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
+        if deliver::can_deliver(&shared) {
+            shared.tasks.spawn(deliver::run(Arc::clone(&shared)));
+        }
         shared.tasks.spawn(batches::run(Arc::clone(&shared)));
         let touches = Touches::start(&shared);
         Ok(Engine { shared, touches })

@@ -10,7 +10,7 @@ use recache_model::workflow::WorkflowState;
 use recache_store::{
     JobRecord, NewJob, NewView, Store, Submitted, Touch, TouchOutcome, ViewRecord, WorkflowRecord,
 };
-use recache_worker::Handlers;
+use recache_worker::{Handlers, Subscribers};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::batches::MovedBatches;
 use crate::builder::Builder;
+use crate::deliver::Courier;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::options::Options;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) handlers: Handlers,
     pub(crate) cache: Cache,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) courier: Option<Arc<dyn Courier>>,
     pub(crate) held: HeldJobs,
     pub(crate) lease: Lease,
     pub(crate) counters: Counters,
@@ -50,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) work: Notify,
     /// Some view may be due earlier than planned.
     pub(crate) due: Notify,
+    /// There may be events to hand on, or deliveries to make.
+    pub(crate) events_due: Notify,
     /// No new claims.
     pub(crate) draining: CancellationToken,
     /// Everything ends.

@@ -13,7 +13,7 @@ use recache_store::{
     BuildStart, ClaimedJob, FLOW, LeaseToken, Outcome, Publication, Published, Settlement, TouchedItems,
 };
 use recache_worker::{
-    BuildContext, BuildSource, BuildSummary, Builder, Context, Failure, Handler, JobFacts, KnownItem,
+    BuildContext, BuildSource, BuildSummary, Builder, Call, Context, Failure, Handler, JobFacts, KnownItem,
     Registered, Stop, StopSignal, Touched,
 };
 use serde_json::Value;
@@ -211,14 +211,14 @@ enum Finished {
 }
 
 async fn run_handler(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Result<Finished, Failure> {
+    let link = Arc::new(StoreLink { store: Arc::clone(&shared.store), token: job.token });
+    let (facts, input, call, rules) = facts(shared, job).await?;
     let registered = shared
         .handlers
-        .get(&job.handler)
-        .ok_or_else(|| Failure::permanent("unknown_handler", format!("no handler `{}` here", job.handler)))?;
-    let link = Arc::new(StoreLink { store: Arc::clone(&shared.store), token: job.token });
-    let (facts, input, rules) = facts(shared, job).await?;
+        .find(&job.handler, call.as_ref())
+        .map_err(|not_found| Failure::permanent(not_found.code, not_found.message))?;
     let context = Context::new(facts, stop.clone(), link);
-    match registered {
+    match &registered {
         Registered::Job(handler) => {
             let output = within_limits(shared, job, stop, run_job(handler, context, input)).await?;
             let Some(rules) = rules else {
@@ -238,8 +238,11 @@ async fn run_job(handler: &Arc<dyn Handler>, context: Context, input: Value) -> 
     handler.run(context, input).await
 }
 
-/// What the handler is told, its input, and what its template says about its result.
-async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value, Option<Rules>), Failure> {
+/// What the handler is told, its input, what its step calls, and what its template says about its result.
+async fn facts(
+    shared: &Shared,
+    job: &ClaimedJob,
+) -> Result<(JobFacts, Value, Option<Call>, Option<Rules>), Failure> {
     let parse = |what: &str, text: &str| {
         serde_json::from_str(text)
             .map_err(|error| Failure::permanent("invalid_input", format!("{what} is not JSON: {error}")))
@@ -259,7 +262,7 @@ async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value, Op
         ..JobFacts::default()
     };
     if job.workflow.is_none() {
-        return Ok((facts, own, None));
+        return Ok((facts, own, None, None));
     }
     let inputs = shared.store.step_inputs(job.token.job).await.map_err(Failure::retryable)?;
     let rules = if inputs.has_rules { Some(Rules::of(shared, job, &inputs).await?) } else { None };
@@ -281,7 +284,12 @@ async fn facts(shared: &Shared, job: &ClaimedJob) -> Result<(JobFacts, Value, Op
     }
     facts.results = results;
     facts.settings = own;
-    Ok((facts, parse("the workflow's input", &inputs.workflow_input)?, rules))
+    let call = inputs.call.map(|call| Call { callable: call.callable, method: call.method });
+    if let Some(call) = &call {
+        facts.handler.clone_from(&call.callable);
+        facts.method.clone_from(&call.method);
+    }
+    Ok((facts, parse("the workflow's input", &inputs.workflow_input)?, call, rules))
 }
 
 /// Runs a handler's future under its timeout and its stop signal. When it shall stop it has [`grace`] to do so by

@@ -27,6 +27,8 @@
 pub mod analysis;
 mod batches;
 mod builder;
+mod by_hand;
+mod deliver;
 mod engine;
 mod epochs;
 mod error;
@@ -45,6 +47,7 @@ mod session;
 mod signals;
 mod standings;
 mod stats;
+mod step_job;
 mod templates;
 mod touches;
 mod tracker;
@@ -54,6 +57,8 @@ mod waiters;
 mod workflows;
 
 pub use builder::Builder;
+pub use by_hand::{ByHand, Ran};
+pub use deliver::{Courier, Live, LiveEvents, Posting, Reply};
 pub use engine::Engine;
 pub use epochs::StoreEpochs;
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use recache_model::event::{DELIVERY_AGE_MAX, DeliveryState};
 use recache_model::ids::{BatchId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::retention::Retention;
@@ -13,6 +14,7 @@ use recache_store::{Error as StoreError, Leadership};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::deliver;
 use crate::engine::Shared;
 use crate::stats::{add, one};
 
@@ -86,6 +88,8 @@ async fn pass(
     up_for: Duration,
     is_time_to_compare: bool,
 ) -> Result<(), StoreError> {
+    // For the case that no process delivers: what nobody asked for must not wait for ever.
+    deliver::route(shared).await?;
     fail_stale(shared, lead, up_for).await?;
     remove(shared, lead).await?;
     if is_time_to_compare {
@@ -126,6 +130,10 @@ enum Removal {
     Batches(Duration),
     Letters(Duration),
     Ticks(Duration),
+    /// Gives deliveries up whose time is over; they are removed later.
+    LateDeliveries,
+    Deliveries(DeliveryState, Duration),
+    Events(Duration),
 }
 
 impl Removal {
@@ -139,7 +147,7 @@ impl Removal {
             workflows.filter_map(|state| Some(Self::Workflows(state, retention.of_workflow(state)?)));
         let tracked = TrackedState::ALL.into_iter();
         let tracked = tracked.filter_map(|state| Some(Self::Tracked(state, retention.of_tracked(state)?)));
-        // Last of all: a batch goes after its members.
+        // A batch goes after its members.
         let ends = [
             Self::Batches(retention.done),
             Self::Keys,
@@ -147,7 +155,13 @@ impl Removal {
             Self::Letters(retention.failed),
             Self::Ticks(retention.failed),
         ];
-        jobs.chain(workflows).chain(tracked).chain(ends).collect()
+        let events = [
+            Self::LateDeliveries,
+            Self::Deliveries(DeliveryState::Delivered, retention.done),
+            Self::Deliveries(DeliveryState::Dead, retention.failed),
+            Self::Events(retention.done),
+        ];
+        jobs.chain(workflows).chain(tracked).chain(ends).chain(events).collect()
     }
 
     fn rows_max(self) -> u32 {
@@ -167,6 +181,13 @@ impl Removal {
             Self::Batches(keep) => shared.store.batches().batches_remove(lead, keep, rows_max).await,
             Self::Letters(keep) => store.letters_remove(lead, keep, rows_max).await,
             Self::Ticks(keep) => shared.store.schedules().ticks_remove(lead, keep, rows_max).await,
+            Self::LateDeliveries => {
+                shared.store.events().deliveries_expire(lead, DELIVERY_AGE_MAX, rows_max).await
+            }
+            Self::Deliveries(state, keep) => {
+                shared.store.events().deliveries_remove(lead, state, keep, rows_max).await
+            }
+            Self::Events(keep) => shared.store.events().events_remove(lead, keep, rows_max).await,
         }
     }
 }

@@ -11,6 +11,7 @@ use recache_store::{FLOW, NewJob, NewStep, NewWorkflow, Region, RegionStep};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::step_job::ready_job;
 use crate::templates::record;
 
 /// Checks that a workflow of this template can be run with this input, and makes it.
@@ -31,7 +32,11 @@ pub(crate) fn new_workflow(
     template.check_input(input).map_err(|problems| {
         Error::Invalid(format!("the input does not fit the template's `input_schema`: {problems}"))
     })?;
-    let named = |step: &&Step| step.handler.as_ref().is_some_and(|handler| handler.callable == FLOW);
+    let named = |step: &&Step| {
+        let handler = step.handler.as_ref();
+        handler
+            .is_some_and(|handler| handler.callable == FLOW || handler.claimed_as().as_deref() == Some(FLOW))
+    };
     if let Some(step) = steps_of.steps().iter().find(named) {
         return Err(Error::Invalid(format!(
             "step `{}`: the handler `{FLOW}` is the engine's own",
@@ -45,12 +50,12 @@ pub(crate) fn new_workflow(
         input: input.to_string(),
         correlation_id: correlation_id.to_owned(),
         environment: environment.map(str::to_owned),
-        steps: first_steps(steps_of, correlation_id),
+        steps: first_steps(steps_of, correlation_id)?,
     })
 }
 
 /// The steps that are there from the start: those with no decision before them.
-fn first_steps(template: &Template, correlation_id: &str) -> Vec<NewStep> {
+fn first_steps(template: &Template, correlation_id: &str) -> Result<Vec<NewStep>> {
     let above = decisions_above(template);
     let mut places = BTreeMap::new();
     let mut steps = Vec::new();
@@ -60,7 +65,7 @@ fn first_steps(template: &Template, correlation_id: &str) -> Vec<NewStep> {
             steps.push(NewStep {
                 kind: kind(step),
                 has_rules: has_rules(step),
-                ..NewStep::new(&step.name, job(template, step, correlation_id), Vec::new())
+                ..NewStep::new(&step.name, job(template, step, correlation_id)?, Vec::new())
             });
         }
     }
@@ -68,7 +73,7 @@ fn first_steps(template: &Template, correlation_id: &str) -> Vec<NewStep> {
         let before = template.graph().dependencies(*index).iter();
         steps[*place].waits_for = before.filter_map(|step| places.get(step).copied()).collect();
     }
-    steps
+    Ok(steps)
 }
 
 /// The steps behind a decision, of which `choice` are the ones it chose; `None` when it is skipped.
@@ -77,28 +82,30 @@ pub(crate) fn region(
     decision: StepIndex,
     choice: Option<Vec<String>>,
     correlation_id: &str,
-) -> Region {
+) -> Result<Region> {
     let above = decisions_above(template);
     let steps = template.steps();
     let name = |index: &StepIndex| steps[*index].name.clone();
     let behind =
         template.graph().topological_order().iter().filter(|index| above[**index].contains(&decision));
-    Region {
+    Ok(Region {
         decision: name(&decision),
         choice: choice.map(|names| names.into_iter().collect::<BTreeSet<_>>()),
         steps: behind
-            .map(|index| RegionStep {
-                outline: Outline {
-                    name: name(index),
-                    kind: kind(&steps[*index]),
-                    dependencies: template.graph().dependencies(*index).iter().map(name).collect(),
-                    decisions: above[*index].iter().map(name).collect(),
-                },
-                job: job(template, &steps[*index], correlation_id),
-                has_rules: has_rules(&steps[*index]),
+            .map(|index| {
+                Ok(RegionStep {
+                    outline: Outline {
+                        name: name(index),
+                        kind: kind(&steps[*index]),
+                        dependencies: template.graph().dependencies(*index).iter().map(name).collect(),
+                        decisions: above[*index].iter().map(name).collect(),
+                    },
+                    job: job(template, &steps[*index], correlation_id)?,
+                    has_rules: has_rules(&steps[*index]),
+                })
             })
-            .collect(),
-    }
+            .collect::<Result<_>>()?,
+    })
 }
 
 /// For each step all decisions before it.
@@ -155,32 +162,14 @@ pub(crate) fn run_needs_turn(step: &Step) -> bool {
 }
 
 /// The job of a step, which waits for its handler or for the engine's turn.
-fn job(template: &Template, step: &Step, correlation_id: &str) -> NewJob {
-    let ready = ready_job(template, step, correlation_id);
-    if needs_turn(step) { as_turn(ready) } else { ready }
+fn job(template: &Template, step: &Step, correlation_id: &str) -> Result<NewJob> {
+    let ready = ready_job(template, step, correlation_id)?;
+    Ok(if needs_turn(step) { as_turn(ready) } else { ready })
 }
 
 /// As the engine's own to claim.
 pub(crate) fn as_turn(job: NewJob) -> NewJob {
     NewJob { queue: FLOW.to_owned(), handler: FLOW.to_owned(), ..job }
-}
-
-/// The job of a step as its handler gets it.
-pub(crate) fn ready_job(template: &Template, step: &Step, correlation_id: &str) -> NewJob {
-    let (callable, settings) =
-        step.handler.as_ref().map_or((FLOW, Value::Object(serde_json::Map::new())), |handler| {
-            (handler.callable.as_str(), Value::Object(handler.initialization.clone()))
-        });
-    let plain = NewJob::new(callable, settings.to_string());
-    NewJob {
-        namespace: template.namespace().to_owned(),
-        queue: step.queue.clone().unwrap_or_else(|| plain.queue.clone()),
-        priority: i64::from(step.priority),
-        retry: step.retry.policy(),
-        timeout: step.timeout,
-        correlation_id: correlation_id.to_owned(),
-        ..plain
-    }
 }
 
 #[cfg(test)]
@@ -241,7 +230,7 @@ steps:
         let names: Vec<(&str, &[usize])> =
             new.steps.iter().map(|step| (step.name.as_str(), step.waits_for.as_slice())).collect();
         assert_eq!(names, [("a", [].as_slice()), ("d", &[0]), ("z", &[0])]);
-        let region = region(&template, 1, Some(vec!["x".to_owned()]), "c");
+        let region = region(&template, 1, Some(vec!["x".to_owned()]), "c").expect("a region");
         let behind: Vec<_> = region.steps.iter().map(|step| step.outline.name.as_str()).collect();
         assert_eq!(behind, ["x", "y"]);
         assert_eq!(region.steps[1].outline.dependencies, ["a", "x"]);

@@ -141,7 +141,8 @@ impl Rules {
         let Outcome::Completed { output } = completed(shared, result)? else {
             return Err(Failure::permanent("invalid_output", "a result completes a step"));
         };
-        let region = plan::region(&self.template, self.index, Some(names), &self.correlation_id);
+        let region = plan::region(&self.template, self.index, Some(names), &self.correlation_id)
+            .map_err(crate::turn::no_job)?;
         Ok(Outcome::Decided { output, region: Arc::new(region) })
     }
 
@@ -152,6 +153,8 @@ impl Rules {
         let mut hash = PartsHash::default();
         if let Some(handler) = &step.handler {
             hash.part(&handler.callable);
+            hash.part(handler.method.as_deref().unwrap_or_default());
+            hash.part(handler.resolver.as_deref().unwrap_or_default());
             hash.part(&Value::Object(handler.initialization.clone()).to_string());
         }
         for input in &reuse.inputs {

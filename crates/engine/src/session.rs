@@ -80,6 +80,11 @@ impl Lease {
         state.doubtful &= state.session != Some(session);
     }
 
+    /// Opened by hand, just now.
+    pub(crate) fn take(&self, session: SessionId) {
+        self.opened(session, Instant::now());
+    }
+
     fn opened(&self, session: SessionId, sent: Instant) {
         *self.state() = State { session: Some(session), confirmed: Some(sent), doubtful: false };
         self.confirmed.notify_waiters();

@@ -19,6 +19,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Sign
             Err(RecvError::Lagged(_)) => {
                 shared.work.notify_one();
                 shared.due.notify_one();
+                shared.events_due.notify_one();
                 shared.heads.forget();
             }
             Err(RecvError::Closed) => return,
@@ -49,10 +50,11 @@ async fn follow(shared: &Arc<Shared>, hint: Signal) {
             shared.heads.published(view, version);
             shared.waiters.wake(view.uuid());
         }
+        Signal::EventsWritten => shared.events_due.notify_one(),
         Signal::TouchesAsked => shared.due.notify_one(),
         Signal::BatchMoved(batch) => shared.batches.tell(batch),
         Signal::BatchEnded(batch) => shared.waiters.wake(batch.uuid()),
-        // The cache listens for itself: `epochs.rs`.
-        Signal::CacheRaised(..) => {}
+        // Whoever listens does so for itself: `epochs.rs`, `deliver/live.rs`.
+        Signal::CacheRaised(..) | Signal::Happened(_) => {}
     }
 }

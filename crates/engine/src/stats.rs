@@ -70,7 +70,15 @@ counters! {
     batch_differences,
     /// Tracked jobs that failed here because nothing was heard of them.
     tracked_stale,
-    /// Jobs, workflows, dead letters and idempotency keys whose time was over and that were removed here.
+    /// Events that were handed to those who asked for them here.
+    events_routed,
+    /// Deliveries of events that were made here.
+    delivered,
+    /// Tries to deliver that failed here and are made again.
+    delivery_failures,
+    /// Deliveries that were given up here. Each deserves a look.
+    deliveries_dead,
+    /// Jobs, workflows, dead letters, events and idempotency keys whose time was over and that were removed here.
     removed,
     /// Workflows whose kept counts were not those of their steps. Anything but 0 deserves a look.
     count_differences,

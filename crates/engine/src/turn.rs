@@ -22,9 +22,11 @@ use recache_worker::Failure;
 use serde_json::{Map, Value, json};
 
 use crate::engine::Shared;
-use crate::plan::{self, as_turn, ready_job, run_needs_turn};
+use crate::error::Error;
+use crate::plan::{self, as_turn, run_needs_turn};
 use crate::rules::{Rules, cached};
 use crate::stats::one;
+use crate::step_job::{ready_job, ready_run};
 
 /// When the store cannot be reached, a turn is taken again after this long.
 const STORE_PAUSE: Duration = Duration::from_millis(200);
@@ -71,7 +73,7 @@ impl Turn<'_> {
         let step = self.step();
         let skipped = self.situation.dependencies.iter().find(|(_, state)| *state == JobState::Skipped);
         if let (Some((name, _)), false) = (skipped, step.step_type == StepType::DeferredConvergence) {
-            return Ok(self.skipped(recache_model::expansion::skipped_with(name)));
+            return self.skipped(recache_model::expansion::skipped_with(name));
         }
         if self.situation.children.is_some() {
             return self.gathered().await;
@@ -80,7 +82,7 @@ impl Turn<'_> {
             if let Some(when) = &step.when
                 && !self.evaluate("when", |scope| when.is_met(scope))?
             {
-                return Ok(self.skipped(format!("its condition is not met: {}", when.source())));
+                return self.skipped(format!("its condition is not met: {}", when.source()));
             }
             if let Some(outcome) = self.wait()? {
                 return Ok(outcome);
@@ -101,14 +103,14 @@ impl Turn<'_> {
         if step.workflow.is_some() {
             return self.sub_workflow().await;
         }
-        let Some(handler) = &step.handler else {
+        if step.handler.is_none() {
             return self.rules.concluded(self.shared, &self.signal().unwrap_or(Value::Null));
-        };
+        }
         if let Some(result) = cached(self.shared, self.rules).await? {
             one(&self.shared.counters.reused);
             return self.rules.concluded(self.shared, &result);
         }
-        let ready = ready_job(self.template(), step, &self.job.correlation_id);
+        let ready = ready_job(self.template(), step, &self.job.correlation_id).map_err(no_job)?;
         let concurrency = match &step.concurrency_key {
             None => None,
             Some(concurrency) => Some((self.key("concurrency_key", &concurrency.key)?, concurrency.limit)),
@@ -121,15 +123,17 @@ impl Turn<'_> {
                 Some((key, Rate { starts_max: limit.limit, period: limit.per }))
             }
         };
-        let to = HandOver { queue: ready.queue, handler: handler.callable.clone(), concurrency, rate };
+        let to = HandOver { queue: ready.queue, handler: ready.handler, concurrency, rate };
         Ok(Outcome::HandedOver(Arc::new(to)))
     }
 
-    fn skipped(&self, reason: String) -> Outcome {
-        let region = (self.step().step_type == StepType::Decision).then(|| {
-            Arc::new(plan::region(self.template(), self.rules.index, None, &self.job.correlation_id))
-        });
-        Outcome::Skipped { reason, region }
+    fn skipped(&self, reason: String) -> Result<Outcome, Failure> {
+        let is_decision = self.step().step_type == StepType::Decision;
+        let region = is_decision
+            .then(|| plan::region(self.template(), self.rules.index, None, &self.job.correlation_id))
+            .transpose()
+            .map_err(no_job)?;
+        Ok(Outcome::Skipped { reason, region: region.map(Arc::new) })
     }
 
     fn evaluate<T>(
@@ -182,7 +186,7 @@ impl Turn<'_> {
         let why = format!("the {} `{name}` did not come in time", kind.as_str());
         match wait.on_timeout {
             OnTimeout::Proceed => Ok(None),
-            OnTimeout::Skip => Ok(Some(self.skipped(why))),
+            OnTimeout::Skip => self.skipped(why).map(Some),
             OnTimeout::Fail => Err(Failure::permanent("wait_timed_out", why)),
         }
     }
@@ -195,7 +199,7 @@ impl Turn<'_> {
         };
         let count = items.len();
         if u32::try_from(count).is_ok_and(|count| count <= limit) {
-            return Ok(self.split(StepKind::Child, None, items));
+            return self.split(StepKind::Child, None, items);
         }
         let why = format!("`for_each` gives {count} elements, the limit is {limit}");
         Err(Failure::permanent("too_many_children", why))
@@ -227,27 +231,32 @@ impl Turn<'_> {
             FailureStrategy::FailFast => StepKind::FailFastChild,
             FailureStrategy::Isolate => StepKind::Child,
         };
-        Ok(self.split(kind, Some(batches.parallelism), batches.items))
+        self.split(kind, Some(batches.parallelism), batches.items)
     }
 
-    fn split(&self, kind: StepKind, parallelism: Option<usize>, items: Vec<Value>) -> Outcome {
+    fn split(
+        &self,
+        kind: StepKind,
+        parallelism: Option<usize>,
+        items: Vec<Value>,
+    ) -> Result<Outcome, Failure> {
         if items.is_empty() {
             let nothing = if self.step().step_type == StepType::BatchWorker {
                 batch_result(Vec::new())
             } else {
                 json!([])
             };
-            return Outcome::Completed { output: nothing.to_string() };
+            return Ok(Outcome::Completed { output: nothing.to_string() });
         }
         let (template, step) = (self.template(), self.step());
-        let ready = ready_job(template, step, &self.job.correlation_id);
+        let ready = ready_run(template, step, &self.job.correlation_id).map_err(no_job)?;
         let ready = if run_needs_turn(step) { as_turn(ready) } else { ready };
         let jobs = items.into_iter().map(|item| Child {
             job: NewJob { id: recache_model::ids::JobId::make(), ..ready.clone() },
             item: item.to_string(),
             has_rules: plan::has_rules(step),
         });
-        Outcome::Split(Arc::new(Children { kind, parallelism, jobs: jobs.collect() }))
+        Ok(Outcome::Split(Arc::new(Children { kind, parallelism, jobs: jobs.collect() })))
     }
 
     /// The result of a step whose children have all ended.
@@ -350,6 +359,11 @@ impl Turn<'_> {
         tracing::debug!(workflow_id = %self.workflow, sub_workflow_id = %id, "a workflow does a step");
         Ok(Outcome::Waits(Waiting::NewWorkflow(Arc::new(new))))
     }
+}
+
+/// A step of which no job can be made.
+pub(crate) fn no_job(error: Error) -> Failure {
+    Failure::permanent("bad_template", error)
 }
 
 /// What is awaited, as it is kept.

@@ -18,7 +18,7 @@ use recache_model::ids::WorkflowId;
 use recache_model::job::JobState;
 use recache_model::template::{Template, shape};
 use recache_store::{OpenOptions, open};
-use recache_worker::{Context, Handlers};
+use recache_worker::{Call, Context, Handler, Handlers, Resolver};
 use serde_json::{Value, json};
 use support::{Faulty, quick, until};
 
@@ -110,7 +110,11 @@ fn simple_sample(path: &str) -> Option<Value> {
         "name" => Some(json!({ "name": "other" })),
         "namespace_name" => Some(json!({ "namespace_name": "other" })),
         "version" => Some(json!({ "version": "2.0.0" })),
-        "domain_events" => Some(json!({ "domain_events": [{ "name": "e" }] })),
+        // An event is declared for the sake of the steps that publish it.
+        "domain_events[].name" | "domain_events[].schema" => Some(json!({
+            "domain_events": [{ "name": "e", "schema": { "type": "object" } }],
+            "steps": [{ "publishes_events": ["e"] }],
+        })),
         "input_schema" => Some(json!({ "input_schema": { "type": "array" } })),
         "lifecycle" => Some(json!({ "lifecycle": { "max_duration_minutes": 5 } })),
 
@@ -130,7 +134,19 @@ fn simple_sample(path: &str) -> Option<Value> {
         "steps[].timeout_seconds" => step(json!({ "timeout_seconds": 7 })),
         "steps[].queue" => step(json!({ "queue": "other" })),
         "steps[].priority" => step(json!({ "priority": 7 })),
-        "steps[].publishes_events" => step(json!({ "publishes_events": ["e"] })),
+        "steps[].publishes_events[].name" => step(json!({ "publishes_events": ["e"] })),
+        "steps[].publishes_events[].condition" => {
+            step(json!({ "publishes_events": [{ "name": "e", "condition": "always" }] }))
+        }
+        "steps[].publishes_events[].schema" => {
+            step(json!({ "publishes_events": [{ "name": "e", "schema": { "type": "object" } }] }))
+        }
+        "steps[].publishes_events[].delivery_mode" => {
+            step(json!({ "publishes_events": [{ "name": "e", "delivery_mode": "fast" }] }))
+        }
+        "steps[].publishes_events[].publisher" => {
+            step(json!({ "publishes_events": [{ "name": "e", "publisher": "p" }] }))
+        }
         "steps[].result_schema" => step(json!({ "result_schema": { "type": "string" } })),
         "steps[].lifecycle" => step(json!({ "lifecycle": { "max_duration_minutes": 5 } })),
         "steps[].when" => step(json!({ "when": "input.a == 1" })),
@@ -187,6 +203,15 @@ fn patch(target: &mut Value, with: &Value) {
     }
 }
 
+/// What it is asked for fails by the name of the call.
+struct FindsNothing;
+
+impl Resolver for FindsNothing {
+    fn resolve(&self, _: &Call) -> Option<Arc<dyn Handler>> {
+        None
+    }
+}
+
 /// All that two workflows of this template come to: what a worker is given, how its turns end, what waits for what; or why it is
 /// refused.
 async fn outcome(template: &Template) -> Result<String, String> {
@@ -196,6 +221,7 @@ async fn outcome(template: &Template) -> Result<String, String> {
         let give = async |context: Context, _: Value| Ok(context.facts().settings.get("give").cloned());
         handlers.job(name, give).unwrap();
     }
+    handlers.resolver("r", Arc::new(FindsNothing)).unwrap();
     let options = Options { queues: ["default", "other"].map(str::to_owned).to_vec(), ..quick() };
     let engine = Engine::builder(Arc::<Faulty>::clone(&store)).handlers(handlers).options(options);
     let engine = engine.start().await.unwrap();
@@ -244,7 +270,10 @@ async fn at_rest(engine: &Engine, id: WorkflowId) -> Option<Vec<String>> {
     for step in steps {
         let job = step.job;
         let error = job.error.map(|error| without_ids(&error.message));
-        lines.push(format!("{:?} {} {} {:?} {:?}", job.step, job.state, job.priority, step.waits_for, error));
+        lines.push(format!(
+            "{:?} {} {} {:?} {:?} {:?} {} {:?}",
+            job.step, job.state, job.priority, step.waits_for, error, job.publishes, job.handler, job.call
+        ));
     }
     lines.sort();
     Some(lines)

@@ -68,6 +68,8 @@ id!(JobId, "a job's", "job_");
 id!(WorkflowId, "a workflow's", "wf_");
 id!(BatchId, "a batch's", "batch_");
 id!(ViewId, "a view's", "view_");
+id!(EventId, "an event's", "evt_");
+id!(SubscriberId, "a subscriber's", "sub_");
 id!(SessionId, "a worker session's", "ses_");
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 pub mod analysis;
 pub mod batch;
 pub mod dispatch;
+pub mod event;
 pub mod expansion;
 pub mod figures;
 pub mod http_status;
@@ -34,4 +35,5 @@ pub mod ttl;
 pub mod unique;
 pub mod view;
 pub mod view_wait;
+pub mod webhook;
 pub mod workflow;

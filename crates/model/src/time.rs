@@ -23,6 +23,12 @@ impl Timestamp {
         self.0
     }
 
+    /// As RFC 3339 writes it, in UTC; at the ends of the calendar where it lies beyond them.
+    pub fn rfc3339(self) -> String {
+        let end = if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        jiff::Timestamp::from_microsecond(self.0).unwrap_or(end).to_string()
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -1,7 +1,8 @@
 //! Background work that keeps caches right: the library to embed.
 //!
 //! One door to the crates below: [`model`] (rules), [`store`] (durable state), [`cache`], [`worker`] (what handlers are
-//! written against) and [`engine`]. What most programs need is re-exported here.
+//! written against) and [`engine`]. What most programs need is re-exported here; [`app`] is one builder for all of it, and
+//! [`testing`] is for their tests.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -38,15 +39,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 
+mod app;
+pub mod testing;
+
 pub use recache_cache as cache;
 pub use recache_engine as engine;
 pub use recache_model as model;
 pub use recache_store as store;
 pub use recache_worker as worker;
 
-pub use recache_engine::{Engine, Options};
+pub use app::{App, AppBuilder, app};
+pub use recache_engine::{Courier, Engine, Live, LiveEvents, Options};
 pub use recache_model::retry::RetryPolicy;
 pub use recache_model::template::Template;
 pub use recache_model::view::{OnTouch, ViewPolicy};
-pub use recache_store::{NewJob, NewView, OpenOptions, Store, Touch, open};
-pub use recache_worker::{BuildContext, Context, Failure, Handlers};
+pub use recache_store::{Due, NewJob, NewView, OpenOptions, Store, Touch, open};
+pub use recache_worker::{BuildContext, Context, Event, Failure, Handlers, Subscribers};

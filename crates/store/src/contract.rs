@@ -14,6 +14,7 @@ use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::error::Result;
+use crate::events::Events;
 use crate::figures::Figures;
 use crate::flow::Flows;
 use crate::letters::Letters;
@@ -70,6 +71,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// What handlers keep and say.
     fn attempts(&self) -> &dyn Attempts;
+
+    /// Events, and who is told of them.
+    fn events(&self) -> &dyn Events;
 
     /// Jobs that failed for good.
     fn letters(&self) -> &dyn Letters;

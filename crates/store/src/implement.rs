@@ -18,6 +18,7 @@ use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::contract::Store;
 use crate::error::Result;
+use crate::events::Events;
 use crate::figures::Figures;
 use crate::flow::Flows;
 use crate::letters::Letters;
@@ -64,6 +65,10 @@ impl Store for Driver {
     }
 
     fn queues(&self) -> &dyn Queues {
+        self
+    }
+
+    fn events(&self) -> &dyn Events {
         self
     }
 

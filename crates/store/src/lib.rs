@@ -26,8 +26,10 @@ pub mod bulk_jobs;
 pub mod chains;
 mod contract;
 mod error;
+pub mod events;
 mod open;
 mod records;
+mod schemas;
 mod signal;
 
 #[cfg(feature = "conformance")]
@@ -52,6 +54,11 @@ pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use chains::{Chains, Neighbours, ViewName};
 pub use contract::Store;
 pub use error::{Error, Result};
+pub use events::{
+    ClaimedDeliveries, ClaimedDelivery, DeliveryAttempt, DeliveryEnd, DeliveryFilter, DeliveryOutcome,
+    DeliveryRecord, DeliveryToken, DueSubscriber, EventQuery, EventRecord, Events, NewSubscriber, Routed,
+    SubscriberKind, SubscriberRecord, SubscriberState,
+};
 pub use figures::{COUNTED_ROWS_MAX, Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use flow::{
@@ -67,7 +74,7 @@ pub use records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, ClaimedJob, Dispatched, Due,
     GenerationRecord, HistoryRow, ItemMark, JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView,
     NewWorkflow, Outcome, Publication, Published, Reconciled, Revoked, Settled, Settlement, StagedItem,
-    StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
+    StepCall, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
     TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};

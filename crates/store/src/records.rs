@@ -61,6 +61,11 @@ pub struct NewJob {
     pub batch: Option<BatchId>,
     /// Of the jobs of one namespace with the same key, only so many run at once as the key's limit says: one, unless set otherwise.
     pub concurrency_key: Option<String>,
+    /// Of a step: what it calls, where `handler` does not say it all, because a method is asked for or a resolver.
+    pub call: Option<StepCall>,
+    /// What it publishes at its ends: a JSON list of [`StepEvent`](recache_model::event::StepEvent). Only steps of workflows
+    /// publish; a job that stands alone and has this is refused.
+    pub publishes: Option<String>,
 }
 
 impl NewJob {
@@ -83,6 +88,8 @@ impl NewJob {
             unique: None,
             batch: None,
             concurrency_key: None,
+            call: None,
+            publishes: None,
         }
     }
 
@@ -119,6 +126,17 @@ impl NewJob {
         }
         hash.hex(64)
     }
+}
+
+/// What a step calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepCall {
+    /// The handler's name, as the template writes it.
+    pub callable: String,
+    /// Which of its methods; `None`: its main one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// What became of a submit.
@@ -383,6 +401,10 @@ pub struct JobRecord {
     pub trace_context: Option<String>,
     /// With which others it may not run.
     pub concurrency_key: Option<String>,
+    /// Of a step: what it calls, where `handler` does not say it all.
+    pub call: Option<StepCall>,
+    /// What it publishes at its ends.
+    pub publishes: Option<String>,
     /// The batch that it is a member of.
     pub batch: Option<BatchId>,
     /// Its workflow.
@@ -596,6 +618,8 @@ pub struct StepInputs {
     pub workflow_input: String,
     /// Name and JSON output of the steps that it waited for.
     pub results: Vec<(String, String)>,
+    /// What it calls, where its handler's name does not say it all.
+    pub call: Option<StepCall>,
     /// Digest of the workflow's template.
     pub template_digest: String,
     /// The environment whose overlays its steps have.

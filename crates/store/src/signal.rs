@@ -4,6 +4,7 @@ use recache_model::ids::{BatchId, JobId, ViewId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::events::EventRecord;
 use crate::records::CacheMark;
 
 /// A hint. Lost ones are made up for by polling and by the beat.
@@ -25,6 +26,10 @@ pub enum Signal {
     TouchesAsked,
     /// The epochs of the caches with this key prefix were raised; the record is now this one or a later one.
     CacheRaised(String, CacheMark),
+    /// Events were written, or deliveries are due, that somebody is to be told of.
+    EventsWritten,
+    /// An event that its template wants told at once, to this process only.
+    Happened(Box<EventRecord>),
 }
 
 /// How signals travel between processes: small JSON, well below PostgreSQL's 8,000 bytes.
@@ -42,6 +47,8 @@ pub(crate) struct Wire {
     t: bool,
     /// Prefix, incarnation, version; also written by the function `cache_raise` of the PostgreSQL schema.
     c: Vec<(String, u64, u64)>,
+    /// Events were written.
+    e: bool,
 }
 
 /// Signals in one message.
@@ -61,13 +68,15 @@ impl Wire {
                 Signal::ViewChanged(view) => wire.v.push(view.uuid()),
                 Signal::Published(view, version) => wire.p.push((view.uuid(), *version)),
                 Signal::BatchEnded(batch) => wire.b.push(batch.uuid()),
-                Signal::BatchMoved(_) => {}
                 Signal::TouchesAsked => wire.t = true,
                 Signal::CacheRaised(prefix, mark) => {
                     // The last one says all that the earlier ones did.
                     wire.c.retain(|(known, ..)| known != prefix);
                     wire.c.push((prefix.clone(), mark.incarnation, mark.version));
                 }
+                Signal::EventsWritten => wire.e = true,
+                // Of this process alone.
+                Signal::BatchMoved(_) | Signal::Happened(_) => {}
             }
         }
         wire
@@ -83,6 +92,7 @@ impl Wire {
         signals.extend(self.c.into_iter().map(|(prefix, incarnation, version)| {
             Signal::CacheRaised(prefix, CacheMark { incarnation, version })
         }));
+        signals.extend(self.e.then_some(Signal::EventsWritten));
         signals
     }
 }

@@ -22,8 +22,10 @@ const CHECK_PAUSE: Duration = Duration::from_millis(25);
 pub struct JobFacts {
     /// Its id.
     pub id: Uuid,
-    /// The handler's name.
+    /// The handler's name, as the job or the step's template calls it.
     pub handler: String,
+    /// Which of its methods the step asks for.
+    pub method: Option<String>,
     /// Who it belongs to.
     pub namespace: String,
     /// Counted from 1.

@@ -31,11 +31,12 @@
 //!     }
 //!     Ok(())
 //! })?;
-//! # Ok::<(), recache_worker::DuplicateHandler>(())
+//! # Ok::<(), recache_worker::RegisterError>(())
 //! ```
 
 mod build;
 mod context;
+mod event;
 mod failure;
 mod handlers;
 mod link;
@@ -45,7 +46,8 @@ pub use build::{
     BuildContext, BuildSource, BuildSummary, ITEM_KEY_BYTES_MAX, ITEM_VALUE_BYTES_MAX, KnownItem, Touched,
 };
 pub use context::{Context, JobFacts};
+pub use event::{Event, Subscriber, Subscribers, Subscription};
 pub use failure::Failure;
-pub use handlers::{Builder, DuplicateHandler, Handler, Handlers, Registered};
+pub use handlers::{Builder, Call, Handler, Handlers, NotFound, RegisterError, Registered, Resolver};
 pub use link::{Item, Link, LinkError};
 pub use stop::{Stop, StopSignal};

@@ -20,7 +20,7 @@ mod sleep;
 use std::sync::Arc;
 
 use recache_model::template::SettingProblem;
-use recache_worker::{Context, DuplicateHandler, Failure, Handlers, Registered};
+use recache_worker::{Context, Failure, Handlers, RegisterError, Registered};
 use serde_json::{Map, Value};
 
 /// The names of all of them, in order.
@@ -34,7 +34,7 @@ pub(crate) struct Options {
 }
 
 /// All of them, ready to run.
-pub(crate) fn handlers(options: Options) -> Result<Handlers, DuplicateHandler> {
+pub(crate) fn handlers(options: Options) -> Result<Handlers, RegisterError> {
     let mut handlers = Handlers::new();
     handlers.job("echo", echo::run)?;
     handlers.job("fail", fail::run)?;

@@ -50,6 +50,9 @@ pub(crate) fn of_store(error: &Error) -> CliError {
             let error = CliError::new("E-NOT-FOUND", ExitStatus::NotFound, what);
             match *kind {
                 "dead letter" => error.help("run `recache dead list`, and check --database"),
+                "event" => error.help("run `recache event list`, and check --database"),
+                "subscriber" => error.help("run `recache event subscribers`, and check --database"),
+                "webhook" => error.help("run `recache webhook list`, and check --database"),
                 "schedule" => error.help("run `recache schedule list`, and check --database"),
                 "tracked job" => error.help("run `recache job tracked`, and check --database"),
                 "batch" => error.help("run `recache batch list`, and check --database"),

@@ -12,6 +12,7 @@ mod config;
 mod dead;
 mod demo;
 mod doctor;
+mod event;
 mod job;
 mod migrate;
 mod queue;
@@ -22,6 +23,7 @@ mod template;
 mod view;
 mod view_derive;
 mod view_explain;
+mod webhook;
 mod workflow;
 
 mod completions;
@@ -76,6 +78,8 @@ verbs! {
     Schedule(schedule::Args),
     Workflow(workflow::Args),
     View(view::Args),
+    Event(event::Args),
+    Webhook(webhook::Args),
     Template(template::Args),
     Analytics(analytics::Args),
     Cache(cache::Args),

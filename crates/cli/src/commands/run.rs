@@ -9,6 +9,7 @@ use crate::run::{self, RunArgs};
 #[command(after_help = "Examples:
   recache run examples/templates/hello.yaml --input '{\"name\": \"Ada\"}'
   recache run order.yaml --input @order.json --timeout 60s -o table
+  recache run order.yaml --results results.json --handler 'mail.*=echo'
 
 Handlers: echo, sleep, fail, http. Without --database the workflow is kept in
 memory. In a database that others use too, this process works on its queues'

@@ -1,13 +1,16 @@
 //! `recache serve`: keep leases and views moving, and answer for it over HTTP.
 
+use std::sync::Arc;
+
 use recache_engine::Engine;
 use recache_server::{Error, bind, serve};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Outcome, compose};
 use crate::cli_error::{CliError, ExitStatus};
+use crate::outbound::WebhookCourier;
 
-/// Sweep dead workers, start due builds, and answer health checks
+/// Sweep dead workers, start due builds, send webhooks, answer health checks
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache serve
@@ -28,6 +31,7 @@ impl Args {
         let engine = Engine::builder(store.clone())
             .options(compose::options(&loaded.config, "recache serve"))
             .cache(compose::cache(&loaded.config.cache, Some(&store)))
+            .courier(Arc::new(WebhookCourier::new(loaded.config.outbound.allow_private_addresses)))
             .start()
             .await
             .map_err(|error| CliError::new("E-ENGINE", ExitStatus::Failed, error.to_string()))?;

@@ -16,6 +16,7 @@ mod cache;
 mod database;
 mod engine;
 mod log;
+mod outbound;
 mod server;
 
 mod schema;
@@ -41,6 +42,7 @@ pub(crate) use environment::Environment;
 pub(crate) use explain::Output;
 pub(crate) use load::{Flag, Loaded};
 pub(crate) use log::{LogConfig, LogFormat, LogLevel};
+pub(crate) use outbound::OutboundConfig;
 pub(crate) use problem::{Problem, Style};
 pub(crate) use server::ServerConfig;
 
@@ -53,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) engine: EngineConfig,
     /// `[server]`
     pub(crate) server: ServerConfig,
+    /// `[outbound]`
+    pub(crate) outbound: OutboundConfig,
     /// `[log]`
     pub(crate) log: LogConfig,
     /// `[common.cache]` and `[common.circuit_breakers.component_configs.cache]`
@@ -66,6 +70,7 @@ impl Config {
             database: DatabaseConfig::default(),
             engine: EngineConfig::defaults(cores),
             server: ServerConfig::default(),
+            outbound: OutboundConfig::default(),
             log: LogConfig::default(),
             cache: CacheConfig::default(),
         }

@@ -78,7 +78,7 @@ enum Failed {
     #[error(transparent)]
     Engine(#[from] recache_engine::Error),
     #[error(transparent)]
-    Handler(#[from] recache_worker::DuplicateHandler),
+    Handler(#[from] recache_worker::RegisterError),
     #[error("the result could not be printed: {0}")]
     Print(#[from] io::Error),
 }

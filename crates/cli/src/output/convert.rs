@@ -30,7 +30,7 @@ pub(crate) fn ms(duration: Duration) -> u64 {
 }
 
 /// What a handler wrote. What is no JSON, which the store does not let in, is shown as text.
-fn json(text: &str) -> api::Json {
+pub(super) fn json(text: &str) -> api::Json {
     api::Json::from_text(text).unwrap_or_else(|_| api::Json::of_string(text))
 }
 
@@ -423,7 +423,7 @@ pub(crate) fn view(record: ViewRecord, now: Timestamp) -> api::View {
     }
 }
 
-fn retry_policy(policy: RetryPolicy) -> api::RetryPolicy {
+pub(super) fn retry_policy(policy: RetryPolicy) -> api::RetryPolicy {
     api::RetryPolicy {
         attempts_max: policy.attempts_max,
         backoff: match policy.backoff {

@@ -3,6 +3,7 @@
 mod analysis;
 mod analytics;
 mod convert;
+mod events;
 mod table;
 mod text;
 
@@ -15,6 +16,7 @@ pub(crate) use convert::{
     attempts, batch, batch_member, generation, history, items, job, job_state, json_text, letter,
     letter_note, limit, log, ms, queue, schedule, tracked, view, workflow, workflow_signal, workflow_step,
 };
+pub(crate) use events::{delivery, event, subscriber};
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, instant_in, visible_json};
 

@@ -23,6 +23,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) environment: Option<String>,
 
+    /// A dry run: take the results of steps from this JSON file, {"step": result}, instead of calling handlers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) results: Option<PathBuf>,
+
+    /// A dry run: let a built-in handler do what callables of this form would; may be given again
+    #[arg(long = "handler", value_name = "PATTERN=HANDLER", value_parser = super::stand_in::parse_mapping)]
+    pub(crate) handlers: Vec<(String, String)>,
+
     /// Let `http` steps reach private, loopback, link-local and metadata addresses
     #[arg(long)]
     pub(crate) allow_private_addresses: bool,

@@ -6,10 +6,11 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use recache_model::template::limits::SOURCE_BYTES_MAX;
-use recache_model::template::{Problems, Template};
+use recache_model::template::{Problems, SettingProblem, Template};
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::stand_in::StandIns;
 use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};
 
@@ -30,6 +31,7 @@ pub(super) fn read_template(
     path: &Path,
     environment: Option<&str>,
     options: builtin::Options,
+    stand_ins: &StandIns,
 ) -> Result<Chosen, Vec<CliError>> {
     let (name, source) = read_source(path).map_err(|error| vec![error])?;
     let written = Template::parse(&source, &name).map_err(|problems| told(&problems))?;
@@ -40,7 +42,9 @@ pub(super) fn read_template(
         None => written.clone(),
     };
     let mut errors = told(&written.unsupported());
-    if let Err(problems) = effective.check_handlers(&builtin::NAMES) {
+    if stand_ins.is_dry() {
+        errors.extend(stand_ins.check(&effective));
+    } else if let Err(problems) = effective.check_handlers(&builtin::NAMES) {
         for mut error in told(&problems) {
             let built_in = format!("this command has {}", builtin::NAMES.join(", "));
             error.remedy = Some(match error.remedy {
@@ -50,9 +54,18 @@ pub(super) fn read_template(
             errors.push(error);
         }
     }
-    let checked = effective.check_settings(|step| match &step.handler {
-        Some(handler) => builtin::check(&handler.callable, &handler.initialization, options),
-        None => Vec::new(),
+    let checked = effective.check_settings(|step| {
+        let Some(handler) = &step.handler else { return Vec::new() };
+        let Some(name) = stand_ins.built_in(step) else { return Vec::new() };
+        let mut problems = builtin::check(name, &handler.initialization, options);
+        if let (Some(method), false) = (&handler.method, stand_ins.is_dry()) {
+            problems.push(SettingProblem {
+                setting: None,
+                message: format!("handler `{name}` is built in and has no method `{method}`"),
+                suggestion: Some("leave `method` out".to_owned()),
+            });
+        }
+        problems
     });
     if let Err(problems) = checked {
         errors.extend(told(&problems));
@@ -127,6 +140,15 @@ pub(crate) fn read_input(given: Option<&str>) -> Result<Value, CliError> {
         CliError::new("E-INPUT", exit, format!("the input is not JSON: {cause}"))
             .at(format!("{place}:{line}:{column}"))
             .help(help)
+    })
+}
+
+/// Reads a file that holds one JSON value.
+pub(super) fn read_json_file(path: &Path, what: &str) -> Result<Value, CliError> {
+    let text = read_file(path, what, INPUT_BYTES_MAX)?;
+    parse_json(&text).map_err(|error| {
+        CliError::new("E-DRY-RUN", ExitStatus::Failed, format!("the {what} are no JSON: {error}"))
+            .at(path.display().to_string())
     })
 }
 

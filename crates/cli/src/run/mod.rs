@@ -8,6 +8,7 @@ mod input;
 mod interrupt;
 mod progress;
 mod result;
+mod stand_in;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -34,6 +35,7 @@ use crate::output::Format;
 use input::Chosen;
 use interrupt::Interrupts;
 use result::RunResult;
+use stand_in::StandIns;
 
 /// A handler that was told to stop is dropped after this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -54,6 +56,7 @@ struct Plan {
     timeout: Option<Duration>,
     output: Format,
     options: builtin::Options,
+    stand_ins: StandIns,
 }
 
 /// How the waiting ended.
@@ -73,7 +76,7 @@ pub(crate) async fn run(
     output: Format,
 ) -> ExitStatus {
     let options = builtin::Options { allow_private_addresses: args.allow_private_addresses };
-    let (chosen, input) = match prepare(&args, options) {
+    let (chosen, input, stand_ins) = match prepare(&args, options, database.is_some()) {
         Ok(good) => good,
         Err(errors) => return tell(&errors),
     };
@@ -86,6 +89,7 @@ pub(crate) async fn run(
         timeout: args.timeout,
         output,
         options,
+        stand_ins,
     };
     let mut interrupts = match Interrupts::listen() {
         Ok(interrupts) => interrupts,
@@ -111,15 +115,22 @@ fn tell(errors: &[CliError]) -> ExitStatus {
 }
 
 /// Reads and checks all that is given; every problem at once.
-fn prepare(args: &RunArgs, options: builtin::Options) -> Result<(Chosen, Value), Vec<CliError>> {
+fn prepare(
+    args: &RunArgs,
+    options: builtin::Options,
+    has_database: bool,
+) -> Result<(Chosen, Value, StandIns), Vec<CliError>> {
     let mut errors = Vec::new();
-    let chosen = input::read_template(&args.file, args.environment.as_deref(), options)
-        .map_err(|found| errors.extend(found))
-        .ok();
+    let stand_ins = StandIns::read(args, has_database).map_err(|found| errors.extend(found)).ok();
+    let chosen = stand_ins.as_ref().and_then(|stand_ins| {
+        input::read_template(&args.file, args.environment.as_deref(), options, stand_ins)
+            .map_err(|found| errors.extend(found))
+            .ok()
+    });
     let input = input::read_input(args.input.as_deref()).map_err(|error| errors.push(error)).ok();
-    match (chosen, input) {
-        (Some(chosen), Some(input)) => match input::check(&chosen.written, &input) {
-            errors if errors.is_empty() => Ok((chosen, input)),
+    match (chosen, input, stand_ins) {
+        (Some(chosen), Some(input), Some(stand_ins)) => match input::check(&chosen.written, &input) {
+            errors if errors.is_empty() => Ok((chosen, input, stand_ins)),
             errors => Err(errors),
         },
         _ => Err(errors),
@@ -236,6 +247,7 @@ async fn start(plan: &Plan) -> Result<Engine, CliError> {
         ..recache_engine::Options::default()
     };
     let handlers = builtin::handlers(plan.options)
+        .and_then(|built_in| plan.stand_ins.handlers(&plan.effective, built_in))
         .map_err(|error| CliError::new("E-RUN", ExitStatus::Failed, error.to_string()))?;
     match Engine::builder(Arc::clone(&store)).handlers(handlers).options(options).start().await {
         Ok(engine) => Ok(engine),

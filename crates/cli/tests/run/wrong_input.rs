@@ -223,8 +223,7 @@ steps:
     let parts = [
         "not supported yet by this version: `lifecycle`",
         "at t.yaml:4:1",
-        "`handler.method` of the step a",
-        "at t.yaml:6:43",
+        "handler `echo` is built in and has no method `loud`",
         "`lifecycle` of the step a",
     ];
     refused(template.as_bytes(), &[], 1, &parts);

@@ -10,10 +10,11 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, Chains, ClaimRequest,
-    Dispatched, Error, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord, LeaseToken,
-    Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues, Reconciled, Result,
-    Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept,
-    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead, ViewRecord, WorkflowRecord,
+    Dispatched, Error, Events, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord,
+    LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
+    Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store,
+    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead,
+    ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -116,6 +117,10 @@ impl Store for Faulty {
 
     fn queues(&self) -> &dyn Queues {
         self.store.queues()
+    }
+
+    fn events(&self) -> &dyn Events {
+        self.store.events()
     }
 
     fn letters(&self) -> &dyn Letters {

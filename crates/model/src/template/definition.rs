@@ -265,22 +265,22 @@ impl Template {
         problems.sorted()
     }
 
-    /// Whether every handler that the steps name is among `known`; a problem for each that is not.
+    /// Whether every handler that the steps name is among `known`, which may hold prefixes and resolvers as
+    /// [`claimed_as`](super::Handler::claimed_as) writes them; a problem for each that is not.
     pub fn check_handlers(&self, known: &[&str]) -> Result<(), Problems> {
         let mut problems = Problems::new(&self.file);
         let mut suggester = Suggester::default();
         let names: HashSet<&str> = known.iter().copied().collect();
         for (index, step) in self.meaning.steps.iter().enumerate() {
-            let Some(callable) = step.handler.as_ref().map(|handler| handler.callable.as_str()) else {
-                continue;
-            };
-            if names.contains(callable) {
+            let Some(handler) = &step.handler else { continue };
+            let callable = handler.callable.as_str();
+            if handler.claimed_as().is_some_and(|name| names.contains(name.as_str())) {
                 continue;
             }
             let at = self.handlers_at.get(index).and_then(|at| at.callable);
             let steps = Path::Field(&Path::Root, "steps");
             let step_path = Path::Item(&steps, index);
-            let handler = Path::Field(&step_path, "handler");
+            let handler_path = Path::Field(&step_path, "handler");
             problems.push(Problem {
                 code: "unknown_handler",
                 message: format!(
@@ -290,7 +290,7 @@ impl Template {
                 ),
                 line: at.map(|at| at.line),
                 column: at.map(|at| at.column),
-                path: Path::Field(&handler, "callable").pointer(),
+                path: Path::Field(&handler_path, "callable").pointer(),
                 suggestion: suggester.did_you_mean(callable, known.iter().copied()),
             });
         }

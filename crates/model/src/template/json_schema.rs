@@ -91,6 +91,15 @@ impl JsonSchema {
         }
     }
 
+    /// Compiles a schema that stands alone, within the bounds of one template; everything that is wrong with it, in one text.
+    pub fn new(source: Value) -> Result<Self, String> {
+        Self::compile(source, &mut Budget::default()).map_err(|faults| {
+            let told: Vec<String> =
+                faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
+            told.join("; ")
+        })
+    }
+
     /// The schema as written.
     pub fn source(&self) -> &Value {
         &self.source

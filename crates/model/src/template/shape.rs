@@ -73,8 +73,10 @@ pub(super) const METADATA: Schema = Schema {
 pub(super) const SYSTEM_DEPENDENCIES: Schema =
     closed("`system_dependencies`", &[Field::new("primary"), Field::new("secondary")]);
 
-pub(super) const DOMAIN_EVENT: Schema =
-    closed("the domain event", &[Field::new("name"), Field::new("description"), Field::new("schema")]);
+pub(super) const DOMAIN_EVENT: Schema = closed(
+    "the domain event",
+    &[Field::new("name").placed(), Field::new("description").note(), Field::new("schema")],
+);
 
 pub(super) const LIFECYCLE: Schema = closed(
     "the lifecycle",
@@ -141,12 +143,12 @@ pub(super) const RETRY: Schema = closed(
 pub(super) const PUBLISHED_EVENT: Schema = closed(
     "the event",
     &[
-        Field::new("name"),
-        Field::new("description"),
+        Field::new("name").placed(),
+        Field::new("description").note(),
         Field::new("condition"),
         Field::new("schema"),
         Field::new("delivery_mode"),
-        Field::new("publisher"),
+        Field::new("publisher").placed(),
     ],
 );
 
@@ -160,7 +162,7 @@ pub(super) const BATCH: Schema = closed(
         Field::new("id_field"),
         Field::new("worker_template").placed(),
         Field::new("checkpoint_interval"),
-        Field::new("checkpoint_stall_minutes"),
+        Field::new("checkpoint_stall_minutes").placed(),
         Field::new("failure_strategy"),
     ],
 );

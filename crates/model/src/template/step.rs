@@ -94,6 +94,24 @@ pub struct Handler {
     pub initialization: Map<String, Value>,
 }
 
+impl Handler {
+    /// Under which name its jobs are given to workers: the callable itself; `order.*` where the resolver `prefix` shall find whoever does all
+    /// that begins with `order.`; `@name` where a resolver of that name shall find the handler. `None`: a callable without a dot has no
+    /// prefix.
+    pub fn claimed_as(&self) -> Option<String> {
+        match self.resolver.as_deref() {
+            None | Some("exact") => Some(self.callable.clone()),
+            Some("prefix") => Some(format!("{}.*", self.callable.rsplit_once('.')?.0)),
+            Some(resolver) => Some(format!("@{resolver}")),
+        }
+    }
+
+    /// Whether it is more than a name: a worker must be told the rest.
+    pub fn is_more_than_a_name(&self) -> bool {
+        self.method.is_some() || !matches!(self.resolver.as_deref(), None | Some("exact"))
+    }
+}
+
 /// How a failed attempt is followed by another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetrySpec {

@@ -5,17 +5,17 @@
 //! is either honoured or refused.
 
 use super::definition::Meaning;
-use super::step::{Handler, Step};
+use super::step::Step;
+use crate::event::is_reserved;
 
 /// The fields that `meaning` gives and the engine cannot honour: each with its pointer and what to say about it.
 pub(super) fn fields(meaning: &Meaning) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for (field, is_given) in
-        [("domain_events", !meaning.domain_events.is_empty()), ("lifecycle", meaning.lifecycle.is_some())]
-    {
-        if is_given {
-            found.push((format!("/{field}"), format!("not supported yet by this version: `{field}`")));
-        }
+    if meaning.lifecycle.is_some() {
+        found.push(("/lifecycle".to_owned(), "not supported yet by this version: `lifecycle`".to_owned()));
+    }
+    for (index, event) in meaning.domain_events.iter().enumerate() {
+        found.extend(reserved(&event.name).map(|message| (format!("/domain_events/{index}/name"), message)));
     }
     for (index, step) in meaning.steps.iter().enumerate() {
         for (field, is_given) in step_fields(step) {
@@ -26,16 +26,35 @@ pub(super) fn fields(meaning: &Meaning) -> Vec<(String, String)> {
                 found.push((format!("/steps/{index}/{field}"), message));
             }
         }
+        if step.handler.as_ref().is_some_and(|handler| handler.claimed_as().is_none()) {
+            let message =
+                format!("the step {} cannot be found by its prefix: its callable has no dot", step.name);
+            found.push((format!("/steps/{index}/handler/resolver"), message));
+        }
+        for (place, event) in step.publishes_events.iter().enumerate() {
+            let path = format!("/steps/{index}/publishes_events/{place}");
+            found.extend(reserved(&event.name).map(|message| (format!("{path}/name"), message)));
+            if event.publisher.is_some() {
+                let message = format!(
+                    "not supported yet by this version: `publisher` of the event {} of the step {}",
+                    event.name, step.name
+                );
+                found.push((format!("{path}/publisher"), message));
+            }
+        }
     }
     found
 }
 
-fn step_fields(step: &Step) -> [(&'static str, bool); 5] {
-    let of_handler = |pick: fn(&Handler) -> bool| step.handler.as_ref().is_some_and(pick);
+/// An event of a template must not look like a change of state that the engine tells of.
+fn reserved(name: &str) -> Option<String> {
+    is_reserved(name).then(|| {
+        format!("the event {name} cannot be published: names that begin with job., workflow. or view. are those of state changes")
+    })
+}
+
+fn step_fields(step: &Step) -> [(&'static str, bool); 2] {
     [
-        ("handler/method", of_handler(|handler| handler.method.is_some())),
-        ("handler/resolver", of_handler(|handler| handler.resolver.is_some())),
-        ("publishes_events", !step.publishes_events.is_empty()),
         (
             "batch_config/checkpoint_stall_minutes",
             step.batch_config.as_ref().is_some_and(|config| config.checkpoint_stall_minutes.is_some()),

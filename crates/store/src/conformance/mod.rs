@@ -16,6 +16,7 @@ pub mod batches;
 pub mod bulk_jobs;
 pub mod cache_epochs;
 pub mod chains;
+pub mod events;
 pub mod figures;
 pub mod jobs;
 pub mod letters;
@@ -376,6 +377,23 @@ macro_rules! conformance_suite {
                 publication_touches_the_views_below,
                 removed_item_touches_the_views_below,
                 circle_of_views_is_refused,
+            ],
+            events: [
+                step_publishes_what_its_end_says,
+                settlement_that_is_refused_publishes_nothing,
+                step_of_a_dead_worker_publishes_too,
+                payload_that_does_not_fit_is_kept_back,
+                event_reaches_each_who_asked_for_it_once,
+                state_changes_are_written_while_somebody_asks,
+                delivery_of_a_dead_sender_is_made_again,
+                failing_subscriber_rests_and_is_tried_with_one,
+                dead_delivery_is_made_once_more_when_asked,
+                subscriber_that_is_gone_stays_gone,
+                what_is_for_a_paused_subscriber_waits,
+                rotated_secret_signs_beside_the_former_for_a_time,
+                old_events_and_deliveries_are_removed,
+                subscriber_is_removed_with_its_deliveries,
+                subscriber_that_cannot_be_is_refused,
             ],
             cache_epochs: [
                 record_is_made_once,

@@ -16,7 +16,7 @@ use crate::records::{
 
 const QUIET: Duration = Duration::from_secs(1);
 
-fn definition(key: &str) -> NewView {
+pub(super) fn definition(key: &str) -> NewView {
     NewView {
         namespace: "shop".to_owned(),
         key: key.to_owned(),

@@ -86,21 +86,26 @@ pub(super) async fn steps_insert(
     rows: &[StepRow<'_>],
 ) -> Result<()> {
     let retries = rows.iter().map(|row| jobs::to_json(&row.job.retry)).collect::<Result<Vec<_>>>()?;
+    let calls = rows
+        .iter()
+        .map(|row| row.job.call.as_ref().map(jobs::to_json).transpose())
+        .collect::<Result<Vec<_>>>()?;
     let column = |value: fn(&NewJob) -> &str| rows.iter().map(|row| value(row.job)).collect::<Vec<&str>>();
     sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, created_at, concurrency_key, step_kind, \
-         has_rules, parent_id, item, item_index, skips, message, transitions, finished_at) \
+         has_rules, parent_id, item, item_index, skips, message, publishes, call, transitions, finished_at) \
          SELECT id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, timeout_ms, \
          correlation_id, trace_context, $1, step, waiting_on, $2, concurrency_key, step_kind, has_rules, parent_id, item, \
-         item_index, skips, message, CASE WHEN state = 'skipped' THEN 1 ELSE 0 END, \
+         item_index, skips, message, publishes, call, CASE WHEN state = 'skipped' THEN 1 ELSE 0 END, \
          CASE WHEN state = 'skipped' THEN CAST($2 AS BIGINT) END \
          FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], \
          $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::text[], $16::text[], $17::bigint[], $18::text[], \
-         $19::text[], $20::bigint[], $21::uuid[], $22::text[], $23::bigint[], $24::bigint[], $25::text[]) \
+         $19::text[], $20::bigint[], $21::uuid[], $22::text[], $23::bigint[], $24::bigint[], $25::text[], \
+         $26::text[], $27::text[]) \
          AS n (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, timeout_ms, \
          correlation_id, trace_context, step, waiting_on, concurrency_key, step_kind, has_rules, parent_id, item, \
-         item_index, skips, message)",
+         item_index, skips, message, publishes, call)",
     )
     .bind(workflow.uuid())
     .bind(now.micros())
@@ -127,6 +132,8 @@ pub(super) async fn steps_insert(
     .bind(rows.iter().map(|row| row.item.map(|(_, index)| index)).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.skips).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.skipped).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.job.publishes.as_deref()).collect::<Vec<_>>())
+    .bind(calls)
     .execute(db)
     .await?;
     Ok(())

@@ -6,6 +6,7 @@
 
 mod bulk;
 mod listener;
+mod watch;
 
 use std::fmt;
 use std::pin::Pin;
@@ -242,7 +243,7 @@ impl Driver {
                 })
                 .await;
         }
-        statements::jobs::check(&new)?;
+        statements::jobs::check_alone(&new)?;
         let mut connection = self.pool.acquire().await?;
         let mut effects = Effects::default();
         let jobs: Vec<&NewJob> = new.iter().collect();

@@ -103,16 +103,18 @@ pub(super) async fn steps_insert(
             row.item.map(|(_, index)| index),
             row.skips,
             row.skipped,
+            job.publishes,
+            job.call.as_ref().map(jobs::to_json).transpose()?,
         ]));
     }
     sqlx::query(
         "INSERT INTO jobs (id, namespace, queue, handler, state, priority, due_at, input, retry, attempts_max, \
          timeout_ms, correlation_id, trace_context, workflow_id, step, waiting_on, created_at, concurrency_key, step_kind, \
-         has_rules, parent_id, item, item_index, skips, message, transitions, finished_at) \
+         has_rules, parent_id, item, item_index, skips, message, publishes, call, transitions, finished_at) \
          SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
          value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, $1, value ->> 13, value ->> 14, \
          $2, value ->> 15, value ->> 16, value ->> 17, unhex(value ->> 18), value ->> 19, value ->> 20, value ->> 21, \
-         value ->> 22, CASE WHEN value ->> 4 = 'skipped' THEN 1 ELSE 0 END, \
+         value ->> 22, value ->> 23, value ->> 24, CASE WHEN value ->> 4 = 'skipped' THEN 1 ELSE 0 END, \
          CASE WHEN value ->> 4 = 'skipped' THEN $2 END FROM json_each($3)",
     )
     .bind(workflow.uuid())

@@ -5,6 +5,7 @@
 //! file on one host; they hear of each other by polling.
 
 mod bulk;
+mod watch;
 mod writer;
 
 use std::fmt;
@@ -240,7 +241,7 @@ async fn submit(
     if new.iter().any(NewJob::has_ties) {
         return statements::submit::submit(db, now, new, effects).await;
     }
-    statements::jobs::check(new)?;
+    statements::jobs::check_alone(new)?;
     let jobs: Vec<&NewJob> = new.iter().collect();
     let fresh = bulk::jobs_insert(db, Some(now), &jobs, &vec![UniqueColumns::default(); new.len()]).await?;
     Ok(statements::jobs::submitted(new, &fresh, effects))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use recache_model::batch::{BatchCounts, MemberEnd};
 use recache_model::ids::{BatchId, JobId, ViewId};
 
+use crate::events::EventRecord;
 use crate::records::{CacheMark, Settlement};
 use crate::signal::Signal;
 
@@ -18,6 +19,7 @@ pub(in super::super) struct Effects {
     batches_touched: BTreeSet<BatchId>,
     are_touches_asked: bool,
     signals: Vec<Signal>,
+    events_written: bool,
 }
 
 impl Effects {
@@ -87,9 +89,20 @@ impl Effects {
         self.signals.push(Signal::CacheRaised(prefix.to_owned(), mark));
     }
 
+    /// Somebody may have to be told.
+    pub(in super::super) fn events_written(&mut self) {
+        self.events_written = true;
+    }
+
+    /// Whoever listens in this process hears of it at once.
+    pub(in super::super) fn happened(&mut self, event: EventRecord) {
+        self.signals.push(Signal::Happened(Box::new(event)));
+    }
+
     pub(in super::super) fn into_signals(self) -> Vec<Signal> {
         let mut signals = self.signals;
         signals.extend(self.queued.into_iter().map(Signal::Queued));
+        signals.extend(self.events_written.then_some(Signal::EventsWritten));
         signals.extend(self.are_touches_asked.then_some(Signal::TouchesAsked));
         signals.extend(self.batches_touched.into_iter().map(Signal::BatchMoved));
         signals

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use recache_model::batch::MemberEnd;
+use recache_model::event::StepEnd;
 use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobEvent, JobState};
 use recache_model::letter::LetterStatus;
@@ -15,11 +16,12 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
-use super::{batches, letters, views, workflows};
+use super::events::Ended;
+use super::{batches, events, letters, views, workflows};
 use crate::error::{Error, Result};
 use crate::flow::RESULT_INLINE_BYTES_MAX;
 use crate::queues::Word;
-use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, Submitted};
+use crate::records::{ClaimedJob, Due, JobRecord, LeaseToken, NewJob, Revoked, StepCall, Submitted};
 
 /// The columns of [`record`], in no particular order.
 macro_rules! job_columns {
@@ -28,7 +30,7 @@ macro_rules! job_columns {
          WHERE r.job_id = jobs.id)) AS output, error, attempt, attempts_max, \
          timeout_ms, epoch, session_id, transitions, correlation_id, trace_context, workflow_id, step, view_id, \
          view_version, superseded_by, progress, message, created_at, started_at, finished_at, concurrency_key, \
-         step_kind, parent_id, sub_workflow_id, batch_id"
+         step_kind, parent_id, sub_workflow_id, batch_id, publishes, call"
     };
 }
 pub(super) use job_columns;
@@ -102,6 +104,8 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
         correlation_id: row.try_get("correlation_id")?,
         trace_context: row.try_get("trace_context")?,
         concurrency_key: row.try_get("concurrency_key")?,
+        call: call(row)?,
+        publishes: row.try_get("publishes")?,
         batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
         workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
         step: row.try_get("step")?,
@@ -119,8 +123,24 @@ pub(super) fn record(row: &Row) -> Result<JobRecord> {
     })
 }
 
+/// What a step calls, where its handler's name does not say it all.
+pub(super) fn call(row: &Row) -> Result<Option<StepCall>> {
+    row.try_get::<Option<String>, _>("call")?.map(|text| json("call", &text)).transpose()
+}
+
 /// Longest name of a namespace, queue, handler or step, in bytes.
 const NAME_BYTES_MAX: usize = 256;
+
+/// The same for jobs that stand alone.
+pub(in super::super) fn check_alone(new: &[NewJob]) -> Result<()> {
+    if let Some(job) = new.iter().find(|job| job.publishes.is_some() || job.call.is_some()) {
+        return Err(Error::Invalid(format!(
+            "job {}: only a step of a workflow publishes events or calls methods; of other jobs, ask for their changes of state",
+            job.id
+        )));
+    }
+    check(new)
+}
 
 /// Refuses what could never run, with every reason.
 pub(in super::super) fn check<'a>(new: impl IntoIterator<Item = &'a NewJob>) -> Result<()> {
@@ -252,6 +272,8 @@ pub(in super::super) struct Locked {
     pub(super) session: Option<Uuid>,
     pub(super) workflow: Option<WorkflowId>,
     pub(super) view: Option<ViewId>,
+    /// What it publishes at its ends.
+    publishes: Option<String>,
     pub(super) batch: Option<BatchId>,
     pub(super) handler: String,
     pub(super) namespace: String,
@@ -285,8 +307,8 @@ impl Locked {
 pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Option<Locked>> {
     let row = sqlx::query(concat!(
         "SELECT id, state, queue, epoch, claim, attempt, attempts_max, retry, transitions, started_at, session_id, \
-         workflow_id, view_id, handler, namespace, step, step_kind, parent_id, sub_workflow_id, batch_id FROM jobs \
-         WHERE id = $1",
+         workflow_id, view_id, handler, namespace, step, step_kind, parent_id, sub_workflow_id, batch_id, publishes \
+         FROM jobs WHERE id = $1",
         for_update!()
     ))
     .bind(job.uuid())
@@ -307,6 +329,7 @@ pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Op
             session: row.try_get("session_id")?,
             workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
             view: row.try_get::<Option<Uuid>, _>("view_id")?.map(ViewId::from_uuid),
+            publishes: row.try_get("publishes")?,
             batch: row.try_get::<Option<Uuid>, _>("batch_id")?.map(BatchId::from_uuid),
             handler: row.try_get("handler")?,
             namespace: row.try_get("namespace")?,
@@ -440,10 +463,13 @@ async fn advance_one(
     let error = change.error.as_ref().map(to_json).transpose()?;
     let said =
         change.word.as_ref().map(|word| format!("{}: {}", word.actor, word.reason)).or(change.note.clone());
-    let output = match change.output {
-        Some(output) => inline(db, job.id, output).await?,
-        None => None,
+    let (output, spilled) = match change.output {
+        Some(output) if output.len() > RESULT_INLINE_BYTES_MAX => (None, Some(output)),
+        output => (output, None),
     };
+    if let Some(output) = &spilled {
+        spill(db, job.id, output).await?;
+    }
     // Blocked, it waits for as many as is said; anywhere else for nothing, but a step that is called off keeps its count.
     let waiting_on = match to {
         JobState::Blocked => Some(change.waiting_on),
@@ -463,7 +489,7 @@ async fn advance_one(
     .bind(i64::from(attempt))
     .bind(i64::from(attempts_max))
     .bind(due_at)
-    .bind(output)
+    .bind(&output)
     .bind(&error)
     .bind(change.superseded_by)
     .bind(to.is_terminal().then_some(now.micros()))
@@ -487,6 +513,13 @@ async fn advance_one(
         now,
     )
     .await?;
+    if let Some(declared) = &job.publishes
+        && let Some(end) = StepEnd::of(job.state, to, change.error.as_ref())
+    {
+        let output = output.as_deref().or(spilled.as_deref());
+        let ended = Ended { end, attempt: job.attempt, output, error: change.error.as_ref() };
+        events::publish(db, now, job.id, declared, &ended, effects).await?;
+    }
     follow_letter(db, now, job, event, to, change.word).await?;
     if to == JobState::Queued {
         effects.queued(&job.queue);
@@ -507,11 +540,8 @@ async fn advance_one(
     Ok(Some(to))
 }
 
-/// The result as the job's row keeps it; a large one goes to a table of its own.
-async fn inline(db: &mut Connection, job: JobId, output: String) -> Result<Option<String>> {
-    if output.len() <= RESULT_INLINE_BYTES_MAX {
-        return Ok(Some(output));
-    }
+/// A result that is too large for the job's row goes to a table of its own.
+async fn spill(db: &mut Connection, job: JobId, output: &str) -> Result<()> {
     sqlx::query(
         "INSERT INTO job_results (job_id, output) VALUES ($1, $2) ON CONFLICT (job_id) DO UPDATE SET \
          output = excluded.output",
@@ -520,7 +550,7 @@ async fn inline(db: &mut Connection, job: JobId, output: String) -> Result<Optio
     .bind(output)
     .execute(db)
     .await?;
-    Ok(None)
+    Ok(())
 }
 
 /// A job that fails for good leaves a dead letter; an operator who moves it on is done with the letter.

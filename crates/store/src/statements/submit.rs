@@ -55,7 +55,7 @@ pub(in super::super) async fn submit(
     new: &[NewJob],
     effects: &mut Effects,
 ) -> Result<Vec<Submitted>> {
-    jobs::check(new)?;
+    jobs::check_alone(new)?;
     let mut admission = Admission::default();
     for batch in new.iter().filter_map(|job| job.batch).collect::<BTreeSet<_>>() {
         admission.lock(db, batch).await?;

@@ -482,7 +482,7 @@ pub(in super::super) async fn steps(db: &mut Connection, workflow: WorkflowId) -
 
 pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Result<StepInputs> {
     let row = sqlx::query(
-        "SELECT w.input, w.template_digest, w.environment, j.has_rules, j.item, j.item_index, \
+        "SELECT w.input, w.template_digest, w.environment, j.has_rules, j.item, j.item_index, j.call, \
          COALESCE(j.parent_id, j.id) AS waits FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.id = $1",
     )
     .bind(job.uuid())
@@ -502,6 +502,7 @@ pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Re
     let index = row.try_get::<Option<i64>, _>("item_index")?.and_then(|index| u64::try_from(index).ok());
     Ok(StepInputs {
         workflow_input: row.try_get("input")?,
+        call: jobs::call(&row)?,
         results: rows
             .iter()
             .map(|row| Ok((row.try_get("step")?, row.try_get("output")?)))

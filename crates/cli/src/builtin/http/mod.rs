@@ -4,37 +4,29 @@
 //! the server says that it is JSON (or says nothing, and it is), else as text. Answers from 400 up are failures with the
 //! code `http_<status>` and the kind of [`recache_model::http_status`]; `Retry-After` is honoured in full.
 
-mod address;
-mod retry_after;
 mod settings;
 
-use std::error::Error as _;
 use std::fmt;
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use recache_model::http_status::error_kind;
 use recache_model::job::ErrorKind;
 use recache_model::template::SettingProblem;
-use recache_model::time::{Clock as _, SystemClock};
 use recache_worker::{Context, Failure, Handler};
-use reqwest::header::{
-    ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT,
-};
+use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderMap, LOCATION, USER_AGENT};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::{Map, Value, json};
 
 use super::Options;
-use address::{AddressRefused, PublicOnly, check_literal};
+use crate::outbound;
+use crate::outbound::address::{AddressRefused, check_literal};
 use settings::Request;
 
 /// Largest body that is read, in bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Redirects that are followed.
 const REDIRECTS_MAX: usize = 5;
-/// For the connection alone; the whole exchange has its own limit.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The headers of an answer that are kept.
 const HEADERS_KEPT: [&str; 10] = [
     "cache-control",
@@ -70,17 +62,7 @@ impl Http {
     }
 
     fn client(&self) -> Result<&Client, Failure> {
-        let made = self.client.get_or_init(|| {
-            let builder = Client::builder()
-                // A proxy from the environment would connect to what is refused here.
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT_TIMEOUT)
-                .user_agent(concat!("recache/", env!("CARGO_PKG_VERSION")));
-            let builder =
-                if self.options.allow_private_addresses { builder } else { builder.dns_resolver(PublicOnly) };
-            builder.build().map_err(|error| error.to_string())
-        });
+        let made = self.client.get_or_init(|| outbound::client(self.options.allow_private_addresses));
         made.as_ref().map_err(|error| Failure::permanent("http_client", error))
     }
 
@@ -160,16 +142,10 @@ fn refused_failure(refused: &AddressRefused) -> Failure {
 
 /// What a failed call means.
 fn failure(error: &reqwest::Error, named: &Named<'_>) -> Failure {
-    // The outermost message repeats the URL with its query; the innermost says what happened.
-    let (mut cause, mut source) = (None, error.source());
-    while let Some(inner) = source {
-        if let Some(refused) = inner.downcast_ref::<AddressRefused>() {
-            return refused_failure(refused);
-        }
-        cause = Some(inner.to_string());
-        source = inner.source();
-    }
-    let cause = cause.unwrap_or_else(|| "the request failed".to_owned());
+    let cause = match outbound::cause(error) {
+        Ok(cause) => cause,
+        Err(refused) => return refused_failure(&refused),
+    };
     let message = format!("{named}: {cause}");
     if error.is_builder() {
         return Failure::permanent("http_request", message);
@@ -224,13 +200,7 @@ fn refusal(response: &Response, kind: ErrorKind, named: &Named<'_>) -> Failure {
     if kind == ErrorKind::Permanent {
         return Failure::permanent(code, message);
     }
-    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let after = text(RETRY_AFTER).and_then(|value| retry_after::read(value, text(DATE), now()));
-    Failure::Retryable { code: Some(code), message, after }
-}
-
-fn now() -> SystemTime {
-    UNIX_EPOCH + Duration::from_micros(u64::try_from(SystemClock.now().micros()).unwrap_or(0))
+    Failure::Retryable { code: Some(code), message, after: outbound::asked_to_wait(response) }
 }
 
 fn kept_headers(headers: &HeaderMap) -> Map<String, Value> {
@@ -305,7 +275,7 @@ mod tests {
             let client = Client::builder()
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
-                .dns_resolver(PublicOnly)
+                .dns_resolver(crate::outbound::address::PublicOnly)
                 .resolve("public.example", address)
                 .build()
                 .unwrap();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::super::Options;
 use super::super::settings::Reader;
-use super::address::check_literal;
+use crate::outbound::address::check_literal;
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// The longest that a whole exchange may be allowed to take.

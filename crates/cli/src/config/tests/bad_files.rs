@@ -83,7 +83,7 @@ error[E-CONFIG]: unknown option `server.slots`
   help: did you mean `engine.slots`? allowed in [server]: address
 error[E-CONFIG]: unknown section `engin`
   at recache.toml:4:2
-  help: did you mean `engine`? allowed at the top: database, engine, server, log, common
+  help: did you mean `engine`? allowed at the top: database, engine, server, outbound, log, common
 3 problems
 ",
     );
@@ -259,7 +259,7 @@ fn problems_of_every_layer_are_shown_at_once_in_order() {
         "\
 error[E-CONFIG]: unknown option `colour`
   at recache.toml:1:1
-  help: allowed at the top: database, engine, server, log, common
+  help: allowed at the top: database, engine, server, outbound, log, common
 error[E-CONFIG]: `log.format` is `jsn`, which is not known
   at recache.toml:3:10
   help: did you mean \"json\"? allowed: text, json

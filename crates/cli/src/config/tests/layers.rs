@@ -97,6 +97,11 @@ fn rows() -> Vec<Row> {
             |config| json!(config.server.address.to_string()),
             texts(["127.0.0.1:7878", "[::1]:1", "127.0.0.1:0", "127.0.0.2:80"]),
         ),
+        row(
+            "outbound.allow_private_addresses",
+            |config| json!(config.outbound.allow_private_addresses),
+            [false, true, false, true].map(Value::from),
+        ),
         row("log.level", |config| json!(config.log.level.name()), texts(["info", "error", "trace", "debug"])),
         row(
             "log.format",

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 /// Reads seconds, or an HTTP date. A date is measured against the answer's own `Date` where it has one, so that two clocks
 /// that differ do no harm; else against `now`.
-pub(super) fn read(value: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
+pub(crate) fn read(value: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit mean longer than anybody will wait.

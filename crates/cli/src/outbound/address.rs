@@ -1,4 +1,4 @@
-//! Which addresses an `http` step may reach: the public ones, unless the operator says otherwise.
+//! Which addresses an `http` step or a webhook may reach: the public ones, unless the operator says otherwise.
 //!
 //! A name is judged by what it resolves to, at the moment of connecting, so that a name that changes its answer
 //! between check and use gains nothing. A literal address never comes to the resolver and is judged from the URL.
@@ -11,15 +11,15 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 /// The address is one that a template may not make this process reach.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{host}` is at {address}, which is not a public address; the operator may allow it with --allow-private-addresses"
+    "`{host}` is at {address}, which is not a public address; the operator may allow it with --allow-private-addresses, or in the configuration with outbound.allow_private_addresses"
 )]
-pub(super) struct AddressRefused {
-    pub(super) host: String,
-    pub(super) address: IpAddr,
+pub(crate) struct AddressRefused {
+    pub(crate) host: String,
+    pub(crate) address: IpAddr,
 }
 
 /// Judges a URL whose host is a literal address, in whatever spelling; a name passes here.
-pub(super) fn check_literal(url: &Url) -> Result<(), AddressRefused> {
+pub(crate) fn check_literal(url: &Url) -> Result<(), AddressRefused> {
     let host = url.host_str().unwrap_or_default();
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match bare.parse::<IpAddr>() {
@@ -30,7 +30,7 @@ pub(super) fn check_literal(url: &Url) -> Result<(), AddressRefused> {
 
 /// Resolves names as the machine does and drops what is not public.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PublicOnly;
+pub(crate) struct PublicOnly;
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
@@ -52,7 +52,7 @@ impl Resolve for PublicOnly {
 }
 
 /// Whether an address belongs to the public Internet. What is not known to is refused.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),

@@ -1,0 +1,187 @@
+//! `recache event`: what happened, and who is told.
+
+use clap::Subcommand;
+use recache_api::{Event, EventList, Subscriber};
+use recache_model::ids::EventId;
+use recache_store::{Error, EventQuery, Store};
+
+use super::webhook::{print_subscriber, print_subscribers, remove};
+use super::{Context, Outcome};
+use crate::cli_error::ExitStatus;
+use crate::output::{self, Format, Tone};
+
+/// Look at events and at those who are told of them
+#[derive(Debug, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  recache event list --type order.placed
+  recache event list --refused
+  recache event subscribers"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    List(List),
+    Show(Show),
+    Subscribers(Subscribers),
+    Unsubscribe(Unsubscribe),
+}
+
+/// List events, newest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache event list --type order.placed -o json
+  recache event list --refused
+
+Refused are events whose payload is too large or does not fit its schema: they
+are kept for whoever looks, and told to nobody.")]
+struct List {
+    /// Only of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    name: Option<String>,
+    /// Only of this namespace
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Only those whose payload was refused
+    #[arg(long)]
+    refused: bool,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+/// Show an event with its payload
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache event show evt_0190c7a2-7b5e-7000-8000-000000000001")]
+struct Show {
+    /// The event
+    id: EventId,
+}
+
+/// List who is told: webhooks, and functions in programs
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache event subscribers -o json")]
+struct Subscribers {
+    /// Only this one, in full
+    name: Option<String>,
+}
+
+/// Forget a program's subscriber with what waits for it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache event unsubscribe old-mailer
+
+A program that still has it makes it known again at its next start.")]
+struct Unsubscribe {
+    /// The subscriber
+    name: String,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let store = context.open().await?;
+        let outcome = match self.verb {
+            Verb::List(arguments) => arguments.run(&*store, context).await,
+            Verb::Show(arguments) => arguments.run(&*store, context).await,
+            Verb::Subscribers(arguments) => arguments.run(&*store, context).await,
+            Verb::Unsubscribe(arguments) => arguments.run(&*store, context).await,
+        };
+        store.close().await;
+        outcome
+    }
+}
+
+impl List {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let query = EventQuery { namespace: self.namespace, name: self.name, refused: self.refused };
+        let records = store.events().events_list(query, self.limit).await?;
+        let events: Vec<Event> = records.into_iter().map(output::event).collect();
+        match context.format() {
+            Format::Json => context.print(&EventList::new(events))?,
+            Format::Jsonl => context.print_lines(&events)?,
+            Format::Table => {
+                if events.is_empty() {
+                    context.note("no events")?;
+                    return Ok(ExitStatus::Ok);
+                }
+                let mut table = context.table(["ID", "AT", "TYPE", "NAMESPACE", "STEP", "REFUSED"]);
+                for event in events {
+                    let plain = |text| (text, Tone::Plain);
+                    table.toned([
+                        plain(event.id),
+                        plain(output::instant(event.at)),
+                        plain(event.name),
+                        plain(event.namespace),
+                        plain(event.step.unwrap_or_default()),
+                        (event.problem.unwrap_or_default(), Tone::Bad),
+                    ]);
+                }
+                context.print_text(&table.leaving_out(&["NAMESPACE", "STEP"]).text())?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Show {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let event = output::event(store.events().event_get(self.id).await?);
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&event)?,
+            Format::Table => {
+                let mut table = context.table(["", ""]);
+                let mut fact = |name: &str, value: Option<String>| {
+                    if let Some(value) = value {
+                        table.row([name.to_owned(), value]);
+                    }
+                };
+                fact("event", Some(event.id));
+                fact("type", Some(event.name));
+                fact("at", Some(output::instant(event.at)));
+                fact("namespace", Some(event.namespace));
+                fact("workflow", event.workflow_id);
+                fact("job", event.job_id);
+                fact("step", event.step);
+                fact("attempt", event.attempt.map(|attempt| attempt.to_string()));
+                fact("outcome", event.outcome);
+                fact("correlation", event.correlation_id);
+                fact("refused", event.problem);
+                fact("data", Some(event.data.text().to_owned()));
+                context.print_text(&table.text())?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Subscribers {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        if let Some(name) = &self.name {
+            return print_subscriber(context, store.events().subscriber_get(name).await?);
+        }
+        let records = store.events().subscribers_list().await?;
+        let subscribers: Vec<Subscriber> = records.into_iter().map(output::subscriber).collect();
+        print_subscribers(context, subscribers, "no subscribers")
+    }
+}
+
+impl Unsubscribe {
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        if store.events().subscriber_get(&self.name).await?.url.is_some() {
+            let what = format!("`{0}` is a webhook: use `recache webhook remove {0}`", self.name);
+            return Err(Error::Conflict(what).into());
+        }
+        remove(store, &self.name).await?;
+        context.note(&format!("subscriber `{}` is gone", self.name))?;
+        Ok(ExitStatus::Ok)
+    }
+}

@@ -1,0 +1,392 @@
+//! Events: written with what happened, handed to those who asked, removed when their time is over.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use recache_model::event::{DeliveryState, EventFilter, StepEnd, StepEvent, at_end, payload};
+use recache_model::ids::{EventId, JobId, SubscriberId, WorkflowId};
+use recache_model::job::JobError;
+use recache_model::retry::RetryPolicy;
+use recache_model::time::Timestamp;
+use recache_model::webhook::Secret;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::super::{Connection, Driver, Row, ids};
+use super::effects::Effects;
+use super::maintenance::check_lead;
+use super::{deliveries, jobs, subscribers};
+use crate::error::{Error, Result};
+use crate::events::{
+    ClaimedDeliveries, DeliveryAttempt, DeliveryEnd, DeliveryFilter, DeliveryRecord, DueSubscriber,
+    EventQuery, EventRecord, Events, NewSubscriber, Routed, SubscriberRecord,
+};
+use crate::maintenance::Leadership;
+use crate::queues::Word;
+use crate::schemas;
+
+#[async_trait]
+impl Events for Driver {
+    async fn events_list(&self, query: EventQuery, rows_max: u32) -> Result<Vec<EventRecord>> {
+        self.read(look!([query] db, now => list(db, &query, rows_max).await)).await
+    }
+
+    async fn event_get(&self, event: EventId) -> Result<EventRecord> {
+        self.read(look!([] db, now => {
+            read(db, &[event.uuid()]).await?.pop().ok_or_else(|| Error::not_found("event", event))
+        }))
+        .await
+    }
+
+    async fn events_route(&self, rows_max: u32) -> Result<Routed> {
+        self.write(work!([] db, now, effects => route(db, now, rows_max).await)).await
+    }
+
+    async fn subscriber_put(&self, subscriber: NewSubscriber) -> Result<SubscriberRecord> {
+        self.write(work!([subscriber] db, now, effects => subscribers::put(db, now, &subscriber).await)).await
+    }
+
+    async fn subscriber_get(&self, name: &str) -> Result<SubscriberRecord> {
+        let name = name.to_owned();
+        self.read(look!([name] db, now => subscribers::get(db, &name).await)).await
+    }
+
+    async fn subscribers_list(&self) -> Result<Vec<SubscriberRecord>> {
+        self.read(look!([] db, now => subscribers::list(db).await)).await
+    }
+
+    async fn subscriber_pause(&self, name: &str, word: Word) -> Result<()> {
+        let name = name.to_owned();
+        self.write(work!([name, word] db, now, effects => subscribers::pause(db, now, &name, &word).await))
+            .await
+    }
+
+    async fn subscriber_resume(&self, name: &str, actor: &str) -> Result<bool> {
+        let (name, word) = (name.to_owned(), Word::new(actor, "resumed"));
+        self.write(
+            work!([name, word] db, now, effects => subscribers::resume(db, now, &name, &word, effects).await),
+        )
+        .await
+    }
+
+    async fn subscriber_rotate(
+        &self,
+        name: &str,
+        secret: Secret,
+        overlap: Duration,
+    ) -> Result<SubscriberRecord> {
+        let name = name.to_owned();
+        self.write(work!(
+            [name, secret] db, now, effects => subscribers::rotate(db, now, &name, &secret, overlap).await
+        ))
+        .await
+    }
+
+    async fn subscriber_remove(&self, name: &str, rows_max: u32) -> Result<bool> {
+        let name = name.to_owned();
+        self.write(work!([name] db, now, effects => subscribers::remove(db, now, &name, rows_max).await))
+            .await
+    }
+
+    async fn events_watch(&self) -> Result<()> {
+        self.write(work!([] db, now, effects => subscribers::watch(db).await)).await
+    }
+
+    async fn deliveries_due(&self) -> Result<Vec<DueSubscriber>> {
+        // By the database's clock, which readers do not ask.
+        self.write(work!([] db, now, effects => deliveries::due(db, now).await)).await
+    }
+
+    async fn deliveries_claim(
+        &self,
+        subscriber: SubscriberId,
+        lease: Duration,
+        rows_max: u32,
+    ) -> Result<Option<ClaimedDeliveries>> {
+        self.write(work!(
+            [] db, now, effects => deliveries::claim(db, now, subscriber, lease, rows_max).await
+        ))
+        .await
+    }
+
+    async fn deliveries_extend(&self, subscriber: SubscriberId, claim: Uuid, lease: Duration) -> Result<()> {
+        self.write(work!([] db, now, effects => deliveries::extend(db, now, subscriber, claim, lease).await))
+            .await
+    }
+
+    async fn deliveries_settle(&self, ends: Vec<DeliveryEnd>) -> Result<u64> {
+        self.write(work!([ends] db, now, effects => deliveries::settle(db, now, &ends).await)).await
+    }
+
+    async fn deliveries_list(&self, filter: DeliveryFilter, rows_max: u32) -> Result<Vec<DeliveryRecord>> {
+        self.read(look!([filter] db, now => deliveries::list(db, &filter, rows_max).await)).await
+    }
+
+    async fn delivery_attempts(&self, subscriber: &str, event: EventId) -> Result<Vec<DeliveryAttempt>> {
+        let subscriber = subscriber.to_owned();
+        self.read(look!([subscriber] db, now => deliveries::attempts(db, &subscriber, event).await)).await
+    }
+
+    async fn deliveries_redrive(&self, filter: DeliveryFilter, rows_max: u32) -> Result<u64> {
+        self.write(work!(
+            [filter] db, now, effects => deliveries::redrive(db, now, &filter, rows_max, effects).await
+        ))
+        .await
+    }
+
+    async fn deliveries_expire(&self, leadership: &Leadership, age: Duration, rows_max: u32) -> Result<u64> {
+        let lead = leadership.clone();
+        self.write(work!([lead] db, now, effects => {
+            check_lead(db, &lead).await?;
+            deliveries::expire(db, now, age, rows_max).await
+        }))
+        .await
+    }
+
+    async fn deliveries_remove(
+        &self,
+        leadership: &Leadership,
+        state: DeliveryState,
+        keep: Duration,
+        rows_max: u32,
+    ) -> Result<u64> {
+        let lead = leadership.clone();
+        self.write(work!([lead] db, now, effects => {
+            check_lead(db, &lead).await?;
+            deliveries::remove_ended(db, state, now.minus(keep), rows_max).await
+        }))
+        .await
+    }
+
+    async fn events_remove(&self, leadership: &Leadership, keep: Duration, rows_max: u32) -> Result<u64> {
+        let lead = leadership.clone();
+        self.write(work!([lead] db, now, effects => {
+            check_lead(db, &lead).await?;
+            remove_old(db, now.minus(keep), rows_max).await
+        }))
+        .await
+    }
+}
+
+/// How an attempt of a step ended, for [`publish`].
+#[derive(Debug)]
+pub(super) struct Ended<'a> {
+    pub(super) end: StepEnd,
+    pub(super) attempt: u32,
+    /// Its result; `None`: the one that the job has.
+    pub(super) output: Option<&'a str>,
+    pub(super) error: Option<&'a JobError>,
+}
+
+/// Writes what a step's end publishes. `declared` is the job's own column.
+pub(super) async fn publish(
+    db: &mut Connection,
+    now: Timestamp,
+    job: JobId,
+    declared: &str,
+    ended: &Ended<'_>,
+    effects: &mut Effects,
+) -> Result<()> {
+    let declared: Vec<StepEvent> = jobs::json("publishes", declared)?;
+    let mut published = at_end(&declared, ended.end).peekable();
+    if published.peek().is_none() {
+        return Ok(());
+    }
+    let row = sqlx::query(
+        "SELECT namespace, workflow_id, step, correlation_id, COALESCE(output, (SELECT r.output FROM job_results r \
+         WHERE r.job_id = jobs.id)) AS output FROM jobs WHERE id = $1",
+    )
+    .bind(job.uuid())
+    .fetch_one(&mut *db)
+    .await?;
+    let kept: Option<String> = row.try_get("output")?;
+    for event in published {
+        let schema = event.schema.as_ref().map(schemas::compiled);
+        let schema = schema.as_deref().map(|schema| schema.as_ref().map_err(String::as_str));
+        let payload = payload(ended.end, ended.output.or(kept.as_deref()), ended.error, schema);
+        let record = EventRecord {
+            id: EventId::make(),
+            namespace: row.try_get("namespace")?,
+            name: event.name.clone(),
+            at: now,
+            job: Some(job),
+            workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
+            step: row.try_get("step")?,
+            attempt: Some(ended.attempt),
+            outcome: Some(ended.end.word().to_owned()),
+            correlation_id: row.try_get("correlation_id")?,
+            data: payload.data,
+            problem: payload.problem,
+        };
+        if let Some(problem) = &record.problem {
+            tracing::warn!(event = record.name, job_id = %job, problem, "an event's payload was refused; nobody is told");
+        }
+        // One that only lives for the moment leaves no trace, unless somebody must learn why nobody heard of it.
+        if event.durable || record.problem.is_some() {
+            insert(db, now, &record).await?;
+            effects.events_written();
+        }
+        if event.live && record.problem.is_none() {
+            effects.happened(record);
+        }
+    }
+    Ok(())
+}
+
+async fn insert(db: &mut Connection, now: Timestamp, event: &EventRecord) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO events (id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, data, \
+         problem, routed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    )
+    .bind(event.id.uuid())
+    .bind(&event.namespace)
+    .bind(&event.name)
+    .bind(event.at.micros())
+    .bind(event.job.map(JobId::uuid))
+    .bind(event.workflow.map(WorkflowId::uuid))
+    .bind(&event.step)
+    .bind(event.attempt.map(i64::from))
+    .bind(&event.outcome)
+    .bind(&event.correlation_id)
+    .bind(&event.data)
+    .bind(&event.problem)
+    .bind(event.problem.is_some().then_some(now.micros()))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The columns of [`record`].
+macro_rules! event_columns {
+    () => {
+        "id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, data, problem"
+    };
+}
+
+fn record(row: &Row) -> Result<EventRecord> {
+    let attempt: Option<i64> = row.try_get("attempt")?;
+    Ok(EventRecord {
+        id: EventId::from_uuid(row.try_get("id")?),
+        namespace: row.try_get("namespace")?,
+        name: row.try_get("type")?,
+        at: Timestamp::from_micros(row.try_get("at")?),
+        job: row.try_get::<Option<Uuid>, _>("job_id")?.map(JobId::from_uuid),
+        workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
+        step: row.try_get("step")?,
+        attempt: attempt.and_then(|attempt| u32::try_from(attempt).ok()),
+        outcome: row.try_get("outcome")?,
+        correlation_id: row.try_get("correlation_id")?,
+        data: row.try_get("data")?,
+        problem: row.try_get("problem")?,
+    })
+}
+
+/// In no particular order.
+pub(super) async fn read(db: &mut Connection, events: &[Uuid]) -> Result<Vec<EventRecord>> {
+    let rows = sqlx::query(concat!("SELECT ", event_columns!(), " FROM events WHERE id ", in_ids!("$1")))
+        .bind(ids(events))
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(record).collect()
+}
+
+async fn list(db: &mut Connection, query: &EventQuery, rows_max: u32) -> Result<Vec<EventRecord>> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        event_columns!(),
+        " FROM events WHERE (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR type = $2) \
+         AND (NOT $3 OR problem IS NOT NULL) ORDER BY at DESC, id DESC LIMIT $4"
+    ))
+    .bind(&query.namespace)
+    .bind(&query.name)
+    .bind(query.refused)
+    .bind(i64::from(rows_max))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(record).collect()
+}
+
+/// One row for each event and each subscriber that asked for it.
+async fn route(db: &mut Connection, now: Timestamp, rows_max: u32) -> Result<Routed> {
+    let rows = sqlx::query(concat!(
+        "SELECT id, namespace, type FROM events WHERE routed_at IS NULL ORDER BY at, id LIMIT $1",
+        for_update_skip_locked!()
+    ))
+    .bind(i64::from(rows_max))
+    .fetch_all(&mut *db)
+    .await?;
+    if rows.is_empty() {
+        return Ok(Routed::default());
+    }
+    let mut events: Vec<(Uuid, String, String)> = Vec::with_capacity(rows.len());
+    for row in &rows {
+        events.push((row.try_get("id")?, row.try_get("namespace")?, row.try_get("type")?));
+    }
+    let mut routed = Routed { events: u64::try_from(events.len()).unwrap_or(u64::MAX), deliveries: 0 };
+    for (subscriber, filter, retry) in asking(db).await? {
+        let wanted: Vec<Uuid> = events
+            .iter()
+            .filter(|(_, namespace, name)| filter.matches(namespace, name))
+            .map(|(id, ..)| *id)
+            .collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        routed.deliveries += sqlx::query(concat!(
+            "INSERT INTO deliveries (subscriber_id, event_id, due_at, attempts_max, attempts_each, created_at) \
+             SELECT $1, id, $2, $3, $3, $2 FROM events WHERE id ",
+            in_ids!("$4"),
+            " ON CONFLICT DO NOTHING"
+        ))
+        .bind(subscriber)
+        .bind(now.micros())
+        .bind(i64::from(retry.attempts_max))
+        .bind(ids(&wanted))
+        .execute(&mut *db)
+        .await?
+        .rows_affected();
+    }
+    let all: Vec<Uuid> = events.iter().map(|(id, ..)| *id).collect();
+    sqlx::query(concat!("UPDATE events SET routed_at = $1 WHERE id ", in_ids!("$2")))
+        .bind(now.micros())
+        .bind(ids(&all))
+        .execute(db)
+        .await?;
+    Ok(routed)
+}
+
+/// Those that are told, or will be when their pause ends. Locked against being removed meanwhile.
+async fn asking(db: &mut Connection) -> Result<Vec<(Uuid, EventFilter, RetryPolicy)>> {
+    let rows = sqlx::query(
+        "SELECT id, namespace, types, retry FROM subscribers WHERE state IN ('active', 'paused') ORDER BY id",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let filter = EventFilter {
+                types: jobs::json("types", row.try_get("types")?)?,
+                namespace: row.try_get("namespace")?,
+            };
+            Ok((row.try_get("id")?, filter, jobs::json("retry", row.try_get("retry")?)?))
+        })
+        .collect()
+}
+
+async fn remove_old(db: &mut Connection, before: Timestamp, rows_max: u32) -> Result<u64> {
+    let gone = sqlx::query(
+        "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at <= $1 AND routed_at IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.event_id = events.id) ORDER BY at, id LIMIT $2)",
+    )
+    .bind(before.micros())
+    .bind(i64::from(rows_max))
+    .execute(db)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+/// By id, for those who need them in an order of their own.
+pub(super) async fn by_id(db: &mut Connection, events: &[Uuid]) -> Result<HashMap<EventId, EventRecord>> {
+    Ok(read(db, events).await?.into_iter().map(|event| (event.id, event)).collect())
+}
