@@ -9,7 +9,7 @@
 //! price `p`, `r` reads and `w` changes a second: the square root of the economic order quantity (Harris 1913), from `s` upwards.
 //! That a value which changes faster than it can be kept fresh is better left alone is known from crawlers (J. Cho, H.
 //! Garcia-Molina, Effective Page Refresh Policies for Web Crawlers, ACM TODS 28, 2003); [`Settings::class_share_max`]
-//! bounds that. How often a value changes is seen only when it is made again: [`estimate`](observe) goes by
+//! bounds that. How often a value changes is seen only when it is made again: how that is estimated follows
 //! J. Cho, H. Garcia-Molina, Estimating Frequency of Change, ACM TOIT 3, 2003.
 //!
 //! ```

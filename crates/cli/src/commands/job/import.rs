@@ -27,7 +27,7 @@ Reads JSON under PREFIXjob_ID, PREFIXbatch_ID and PREFIXbatch_jobs_ID, and chang
 nothing there. It can be run again. The exit code is 1 when something could not be
 read.")]
 pub(super) struct Import {
-    /// Where: redis://[user:password@]host[:port][/database]
+    /// Where: `redis://[user:password@]host[:port][/database]`
     #[arg(long, value_name = "URL")]
     redis: String,
     /// With what the keys begin
