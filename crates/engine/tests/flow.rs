@@ -787,6 +787,13 @@ async fn concurrency_key_of_a_step_holds_over_workflows(database: TestDatabase) 
                     *mine
                 };
                 peak.fetch_max(mine, Ordering::SeqCst);
+                // On a busy machine the second one may come late: the first waits for it.
+                for _ in 0..200 {
+                    if peak.load(Ordering::SeqCst) >= 2 {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 *now.lock().unwrap().get_mut(&key).unwrap() -= 1;
                 Ok(())
