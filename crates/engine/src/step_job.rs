@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use recache_model::event::{At, StepEvent};
+use recache_model::event::StepEvent;
 use recache_model::template::{Handler, JsonSchema, Step, Template};
 use recache_store::{FLOW, NewJob, StepCall};
 use serde_json::Value;
@@ -31,9 +31,9 @@ pub(crate) fn ready_job(template: &Template, step: &Step, correlation_id: &str) 
     })
 }
 
-/// The same of each run of a step that is split. The step publishes its success as a whole; what a run publishes are its failures.
+/// The same of each run of a step that is split; what that publishes is another thing than what the step does.
 pub(crate) fn ready_run(template: &Template, step: &Step, correlation_id: &str) -> Result<NewJob> {
-    let publishes = as_text(step, &of_run(events(template, step)))?;
+    let publishes = as_text(step, &StepEvent::of_run(events(template, step)))?;
     Ok(NewJob { publishes, ..ready_job(template, step, correlation_id)? })
 }
 
@@ -63,21 +63,6 @@ fn events(template: &Template, step: &Step) -> Vec<StepEvent> {
         .collect()
 }
 
-fn of_run(events: Vec<StepEvent>) -> Vec<StepEvent> {
-    let mut kept = Vec::with_capacity(events.len());
-    for event in events {
-        match event.at {
-            At::Success => {}
-            At::Failure | At::RetryableFailure | At::PermanentFailure => kept.push(event),
-            At::Always => {
-                kept.push(StepEvent { at: At::RetryableFailure, ..event.clone() });
-                kept.push(StepEvent { at: At::Failure, ..event });
-            }
-        }
-    }
-    kept
-}
-
 /// As the job keeps them; `None` where there are none.
 fn as_text(step: &Step, events: &[StepEvent]) -> Result<Option<String>> {
     if events.is_empty() {
@@ -90,6 +75,8 @@ fn as_text(step: &Step, events: &[StepEvent]) -> Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    use recache_model::event::At;
+
     use super::*;
 
     const SOURCE: &str = "

@@ -6,7 +6,7 @@ use recache_model::batch::BatchCallback;
 use recache_model::ids::{BatchId, JobId};
 use recache_store::{BatchFilter, NewBatch, Store, Word};
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, page};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
 use crate::run::read_input;
@@ -239,13 +239,11 @@ impl List {
             parent: self.parent,
             unfinished: self.unfinished,
             before: self.before,
-            // One more than asked for tells whether there is a next page.
-            rows_max: self.limit.saturating_add(1),
+            rows_max: page::rows_max(self.limit),
         };
         let found = store.batches().batches_list(filter).await?;
         let mut batches: Vec<Batch> = found.into_iter().map(output::batch).collect();
-        let next =
-            cut(&mut batches, self.limit).then(|| batches.last().map(|last| last.id.clone())).flatten();
+        let next = page::cut_at(&mut batches, self.limit, |batch| &batch.id);
         match context.format() {
             Format::Json => context.print(&BatchList::new(batches, next))?,
             Format::Jsonl => context.print_lines(&batches)?,
@@ -286,14 +284,6 @@ impl List {
         }
         Ok(ExitStatus::Ok)
     }
-}
-
-/// Cuts a page to its length. True when there was more.
-fn cut<T>(page: &mut Vec<T>, limit: u32) -> bool {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = page.len() > limit;
-    page.truncate(limit);
-    more
 }
 
 fn state(batch: &Batch) -> (String, Tone) {
@@ -373,10 +363,9 @@ impl Members {
             }
         };
         let found =
-            store.batches().batch_members(self.id, self.failed, after, self.limit.saturating_add(1)).await?;
+            store.batches().batch_members(self.id, self.failed, after, page::rows_max(self.limit)).await?;
         let mut members: Vec<BatchMember> = found.into_iter().map(output::batch_member).collect();
-        let next =
-            cut(&mut members, self.limit).then(|| members.last().map(|last| last.id.clone())).flatten();
+        let next = page::cut_at(&mut members, self.limit, |member| &member.id);
         match context.format() {
             Format::Json => context.print(&BatchMemberList::new(members, next))?,
             Format::Jsonl => context.print_lines(&members)?,

@@ -10,7 +10,7 @@ use recache_store::{BatchDone, LetterFilter, Store, Word};
 
 use super::job::{bulk_changed, error_text};
 use super::name::far;
-use super::{Context, Outcome};
+use super::{Context, Outcome, page};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
 
@@ -234,13 +234,9 @@ fn status(status: ApiStatus) -> (String, Tone) {
 impl List {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let filter = LetterFilter { status: self.status, before: self.before, ..self.filter.letters() };
-        // One more than asked for tells whether there is a next page.
-        let found = store.letters().letters_list(filter, self.limit.saturating_add(1)).await?;
+        let found = store.letters().letters_list(filter, page::rows_max(self.limit)).await?;
         let mut letters: Vec<ApiLetter> = found.into_iter().map(output::letter).collect();
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = letters.len() > limit;
-        letters.truncate(limit);
-        let next = letters.last().filter(|_| more).map(|letter| letter.job_id.clone());
+        let next = page::cut_at(&mut letters, self.limit, |letter| &letter.job_id);
         match context.format() {
             Format::Json => context.print(&LetterList::new(letters, next))?,
             Format::Jsonl => context.print_lines(&letters)?,

@@ -35,6 +35,7 @@ mod database;
 mod failure;
 mod globals;
 mod name;
+mod page;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::name::{ViewName, wait};
 use super::view_derive::Derive;
 use super::view_explain::Explain;
-use super::{Context, Outcome};
+use super::{Context, Outcome, page};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table};
 
@@ -212,25 +212,22 @@ impl Items {
         if version == 0 {
             return Ok((read, false));
         }
-        // One more than asked for tells whether there is a next page.
-        let page =
-            store.generation_page(read.view, version, self.after.clone(), limit.saturating_add(1)).await?;
-        let Some(items) = page else {
+        let found =
+            store.generation_page(read.view, version, self.after.clone(), page::rows_max(limit)).await?;
+        let Some(mut items) = found else {
             let what = format!(
                 "version {version} of view `{}` is not kept: begin again without --version",
                 self.view
             );
             return Err(Error::Conflict(what));
         };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let has_more = items.len() > limit;
+        let has_more = page::cut(&mut items, limit);
         if version != read.version {
             // How old another one is was not asked.
             read.published_at = None;
         }
         read.version = version;
         read.items = items;
-        read.items.truncate(limit);
         Ok((read, has_more))
     }
 

@@ -83,6 +83,22 @@ impl StepEvent {
             live: mode != DeliveryMode::Durable,
         }
     }
+
+    /// What one run of a step that is split publishes of `events`: its failures. The step publishes its success as a whole.
+    pub fn of_run(events: Vec<Self>) -> Vec<Self> {
+        let mut kept = Vec::with_capacity(events.len());
+        for event in events {
+            match event.at {
+                At::Success => {}
+                At::Failure | At::RetryableFailure | At::PermanentFailure => kept.push(event),
+                At::Always => {
+                    kept.push(Self { at: At::RetryableFailure, ..event.clone() });
+                    kept.push(Self { at: At::Failure, ..event });
+                }
+            }
+        }
+        kept
+    }
 }
 
 /// How an attempt of a step ended, as far as events are concerned.

@@ -13,7 +13,7 @@ use recache_model::ids::JobId;
 use recache_model::job::JobState;
 use recache_store::{BulkJobChange, Error, JobFilter, Store, Word};
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, page};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
 use bulk::Many;
@@ -178,14 +178,10 @@ impl List {
             queue: self.queue,
             handler: self.handler,
             before: self.before,
-            // One more than asked for tells whether there is a next page.
-            rows_max: self.limit.saturating_add(1),
+            rows_max: page::rows_max(self.limit),
         };
         let mut jobs: Vec<Job> = store.jobs_list(filter).await?.into_iter().map(output::job).collect();
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = jobs.len() > limit;
-        jobs.truncate(limit);
-        let next = jobs.last().filter(|_| more).map(|job| job.id.clone());
+        let next = page::cut_at(&mut jobs, self.limit, |job| &job.id);
         match context.format() {
             Format::Json => context.print(&JobList::new(jobs, next))?,
             Format::Jsonl => context.print_lines(&jobs)?,

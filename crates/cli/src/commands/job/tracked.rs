@@ -9,6 +9,7 @@ use recache_model::tracked::{Report as ModelReport, TrackedState};
 use recache_store::{NewTrackedJob, Store, TrackedContext, TrackedFilter};
 
 use super::super::name::far;
+use super::super::page;
 use super::{Context, Outcome, percent};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
@@ -323,15 +324,11 @@ impl TrackedList {
             owner: self.owner,
             unacknowledged: self.unacknowledged,
             before: self.before,
-            // One more than asked for tells whether there is a next page.
-            rows_max: self.limit.saturating_add(1),
+            rows_max: page::rows_max(self.limit),
         };
         let found = store.tracked_jobs().tracked_list(filter).await?;
         let mut jobs: Vec<TrackedJob> = found.into_iter().map(output::tracked).collect();
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = jobs.len() > limit;
-        jobs.truncate(limit);
-        let next = jobs.last().filter(|_| more).map(|job| job.id.clone());
+        let next = page::cut_at(&mut jobs, self.limit, |job| &job.id);
         match context.format() {
             Format::Json => context.print(&TrackedJobList::new(jobs, next))?,
             Format::Jsonl => context.print_lines(&jobs)?,

@@ -3,7 +3,7 @@
 use recache_api::{Instant, TemplateList, TemplateSummary};
 
 use crate::cli_error::ExitStatus;
-use crate::commands::{Context, Outcome};
+use crate::commands::{Context, Outcome, page};
 use crate::output::{self, Format};
 
 /// List stored templates, the newest version of each first
@@ -26,9 +26,8 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let store = context.open().await?;
-        // One more than asked for tells whether there are more.
         let found = store
-            .templates_list(self.namespace.as_deref(), self.name.as_deref(), self.limit.saturating_add(1))
+            .templates_list(self.namespace.as_deref(), self.name.as_deref(), page::rows_max(self.limit))
             .await;
         store.close().await;
         let mut templates: Vec<TemplateSummary> = found?
@@ -41,9 +40,7 @@ impl Args {
                 created_at: Instant::from_micros(summary.created_at.micros()).ok(),
             })
             .collect();
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let has_more = templates.len() > limit;
-        templates.truncate(limit);
+        let has_more = page::cut(&mut templates, self.limit);
         match context.format() {
             Format::Json => context.print(&TemplateList::new(templates, has_more))?,
             Format::Jsonl => context.print_lines(&templates)?,

@@ -6,7 +6,7 @@ use recache_model::workflow::WorkflowState;
 use recache_store::{Store, WorkflowFilter};
 
 use super::super::job::{error_text, state};
-use super::super::{Context, Outcome};
+use super::super::{Context, Outcome, page};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
 
@@ -61,15 +61,11 @@ impl List {
             state: self.state,
             template: self.template,
             before: self.before,
-            // One more than asked for tells whether there is a next page.
-            rows_max: self.limit.saturating_add(1),
+            rows_max: page::rows_max(self.limit),
         };
         let found = store.flows().workflows_list(filter).await?;
         let mut workflows: Vec<_> = found.into_iter().map(output::workflow).collect();
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = workflows.len() > limit;
-        workflows.truncate(limit);
-        let next = workflows.last().filter(|_| more).map(|workflow| workflow.id.clone());
+        let next = page::cut_at(&mut workflows, self.limit, |workflow| &workflow.id);
         match context.format() {
             Format::Json => context.print(&WorkflowList::new(workflows, next))?,
             Format::Jsonl => context.print_lines(&workflows)?,
