@@ -174,6 +174,24 @@ steps:
     assert_eq!(listed.output.map(|text| text.len()), Some(90_002));
     let (state, found) = run(&engine, source, Value::from("x".repeat(100_000))).await;
     assert_eq!((state, code(&found["a"])), (WorkflowState::Failed, "result_too_large"));
+    // What the last steps of a sub-workflow give counts together.
+    let inner = "
+name: inner
+version: 1.0.0
+steps:
+  - { name: a, handler: { callable: input } }
+  - { name: b, handler: { callable: input } }
+";
+    engine.put_template(&template(inner)).await.unwrap();
+    let outer =
+        "{ name: outer, version: 1.0.0, steps: [{ name: s, workflow: { name: inner, input: input } }] }";
+    let (state, found) = run(&engine, outer, Value::from("z".repeat(40_000))).await;
+    assert_eq!(
+        (state, output(&found["s"])["b"].as_str().map(str::len)),
+        (WorkflowState::Completed, Some(40_000))
+    );
+    let (state, found) = run(&engine, outer, Value::from("z".repeat(60_000))).await;
+    assert_eq!((state, code(&found["s"])), (WorkflowState::Failed, "result_too_large"));
     // A plain job's result goes the same way.
     let job = recache_store::NewJob::new("input", Value::from("y".repeat(50_000)).to_string());
     let job = engine.submit(job).await.unwrap();

@@ -172,26 +172,36 @@ async fn children(db: &mut Connection, job: JobId, bytes_max: u64) -> Result<Opt
     ends.collect::<Result<Vec<_>>>().map(Some)
 }
 
+/// The last steps of a workflow that have a result, each with it.
+macro_rules! last_results {
+    () => {
+        "(SELECT step, COALESCE(output, (SELECT r.output FROM job_results r WHERE r.job_id = jobs.id)) AS output FROM jobs \
+         WHERE workflow_id = $1 AND parent_id IS NULL \
+         AND NOT EXISTS (SELECT 1 FROM job_edges e WHERE e.parent_id = jobs.id)) AS ends WHERE output IS NOT NULL"
+    };
+}
+
 async fn results(
     db: &mut Connection,
     workflow: WorkflowId,
     bytes_max: u64,
 ) -> Result<Option<Vec<(String, String)>>> {
-    let rows = sqlx::query(
-        "SELECT * FROM (SELECT step, COALESCE(output, (SELECT r.output FROM job_results r WHERE r.job_id = jobs.id)) \
-         AS output FROM jobs WHERE workflow_id = $1 AND parent_id IS NULL \
-         AND NOT EXISTS (SELECT 1 FROM job_edges e WHERE e.parent_id = jobs.id)) AS ends \
-         WHERE output IS NOT NULL ORDER BY step",
-    )
+    // Measured before it is read, as with children.
+    let total = sqlx::query(concat!(
+        "SELECT CAST(COALESCE(SUM(OCTET_LENGTH(step) + OCTET_LENGTH(output)), 0) AS BIGINT) AS bytes FROM ",
+        last_results!()
+    ))
     .bind(workflow.uuid())
-    .fetch_all(db)
+    .fetch_one(&mut *db)
     .await?;
-    let found = rows
-        .iter()
-        .map(|row| Ok((row.try_get("step")?, row.try_get("output")?)))
-        .collect::<Result<Vec<(String, String)>>>()?;
-    let bytes: usize = found.iter().map(|(step, output)| step.len() + output.len()).sum();
-    Ok((u64::try_from(bytes).unwrap_or(u64::MAX) <= bytes_max).then_some(found))
+    if u64::try_from(total.try_get::<i64, _>("bytes")?).unwrap_or(u64::MAX) > bytes_max {
+        return Ok(None);
+    }
+    let rows = sqlx::query(concat!("SELECT step, output FROM ", last_results!(), " ORDER BY step"))
+        .bind(workflow.uuid())
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("step")?, row.try_get("output")?))).collect::<Result<_>>().map(Some)
 }
 
 /// The steps behind a decision that ends in this transaction: created or skipped, as far as no other decision is open. The
