@@ -8,6 +8,7 @@ use crate::json::Json;
 
 /// What a view is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ViewStatus {
     /// Never touched.
@@ -24,6 +25,7 @@ pub enum ViewStatus {
 
 /// What a touch does to a running build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnTouch {
     /// Stop it; build the newer version.
@@ -36,6 +38,7 @@ pub enum OnTouch {
 
 /// When to build, and what to do with a build that a touch overtakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewPolicy {
     /// A build waits until no touch came for this long.
     pub debounce_quiet_ms: u64,
@@ -49,6 +52,7 @@ pub struct ViewPolicy {
 
 /// How the delay between attempts grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Backoff {
     /// At once.
@@ -63,6 +67,7 @@ pub enum Backoff {
 
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetryPolicy {
     /// Attempts in all.
     pub attempts_max: u32,
@@ -78,6 +83,7 @@ pub struct RetryPolicy {
 
 /// A view as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct View {
     /// `view_…`
     pub id: String,
@@ -123,6 +129,7 @@ pub struct View {
 
 /// A published generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Generation {
     /// Its version.
     pub version: i64,
@@ -148,6 +155,7 @@ pub struct Generation {
 
 /// One view with its build and its last generations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewDetails {
     /// [`ViewDetails::SCHEMA`]
     pub schema: String,
@@ -171,6 +179,7 @@ impl ViewDetails {
 
 /// One item of a generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewItem {
     /// Its key.
     pub item: String,
@@ -180,6 +189,7 @@ pub struct ViewItem {
 
 /// The items of one generation: the live one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewItems {
     /// [`ViewItems::SCHEMA`]
     pub schema: String,
@@ -208,6 +218,7 @@ impl ViewItems {
 
 /// One item, with the generation that it was read from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewValue {
     /// [`ViewValue::SCHEMA`]
     pub schema: String,
@@ -238,6 +249,7 @@ impl ViewValue {
 
 /// What a touch did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Touched {
     /// [`Touched::SCHEMA`]
     pub schema: String,
@@ -260,6 +272,7 @@ impl Touched {
 
 /// Why a view is behind, and what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewExplanation {
     /// [`ViewExplanation::SCHEMA`]
     pub schema: String,

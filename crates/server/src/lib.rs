@@ -6,6 +6,7 @@
 //!
 //! Without authentication, which this version does not have, only loopback addresses are served ([`bind`]).
 
+pub mod documents;
 mod health;
 
 use std::net::SocketAddr;

@@ -18,14 +18,14 @@ use recache_store::{
 };
 
 /// An instant of the store.
-pub(crate) fn instant(at: Timestamp) -> api::Instant {
+pub fn instant(at: Timestamp) -> api::Instant {
     let end = if at.micros() < 0 { api::Instant::MIN } else { api::Instant::MAX };
     // Beyond the calendar only where a due time was asked for that never comes.
     api::Instant::from_micros(at.micros()).unwrap_or(end)
 }
 
 /// Whole milliseconds; saturates.
-pub(crate) fn ms(duration: Duration) -> u64 {
+pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -35,7 +35,7 @@ pub(super) fn json(text: &str) -> api::Json {
 }
 
 /// A job.
-pub(crate) fn job(record: JobRecord) -> api::Job {
+pub fn job(record: JobRecord) -> api::Job {
     api::Job {
         id: record.id.to_string(),
         namespace: record.namespace,
@@ -69,7 +69,7 @@ pub(crate) fn job(record: JobRecord) -> api::Job {
 }
 
 /// A job that some other system runs.
-pub(crate) fn tracked(job: TrackedJob) -> api::TrackedJob {
+pub fn tracked(job: TrackedJob) -> api::TrackedJob {
     let (definition, course) = (job.definition, job.course);
     let (acknowledged_at, acknowledged_by) = job.acknowledged.unzip();
     api::TrackedJob {
@@ -110,7 +110,7 @@ pub(crate) fn tracked(job: TrackedJob) -> api::TrackedJob {
 }
 
 /// A batch.
-pub(crate) fn batch(record: BatchRecord) -> api::Batch {
+pub fn batch(record: BatchRecord) -> api::Batch {
     let (definition, counts) = (record.definition, record.counts);
     let callback = |callback: Option<BatchCallback>, made: Option<JobId>| {
         callback.map(|callback| api::BatchCallback {
@@ -155,7 +155,7 @@ pub(crate) fn batch(record: BatchRecord) -> api::Batch {
 }
 
 /// A member of a batch.
-pub(crate) fn batch_member(member: BatchMember) -> api::BatchMember {
+pub fn batch_member(member: BatchMember) -> api::BatchMember {
     api::BatchMember {
         kind: member.kind.as_str().to_owned(),
         id: match member.kind {
@@ -171,7 +171,7 @@ pub(crate) fn batch_member(member: BatchMember) -> api::BatchMember {
 }
 
 /// The transitions of a job that was submitted at `created_at`.
-pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::JobHistoryRow> {
+pub fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::JobHistoryRow> {
     let mut since = created_at;
     rows.into_iter()
         .map(|row| {
@@ -195,7 +195,7 @@ pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::
 }
 
 /// The attempts that a history tells of.
-pub(crate) fn attempts(history: &[api::JobHistoryRow]) -> Vec<api::JobAttempt> {
+pub fn attempts(history: &[api::JobHistoryRow]) -> Vec<api::JobAttempt> {
     let mut attempts: Vec<api::JobAttempt> = Vec::new();
     for row in history {
         if row.to == api::JobState::Running {
@@ -218,7 +218,7 @@ pub(crate) fn attempts(history: &[api::JobHistoryRow]) -> Vec<api::JobAttempt> {
 }
 
 /// Lines that a handler said.
-pub(crate) fn log(lines: Vec<LogLine>) -> Vec<api::JobLogLine> {
+pub fn log(lines: Vec<LogLine>) -> Vec<api::JobLogLine> {
     let line = |line: LogLine| api::JobLogLine {
         seq: line.seq,
         attempt: line.attempt,
@@ -229,7 +229,7 @@ pub(crate) fn log(lines: Vec<LogLine>) -> Vec<api::JobLogLine> {
 }
 
 /// Where a job stands.
-pub(crate) fn job_state(state: JobState) -> api::JobState {
+pub fn job_state(state: JobState) -> api::JobState {
     match state {
         JobState::Blocked => api::JobState::Blocked,
         JobState::Queued => api::JobState::Queued,
@@ -261,7 +261,7 @@ pub(super) fn job_error(error: JobError) -> api::JobError {
 }
 
 /// A schedule.
-pub(crate) fn schedule(record: ScheduleRecord) -> api::Schedule {
+pub fn schedule(record: ScheduleRecord) -> api::Schedule {
     let definition = record.definition;
     let (paused_at, word) = record.pause.unzip();
     let (pause_actor, pause_reason) = word.map(|word| (word.actor, word.reason)).unzip();
@@ -289,7 +289,7 @@ pub(crate) fn schedule(record: ScheduleRecord) -> api::Schedule {
 }
 
 /// A dead letter.
-pub(crate) fn letter(letter: Letter) -> api::Letter {
+pub fn letter(letter: Letter) -> api::Letter {
     api::Letter {
         job_id: letter.job.to_string(),
         seq: letter.seq,
@@ -332,7 +332,7 @@ fn letter_status(status: LetterStatus) -> api::LetterStatus {
 }
 
 /// A note on a dead letter.
-pub(crate) fn letter_note(note: LetterNote) -> api::LetterNote {
+pub fn letter_note(note: LetterNote) -> api::LetterNote {
     api::LetterNote {
         at: instant(note.at),
         status: letter_status(note.status),
@@ -342,7 +342,7 @@ pub(crate) fn letter_note(note: LetterNote) -> api::LetterNote {
 }
 
 /// A queue.
-pub(crate) fn queue(record: QueueRecord) -> api::Queue {
+pub fn queue(record: QueueRecord) -> api::Queue {
     let rate = record.limit.rate;
     api::Queue {
         name: record.name,
@@ -362,7 +362,7 @@ pub(crate) fn queue(record: QueueRecord) -> api::Queue {
 }
 
 /// A limit.
-pub(crate) fn limit(record: LimitRecord) -> api::Limit {
+pub fn limit(record: LimitRecord) -> api::Limit {
     let (scope, namespace, name) = match record.scope {
         LimitScope::Queue(name) => ("queue", None, name),
         LimitScope::Handler(name) => ("handler", None, name),
@@ -382,7 +382,7 @@ pub(crate) fn limit(record: LimitRecord) -> api::Limit {
 }
 
 /// A view, with its staleness at `now`.
-pub(crate) fn view(record: ViewRecord, now: Timestamp) -> api::View {
+pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
     let (versions, definition) = (record.versions, record.definition);
     api::View {
         id: record.id.to_string(),
@@ -439,7 +439,7 @@ pub(super) fn retry_policy(policy: RetryPolicy) -> api::RetryPolicy {
 }
 
 /// A generation.
-pub(crate) fn generation(record: &GenerationRecord) -> api::Generation {
+pub fn generation(record: &GenerationRecord) -> api::Generation {
     api::Generation {
         version: record.version,
         job_id: record.job.to_string(),
@@ -455,7 +455,7 @@ pub(crate) fn generation(record: &GenerationRecord) -> api::Generation {
 }
 
 /// The items of a read.
-pub(crate) fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -> api::ViewItems {
+pub fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -> api::ViewItems {
     api::ViewItems {
         schema: api::ViewItems::SCHEMA.to_owned(),
         view_id: read.view.to_string(),
@@ -474,12 +474,12 @@ pub(crate) fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -
 }
 
 /// JSON that the store keeps as text.
-pub(crate) fn json_text(text: &str) -> api::Json {
+pub fn json_text(text: &str) -> api::Json {
     json(text)
 }
 
 /// A workflow.
-pub(crate) fn workflow(record: WorkflowRecord) -> api::Workflow {
+pub fn workflow(record: WorkflowRecord) -> api::Workflow {
     let counts = record.counts;
     api::Workflow {
         id: record.id.to_string(),
@@ -502,7 +502,7 @@ pub(crate) fn workflow(record: WorkflowRecord) -> api::Workflow {
 }
 
 /// A step of a workflow.
-pub(crate) fn workflow_step(record: StepRecord) -> api::WorkflowStep {
+pub fn workflow_step(record: StepRecord) -> api::WorkflowStep {
     let sub_workflow = record.job.sub_workflow.map(|workflow| workflow.to_string());
     let waits_for = record.waits_for;
     let job = job(record.job);
@@ -521,7 +521,7 @@ pub(crate) fn workflow_step(record: StepRecord) -> api::WorkflowStep {
 }
 
 /// What a workflow was told.
-pub(crate) fn workflow_signal(signal: SignalRecord) -> api::WorkflowSignal {
+pub fn workflow_signal(signal: SignalRecord) -> api::WorkflowSignal {
     api::WorkflowSignal {
         kind: signal.kind.as_str().to_owned(),
         name: signal.name,

@@ -1,0 +1,17 @@
+//! From the store's records and the engine's findings to the documents of the wire contract.
+//!
+//! The one place for it: what `recache -o json` prints and what the server answers are the same documents.
+
+mod analysis;
+mod analytics;
+mod events;
+mod records;
+pub mod templates;
+
+pub use analysis::analysis;
+pub use analytics::{bottlenecks, performance};
+pub use events::{address_shown, delivery, event, subscriber};
+pub use records::{
+    attempts, batch, batch_member, generation, history, instant, items, job, job_state, json_text, letter,
+    letter_note, limit, log, ms, queue, schedule, tracked, view, workflow, workflow_signal, workflow_step,
+};
