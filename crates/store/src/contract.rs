@@ -29,6 +29,7 @@ use crate::records::{
 use crate::schedules::Schedules;
 use crate::signal::Signal;
 use crate::tracked::TrackedJobs;
+use crate::view_control::ViewControl;
 
 /// Durable state.
 ///
@@ -89,6 +90,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Views that are made from others.
     fn chains(&self) -> &dyn Chains;
+
+    /// Views in an operator's hands.
+    fn view_control(&self) -> &dyn ViewControl;
 
     /// What is watched together.
     fn batches(&self) -> &dyn Batches;

@@ -33,6 +33,7 @@ use crate::records::{
 use crate::schedules::Schedules;
 use crate::signal::Signal;
 use crate::tracked::TrackedJobs;
+use crate::view_control::ViewControl;
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
 #[async_trait]
@@ -97,6 +98,10 @@ impl Store for Driver {
     }
 
     fn chains(&self) -> &dyn Chains {
+        self
+    }
+
+    fn view_control(&self) -> &dyn ViewControl {
         self
     }
 

@@ -44,6 +44,7 @@ pub mod queues;
 pub mod schedules;
 pub mod sqlite;
 pub mod tracked;
+pub mod view_control;
 
 pub use attempts::{Attempts, LogLine};
 pub use batches::{
@@ -80,3 +81,4 @@ pub use records::{
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
 pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};
+pub use view_control::{ItemChange, Restoration, Restored, ViewControl, ViewPause};
