@@ -18,6 +18,11 @@ impl Json {
         RawValue::from_string(text.replace(['\n', '\r'], " ")).map(Self)
     }
 
+    /// `null`.
+    pub fn null() -> Self {
+        Self(Box::default())
+    }
+
     /// A JSON string.
     pub fn of_string(text: &str) -> Self {
         // A string is always a JSON value.
@@ -62,6 +67,11 @@ mod tests {
         let line = "{   \"n\": 123456789012345678901234567890.10,    \"n\": \"a\\nb\" }";
         assert_eq!(serde_json::to_string(&json).unwrap(), line);
         assert_eq!(serde_json::from_str::<Json>(line).unwrap(), json);
+    }
+
+    #[test]
+    fn null_is_null() {
+        assert_eq!(Json::null().text(), "null");
     }
 
     #[test]

@@ -25,8 +25,10 @@ mod analytics;
 mod batch;
 mod cache;
 mod event;
+mod health;
 mod instant;
 mod job;
+mod job_request;
 mod json;
 mod letter;
 mod operation;
@@ -56,10 +58,15 @@ pub use cache::{
 pub use event::{
     Delivery, DeliveryAttempt, DeliveryList, Event, EventList, Subscriber, SubscriberList, WebhookSecret,
 };
+pub use health::{DatabaseHealth, Health, HealthDetails, HealthStatus, ServerCacheHealth, WorkHealth};
 pub use instant::{Instant, OutOfRange};
 pub use job::{
     ErrorKind, Job, JobAttempt, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobLogLine,
     JobState, JobSubmitted,
+};
+pub use job_request::{
+    Because, IfThere, JobUpdated, JobsSubmitted, Prioritize, Reschedule, SubmitJob, SubmitJobs, SubmitRetry,
+    SubmitUnique,
 };
 pub use json::Json;
 pub use letter::{BulkChange, FailedAttempt, Letter, LetterDetails, LetterList, LetterNote, LetterStatus};

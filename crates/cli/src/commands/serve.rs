@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use recache_engine::Engine;
-use recache_server::{Error, bind, serve};
-use tokio_util::sync::CancellationToken;
+use recache_server::{App, Error, Settings, bind, serve};
 
 use super::{Context, Outcome, compose};
 use crate::cli_error::{CliError, ExitStatus};
@@ -26,7 +25,7 @@ impl Args {
         context.log_as_configured(&loaded.config.log);
         // The address first: a start that cannot listen touches no database.
         let address = loaded.config.server.address;
-        let listener = bind(address).await.map_err(|error| of_server(&error))?;
+        let listener = bind(address, false).await.map_err(|error| of_server(&error))?;
         let store = context.database()?.open_or_create().await?;
         let engine = Engine::builder(store.clone())
             .options(compose::options(&loaded.config, "recache serve"))
@@ -37,10 +36,11 @@ impl Args {
             .map_err(|error| CliError::new("E-ENGINE", ExitStatus::Failed, error.to_string()))?;
         let address = listener.local_addr()?;
         context.note(&format!("{} ready, health on http://{address}/health", store.kind()))?;
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, engine.clone(), stop.clone()));
+        let settings = Settings { drain: loaded.config.engine.drain, ..Settings::default() };
+        let app = App::new(engine.clone(), settings);
+        let serving = tokio::spawn(serve(listener, app.clone()));
         asked_to_stop().await?;
-        stop.cancel();
+        app.stop().cancel();
         let served = serving.await;
         engine.shut_down().await;
         store.close().await;
@@ -79,6 +79,5 @@ fn of_server(error: &Error) -> CliError {
         Error::Listen { address, .. } => CliError::new("E-ADDRESS", ExitStatus::Unavailable, what)
             .at(format!("server.address = {address}"))
             .help("ports below 1024 need a right that this user may lack"),
-        Error::Serve(_) => CliError::new("E-SERVE", ExitStatus::Failed, what),
     }
 }

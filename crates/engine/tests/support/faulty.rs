@@ -143,6 +143,22 @@ impl Store for Faulty {
         self.store.figures()
     }
 
+    fn api_keys(&self) -> &dyn recache_store::ApiKeys {
+        self.store.api_keys()
+    }
+
+    fn audits(&self) -> &dyn recache_store::Audits {
+        self.store.audits()
+    }
+
+    fn request_keys(&self) -> &dyn recache_store::RequestKeys {
+        self.store.request_keys()
+    }
+
+    fn job_changes(&self) -> &dyn recache_store::JobChanges {
+        self.store.job_changes()
+    }
+
     fn batches(&self) -> &dyn Batches {
         self.store.batches()
     }

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn query_of_an_address_is_not_address_shown() {
+    fn query_of_an_address_is_not_shown() {
         assert_eq!(address_shown("https://example.com/a?token=hunter2#x"), "https://example.com/a?***");
         assert_eq!(address_shown("https://example.com/a"), "https://example.com/a");
     }

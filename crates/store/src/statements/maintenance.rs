@@ -12,6 +12,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, Driver, ids};
+use super::request_keys;
 use super::workflows::counts;
 use crate::error::{Error, Result};
 use crate::maintenance::{Compared, CountDifference, Leadership, Maintenance};
@@ -42,7 +43,8 @@ impl Maintenance for Driver {
         let lead = leadership.clone();
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
-            idempotency_keys_expire(db, now, rows_max).await
+            let of_submits = idempotency_keys_expire(db, now, rows_max).await?;
+            Ok(of_submits + request_keys::expire(db, now, rows_max).await?)
         }))
         .await
     }
