@@ -81,5 +81,6 @@ pub use view::{
     ViewItems, ViewPolicy, ViewStatus, ViewValue,
 };
 pub use workflow::{
-    StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal, WorkflowStep,
+    PassedLimit, StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal,
+    WorkflowStep,
 };

@@ -18,11 +18,13 @@ use crate::deliver;
 use crate::engine::Shared;
 use crate::stats::{add, one};
 
-const ROLE: &str = "maintenance";
+pub(crate) const ROLE: &str = "maintenance";
 /// Rows that one transaction removes.
 const ROWS_MAX: u32 = 1_000;
 /// Workflows that one transaction removes: each with all its steps.
 const WORKFLOWS_MAX: u32 = 20;
+/// Steps and workflows whose limits one transaction judges.
+const LIMITS_MAX: u32 = 100;
 /// Workflows that one look compares.
 const COMPARED_MAX: u32 = 1_000;
 /// Batches that one look compares: each with all its members.
@@ -91,6 +93,7 @@ async fn pass(
     // For the case that no process delivers: what nobody asked for must not wait for ever.
     deliver::route(shared).await?;
     fail_stale(shared, lead, up_for).await?;
+    judge_limits(shared, lead).await?;
     remove(shared, lead).await?;
     if is_time_to_compare {
         compare(shared).await?;
@@ -114,6 +117,22 @@ async fn fail_stale(shared: &Shared, lead: &Leadership, up_for: Duration) -> Res
         }
         if failed < u64::from(ROWS_MAX) || shared.draining.is_cancelled() {
             return Ok(());
+        }
+        tokio::time::sleep(BATCH_PAUSE).await;
+    }
+}
+
+/// Limits of time that have passed, in batches until one is not full.
+pub(crate) async fn judge_limits(shared: &Shared, lead: &Leadership) -> Result<u64, StoreError> {
+    let mut passed = 0;
+    loop {
+        let judged = shared.store.maintenance().lifecycles_judge(lead, LIMITS_MAX).await?;
+        passed += judged.passed + judged.stalled;
+        let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        add(&shared.counters.limits_passed, count(judged.passed));
+        add(&shared.counters.stalled, count(judged.stalled));
+        if judged.looked_at < u64::from(LIMITS_MAX) || shared.draining.is_cancelled() {
+            return Ok(passed);
         }
         tokio::time::sleep(BATCH_PAUSE).await;
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{JobError, JobState};
+use recache_model::lifecycle::TimeLimits;
 use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
 use recache_model::unique::{PartsHash, UniqueRule, key_problem};
@@ -66,6 +67,8 @@ pub struct NewJob {
     /// What it publishes at its ends: a JSON list of [`StepEvent`](recache_model::event::StepEvent). Only steps of workflows
     /// publish; a job that stands alone and has this is refused.
     pub publishes: Option<String>,
+    /// Of a step: how long its phases may take.
+    pub limits: TimeLimits,
 }
 
 impl NewJob {
@@ -90,6 +93,7 @@ impl NewJob {
             concurrency_key: None,
             call: None,
             publishes: None,
+            limits: TimeLimits::default(),
         }
     }
 
@@ -567,8 +571,21 @@ pub struct NewWorkflow {
     pub correlation_id: String,
     /// The environment of the template whose overlays its steps have.
     pub environment: Option<String>,
+    /// How long it may take.
+    pub limits: TimeLimits,
+    /// Results of another workflow's steps that this one's steps of these names end with, in place of their handlers.
+    pub takes_over: Option<TakeOver>,
     /// In any order.
     pub steps: Vec<NewStep>,
+}
+
+/// Which results a workflow takes over from one that ran before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeOver {
+    /// The workflow that has them.
+    pub from: WorkflowId,
+    /// Names of its steps.
+    pub steps: Vec<String>,
 }
 
 /// A workflow as it stands.

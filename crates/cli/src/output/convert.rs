@@ -7,14 +7,15 @@ use recache_model::batch::{BatchCallback, BatchState};
 use recache_model::ids::{BatchId, JobId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::letter::LetterStatus;
+use recache_model::lifecycle::LimitName;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewStatus};
 use recache_store::{
     BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
-    LimitScope, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord, TrackedJob,
-    ViewRecord, WorkflowRecord,
+    LimitScope, LimitsRecord, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord,
+    TrackedJob, ViewRecord, WorkflowRecord,
 };
 
 /// An instant of the store.
@@ -518,6 +519,19 @@ pub(crate) fn workflow_step(record: StepRecord) -> api::WorkflowStep {
         output: job.output,
         sub_workflow,
     }
+}
+
+/// The limits of time that have passed, one by one.
+pub(crate) fn passed_limits(record: &LimitsRecord) -> Vec<api::PassedLimit> {
+    let passed = |name: &LimitName| {
+        let limit = record.limits.named(*name)?;
+        Some(api::PassedLimit {
+            step: record.step.clone(),
+            limit: name.field().to_owned(),
+            minutes: limit.minutes,
+        })
+    };
+    record.found.iter().filter_map(passed).collect()
 }
 
 /// What a workflow was told.

@@ -14,7 +14,8 @@ pub(crate) use analytics::{bottlenecks, performance};
 pub(crate) use convert::instant as timestamp;
 pub(crate) use convert::{
     attempts, batch, batch_member, generation, history, items, job, job_state, json_text, letter,
-    letter_note, limit, log, ms, queue, schedule, tracked, view, workflow, workflow_signal, workflow_step,
+    letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, workflow, workflow_signal,
+    workflow_step,
 };
 pub(crate) use events::{delivery, event, subscriber};
 pub(crate) use table::{Table, Tone, terminal_width};
