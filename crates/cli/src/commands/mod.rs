@@ -21,8 +21,6 @@ mod schedule;
 mod serve;
 mod template;
 mod view;
-mod view_derive;
-mod view_explain;
 mod webhook;
 mod workflow;
 

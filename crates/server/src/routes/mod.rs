@@ -33,6 +33,7 @@ mod health;
 mod jobs;
 mod metrics;
 mod page;
+mod views;
 
 use std::collections::BTreeSet;
 
@@ -59,6 +60,7 @@ const PERMISSION: &str = "x-permission";
 fn all() -> Routes {
     Routes::new()
         .merge(jobs::routes())
+        .merge(views::routes())
         .merge(health::routes())
         .merge(metrics::routes())
         .merge(description::routes())
