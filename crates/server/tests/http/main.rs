@@ -14,3 +14,4 @@ mod health;
 mod hostile;
 mod jobs;
 mod once;
+mod views;
