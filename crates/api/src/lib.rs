@@ -22,6 +22,7 @@
 
 mod analysis;
 mod analytics;
+mod audit;
 mod batch;
 mod cache;
 mod event;
@@ -39,6 +40,7 @@ mod template;
 mod tracked;
 mod view;
 mod workflow;
+mod workflow_request;
 
 pub use analysis::{
     AnalyzedStep, BlockedSteps, CompletionEstimate, CriticalPath, DurationBasis, GraphAnalysis,
@@ -48,6 +50,7 @@ pub use analytics::{
     BottleneckReport, DurationSpread, ErrorHotSpot, FigureExplanation, FigureInput, HealthScorePart,
     PerformanceReport, RecommendationEntry, SlowStepEntry, SlowWorkflowEntry, TrendBucket,
 };
+pub use audit::{ApiKey, ApiKeyCreated, ApiKeyList, ApiKeyRevoked, AuditList, AuditRow};
 pub use batch::{
     Batch, BatchAnswer, BatchCallback, BatchCounts, BatchList, BatchMember, BatchMemberList, BatchState,
 };
@@ -89,4 +92,8 @@ pub use view::{
 };
 pub use workflow::{
     StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal, WorkflowStep,
+};
+pub use workflow_request::{
+    CompleteStep, ResolveStep, RetryMode, RetryWorkflow, SendSignal, SubmitWorkflow, TimelineStep,
+    WorkflowStepList, WorkflowTimeline,
 };

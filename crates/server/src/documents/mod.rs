@@ -2,12 +2,14 @@
 //!
 //! The one place for it: what `recache -o json` prints and what the server answers are the same documents.
 
+mod access;
 mod analysis;
 mod analytics;
 mod events;
 mod records;
 pub mod templates;
 
+pub use access::{api_key, audit_row};
 pub use analysis::analysis;
 pub use analytics::{bottlenecks, performance};
 pub use events::{address_shown, delivery, event, subscriber};

@@ -9,8 +9,10 @@
 
 mod world;
 
+mod access;
 mod description;
 mod health;
 mod hostile;
 mod jobs;
 mod once;
+mod workflows;

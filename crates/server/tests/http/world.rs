@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use recache_engine::{Engine, Options};
-use recache_server::{App, Settings, bind, serve};
+use recache_server::{App, Auth, Settings, bind, serve};
 use recache_store::conformance::{TestDatabase, postgres_database, sqlite_database};
 use recache_store::{OpenOptions, Store, open};
 use recache_worker::{Context, Failure, Handlers};
@@ -98,6 +98,10 @@ fn handlers() -> Handlers {
 
 impl World {
     pub(crate) async fn over(database: TestDatabase, settings: Settings) -> Self {
+        Self::guarded(database, settings, Auth::default()).await
+    }
+
+    pub(crate) async fn guarded(database: TestDatabase, settings: Settings, auth: Auth) -> Self {
         let store = open(&OpenOptions::new(database.url())).await.unwrap();
         let engine = Engine::builder(store.clone())
             .handlers(handlers())
@@ -105,7 +109,7 @@ impl World {
             .start()
             .await
             .unwrap();
-        let app = App::new(engine.clone(), settings);
+        let app = App::new(engine.clone(), settings, auth);
         let listener = bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(serve(listener, app.clone()));
