@@ -7,7 +7,7 @@
 //! let app = App::new(engine, Settings::default(), Auth::default());
 //! let listener = bind("127.0.0.1:7878".parse().expect("an address"), false).await?;
 //! let stop = app.stop().clone();
-//! tokio::spawn(serve(listener, app));
+//! tokio::spawn(serve(listener, app, None));
 //! // … until something says that it is time:
 //! stop.cancel();
 //! # Ok(()) }
@@ -34,6 +34,7 @@ mod settings;
 mod state;
 
 mod connection;
+mod tls;
 
 use std::net::SocketAddr;
 
@@ -45,6 +46,7 @@ pub use refusal::{Code, Refusal};
 pub use routes::{api, permissions, router};
 pub use settings::Settings;
 pub use state::App;
+pub use tls::Tls;
 
 /// Why the server does not serve.
 #[derive(Debug, thiserror::Error)]

@@ -48,7 +48,7 @@ pub fn make_key(
     random(&mut id);
     random(&mut secret);
     random(&mut salt);
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = format!("{:016x}", u64::from_be_bytes(id));
     let secret = URL_SAFE_NO_PAD.encode(secret);
     let key = NewApiKey {
         name: name.to_owned(),
@@ -119,7 +119,7 @@ impl KeyRing {
         if !is_secret_of(record, secret) || !record.is_good(self.clock.now()) {
             return Err(refused());
         }
-        self.note_use(id, &known.used_noted);
+        self.note_use(id, known.used_noted);
         Ok(identity.clone())
     }
 
@@ -161,7 +161,7 @@ impl KeyRing {
     }
 
     /// Beside the request, now and then.
-    fn note_use(&self, id: &str, noted: &Option<Instant>) {
+    fn note_use(&self, id: &str, noted: Option<Instant>) {
         let now = Instant::now();
         if noted.is_some_and(|noted| now.duration_since(noted) < USED_EVERY) {
             return;

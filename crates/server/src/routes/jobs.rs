@@ -343,7 +343,7 @@ fn new_job(asked: SubmitJob, key: Option<String>, headers: &HeaderMap) -> Result
         queue: asked.queue,
         priority: asked.priority,
         due,
-        retry: asked.retry.map(retry_of).unwrap_or_default(),
+        retry: asked.retry.as_ref().map(retry_of).unwrap_or_default(),
         timeout: asked.timeout_ms.map(Duration::from_millis),
         correlation_id: asked.correlation_id.unwrap_or_else(|| new.correlation_id.clone()),
         trace_context: asked.trace_context.or(trace),
@@ -355,7 +355,7 @@ fn new_job(asked: SubmitJob, key: Option<String>, headers: &HeaderMap) -> Result
     })
 }
 
-fn retry_of(asked: SubmitRetry) -> RetryPolicy {
+fn retry_of(asked: &SubmitRetry) -> RetryPolicy {
     let default = RetryPolicy::default();
     RetryPolicy {
         attempts_max: asked.attempts_max.unwrap_or(default.attempts_max),

@@ -15,4 +15,5 @@ mod health;
 mod hostile;
 mod jobs;
 mod once;
+mod tls;
 mod workflows;

@@ -1,5 +1,6 @@
 //! A server, and a client that says everything.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -112,7 +113,7 @@ impl World {
         let app = App::new(engine.clone(), settings, auth);
         let listener = bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, app.clone()));
+        let serving = tokio::spawn(serve(listener, app.clone(), None));
         Self { address, store, engine, app, serving, _database: database }
     }
 
@@ -155,10 +156,10 @@ impl World {
     ) -> Answer {
         let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
         for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").unwrap();
         }
         if !body.is_empty() {
-            text.push_str(&format!("content-length: {}\r\n", body.len()));
+            write!(text, "content-length: {}\r\n", body.len()).unwrap();
         }
         text.push_str("\r\n");
         text.push_str(body);

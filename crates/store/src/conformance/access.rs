@@ -95,6 +95,12 @@ pub async fn audit_tells_what_was_done_and_what_was_only_begun(subject: &Subject
     assert_eq!((first[0].new.id, second[0].new.id), (rows[1].id, rows[0].id));
     let other = AuditFilter { actor: Some("nobody".to_owned()), rows_max: 9, ..AuditFilter::default() };
     assert!(list(other).await.is_empty());
+    // Rows are made by the wall clock; the subject's stands in an earlier year.
+    subject.advance(Duration::from_hours(8 * 365 * 24) + crate::audit::AUDIT_KEEP);
+    let lead = subject.store.maintenance().leader_take("m", Uuid::now_v7(), Duration::from_secs(60)).await;
+    let lead = lead.expect("answered").expect("free");
+    assert_eq!(subject.store.maintenance().idempotency_keys_expire(&lead, 2).await.expect("removed"), 2);
+    assert_eq!(list(AuditFilter { rows_max: 10, ..AuditFilter::default() }).await.len(), 1);
     let nameless = NewAudit { word: Word::new("", ""), ..row(None, "x") };
     assert!(matches!(audits.audit_begin(nameless).await, Err(Error::Invalid(_))));
 }
