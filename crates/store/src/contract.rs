@@ -33,6 +33,7 @@ use crate::request_keys::RequestKeys;
 use crate::schedules::Schedules;
 use crate::signal::Signal;
 use crate::tracked::TrackedJobs;
+use crate::view_control::ViewControl;
 
 /// Durable state.
 ///
@@ -93,6 +94,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Views that are made from others.
     fn chains(&self) -> &dyn Chains;
+
+    /// Views in an operator's hands.
+    fn view_control(&self) -> &dyn ViewControl;
 
     /// Keys of those who ask over HTTP.
     fn api_keys(&self) -> &dyn ApiKeys;

@@ -37,6 +37,7 @@ use crate::request_keys::RequestKeys;
 use crate::schedules::Schedules;
 use crate::signal::Signal;
 use crate::tracked::TrackedJobs;
+use crate::view_control::ViewControl;
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
 #[async_trait]
@@ -101,6 +102,10 @@ impl Store for Driver {
     }
 
     fn chains(&self) -> &dyn Chains {
+        self
+    }
+
+    fn view_control(&self) -> &dyn ViewControl {
         self
     }
 

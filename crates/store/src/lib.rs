@@ -48,6 +48,7 @@ pub mod queues;
 pub mod schedules;
 pub mod sqlite;
 pub mod tracked;
+pub mod view_control;
 
 pub use api_keys::{ApiKeyRecord, ApiKeys, NewApiKey};
 pub use attempts::{Attempts, LogLine};
@@ -88,3 +89,4 @@ pub use request_keys::{Begun, KeptAnswer, NewRequest, RequestKeys};
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
 pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};
+pub use view_control::{ItemChange, Restoration, Restored, ViewControl, ViewPause};

@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::flow::{Children, HandOver, RESULT_INLINE_BYTES_MAX, Region, Waiting};
+use crate::queues::Word;
+use crate::view_control::{Restoration, ViewPause};
 
 /// When a job may first run, by the store's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -664,10 +666,14 @@ pub struct ViewRecord {
     pub last_recached_at: Option<Timestamp>,
     /// Why the newest version could not be built.
     pub last_error: Option<String>,
+    /// Whether somebody keeps its builds from beginning.
+    pub pause: Option<ViewPause>,
+    /// Who touched it last, and why, where that was said.
+    pub touched_by: Option<Word>,
 }
 
 /// Says that a view's inputs changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Touch {
     /// Of which namespace.
     pub namespace: String,
@@ -677,6 +683,8 @@ pub struct Touch {
     pub items: Vec<String>,
     /// Build at once, without debounce.
     pub at_once: bool,
+    /// Who says so, and why; kept with the view until its next touch.
+    pub word: Option<Word>,
 }
 
 /// Longest key of an item that a touch may name, in bytes.
@@ -697,6 +705,9 @@ impl Touch {
                     item.len()
                 ));
             }
+        }
+        if let Some(Err(error)) = self.word.as_ref().map(Word::check) {
+            problems.push(format!("touch of {view}: {error}"));
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
     }
@@ -825,8 +836,8 @@ pub struct ViewRead {
 pub struct GenerationRecord {
     /// Its version.
     pub version: i64,
-    /// The build job that made it.
-    pub job: JobId,
+    /// The build job that made it; `None` when it was restored.
+    pub job: Option<JobId>,
     /// When readers began to see it.
     pub published_at: Timestamp,
     /// When readers ceased to.
@@ -843,4 +854,6 @@ pub struct GenerationRecord {
     pub items_reused: i64,
     /// How long the build took.
     pub build: Duration,
+    /// Where its content is from when no build made it.
+    pub restored: Option<Restoration>,
 }

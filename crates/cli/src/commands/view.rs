@@ -135,7 +135,7 @@ impl TouchArgs {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let ViewName { namespace, key } = self.view.clone();
         let touch =
-            Touch { namespace: namespace.clone(), key: key.clone(), items: self.items, at_once: self.now };
+            Touch { namespace: namespace.clone(), key: key.clone(), items: self.items, at_once: self.now, word: None };
         let outcomes = store.views_touch(vec![touch]).await?;
         let outcome = outcomes.first().ok_or_else(|| {
             CliError::new("E-BROKEN", ExitStatus::Failed, "the store did not answer the touch")

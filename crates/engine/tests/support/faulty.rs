@@ -13,7 +13,7 @@ use recache_store::{
     Dispatched, Error, Events, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
     Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store,
-    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead,
+    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewControl, TrackedJobs, ViewRead,
     ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
@@ -129,6 +129,10 @@ impl Store for Faulty {
 
     fn schedules(&self) -> &dyn Schedules {
         self.store.schedules()
+    }
+
+    fn view_control(&self) -> &dyn ViewControl {
+        self.store.view_control()
     }
 
     fn chains(&self) -> &dyn Chains {

@@ -28,6 +28,7 @@ pub mod sessions;
 pub mod submits;
 pub mod testing;
 pub mod tracked;
+pub mod view_control;
 pub mod views;
 pub mod workflows;
 
@@ -382,6 +383,19 @@ macro_rules! conformance_suite {
                 items_are_listed_page_by_page_on_one_generation,
                 touches_asked_for_from_sql_are_carried_out,
                 request_that_makes_no_sense_keeps_no_other_waiting,
+            ],
+            view_control: [
+                no_build_begins_while_a_view_is_paused,
+                build_that_waits_is_called_off_by_a_pause_and_one_that_runs_is_not,
+                older_generation_is_live_again_as_a_newer_version,
+                what_was_restored_counts_as_touched_for_the_next_build,
+                restoring_ends_the_build_that_runs,
+                only_a_kept_generation_that_is_not_live_is_restored,
+                generations_are_compared_item_by_item_and_page_by_page,
+                builds_of_a_view_are_listed_newest_first,
+                deleted_view_is_gone_and_its_name_is_free,
+                view_that_others_are_made_from_is_not_deleted,
+                last_touch_says_who_and_why,
             ],
             chains: [
                 publication_touches_the_views_below,

@@ -40,5 +40,6 @@ pub(super) mod subscribers;
 pub(super) mod templates;
 pub(super) mod touch_requests;
 pub(super) mod tracked;
+pub(super) mod view_control;
 pub(super) mod views;
 pub(super) mod workflows;
