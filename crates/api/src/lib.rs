@@ -22,6 +22,7 @@
 
 mod analysis;
 mod analytics;
+mod audit;
 mod batch;
 mod cache;
 mod event;
@@ -40,6 +41,7 @@ mod tracked;
 mod view;
 mod view_request;
 mod workflow;
+mod workflow_request;
 
 pub use analysis::{
     AnalyzedStep, BlockedSteps, CompletionEstimate, CriticalPath, DurationBasis, GraphAnalysis,
@@ -49,6 +51,7 @@ pub use analytics::{
     BottleneckReport, DurationSpread, ErrorHotSpot, FigureExplanation, FigureInput, HealthScorePart,
     PerformanceReport, RecommendationEntry, SlowStepEntry, SlowWorkflowEntry, TrendBucket,
 };
+pub use audit::{ApiKey, ApiKeyCreated, ApiKeyList, ApiKeyRevoked, AuditList, AuditRow};
 pub use batch::{
     Batch, BatchAnswer, BatchCallback, BatchCounts, BatchList, BatchMember, BatchMemberList, BatchState,
 };
@@ -93,4 +96,8 @@ pub use view_request::{DefineView, DeriveView, RollBackView, TouchOne, TouchView
 pub use workflow::{
     PassedLimit, StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal,
     WorkflowStep,
+};
+pub use workflow_request::{
+    CompleteStep, ResolveStep, RetryMode, RetryWorkflow, SendSignal, SubmitWorkflow, TimelineStep,
+    WorkflowStepList, WorkflowTimeline,
 };

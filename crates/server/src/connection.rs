@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::settings::Settings;
 use crate::state::App;
+use crate::tls::Tls;
 use crate::{Error, routes};
 
 /// After the system refused a connection (no file descriptor left, for example) the next try waits this long.
@@ -41,7 +42,7 @@ pub async fn bind(address: SocketAddr, has_auth: bool) -> Result<TcpListener, Er
 
 /// Serves until [`App::stop`] is cancelled. Then no new connection is taken, requests that are under way end, and after
 /// [`Settings::drain`] what is left is cut off.
-pub async fn serve(listener: TcpListener, app: App) -> Result<(), Error> {
+pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>) -> Result<(), Error> {
     let router = routes::router(app.clone());
     let places = Arc::new(Semaphore::new(app.settings().connections_max));
     let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
@@ -67,7 +68,7 @@ pub async fn serve(listener: TcpListener, app: App) -> Result<(), Error> {
             continue;
         };
         let connected = app.metrics().connected();
-        let serving = connection(stream, router.clone(), app.clone(), cut.clone());
+        let serving = connection(stream, tls.clone(), router.clone(), app.clone(), cut.clone());
         tasks.spawn(async move {
             serving.await;
             drop((place, connected));
@@ -83,10 +84,18 @@ pub async fn serve(listener: TcpListener, app: App) -> Result<(), Error> {
     Ok(())
 }
 
-async fn connection(stream: TcpStream, router: Router, app: App, cut: CancellationToken) {
+async fn connection(stream: TcpStream, tls: Option<Tls>, router: Router, app: App, cut: CancellationToken) {
     // Small answers go out at once; that it cannot be set is no reason to refuse.
     let _ = stream.set_nodelay(true);
-    exchange(stream, router, app.settings(), app.stop(), &cut).await;
+    let Some(Tls(acceptor)) = tls else {
+        return exchange(stream, router, app.settings(), app.stop(), &cut).await;
+    };
+    // A handshake takes no longer than headers may.
+    match tokio::time::timeout(app.settings().headers_wait_max, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => exchange(stream, router, app.settings(), app.stop(), &cut).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
 }
 
 async fn exchange<S>(

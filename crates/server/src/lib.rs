@@ -2,12 +2,12 @@
 //!
 //! ```no_run
 //! # async fn run(engine: recache_engine::Engine) -> Result<(), recache_server::Error> {
-//! use recache_server::{App, Settings, bind, serve};
+//! use recache_server::{App, Auth, Settings, bind, serve};
 //!
-//! let app = App::new(engine, Settings::default());
+//! let app = App::new(engine, Settings::default(), Auth::default());
 //! let listener = bind("127.0.0.1:7878".parse().expect("an address"), false).await?;
 //! let stop = app.stop().clone();
-//! tokio::spawn(serve(listener, app));
+//! tokio::spawn(serve(listener, app, None));
 //! // … until something says that it is time:
 //! stop.cancel();
 //! # Ok(()) }
@@ -34,15 +34,19 @@ mod settings;
 mod state;
 
 mod connection;
+mod tls;
 
 use std::net::SocketAddr;
 
-pub use access::{Action, Grant, GrantError, Grants, Identity, Permission};
+pub use access::{
+    Action, Auth, Grant, GrantError, Grants, Identity, JwtKeys, JwtSettings, Permission, make_key,
+};
 pub use connection::{bind, serve};
 pub use refusal::{Code, Refusal};
 pub use routes::{api, permissions, router};
 pub use settings::Settings;
 pub use state::App;
+pub use tls::Tls;
 
 /// Why the server does not serve.
 #[derive(Debug, thiserror::Error)]

@@ -53,7 +53,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("recache");
         let requests = Family::default();
         registry.register("http_requests", "Requests answered", Family::clone(&requests));
-        let times = Family::new_with_constructor(new_histogram as fn() -> Histogram);
+        let make: fn() -> Histogram = new_histogram;
+        let times = Family::new_with_constructor(make);
         let help = "From a request's headers to its answer's";
         registry.register_with_unit("http_request_duration", help, Unit::Seconds, Family::clone(&times));
         let (working, waiting, connections) = (Gauge::default(), Gauge::default(), Gauge::default());

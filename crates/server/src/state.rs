@@ -7,7 +7,7 @@ use recache_model::time::{Clock, SystemClock};
 use recache_store::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Gate, Rates};
+use crate::access::{Auth, Gate, Rates};
 use crate::frame::Admission;
 use crate::health::Readiness;
 use crate::metrics::Metrics;
@@ -32,15 +32,16 @@ struct Parts {
 }
 
 impl App {
-    /// A server over this engine that asks nobody for credentials: for loopback addresses only, which [`crate::bind`] holds.
-    pub fn new(engine: Engine, settings: Settings) -> Self {
+    /// A server over this engine. Without authentication it is for loopback addresses only, which [`crate::bind`] holds.
+    pub fn new(engine: Engine, settings: Settings, auth: Auth) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         Self(Arc::new(Parts {
             rates: Rates::new(settings.requests_per_second_max),
             admission: Admission::new(&settings),
             metrics: Metrics::new(&engine),
             readiness: Readiness::default(),
-            clock: Arc::new(SystemClock),
-            gate: Gate::open(),
+            gate: Gate::new(auth, engine.store(), &clock),
+            clock,
             stop: CancellationToken::new(),
             engine,
             settings,

@@ -1,6 +1,7 @@
 //! What operators did: who, what, to which thing, why, and how it stood before and after.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use recache_model::time::Timestamp;
@@ -9,6 +10,8 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::queues::Word;
 
+/// How long rows are kept: 400 days, a year and what it takes to look back at it.
+pub const AUDIT_KEEP: Duration = Duration::from_hours(400 * 24);
 /// Longest text of a state before or after, in bytes; what is longer is cut by whoever writes it.
 pub const STATE_BYTES_MAX: usize = 16 * 1024;
 

@@ -20,6 +20,7 @@ mod run;
 mod schedule;
 mod serve;
 mod template;
+mod token;
 mod view;
 mod webhook;
 mod workflow;
@@ -83,6 +84,7 @@ verbs! {
     Analytics(analytics::Args),
     Cache(cache::Args),
     Serve(serve::Args),
+    Token(token::Args),
     Migrate(migrate::Args),
     Config(config::Args),
     Doctor(doctor::Args),

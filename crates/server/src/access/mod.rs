@@ -7,12 +7,16 @@
 mod caller;
 mod gate;
 mod guard;
+mod jwt;
+mod keys;
 mod permission;
 mod rate;
 
 pub(crate) use caller::Caller;
 pub(crate) use gate::Gate;
-pub use gate::Identity;
+pub use gate::{Auth, Identity};
 pub(crate) use guard::check_origin;
+pub use jwt::{JwtKeys, JwtSettings};
+pub use keys::make_key;
 pub use permission::{Action, Grant, GrantError, Grants, Permission};
 pub(crate) use rate::Rates;

@@ -46,7 +46,10 @@ impl Rates {
 fn admit(now: Instant, full: Instant, interval: Duration, burst: Duration) -> Result<Instant, Duration> {
     let next = full + interval;
     let ahead = next.duration_since(now);
-    if ahead <= burst { Ok(next) } else { Err(ahead - burst) }
+    match ahead.checked_sub(burst) {
+        None | Some(Duration::ZERO) => Ok(next),
+        Some(wait) => Err(wait),
+    }
 }
 
 #[cfg(test)]

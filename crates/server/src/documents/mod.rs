@@ -2,6 +2,7 @@
 //!
 //! The one place for it: what `recache -o json` prints and what the server answers are the same documents.
 
+mod access;
 mod analysis;
 mod analytics;
 mod events;
@@ -9,6 +10,7 @@ mod records;
 pub mod templates;
 mod views;
 
+pub use access::{api_key, audit_row};
 pub use analysis::analysis;
 pub use analytics::{bottlenecks, performance};
 pub use events::{address_shown, delivery, event, subscriber};

@@ -51,9 +51,6 @@ pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Ne
 }
 
 async fn carry_out(app: &App, mut request: Request, next: Next) -> Result<Response, Refusal> {
-    if app.stop().is_cancelled() && request.extensions().get::<MatchedPath>().is_none() {
-        return Err(Refusal::stopping());
-    }
     let identified = app.gate().identify(request.headers()).await;
     if let Ok(identity) = &identified {
         app.rates().take(&identity.name, tokio::time::Instant::now()).map_err(|wait| {

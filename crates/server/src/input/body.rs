@@ -39,6 +39,25 @@ impl<T: DeserializeOwned + ToSchema + 'static> FromRequest<App> for Input<T> {
     }
 }
 
+/// A document in YAML or JSON as text, for those who tell what is wrong with it by line and column.
+#[derive(Debug)]
+pub(crate) struct Source(pub(crate) String);
+
+impl FromRequest<App> for Source {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_body(body, app.settings()).await?;
+        match media_type(&parts.headers)?.as_deref() {
+            Some("application/yaml" | "application/x-yaml" | "text/yaml" | "application/json") => {}
+            given => return Err(other_form(given, "application/yaml")),
+        }
+        let text = String::from_utf8(bytes.into());
+        text.map(Self).map_err(|_| Refusal::new(Code::Malformed, "the body is not UTF-8"))
+    }
+}
+
 /// The whole body, within its limits.
 pub(crate) async fn read_body(body: Body, settings: &Settings) -> Result<Bytes, Refusal> {
     let (bytes_max, wait_max) = (settings.body_bytes_max, settings.body_wait_max);
@@ -58,7 +77,7 @@ fn too_slow(wait_max: Duration) -> Refusal {
 }
 
 /// The body's media type in lower case without parameters; `None` when none is given. Refuses what is not plain UTF-8.
-pub(crate) fn media_type(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+fn media_type(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
@@ -80,7 +99,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Result<Option<String>, Refusal>
 }
 
 /// That another form was given than the one that is read.
-pub(crate) fn other_form(given: Option<&str>, wanted: &str) -> Refusal {
+fn other_form(given: Option<&str>, wanted: &str) -> Refusal {
     let detail = match given {
         Some(given) => format!("the body is `{}`", given.chars().take(100).collect::<String>()),
         None => "the body has no `Content-Type`".to_owned(),

@@ -4,6 +4,7 @@
 //! | Extractor | Reads | Refuses |
 //! |---|---|---|
 //! | [`Input`] | a JSON body | another media type, too much, too slow, too deep, a key twice, unknown fields, wrong values |
+//! | [`Source`] | a template as text | another media type, too much, too slow, what is no UTF-8 |
 //! | [`Params`] | the query | unknown, repeated and wrong parameters |
 //! | [`Id`], [`Segments`] | the path | what is no id, what is no text |
 //! | [`Wait`] | `Prefer: wait=N` | what is no number of seconds |
@@ -18,7 +19,7 @@ pub(crate) mod schema;
 mod segments;
 pub(crate) mod strict;
 
-pub(crate) use body::{Input, media_type, read_body};
+pub(crate) use body::{Input, Source, read_body};
 pub(crate) use prefer::Wait;
 pub(crate) use query::Params;
-pub(crate) use segments::{Id, Segments};
+pub(crate) use segments::{Id, Segments, read_id};

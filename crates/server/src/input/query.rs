@@ -39,7 +39,7 @@ fn parse<T: DeserializeOwned + IntoParams + 'static>(query: &str) -> Result<T, R
             None => problem(&name, "is not known here"),
             Some(_) if given.contains_key(name.as_ref()) => problem(&name, "is given more than once"),
             Some(_) if text.contains(['\0', '\u{fffd}']) => {
-                problem(&name, "holds a character that is no text")
+                problem(&name, "holds a character that is no text");
             }
             Some((name, kind)) => {
                 given.insert(name.clone(), read(&text, kind.as_deref()));

@@ -53,7 +53,7 @@ pub(super) fn routes() -> Routes {
 ///
 /// When this is answered, the job survives any crash. With an `Idempotency-Key` it is safe to repeat; the key is kept with the job, in
 /// the same transaction.
-#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", request_body = SubmitJob, responses(
+#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "submit_job", request_body = SubmitJob, responses(
     (status = 201, description = "It is stored", body = JobSubmitted),
     (status = 200, description = "It was there before, by its idempotency key or its unique key", body = JobSubmitted)))]
 async fn submit(
@@ -81,7 +81,7 @@ async fn submit(
 /// Submit up to 1,000 jobs, all or none
 ///
 /// With an `Idempotency-Key` each job that has no key of its own is given one from it and from its place in the list.
-#[utoipa::path(post, path = "/v1/jobs/bulk", tag = "jobs", request_body = SubmitJobs, responses(
+#[utoipa::path(post, path = "/v1/jobs/bulk", tag = "jobs", operation_id = "submit_jobs", request_body = SubmitJobs, responses(
     (status = 200, description = "All are stored; which of them were there before", body = JobsSubmitted)))]
 async fn submit_many(
     State(app): State<App>,
@@ -145,7 +145,7 @@ struct ListParams {
 }
 
 /// List jobs, newest first
-#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(ListParams),
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(ListParams),
     responses((status = 200, description = "A page", body = JobList)))]
 async fn list(
     State(app): State<App>,
@@ -170,7 +170,7 @@ async fn list(
 /// A job with its attempts, its history and what its handler said
 ///
 /// With `Prefer: wait=SECONDS` the answer comes when the job has ended, or after that time as it stands then.
-#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs",
+#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "show_job",
     params(("id" = String, Path, description = "`job_…`"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
     responses((status = 200, description = "The job", body = JobDetails)))]
@@ -195,7 +195,7 @@ async fn show(
 }
 
 /// Cancel a job that has not ended; a running handler is told
-#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs",
+#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
     params(("id" = String, Path, description = "`job_…`")), request_body = Because,
     responses((status = 200, description = "It is cancelled, by this call or before", body = JobChange)))]
 async fn cancel(
@@ -222,7 +222,7 @@ async fn cancel(
 }
 
 /// Run a failed job again, with its attempts renewed
-#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs",
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
     params(("id" = String, Path, description = "`job_…`")), request_body = Because,
     responses((status = 200, description = "It is queued", body = JobChange)))]
 async fn retry(
@@ -246,7 +246,7 @@ async fn retry(
 }
 
 /// Say when a queued job may run
-#[utoipa::path(post, path = "/v1/jobs/{id}/reschedule", tag = "jobs",
+#[utoipa::path(post, path = "/v1/jobs/{id}/reschedule", tag = "jobs", operation_id = "reschedule_job",
     params(("id" = String, Path, description = "`job_…`")), request_body = Reschedule,
     responses((status = 200, description = "The job as it stands now", body = JobUpdated)))]
 async fn reschedule(
@@ -281,7 +281,7 @@ async fn reschedule(
 }
 
 /// Say how urgent a queued job is
-#[utoipa::path(post, path = "/v1/jobs/{id}/priority", tag = "jobs",
+#[utoipa::path(post, path = "/v1/jobs/{id}/priority", tag = "jobs", operation_id = "prioritize_job",
     params(("id" = String, Path, description = "`job_…`")), request_body = Prioritize,
     responses((status = 200, description = "The job as it stands now", body = JobUpdated)))]
 async fn prioritize(
@@ -343,7 +343,7 @@ fn new_job(asked: SubmitJob, key: Option<String>, headers: &HeaderMap) -> Result
         queue: asked.queue,
         priority: asked.priority,
         due,
-        retry: asked.retry.map(retry_of).unwrap_or_default(),
+        retry: asked.retry.as_ref().map(retry_of).unwrap_or_default(),
         timeout: asked.timeout_ms.map(Duration::from_millis),
         correlation_id: asked.correlation_id.unwrap_or_else(|| new.correlation_id.clone()),
         trace_context: asked.trace_context.or(trace),
@@ -355,7 +355,7 @@ fn new_job(asked: SubmitJob, key: Option<String>, headers: &HeaderMap) -> Result
     })
 }
 
-pub(super) fn retry_of(asked: SubmitRetry) -> RetryPolicy {
+pub(super) fn retry_of(asked: &SubmitRetry) -> RetryPolicy {
     let default = RetryPolicy::default();
     RetryPolicy {
         attempts_max: asked.attempts_max.unwrap_or(default.attempts_max),

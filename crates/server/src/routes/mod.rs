@@ -28,12 +28,15 @@
 //! [`Refusal`](crate::refusal::Refusal); `?` turns the errors of store and engine into one. A list goes on where its
 //! [cursor](crate::input::cursor) says.
 
+mod audit;
 mod description;
 mod health;
 mod jobs;
 mod metrics;
 mod page;
+mod templates;
 mod views;
+mod workflows;
 
 use std::collections::BTreeSet;
 
@@ -61,6 +64,9 @@ fn all() -> Routes {
     Routes::new()
         .merge(jobs::routes())
         .merge(views::routes())
+        .merge(workflows::routes())
+        .merge(templates::routes())
+        .merge(audit::routes())
         .merge(health::routes())
         .merge(metrics::routes())
         .merge(description::routes())

@@ -168,7 +168,7 @@ fn definition(namespace: String, key: String, asked: DefineView) -> Result<NewVi
             on_touch,
             max_staleness_ms,
         },
-        retry: asked.retry.map(retry_of).unwrap_or_default(),
+        retry: asked.retry.as_ref().map(retry_of).unwrap_or_default(),
         timeout: asked.timeout_ms.map(Duration::from_millis),
     })
 }

@@ -218,7 +218,8 @@ async fn connections_and_requests_beyond_the_limit_are_told_to_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_requests_take_no_place_at_work() {
-    let settings = Settings { requests_max: 1, ..Settings::default() };
+    let settings =
+        Settings { requests_max: 1, admission_wait: Duration::from_secs(10), ..Settings::default() };
     let world = World::over(sqlite_database(), settings).await;
     let job = world.post("/v1/jobs", r#"{"handler":"none"}"#).await.expect(201);
     let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());

@@ -9,9 +9,12 @@
 
 mod world;
 
+mod access;
 mod description;
 mod health;
 mod hostile;
 mod jobs;
 mod once;
+mod tls;
 mod views;
+mod workflows;

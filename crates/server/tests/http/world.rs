@@ -1,10 +1,11 @@
 //! A server, and a client that says everything.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use recache_engine::{Engine, Options};
-use recache_server::{App, Settings, bind, serve};
+use recache_server::{App, Auth, Settings, bind, serve};
 use recache_store::conformance::{TestDatabase, postgres_database, sqlite_database};
 use recache_store::{OpenOptions, Store, open};
 use recache_worker::{BuildContext, Context, Failure, Handlers};
@@ -105,6 +106,10 @@ fn handlers() -> Handlers {
 
 impl World {
     pub(crate) async fn over(database: TestDatabase, settings: Settings) -> Self {
+        Self::guarded(database, settings, Auth::default()).await
+    }
+
+    pub(crate) async fn guarded(database: TestDatabase, settings: Settings, auth: Auth) -> Self {
         let store = open(&OpenOptions::new(database.url())).await.unwrap();
         let engine = Engine::builder(store.clone())
             .handlers(handlers())
@@ -112,10 +117,10 @@ impl World {
             .start()
             .await
             .unwrap();
-        let app = App::new(engine.clone(), settings);
+        let app = App::new(engine.clone(), settings, auth);
         let listener = bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, app.clone()));
+        let serving = tokio::spawn(serve(listener, app.clone(), None));
         Self { address, store, engine, app, serving, _database: database }
     }
 
@@ -158,10 +163,10 @@ impl World {
     ) -> Answer {
         let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
         for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").unwrap();
         }
         if !body.is_empty() {
-            text.push_str(&format!("content-length: {}\r\n", body.len()));
+            write!(text, "content-length: {}\r\n", body.len()).unwrap();
         }
         text.push_str("\r\n");
         text.push_str(body);

@@ -11,6 +11,7 @@
     reason = "a case says what it expects, and says loudly what it cannot run"
 )]
 
+pub mod access;
 pub mod attempts;
 pub mod batches;
 pub mod bulk_jobs;
@@ -332,6 +333,15 @@ macro_rules! conformance_suite {
                 log_keeps_the_newest_lines,
                 snoozed_job_comes_back_later_with_its_attempts_unused,
                 log_is_removed_with_its_job,
+            ],
+            access: [
+                api_key_is_kept_used_and_revoked,
+                api_key_is_good_until_it_expires,
+                audit_tells_what_was_done_and_what_was_only_begun,
+                request_with_a_key_is_carried_out_once,
+                request_of_a_dead_process_is_carried_out_again_with_its_seed,
+                concurrent_requests_of_one_key_are_one,
+                queued_job_is_moved_in_time_and_order,
             ],
             bulk_jobs: [
                 jobs_of_a_filter_are_cancelled_in_batches,

@@ -5,8 +5,8 @@ use recache_model::time::Timestamp;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Driver, Row};
-use crate::audit::{AuditFilter, AuditOutcome, AuditRecord, Audits, NewAudit, STATE_BYTES_MAX};
+use super::super::{Connection, Driver, Row};
+use crate::audit::{AUDIT_KEEP, AuditFilter, AuditOutcome, AuditRecord, Audits, NewAudit, STATE_BYTES_MAX};
 use crate::error::{Error, Result};
 use crate::queues::Word;
 
@@ -69,6 +69,19 @@ impl Audits for Driver {
         }))
         .await
     }
+}
+
+/// Removes rows whose time is over. They are found by their ids, which begin with the millisecond in which they were made.
+pub(super) async fn expire(db: &mut Connection, now: Timestamp, rows_max: u32) -> Result<u64> {
+    let ms = u128::try_from(now.minus(AUDIT_KEEP).micros() / 1_000).unwrap_or(0);
+    let gone = sqlx::query(
+        "DELETE FROM audit_rows WHERE id IN (SELECT id FROM audit_rows WHERE id < $1 ORDER BY id LIMIT $2)",
+    )
+    .bind(Uuid::from_u128(ms << 80))
+    .bind(i64::from(rows_max))
+    .execute(db)
+    .await?;
+    Ok(gone.rows_affected())
 }
 
 fn check_state(state: Option<&str>) -> Result<()> {

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::super::{Connection, Driver, ids};
 use super::lifecycles;
-use super::request_keys;
 use super::workflows::counts;
+use super::{audit, request_keys};
 use crate::error::{Error, Result};
 use crate::maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
 
@@ -45,7 +45,8 @@ impl Maintenance for Driver {
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
             let of_submits = idempotency_keys_expire(db, now, rows_max).await?;
-            Ok(of_submits + request_keys::expire(db, now, rows_max).await?)
+            let of_requests = request_keys::expire(db, now, rows_max).await?;
+            Ok(of_submits + of_requests + audit::expire(db, now, rows_max).await?)
         }))
         .await
     }
