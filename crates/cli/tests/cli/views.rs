@@ -48,11 +48,10 @@ async fn view_verbs_work(world: &World) {
     let explained = view(&["explain", "shop/prices", "-o", "json"]).json();
     assert_eq!(explained["waits_for"], "resume");
     assert_eq!(explained["remedy"], "recache view resume shop/prices");
-    assert!(world.store.views_reconcile(10).await.unwrap().builds.is_empty(), "it is paused");
     assert!(view(&["list"]).expect(0).contains("pending, paused"));
     assert!(view(&["resume", "shop/prices"]).expect(0).contains("begin again"));
     assert!(view(&["resume", "shop/prices"]).expect(0).contains("was not paused"));
-    assert_eq!(world.store.views_reconcile(10).await.unwrap().builds.len(), 1);
+    assert_eq!(view(&["explain", "shop/prices", "-o", "json"]).json()["waits_for"], "reconciler");
     assert!(view(&["pause", "shop/prices", "--reason", "later"]).expect(0).contains("paused"));
     assert!(view(&["pause", "shop/prices", "--reason", "later"]).expect(0).contains("before"));
 
@@ -63,7 +62,7 @@ async fn view_verbs_work(world: &World) {
         .iter()
         .map(|build| build["job"]["state"].as_str().unwrap())
         .collect();
-    assert_eq!(states, ["cancelled", "completed", "completed", "completed"], "the queued one was called off");
+    assert_eq!(states, ["completed", "completed", "completed"]);
     let page = view(&["history", "shop/prices", "--limit", "1"]);
     assert!(page.err.contains("--before job_"), "{page:?}");
 
