@@ -133,8 +133,8 @@ pub struct View {
 pub struct Generation {
     /// Its version.
     pub version: i64,
-    /// `job_…`: the build that made it.
-    pub job_id: String,
+    /// `job_…`: the build that made it; `null`: it was restored.
+    pub job_id: Option<String>,
     /// When readers began to see it.
     pub published_at: Instant,
     /// When readers ceased to; `null`: they see it.

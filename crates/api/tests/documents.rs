@@ -227,7 +227,7 @@ fn documents_of_schedules_keep_their_shape() {
 fn documents_of_views_keep_their_shape() {
     let generation = Generation {
         version: 7,
-        job_id: text("job_1"),
+        job_id: Some(text("job_1")),
         published_at: at(2),
         replaced_at: None,
         items_total: 3,

@@ -442,7 +442,7 @@ pub(super) fn retry_policy(policy: RetryPolicy) -> api::RetryPolicy {
 pub fn generation(record: &GenerationRecord) -> api::Generation {
     api::Generation {
         version: record.version,
-        job_id: record.job.to_string(),
+        job_id: record.job.map(|id| id.to_string()),
         published_at: instant(record.published_at),
         replaced_at: record.replaced_at.map(instant),
         items_total: record.items_total,

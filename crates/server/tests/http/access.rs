@@ -82,7 +82,7 @@ const TEMPLATE: &str =
 
 /// Every operation of the description with a body that is right, on things of namespace `a`.
 fn requests(job: &str, workflow: &str) -> Vec<(String, String, String, String)> {
-    let api = serde_json::to_value(recache_server::api()).unwrap();
+    let api = recache_server::api();
     operations(&api)
         .into_iter()
         .map(|(method, route, _)| {
