@@ -39,6 +39,7 @@ mod schedule;
 mod template;
 mod tracked;
 mod view;
+mod view_request;
 mod workflow;
 mod workflow_request;
 
@@ -87,11 +88,14 @@ pub use tracked::{
     TrackedState,
 };
 pub use view::{
-    Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewExplanation, ViewItem,
-    ViewItems, ViewPolicy, ViewStatus, ViewValue,
+    Backoff, Generation, ItemChange, ItemDifference, ItemList, ItemRead, OnTouch, Restoration, RetryPolicy,
+    Touched, TouchedViews, View, ViewBuild, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory,
+    ViewItem, ViewItems, ViewList, ViewPause, ViewPolicy, ViewRestored, ViewSources, ViewStatus, ViewValue,
 };
+pub use view_request::{DefineView, DeriveView, RollBackView, TouchOne, TouchView, TouchViews};
 pub use workflow::{
-    StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal, WorkflowStep,
+    PassedLimit, StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal,
+    WorkflowStep,
 };
 pub use workflow_request::{
     CompleteStep, ResolveStep, RetryMode, RetryWorkflow, SendSignal, SubmitWorkflow, TimelineStep,

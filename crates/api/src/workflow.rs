@@ -126,6 +126,21 @@ pub struct WorkflowDetails {
     pub steps: Vec<WorkflowStep>,
     /// In the order in which they came.
     pub signals: Vec<WorkflowSignal>,
+    /// Limits of time that have passed: the workflow's own first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<PassedLimit>,
+}
+
+/// A limit of time that has passed, of a workflow or of one of its steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PassedLimit {
+    /// The step; none: the workflow itself.
+    pub step: Option<String>,
+    /// The field of the template that sets it.
+    pub limit: String,
+    /// What it allows.
+    pub minutes: u32,
 }
 
 impl WorkflowDetails {
@@ -139,7 +154,13 @@ impl WorkflowDetails {
         steps: Vec<WorkflowStep>,
         signals: Vec<WorkflowSignal>,
     ) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), workflow, input, steps, signals }
+        Self { schema: Self::SCHEMA.to_owned(), workflow, input, steps, signals, limits: Vec::new() }
+    }
+
+    /// With the limits of time that have passed.
+    #[must_use]
+    pub fn with_limits(self, limits: Vec<PassedLimit>) -> Self {
+        Self { limits, ..self }
     }
 }
 
@@ -151,7 +172,7 @@ pub struct WorkflowChange {
     pub schema: String,
     /// The workflow; the new one where it was run again.
     pub id: String,
-    /// What was done: `submitted`, `cancelled`, `retried`, `run_again`, `told`, `completed`, `resolved`.
+    /// What was done: `submitted`, `cancelled`, `retried`, `run_again`, `run_failed_again`, `told`, `completed`, `resolved`.
     pub change: String,
     /// The step, where one was meant.
     pub step: Option<String>,

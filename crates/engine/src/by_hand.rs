@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::{batches, deliver, execute};
+use crate::{batches, deliver, execute, maintain};
 
 /// By the store's clock: whoever moves that moves it less far, between two calls.
 const LEASE: Duration = Duration::from_hours(24 * 365);
@@ -34,6 +34,8 @@ pub struct Ran {
     pub scheduled: usize,
     /// Deliveries that were made or tried.
     pub deliveries: usize,
+    /// Limits of time that had passed.
+    pub limits: usize,
 }
 
 /// An engine without tasks of its own: no polling, no beat, no pump. What is due happens in [`run_due`](Self::run_due), by the
@@ -72,7 +74,7 @@ impl ByHand {
         Err(Error::Invalid(format!("still not at rest after {ROUNDS_MAX} rounds: {ran:?}")))
     }
 
-    /// Views whose builds are due, and schedules whose ticks are.
+    /// Views whose builds are due, schedules whose ticks are, and limits of time that have passed.
     async fn reconcile(&self, ran: &mut Ran) -> Result<()> {
         let store = self.engine.store();
         ran.builds += store.views_reconcile(ROWS_MAX).await?.builds.len();
@@ -80,6 +82,10 @@ impl ByHand {
             && let Some(lead) = store.maintenance().leader_take("scheduler", self.holder, LEASE).await?
         {
             ran.scheduled += store.schedules().schedules_fire(&lead, ROWS_MAX).await?.jobs.len();
+        }
+        if let Some(lead) = store.maintenance().leader_take(maintain::ROLE, self.holder, LEASE).await? {
+            let passed = maintain::judge_limits(&self.engine.shared, &lead).await?;
+            ran.limits += usize::try_from(passed).unwrap_or(usize::MAX);
         }
         Ok(())
     }

@@ -18,11 +18,13 @@ use crate::deliver;
 use crate::engine::Shared;
 use crate::stats::{add, one};
 
-const ROLE: &str = "maintenance";
+pub(crate) const ROLE: &str = "maintenance";
 /// Rows that one transaction removes.
 const ROWS_MAX: u32 = 1_000;
 /// Workflows that one transaction removes: each with all its steps.
 const WORKFLOWS_MAX: u32 = 20;
+/// Steps and workflows whose limits one transaction judges.
+const LIMITS_MAX: u32 = 100;
 /// Workflows that one look compares.
 const COMPARED_MAX: u32 = 1_000;
 /// Batches that one look compares: each with all its members.
@@ -91,6 +93,7 @@ async fn pass(
     // For the case that no process delivers: what nobody asked for must not wait for ever.
     deliver::route(shared).await?;
     fail_stale(shared, lead, up_for).await?;
+    judge_limits(shared, lead).await?;
     remove(shared, lead).await?;
     if is_time_to_compare {
         compare(shared).await?;
@@ -119,6 +122,22 @@ async fn fail_stale(shared: &Shared, lead: &Leadership, up_for: Duration) -> Res
     }
 }
 
+/// Limits of time that have passed, in batches until one is not full.
+pub(crate) async fn judge_limits(shared: &Shared, lead: &Leadership) -> Result<u64, StoreError> {
+    let mut passed = 0;
+    loop {
+        let judged = shared.store.maintenance().lifecycles_judge(lead, LIMITS_MAX).await?;
+        passed += judged.passed + judged.stalled;
+        let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        add(&shared.counters.limits_passed, count(judged.passed));
+        add(&shared.counters.stalled, count(judged.stalled));
+        if judged.looked_at < u64::from(LIMITS_MAX) || shared.draining.is_cancelled() {
+            return Ok(passed);
+        }
+        tokio::time::sleep(BATCH_PAUSE).await;
+    }
+}
+
 /// Something whose time may be over.
 #[derive(Debug, Clone, Copy)]
 enum Removal {
@@ -134,6 +153,7 @@ enum Removal {
     LateDeliveries,
     Deliveries(DeliveryState, Duration),
     Events(Duration),
+    DeletedViews,
 }
 
 impl Removal {
@@ -160,6 +180,7 @@ impl Removal {
             Self::Deliveries(DeliveryState::Delivered, retention.done),
             Self::Deliveries(DeliveryState::Dead, retention.failed),
             Self::Events(retention.done),
+            Self::DeletedViews,
         ];
         jobs.chain(workflows).chain(tracked).chain(ends).chain(events).collect()
     }
@@ -188,6 +209,7 @@ impl Removal {
                 shared.store.events().deliveries_remove(lead, state, keep, rows_max).await
             }
             Self::Events(keep) => shared.store.events().events_remove(lead, keep, rows_max).await,
+            Self::DeletedViews => shared.store.view_control().views_remove_deleted(rows_max).await,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use recache_model::expansion::Outline;
 use recache_model::ids::WorkflowId;
 use recache_model::template::graph::StepIndex;
-use recache_model::template::{Step, StepType, Template};
+use recache_model::template::{Lifecycle, Step, StepType, Template};
 use recache_model::workflow::StepKind;
 use recache_store::{FLOW, NewJob, NewStep, NewWorkflow, Region, RegionStep};
 use serde_json::Value;
@@ -50,6 +50,8 @@ pub(crate) fn new_workflow(
         input: input.to_string(),
         correlation_id: correlation_id.to_owned(),
         environment: environment.map(str::to_owned),
+        limits: template.lifecycle().map(Lifecycle::of_workflow).unwrap_or_default(),
+        takes_over: None,
         steps: first_steps(steps_of, correlation_id)?,
     })
 }
@@ -172,6 +174,22 @@ pub(crate) fn as_turn(job: NewJob) -> NewJob {
     NewJob { queue: FLOW.to_owned(), handler: FLOW.to_owned(), ..job }
 }
 
+/// Names of the steps that need not run again when the steps of `failed` and all that stands behind them do.
+pub(crate) fn unharmed<'a>(template: &'a Template, failed: &BTreeSet<String>) -> Vec<&'a str> {
+    let steps = template.steps();
+    let mut is_harmed = vec![false; steps.len()];
+    let mut names = Vec::new();
+    for &index in template.graph().topological_order() {
+        let before = template.graph().dependencies(index);
+        is_harmed[index] =
+            failed.contains(&steps[index].name) || before.iter().any(|before| is_harmed[*before]);
+        if !is_harmed[index] {
+            names.push(steps[index].name.as_str());
+        }
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -211,6 +229,27 @@ steps:
         assert_eq!(fetch.job.retry, expected);
         assert_eq!((bill.waits_for.as_slice(), bill.job.retry.attempts_max), ([0].as_slice(), 1));
         assert_eq!(bill.job.correlation_id, "c");
+    }
+
+    #[test]
+    fn what_stands_behind_a_failed_step_is_harmed_and_the_rest_is_not() {
+        let source = "
+name: t
+version: 1.0.0
+steps:
+  - { name: a, handler: { callable: h } }
+  - { name: b, handler: { callable: h }, depends_on: [a] }
+  - { name: c, handler: { callable: h }, depends_on: [a] }
+  - { name: d, handler: { callable: h }, depends_on: [b, c] }
+  - { name: e, handler: { callable: h }, depends_on: [c] }
+";
+        let template = Template::parse(source, "t.yaml").expect("a good template");
+        let names = |failed: &[&str]| {
+            let failed = failed.iter().map(|name| (*name).to_owned()).collect();
+            unharmed(&template, &failed).join(" ")
+        };
+        assert_eq!((names(&["b"]), names(&["a"])), ("a c e".to_owned(), String::new()));
+        assert_eq!(names(&["d", "e"]), "a b c");
     }
 
     #[test]

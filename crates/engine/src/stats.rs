@@ -70,6 +70,10 @@ counters! {
     batch_differences,
     /// Tracked jobs that failed here because nothing was heard of them.
     tracked_stale,
+    /// Limits of time of steps and workflows that were found to have passed here.
+    limits_passed,
+    /// Attempts that were taken away here because they kept no checkpoint for too long.
+    stalled,
     /// Events that were handed to those who asked for them here.
     events_routed,
     /// Deliveries of events that were made here.

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use recache_model::event::StepEvent;
-use recache_model::template::{Handler, JsonSchema, Step, Template};
+use recache_model::lifecycle::TimeLimits;
+use recache_model::template::{Handler, JsonSchema, Step, Template, limits_of_step};
 use recache_store::{FLOW, NewJob, StepCall};
 use serde_json::Value;
 
@@ -27,14 +28,23 @@ pub(crate) fn ready_job(template: &Template, step: &Step, correlation_id: &str) 
         correlation_id: correlation_id.to_owned(),
         call: step.handler.as_ref().and_then(call),
         publishes: as_text(step, &events(template, step))?,
+        limits: limits_of_step(step.lifecycle.as_ref(), template.lifecycle()),
         ..plain
     })
 }
 
-/// The same of each run of a step that is split; what that publishes is another thing than what the step does.
-pub(crate) fn ready_run(template: &Template, step: &Step, correlation_id: &str) -> Result<NewJob> {
+/// The same of each run of a step that is split; what that publishes is another thing than what the step does. How long it all
+/// takes is the step's matter. One that keeps no checkpoint for `stall_minutes` is taken away from its worker.
+pub(crate) fn ready_run(
+    template: &Template,
+    step: &Step,
+    stall_minutes: Option<u32>,
+    correlation_id: &str,
+) -> Result<NewJob> {
     let publishes = as_text(step, &StepEvent::of_run(events(template, step)))?;
-    Ok(NewJob { publishes, ..ready_job(template, step, correlation_id)? })
+    let ready = ready_job(template, step, correlation_id)?;
+    let limits = TimeLimits { duration: None, dependencies: None, stall_minutes, ..ready.limits };
+    Ok(NewJob { publishes, limits, ..ready })
 }
 
 /// What a step's job keeps of its handler besides the name.
@@ -113,10 +123,11 @@ steps:
     #[test]
     fn a_run_publishes_its_failures_and_leaves_success_to_its_step() {
         let template = Template::parse(SOURCE, "t.yaml").expect("a good template");
-        let run = ready_run(&template, &template.steps()[0], "c").expect("a job");
+        let run = ready_run(&template, &template.steps()[0], Some(3), "c").expect("a job");
         let names = ["e.failed", "e.all", "e.all"].map(str::to_owned);
         let ends = [At::Failure, At::RetryableFailure, At::Failure];
         assert_eq!(published(&run), names.into_iter().zip(ends).collect::<Vec<_>>());
+        assert_eq!(run.limits.stall_minutes, Some(3));
         assert_eq!(run.call.and_then(|call| call.method).as_deref(), Some("refund"));
     }
 }

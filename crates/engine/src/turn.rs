@@ -75,6 +75,9 @@ impl Turn<'_> {
         if let (Some((name, _)), false) = (skipped, step.step_type == StepType::DeferredConvergence) {
             return self.skipped(recache_model::expansion::skipped_with(name));
         }
+        if let Some(given) = &self.situation.given {
+            return self.given(given);
+        }
         if self.situation.children.is_some() {
             return self.gathered().await;
         }
@@ -95,6 +98,15 @@ impl Turn<'_> {
             }
         }
         self.of_run().await
+    }
+
+    /// The end with the result of an earlier run, which was judged when it was made.
+    fn given(&self, given: &str) -> Result<Outcome, Failure> {
+        let result = parsed(given);
+        if self.step().step_type == StepType::Decision {
+            return self.rules.concluded(self.shared, &result);
+        }
+        crate::rules::completed(self.shared, &result)
     }
 
     /// The turn of a step that is not split, or of one of the runs of a step that is.
@@ -199,7 +211,7 @@ impl Turn<'_> {
         };
         let count = items.len();
         if u32::try_from(count).is_ok_and(|count| count <= limit) {
-            return self.split(StepKind::Child, None, items);
+            return self.split(StepKind::Child, None, None, items);
         }
         let why = format!("`for_each` gives {count} elements, the limit is {limit}");
         Err(Failure::permanent("too_many_children", why))
@@ -225,19 +237,21 @@ impl Turn<'_> {
         })?;
         let batches = batches(batchable, worker, result)
             .map_err(|error| Failure::permanent(error.code, error.message))?;
-        let strategy = batchable.batch_config.as_ref().or(worker.batch_config.as_ref());
-        let kind = match strategy.map(|config| config.failure_strategy).unwrap_or_default() {
+        let config = batchable.batch_config.as_ref().or(worker.batch_config.as_ref());
+        let stall_minutes = config.and_then(|config| config.checkpoint_stall_minutes);
+        let kind = match config.map(|config| config.failure_strategy).unwrap_or_default() {
             FailureStrategy::ContinueOnFailure => StepKind::TolerantChild,
             FailureStrategy::FailFast => StepKind::FailFastChild,
             FailureStrategy::Isolate => StepKind::Child,
         };
-        self.split(kind, Some(batches.parallelism), batches.items)
+        self.split(kind, Some(batches.parallelism), stall_minutes, batches.items)
     }
 
     fn split(
         &self,
         kind: StepKind,
         parallelism: Option<usize>,
+        stall_minutes: Option<u32>,
         items: Vec<Value>,
     ) -> Result<Outcome, Failure> {
         if items.is_empty() {
@@ -249,7 +263,7 @@ impl Turn<'_> {
             return Ok(Outcome::Completed { output: nothing.to_string() });
         }
         let (template, step) = (self.template(), self.step());
-        let ready = ready_run(template, step, &self.job.correlation_id).map_err(no_job)?;
+        let ready = ready_run(template, step, stall_minutes, &self.job.correlation_id).map_err(no_job)?;
         let ready = if run_needs_turn(step) { as_turn(ready) } else { ready };
         let jobs = items.into_iter().map(|item| Child {
             job: NewJob { id: recache_model::ids::JobId::make(), ..ready.clone() },

@@ -1,9 +1,12 @@
 //! Workflows as callers see them: submit, tell, retry, end a step by hand.
 
+use std::collections::BTreeSet;
+
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::template::{StepType, Template};
-use recache_store::{Ending, FLOW, Outcome, SignalRecord, Word};
+use recache_model::workflow::WorkflowState;
+use recache_store::{Ending, FLOW, Outcome, SignalRecord, TakeOver, Word};
 use recache_worker::Failure;
 use serde_json::Value;
 
@@ -66,6 +69,43 @@ impl Engine {
             Error::Invalid(format!("the input of workflow {workflow} is not JSON: {error}"))
         })?;
         self.submit_workflow_in(id, &template, old.environment.as_deref(), &input).await
+    }
+
+    /// Runs a workflow's failed steps and all that stands behind them again: in a new workflow of the same pinned template, environment
+    /// and input, whose other steps end with the results that they have. The old one stays as it is. A workflow that still runs, or in which nothing
+    /// failed, is a conflict.
+    pub async fn run_failed_again(&self, workflow: WorkflowId) -> Result<WorkflowId> {
+        let store = &self.shared.store;
+        let old = store.workflow_get(workflow).await?;
+        if old.state == WorkflowState::Running {
+            return Err(conflict(format!(
+                "workflow `{workflow}` is still running: cancel it, or wait for its end"
+            )));
+        }
+        let mut failed = BTreeSet::new();
+        for step in store.workflow_steps(workflow).await? {
+            if matches!(step.job.state, JobState::Failed | JobState::Cancelled) {
+                // A run of a step that was split is called `step[0]`, and the step runs again as a whole.
+                let name = step.job.step.as_deref().unwrap_or_default();
+                failed.insert(name.split('[').next().unwrap_or_default().to_owned());
+            }
+        }
+        if failed.is_empty() {
+            return Err(conflict(format!("no step of workflow `{workflow}` has failed")));
+        }
+        let record = self.template_by_digest(&old.template_digest).await?;
+        let template = Template::from_canonical_json(&record.content)
+            .map_err(|problems| Error::Invalid(problems.to_string()))?;
+        let input = serde_json::from_str(&old.input).map_err(|error| {
+            Error::Invalid(format!("the input of workflow {workflow} is not JSON: {error}"))
+        })?;
+        let id = WorkflowId::make();
+        let environment = old.environment.as_deref();
+        let mut new = plan::new_workflow(id, &template, environment, &input, &id.uuid().to_string())?;
+        let steps = plan::unharmed(&template, &failed).into_iter().map(str::to_owned).collect();
+        new.takes_over = Some(TakeOver { from: workflow, steps });
+        store.workflow_submit(new).await?;
+        Ok(id)
     }
 
     /// Completes a step that has not ended with this result, in place of its handler, which is told to stop. The result is judged
@@ -140,4 +180,8 @@ impl Engine {
             other => Err(Error::Invalid(format!("{FLOW}: a result led to {other:?}"))),
         }
     }
+}
+
+fn conflict(message: String) -> Error {
+    recache_store::Error::Conflict(message).into()
 }

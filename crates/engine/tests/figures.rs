@@ -41,6 +41,8 @@ fn chain() -> NewWorkflow {
         },
         template_raise: None,
         environment: None,
+        limits: recache_model::lifecycle::TimeLimits::default(),
+        takes_over: None,
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         steps: steps.collect(),

@@ -48,6 +48,9 @@ on_both_databases!(
     workflow_that_calls_itself_ends_at_the_depth_limit,
     operator_completes_and_resolves_steps,
     workflow_runs_again_as_a_new_one,
+    failed_steps_and_what_stands_behind_them_run_again_in_a_new_workflow,
+    decision_that_was_made_is_not_made_again,
+    limit_of_a_workflow_that_has_passed_ends_it_while_its_handler_runs,
     concurrency_key_of_a_step_holds_over_workflows,
     rate_of_a_step_holds_back_its_starts,
     cached_result_serves_instead_of_a_run,
@@ -786,6 +789,136 @@ environments: { test: { steps: [{ name: a, handler: { initialization: { give: 2 
     let record = soon(engine.wait_for_workflow(again)).await.unwrap();
     assert_eq!((record.environment.as_deref(), record.input.as_str()), (Some("test"), "{\"n\":1}"));
     assert_eq!(output(&steps(&engine, again).await["a"]), json!(2));
+    end(engine).await;
+}
+
+/// A tolerated failure had been followed by more steps: they run again, with it; what stands beside it does not.
+async fn failed_steps_and_what_stands_behind_them_run_again_in_a_new_workflow(database: TestDatabase) {
+    let is_mended = Arc::new(AtomicU64::new(0));
+    let mut handlers = handlers(&is_mended);
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&ran);
+    handlers
+        .job("note", move |context: Context, _: Value| {
+            let name = context.facts().step.clone().unwrap_or_default();
+            log.lock().unwrap().push(name.clone());
+            async move { Ok(json!({ "by": name, "from": context.facts().results.clone() })) }
+        })
+        .unwrap();
+    let engine = start(&database, handlers).await;
+    let source = "
+name: t
+version: 1.0.0
+steps:
+  - { name: split, type: batchable, handler: { callable: echo, initialization: { give: { rows: 2000 } } } }
+  - { name: work, type: batch_worker, handler: { callable: fail, initialization: { only: 1 } }, depends_on: [split], retry: { retryable: false } }
+  - { name: after, handler: { callable: note }, depends_on: [work] }
+  - { name: beside, handler: { callable: note }, depends_on: [split], publishes_events: [done] }
+  - { name: end, handler: { callable: note }, depends_on: [after, beside] }
+";
+    let id = submit(&engine, source, &json!({})).await;
+    assert_eq!(soon(engine.wait_for_workflow(id)).await.unwrap().state, WorkflowState::Completed);
+    let first = steps(&engine, id).await;
+    assert_eq!(output(&first["work"])["failed"], json!(1));
+    let mut names = std::mem::take(&mut *ran.lock().unwrap());
+    names.sort();
+    assert_eq!(names, ["after", "beside", "end"]);
+
+    is_mended.store(1, Ordering::SeqCst);
+    let again = engine.run_failed_again(id).await.unwrap();
+    assert_ne!(again, id);
+    assert_eq!(soon(engine.wait_for_workflow(again)).await.unwrap().state, WorkflowState::Completed);
+    assert_eq!(*ran.lock().unwrap(), ["after", "end"], "what stands beside the failure keeps its result");
+    let second = steps(&engine, again).await;
+    assert_eq!(output(&second["beside"]), output(&first["beside"]));
+    assert_eq!((output(&second["work"])["failed"].clone(), second.len()), (json!(0), first.len()));
+    assert_eq!(output(&second["end"])["from"]["beside"], output(&first["beside"]));
+    let told = engine.store().events().events_list(recache_store::EventQuery::default(), 10).await.unwrap();
+    assert_eq!(told.len(), 1, "what was done once is told once: {told:?}");
+    assert_eq!(steps(&engine, id).await["work[1]"].job.state, JobState::Failed, "the old one stays as it is");
+
+    let nothing = engine.run_failed_again(again).await.unwrap_err().to_string();
+    assert!(nothing.contains("no step of workflow"), "{nothing}");
+    end(engine).await;
+}
+
+/// What it chose is there again, with the results of what had run; only what failed is done anew.
+async fn decision_that_was_made_is_not_made_again(database: TestDatabase) {
+    let is_mended = Arc::new(AtomicU64::new(0));
+    let mut handlers = handlers(&is_mended);
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    handlers
+        .job("decide", move |_: Context, _: Value| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(json!(["x", "y"])) }
+        })
+        .unwrap();
+    let engine = start(&database, handlers).await;
+    let source = "
+name: t
+version: 1.0.0
+steps:
+  - { name: choose, type: decision, handler: { callable: decide } }
+  - { name: x, handler: { callable: echo, initialization: { give: 7 } }, depends_on: [choose] }
+  - { name: y, handler: { callable: fail }, depends_on: [choose], retry: { retryable: false } }
+  - { name: z, handler: { callable: echo }, depends_on: [choose] }
+  - { name: gather, type: deferred_convergence, handler: { callable: results }, depends_on: [x, y, z] }
+";
+    let id = submit(&engine, source, &json!({})).await;
+    assert_eq!(soon(engine.wait_for_workflow(id)).await.unwrap().state, WorkflowState::Failed);
+    is_mended.store(1, Ordering::SeqCst);
+    let again = engine.run_failed_again(id).await.unwrap();
+    assert_eq!(soon(engine.wait_for_workflow(again)).await.unwrap().state, WorkflowState::Completed);
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "the decision stands");
+    let found = steps(&engine, again).await;
+    assert_eq!((found["x"].job.handler.as_str(), found["y"].job.handler.as_str()), (FLOW, "fail"));
+    assert_eq!(found["z"].job.state, JobState::Skipped);
+    assert_eq!(output(&found["gather"]), json!({ "x": 7, "y": null }));
+    end(engine).await;
+}
+
+/// The leader finds it by itself, the handler is told to stop, and the reason is there to read.
+async fn limit_of_a_workflow_that_has_passed_ends_it_while_its_handler_runs(database: TestDatabase) {
+    let (began, told_to_stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut handlers = handlers(&Arc::default());
+    let (start_of, stop_of) = (Arc::clone(&began), Arc::clone(&told_to_stop));
+    handlers
+        .job("slow", move |context: Context, _: Value| {
+            let (began, told_to_stop) = (Arc::clone(&start_of), Arc::clone(&stop_of));
+            async move {
+                began.notify_one();
+                let why = context.stopped().await;
+                told_to_stop.notify_one();
+                Err::<(), _>(Failure::Stopped(why))
+            }
+        })
+        .unwrap();
+    let clock = recache_model::time::ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
+    let open = recache_store::OpenOptions {
+        clock: Some(Arc::new(clock.clone())),
+        ..recache_store::OpenOptions::new(database.url())
+    };
+    let store = recache_store::open(&open).await.unwrap();
+    // By the moved clock no session dies.
+    let options = Options { lease: Duration::from_hours(1), maintain: Duration::from_millis(50), ..quick() };
+    let engine = Engine::builder(store).handlers(handlers).options(options).start().await.unwrap();
+    let source = "
+name: t
+version: 1.0.0
+lifecycle: { max_duration_minutes: 5, auto_fail_on_timeout: true }
+steps:
+  - { name: a, handler: { callable: slow } }
+  - { name: b, handler: { callable: echo }, depends_on: [a] }
+";
+    let id = submit(&engine, source, &json!({})).await;
+    soon(began.notified()).await;
+    clock.advance(Duration::from_mins(5));
+    assert_eq!(soon(engine.wait_for_workflow(id)).await.unwrap().state, WorkflowState::Failed);
+    soon(told_to_stop.notified()).await;
+    let found = steps(&engine, id).await;
+    assert_eq!((code(&found["a"]), found["b"].job.state), ("lifecycle_duration", JobState::Blocked));
+    assert_eq!(engine.stats().limits_passed, 1);
     end(engine).await;
 }
 

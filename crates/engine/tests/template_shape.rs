@@ -26,6 +26,20 @@ use support::{Faulty, quick, until};
 /// it with a meaning of its own. A field whose fields are all here needs none, and neither does one below a field that is
 /// refused. Where a field has a meaning only beside others, the first of the two gives those.
 fn sample(path: &str) -> Option<(Value, Value)> {
+    if let Some((place, field)) = path.rsplit_once("lifecycle.") {
+        let place = |fields: Value| {
+            let lifecycle = json!({ "lifecycle": fields });
+            if place.is_empty() { lifecycle } else { json!({ "steps": [lifecycle] }) }
+        };
+        let given = match field {
+            "staleness_action" => json!("error"),
+            "auto_fail_on_timeout" | "auto_dlq_on_timeout" => json!(true),
+            _ => json!(9),
+        };
+        // What is done needs a limit after which it is done; `none` leaves the rest to be said.
+        let base = json!({ "max_duration_minutes": 11, "staleness_action": "none" });
+        return Some((place(base), place(json!({ field: given }))));
+    }
     if let Some(found) = flow_sample(path) {
         return Some(found);
     }
@@ -116,8 +130,6 @@ fn simple_sample(path: &str) -> Option<Value> {
             "steps": [{ "publishes_events": ["e"] }],
         })),
         "input_schema" => Some(json!({ "input_schema": { "type": "array" } })),
-        "lifecycle" => Some(json!({ "lifecycle": { "max_duration_minutes": 5 } })),
-
         "steps[].name" => step(json!({ "name": "other" })),
         "steps[].handler.callable" => step(json!({ "handler": { "callable": "other" } })),
         "steps[].handler.method" => step(json!({ "handler": { "method": "m" } })),
@@ -148,7 +160,6 @@ fn simple_sample(path: &str) -> Option<Value> {
             step(json!({ "publishes_events": [{ "name": "e", "publisher": "p" }] }))
         }
         "steps[].result_schema" => step(json!({ "result_schema": { "type": "string" } })),
-        "steps[].lifecycle" => step(json!({ "lifecycle": { "max_duration_minutes": 5 } })),
         "steps[].when" => step(json!({ "when": "input.a == 1" })),
 
         "environments.*.steps[].name" => production(json!({ "name": "b", "timeout_seconds": 7 })),
@@ -274,6 +285,9 @@ async fn at_rest(engine: &Engine, id: WorkflowId) -> Option<Vec<String>> {
             "{:?} {} {} {:?} {:?} {:?} {} {:?}",
             job.step, job.state, job.priority, step.waits_for, error, job.publishes, job.handler, job.call
         ));
+    }
+    for limits in engine.store().flows().limits_list(id, false, 100).await.unwrap() {
+        lines.push(format!("{:?} {:?}", limits.step, limits.limits));
     }
     lines.sort();
     Some(lines)

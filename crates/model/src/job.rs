@@ -65,6 +65,10 @@ pub enum JobEvent {
     Await,
     /// An operator says how it ended, in its worker's stead.
     OperatorComplete,
+    /// It took longer than its template allows.
+    Expire,
+    /// An operator has it run again, and what it waits for has not ended yet.
+    OperatorWait,
 }
 
 impl JobState {
@@ -82,7 +86,7 @@ impl JobState {
     ];
 
     /// The whole table of transitions, as data: `(from, event, to)`. What is not here cannot happen.
-    pub const TRANSITIONS: [(Self, JobEvent, Self); 23] = [
+    pub const TRANSITIONS: [(Self, JobEvent, Self); 27] = [
         (Self::Blocked, JobEvent::Unblock, Self::Queued),
         (Self::Blocked, JobEvent::Cancel, Self::Cancelled),
         (Self::Blocked, JobEvent::Supersede, Self::Superseded),
@@ -106,6 +110,10 @@ impl JobState {
         (Self::Running, JobEvent::OperatorComplete, Self::Completed),
         (Self::Failed, JobEvent::OperatorRetry, Self::Queued),
         (Self::Failed, JobEvent::OperatorResolve, Self::Resolved),
+        (Self::Blocked, JobEvent::Expire, Self::Failed),
+        (Self::Queued, JobEvent::Expire, Self::Failed),
+        (Self::Running, JobEvent::Expire, Self::Failed),
+        (Self::Failed, JobEvent::OperatorWait, Self::Blocked),
     ];
 
     /// Where `event` leads from here; `None` when it cannot happen here.
@@ -248,7 +256,7 @@ pub fn after_failure(policy: &RetryPolicy, attempt: u32, error: &JobError, chanc
 mod tests {
     use super::*;
 
-    const EVENTS: [JobEvent; 15] = [
+    const EVENTS: [JobEvent; 17] = [
         JobEvent::Unblock,
         JobEvent::Claim,
         JobEvent::Release,
@@ -264,21 +272,23 @@ mod tests {
         JobEvent::Replace,
         JobEvent::Await,
         JobEvent::OperatorComplete,
+        JobEvent::Expire,
+        JobEvent::OperatorWait,
     ];
 
     /// The table once more, written as design says it rather than as code has it: for each state, one
     /// character per event in the order of `EVENTS`; `.` is refused, else the first letter of the new state
     /// (`C` completed, `X` cancelled, `S` superseded, `K` skipped, `O` resolved).
     const EXPECTED: [(JobState, &str); 9] = [
-        (JobState::Blocked, "Q......XSK....C"),
-        (JobState::Queued, ".R.....XSK..Q.C"),
-        (JobState::Running, "..QQCQFXSK...BC"),
-        (JobState::Completed, "..............."),
-        (JobState::Failed, "..........QO..."),
-        (JobState::Cancelled, "..............."),
-        (JobState::Superseded, "..............."),
-        (JobState::Skipped, "..............."),
-        (JobState::Resolved, "..............."),
+        (JobState::Blocked, "Q......XSK....CF."),
+        (JobState::Queued, ".R.....XSK..Q.CF."),
+        (JobState::Running, "..QQCQFXSK...BCF."),
+        (JobState::Completed, "................."),
+        (JobState::Failed, "..........QO....B"),
+        (JobState::Cancelled, "................."),
+        (JobState::Superseded, "................."),
+        (JobState::Skipped, "................."),
+        (JobState::Resolved, "................."),
     ];
 
     #[test]
@@ -306,7 +316,10 @@ mod tests {
     fn only_an_operator_moves_a_terminal_job() {
         for state in JobState::ALL.into_iter().filter(|state| state.is_terminal()) {
             for event in EVENTS {
-                let by_operator = matches!(event, JobEvent::OperatorRetry | JobEvent::OperatorResolve);
+                let by_operator = matches!(
+                    event,
+                    JobEvent::OperatorRetry | JobEvent::OperatorWait | JobEvent::OperatorResolve
+                );
                 assert!(state.after(event).is_none() || by_operator, "{state} on {event:?}");
             }
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::job::{ErrorKind, JobError};
+use crate::lifecycle;
 
 /// Where the work on a dead letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +74,9 @@ impl FromStr for LetterStatus {
 
 /// Why a job is dead, in a few words for people; `error` is its last attempt's.
 pub fn reason(error: &JobError, attempt: u32, attempts_max: u32) -> String {
+    if error.code.as_deref().is_some_and(lifecycle::is_code) {
+        return error.message.clone();
+    }
     let what = match error.kind {
         ErrorKind::Permanent => return "its handler says that no further attempt can succeed".to_owned(),
         ErrorKind::Cancelled | ErrorKind::Superseded => "it was called off",
@@ -116,6 +120,9 @@ mod tests {
     fn reason_says_whether_attempts_were_used_up() {
         let lost = JobError::new(ErrorKind::LeaseLost, "its worker stopped beating");
         assert_eq!(reason(&lost, 3, 3), "attempt 3 of 3 lost its worker, and no attempt is left");
+        let code = Some(lifecycle::LimitName::Duration.code().to_owned());
+        let late = JobError { code, ..JobError::new(ErrorKind::Timeout, "it has taken 9 min") };
+        assert_eq!(reason(&late, 1, 3), "it has taken 9 min", "attempts have nothing to do with it");
         let permanent = JobError::new(ErrorKind::Permanent, "no such customer");
         assert!(!reason(&permanent, 1, 3).contains("attempt 1"));
     }

@@ -24,6 +24,7 @@ pub mod http_status;
 pub mod ids;
 pub mod job;
 pub mod letter;
+pub mod lifecycle;
 pub mod limits;
 pub mod retention;
 pub mod retry;

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use recache_model::expansion::Outline;
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::{JobError, JobState};
+use recache_model::lifecycle::{LimitName, TimeLimits};
 use recache_model::limits::Rate;
 use recache_model::time::Timestamp;
 use recache_model::workflow::{StepKind, WorkflowState};
@@ -158,6 +159,8 @@ pub struct StepSituation {
     pub now: Timestamp,
     /// The workflow that does it.
     pub sub_workflow: Option<(WorkflowId, WorkflowState)>,
+    /// The result that it had in the workflow that its own runs again in part.
+    pub given: Option<String>,
     /// Workflows above the step's own.
     pub depth: u32,
     /// What the workflow was told.
@@ -188,6 +191,21 @@ pub enum Ending {
         /// JSON.
         output: Option<String>,
     },
+}
+
+/// Limits of time of a workflow or of one of its steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsRecord {
+    /// The step; `None`: the workflow itself.
+    pub step: Option<String>,
+    /// What they are.
+    pub limits: TimeLimits,
+    /// Those that have passed.
+    pub found: Vec<LimitName>,
+    /// Since when its duration counts.
+    pub counted_from: Timestamp,
+    /// When it is looked at next; `None` when it has ended, or no limit is left.
+    pub look_at: Option<Timestamp>,
 }
 
 /// Which workflows to list; newest first.
@@ -243,6 +261,15 @@ pub trait Flows: Send + Sync + Debug {
         region: Option<Region>,
         word: Word,
     ) -> Result<JobState>;
+
+    /// The limits of time of a workflow and its steps: its own first, then by the steps' names; at most `rows_max`. `found_only`: only
+    /// where one has passed.
+    async fn limits_list(
+        &self,
+        workflow: WorkflowId,
+        found_only: bool,
+        rows_max: u32,
+    ) -> Result<Vec<LimitsRecord>>;
 
     /// The job of a step, by its name.
     async fn step_find(&self, workflow: WorkflowId, step: &str) -> Result<JobId>;

@@ -69,12 +69,12 @@ pub use events::{
 pub use figures::{COUNTED_ROWS_MAX, Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use flow::{
-    Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, RESULT_INLINE_BYTES_MAX, Region, RegionStep,
-    SIGNAL_BYTES_MAX, SignalKind, SignalRecord, StepSituation, Waiting, WorkflowFilter,
+    Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, LimitsRecord, RESULT_INLINE_BYTES_MAX, Region,
+    RegionStep, SIGNAL_BYTES_MAX, SignalKind, SignalRecord, StepSituation, Waiting, WorkflowFilter,
 };
 pub use job_changes::JobChanges;
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
-pub use maintenance::{Compared, CountDifference, Leadership, Maintenance};
+pub use maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
 pub use queues::COUNTED_MAX as QUEUED_COUNTED_MAX;
 pub use queues::{LimitRecord, LimitScope, Pause, QueueRecord, Queues, Word};
@@ -82,8 +82,8 @@ pub use records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, ClaimedJob, Dispatched, Due,
     GenerationRecord, HistoryRow, ItemMark, JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView,
     NewWorkflow, Outcome, Publication, Published, Reconciled, Revoked, Settled, Settlement, StagedItem,
-    StepCall, StepInputs, StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
-    TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+    StepCall, StepInputs, StepRecord, Submitted, Swept, TakeOver, TemplateRecord, TemplateSummary, Touch,
+    TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use request_keys::{Begun, KeptAnswer, NewRequest, RequestKeys};
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};

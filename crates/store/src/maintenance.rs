@@ -45,6 +45,21 @@ pub struct Compared {
     pub differences: Vec<CountDifference>,
 }
 
+/// What a look at limits of time came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitsJudged {
+    /// Steps and workflows that were looked at. As many as asked for: there may be more.
+    pub looked_at: u64,
+    /// Limits that had passed.
+    pub passed: u64,
+    /// Steps that failed by it.
+    pub failed: u64,
+    /// Attempts that were taken away because they kept no checkpoint.
+    pub stalled: u64,
+    /// Dead letters that were written.
+    pub letters: u64,
+}
+
 /// Work that no user asked for. Every call is bounded by `rows_max`, so that none holds locks for long, and refused as a
 /// conflict when its leadership has been taken by another process.
 #[async_trait]
@@ -60,6 +75,10 @@ pub trait Maintenance: Send + Sync + Debug {
 
     /// Forgets keys of rates by which no step has begun for longer than any period. Answers how many.
     async fn step_rates_expire(&self, leadership: &Leadership, rows_max: u32) -> Result<u64>;
+
+    /// Judges limits of time (`lifecycle`, `checkpoint_stall_minutes`) that may have passed: at most `rows_max` steps and
+    /// workflows, the longest due first. Each limit is found once; an operator who has a step run again begins anew.
+    async fn lifecycles_judge(&self, leadership: &Leadership, rows_max: u32) -> Result<LimitsJudged>;
 
     /// Removes jobs that are no steps and ended in `state` at least `keep` ago, with their history. Failed ones whose dead letter is
     /// open stay. Answers how many.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
 use recache_model::job::{JobError, JobState};
+use recache_model::lifecycle::TimeLimits;
 use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
 use recache_model::unique::{PartsHash, UniqueRule, key_problem};
@@ -68,6 +69,8 @@ pub struct NewJob {
     /// What it publishes at its ends: a JSON list of [`StepEvent`](recache_model::event::StepEvent). Only steps of workflows
     /// publish; a job that stands alone and has this is refused.
     pub publishes: Option<String>,
+    /// Of a step: how long its phases may take.
+    pub limits: TimeLimits,
 }
 
 impl NewJob {
@@ -92,6 +95,7 @@ impl NewJob {
             concurrency_key: None,
             call: None,
             publishes: None,
+            limits: TimeLimits::default(),
         }
     }
 
@@ -569,8 +573,21 @@ pub struct NewWorkflow {
     pub correlation_id: String,
     /// The environment of the template whose overlays its steps have.
     pub environment: Option<String>,
+    /// How long it may take.
+    pub limits: TimeLimits,
+    /// Results of another workflow's steps that this one's steps of these names end with, in place of their handlers.
+    pub takes_over: Option<TakeOver>,
     /// In any order.
     pub steps: Vec<NewStep>,
+}
+
+/// Which results a workflow takes over from one that ran before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeOver {
+    /// The workflow that has them.
+    pub from: WorkflowId,
+    /// Names of its steps.
+    pub steps: Vec<String>,
 }
 
 /// A workflow as it stands.
@@ -649,6 +666,41 @@ pub struct NewView {
     pub retry: RetryPolicy,
     /// How long a build may run.
     pub timeout: Option<Duration>,
+}
+
+/// Longest namespace, handler and queue of a view, in bytes.
+const VIEW_WORD_BYTES_MAX: usize = 256;
+/// Longest key of a view, in bytes.
+const VIEW_KEY_BYTES_MAX: usize = 1024;
+
+impl NewView {
+    /// Refuses what can be no view, with every reason.
+    pub fn check(&self) -> Result<()> {
+        let view = format!("{}/{}", self.namespace.escape_debug(), self.key.escape_debug());
+        let mut problems = Vec::new();
+        for (what, text, bytes_max) in [
+            ("namespace", &self.namespace, VIEW_WORD_BYTES_MAX),
+            ("key", &self.key, VIEW_KEY_BYTES_MAX),
+            ("handler", &self.handler, VIEW_WORD_BYTES_MAX),
+            ("queue", &self.queue, VIEW_WORD_BYTES_MAX),
+        ] {
+            if text.is_empty() || text.len() > bytes_max || text.chars().any(char::is_control) {
+                problems.push(format!(
+                    "view {view}: its {what} must have 1 to {bytes_max} bytes and no control characters, and has {} bytes",
+                    text.len()
+                ));
+            }
+        }
+        if self.namespace.contains('/') {
+            problems.push(format!(
+                "view {view}: its namespace must not hold a `/`, which ends it where a view is named"
+            ));
+        }
+        if self.retry.attempts_max == 0 {
+            problems.push(format!("view {view}: `attempts_max` must be 1 or more"));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+    }
 }
 
 /// A view as it stands.

@@ -22,8 +22,6 @@ mod serve;
 mod template;
 mod token;
 mod view;
-mod view_derive;
-mod view_explain;
 mod webhook;
 mod workflow;
 

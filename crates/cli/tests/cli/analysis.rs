@@ -34,6 +34,8 @@ fn order() -> NewWorkflow {
         },
         template_raise: None,
         environment: None,
+        limits: recache_model::lifecycle::TimeLimits::default(),
+        takes_over: None,
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         steps: steps

@@ -216,15 +216,15 @@ fn what_this_version_does_not_run_is_refused_by_name() {
     let template = "
 name: t
 version: 1.0.0
-lifecycle: { max_duration_minutes: 5 }
 steps:
-  - { name: a, handler: { callable: echo, method: loud }, lifecycle: { max_duration_minutes: 5 } }
+  - name: a
+    handler: { callable: echo, method: loud }
+    publishes_events: [{ name: done, publisher: p }]
 ";
     let parts = [
-        "not supported yet by this version: `lifecycle`",
-        "at t.yaml:4:1",
+        "not supported yet by this version: `publisher` of the event done of the step a",
+        "at t.yaml:7:38",
         "handler `echo` is built in and has no method `loud`",
-        "`lifecycle` of the step a",
     ];
     refused(template.as_bytes(), &[], 1, &parts);
 }

@@ -13,8 +13,8 @@ use recache_store::{
     Dispatched, Error, Events, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
     Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store,
-    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewControl, TrackedJobs, ViewRead,
-    ViewRecord, WorkflowRecord,
+    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl,
+    ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 

@@ -20,7 +20,8 @@ pub struct BatchConfig {
     pub worker_template: Option<String>,
     /// A worker is expected to keep a checkpoint after so many rows; none leaves it to the worker.
     pub checkpoint_interval: Option<u32>,
-    /// A worker without a new checkpoint for so many minutes is stale; none means never.
+    /// An attempt without a new checkpoint for so many minutes is taken away from its worker, and made again while attempts are left; none means
+    /// never.
     pub checkpoint_stall_minutes: Option<u32>,
     /// What a failed batch means for the others; by default nothing.
     pub failure_strategy: FailureStrategy,

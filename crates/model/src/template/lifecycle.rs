@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::step::RetrySpec;
 use super::words::words;
+use crate::lifecycle::{Limit, TimeLimits};
 
 /// How long a workflow, or one step of it, may take over its phases. No limit is given unless it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,22 +20,53 @@ pub struct Lifecycle {
     pub max_steps_in_process_minutes: Option<u32>,
     /// What happens when one of them has passed; by default a dead letter.
     pub staleness_action: StalenessAction,
-    /// It fails as well; by default false.
+    /// It fails, whatever the action; by default false.
     pub auto_fail_on_timeout: bool,
-    /// It becomes a dead letter at once, without waiting for the next sweep's judgement; by default false.
+    /// It has a dead letter, whatever the action; by default false.
     pub auto_dlq_on_timeout: bool,
+}
+
+impl Lifecycle {
+    fn limit(&self, minutes: Option<u32>) -> Option<Limit> {
+        Some(Limit {
+            minutes: minutes?,
+            fails: self.auto_fail_on_timeout || self.staleness_action == StalenessAction::Error,
+            letter: self.auto_dlq_on_timeout || self.staleness_action == StalenessAction::Dlq,
+        })
+    }
+
+    /// The limits of the workflow itself; those of phases are its steps'.
+    pub fn of_workflow(&self) -> TimeLimits {
+        TimeLimits { duration: self.limit(self.max_duration_minutes), ..TimeLimits::default() }
+    }
+}
+
+/// The limits of a step: its own, and its workflow's for the phases of steps; the shorter one holds, with what its side says
+/// about its passing.
+pub fn limits_of_step(own: Option<&Lifecycle>, whole: Option<&Lifecycle>) -> TimeLimits {
+    let shorter = |pick: fn(&Lifecycle) -> Option<u32>| {
+        let limits = [own, whole].into_iter().flatten().filter_map(|one| one.limit(pick(one)));
+        limits.min_by_key(|limit| limit.minutes)
+    };
+    TimeLimits {
+        duration: own.and_then(|own| own.limit(own.max_duration_minutes)),
+        dependencies: shorter(|one| one.max_waiting_for_dependencies_minutes),
+        retry: shorter(|one| one.max_waiting_for_retry_minutes),
+        process: shorter(|one| one.max_steps_in_process_minutes),
+        stall_minutes: None,
+    }
 }
 
 words! {
     /// What happens to what has taken too long.
     #[derive(Default)]
     StalenessAction {
-        /// It becomes a dead letter.
+        /// It has a dead letter, and goes on.
         #[default]
         Dlq = "dlq",
-        /// It fails.
+        /// It fails, without a dead letter.
         Error = "error",
-        /// It is only counted and shown.
+        /// It is only counted and shown, and goes on.
         None = "none",
     }
 }
@@ -120,6 +152,28 @@ pub(super) fn impossible(times: Times<'_>) -> Vec<Impossible> {
             "lower the wait's `timeout_seconds`, or raise `max_duration_minutes`",
         );
     }
+    if let (Some(own), Some(limit)) = (times.own, duration) {
+        let phases: [(Option<u32>, &'static [&'static str]); 3] = [
+            (
+                own.max_waiting_for_dependencies_minutes,
+                &["lifecycle", "max_waiting_for_dependencies_minutes"],
+            ),
+            (own.max_waiting_for_retry_minutes, &["lifecycle", "max_waiting_for_retry_minutes"]),
+            (own.max_steps_in_process_minutes, &["lifecycle", "max_steps_in_process_minutes"]),
+        ];
+        for (phase, field) in phases {
+            if let Some(phase) = phase.map(minutes)
+                && phase > limit
+            {
+                let message = format!(
+                    "this phase may take {}, but `max_duration_minutes` ends it after {}",
+                    text(phase),
+                    text(limit)
+                );
+                tell(field, message, "lower this limit, or raise `max_duration_minutes`");
+            }
+        }
+    }
     let (longest, total) = delays(times.retry);
     if let Some(limit) = waiting
         && longest > limit
@@ -182,6 +236,45 @@ mod tests {
     }
 
     #[test]
+    fn shorter_limit_holds_with_its_own_consequence() {
+        let own = Lifecycle {
+            max_duration_minutes: Some(9),
+            max_waiting_for_retry_minutes: Some(2),
+            max_steps_in_process_minutes: Some(8),
+            staleness_action: StalenessAction::Error,
+            ..Lifecycle::default()
+        };
+        let whole = Lifecycle {
+            max_duration_minutes: Some(30),
+            max_waiting_for_dependencies_minutes: Some(5),
+            max_waiting_for_retry_minutes: Some(3),
+            max_steps_in_process_minutes: Some(4),
+            ..Lifecycle::default()
+        };
+        let (fails, told) = (
+            |minutes| Some(Limit { minutes, fails: true, letter: false }),
+            |minutes| Some(Limit { minutes, fails: false, letter: true }),
+        );
+        let limits = TimeLimits {
+            duration: fails(9),
+            dependencies: told(5),
+            retry: fails(2),
+            process: told(4),
+            stall_minutes: None,
+        };
+        assert_eq!(limits_of_step(Some(&own), Some(&whole)), limits);
+        assert_eq!(whole.of_workflow(), TimeLimits { duration: told(30), ..TimeLimits::default() });
+        assert!(limits_of_step(None, None).is_empty());
+        let both = Lifecycle { auto_dlq_on_timeout: true, ..own };
+        assert_eq!(
+            limits_of_step(Some(&both), None).duration,
+            Some(Limit { minutes: 9, fails: true, letter: true })
+        );
+        let shown = Lifecycle { staleness_action: StalenessAction::None, ..whole };
+        assert_eq!(shown.of_workflow().duration, Some(Limit { minutes: 30, fails: false, letter: false }));
+    }
+
+    #[test]
     fn times_that_fit_are_no_problem() {
         let retry = RetrySpec::default();
         let lifecycle = Lifecycle {
@@ -229,6 +322,19 @@ mod tests {
             fields(Times { own: Some(&longer), whole: Some(&duration), ..times }),
             ["lifecycle/max_duration_minutes"]
         );
+        for phase in [
+            "max_waiting_for_dependencies_minutes",
+            "max_waiting_for_retry_minutes",
+            "max_steps_in_process_minutes",
+        ] {
+            let mut own = duration.clone();
+            match phase {
+                "max_waiting_for_dependencies_minutes" => own.max_waiting_for_dependencies_minutes = Some(2),
+                "max_waiting_for_retry_minutes" => own.max_waiting_for_retry_minutes = Some(2),
+                _ => own.max_steps_in_process_minutes = Some(2),
+            }
+            assert_eq!(fields(Times { own: Some(&own), ..times }), [format!("lifecycle/{phase}")]);
+        }
         let slow = RetrySpec { backoff_base_ms: 80_000, jitter: 0.1, ..RetrySpec::default() };
         assert_eq!(fields(Times { retry: &slow, own: Some(&waiting), ..times }), ["retry"]);
         assert_eq!(fields(Times { retry: &slow, own: Some(&duration), ..times }), ["retry"]);

@@ -78,7 +78,7 @@ pub use expression::{Expression, ExpressionError, FILTERS, Scope, TESTS};
 pub use flow::{Awaited, CacheReuse, ConcurrencyKey, ForEach, OnTimeout, RateLimit, SubWorkflow, WaitFor};
 pub use graph::Graph;
 pub use json_schema::{JsonSchema, Mismatch, Mismatches};
-pub use lifecycle::{Lifecycle, StalenessAction};
+pub use lifecycle::{Lifecycle, StalenessAction, limits_of_step};
 pub use problems::{Position, Problem, Problems};
 pub use results::{Batches, ResultError, batches, decision_names};
 pub use semver::{Version, VersionReq};

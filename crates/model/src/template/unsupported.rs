@@ -5,27 +5,15 @@
 //! is either honoured or refused.
 
 use super::definition::Meaning;
-use super::step::Step;
 use crate::event::is_reserved;
 
 /// The fields that `meaning` gives and the engine cannot honour: each with its pointer and what to say about it.
 pub(super) fn fields(meaning: &Meaning) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    if meaning.lifecycle.is_some() {
-        found.push(("/lifecycle".to_owned(), "not supported yet by this version: `lifecycle`".to_owned()));
-    }
     for (index, event) in meaning.domain_events.iter().enumerate() {
         found.extend(reserved(&event.name).map(|message| (format!("/domain_events/{index}/name"), message)));
     }
     for (index, step) in meaning.steps.iter().enumerate() {
-        for (field, is_given) in step_fields(step) {
-            if is_given {
-                let name = field.replace('/', ".");
-                let message =
-                    format!("not supported yet by this version: `{name}` of the step {}", step.name);
-                found.push((format!("/steps/{index}/{field}"), message));
-            }
-        }
         if step.handler.as_ref().is_some_and(|handler| handler.claimed_as().is_none()) {
             let message =
                 format!("the step {} cannot be found by its prefix: its callable has no dot", step.name);
@@ -51,14 +39,4 @@ fn reserved(name: &str) -> Option<String> {
     is_reserved(name).then(|| {
         format!("the event {name} cannot be published: names that begin with job., workflow. or view. are those of state changes")
     })
-}
-
-fn step_fields(step: &Step) -> [(&'static str, bool); 2] {
-    [
-        (
-            "batch_config/checkpoint_stall_minutes",
-            step.batch_config.as_ref().is_some_and(|config| config.checkpoint_stall_minutes.is_some()),
-        ),
-        ("lifecycle", step.lifecycle.is_some()),
-    ]
 }

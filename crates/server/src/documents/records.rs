@@ -7,14 +7,15 @@ use recache_model::batch::{BatchCallback, BatchState};
 use recache_model::ids::{BatchId, JobId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::letter::LetterStatus;
+use recache_model::lifecycle::LimitName;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewStatus};
 use recache_store::{
     BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
-    LimitScope, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord, TrackedJob,
-    ViewRecord, WorkflowRecord,
+    LimitScope, LimitsRecord, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord,
+    TrackedJob, ViewRecord, WorkflowRecord,
 };
 
 /// An instant of the store.
@@ -401,6 +402,13 @@ pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
         staleness_ms: ms(versions.staleness(now)),
         dirty_since: versions.dirty_since.map(instant),
         touched_at: versions.touched_at.map(instant),
+        touched_by: record.touched_by.as_ref().map(|word| word.actor.clone()),
+        touch_reason: record.touched_by.map(|word| word.reason),
+        pause: record.pause.map(|pause| api::ViewPause {
+            at: instant(pause.at),
+            actor: pause.word.actor,
+            reason: pause.word.reason,
+        }),
         due_at: versions.due_at.map(instant),
         last_recached_at: record.last_recached_at.map(instant),
         last_build_ms: versions.last_build.map(ms),
@@ -443,6 +451,11 @@ pub fn generation(record: &GenerationRecord) -> api::Generation {
     api::Generation {
         version: record.version,
         job_id: record.job.map(|id| id.to_string()),
+        restored: record.restored.as_ref().map(|restored| api::Restoration {
+            from_version: restored.from,
+            actor: restored.word.actor.clone(),
+            reason: restored.word.reason.clone(),
+        }),
         published_at: instant(record.published_at),
         replaced_at: record.replaced_at.map(instant),
         items_total: record.items_total,
@@ -518,6 +531,19 @@ pub fn workflow_step(record: StepRecord) -> api::WorkflowStep {
         output: job.output,
         sub_workflow,
     }
+}
+
+/// The limits of time that have passed, one by one.
+pub fn passed_limits(record: &LimitsRecord) -> Vec<api::PassedLimit> {
+    let passed = |name: &LimitName| {
+        let limit = record.limits.named(*name)?;
+        Some(api::PassedLimit {
+            step: record.step.clone(),
+            limit: name.field().to_owned(),
+            minutes: limit.minutes,
+        })
+    };
+    record.found.iter().filter_map(passed).collect()
 }
 
 /// What a workflow was told.

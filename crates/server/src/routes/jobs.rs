@@ -355,7 +355,7 @@ fn new_job(asked: SubmitJob, key: Option<String>, headers: &HeaderMap) -> Result
     })
 }
 
-fn retry_of(asked: &SubmitRetry) -> RetryPolicy {
+pub(super) fn retry_of(asked: &SubmitRetry) -> RetryPolicy {
     let default = RetryPolicy::default();
     RetryPolicy {
         attempts_max: asked.attempts_max.unwrap_or(default.attempts_max),

@@ -35,6 +35,7 @@ mod jobs;
 mod metrics;
 mod page;
 mod templates;
+mod views;
 mod workflows;
 
 use std::collections::BTreeSet;
@@ -63,6 +64,7 @@ const PERMISSION: &str = "x-permission";
 fn all() -> Routes {
     Routes::new()
         .merge(jobs::routes())
+        .merge(views::routes())
         .merge(workflows::routes())
         .merge(templates::routes())
         .merge(audit::routes())

@@ -16,4 +16,5 @@ mod hostile;
 mod jobs;
 mod once;
 mod tls;
+mod views;
 mod workflows;

@@ -8,7 +8,7 @@ use recache_engine::{Engine, Options};
 use recache_server::{App, Auth, Settings, bind, serve};
 use recache_store::conformance::{TestDatabase, postgres_database, sqlite_database};
 use recache_store::{OpenOptions, Store, open};
-use recache_worker::{Context, Failure, Handlers};
+use recache_worker::{BuildContext, Context, Failure, Handlers};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -92,6 +92,13 @@ fn handlers() -> Handlers {
     handlers
         .job("fail", async |_: Context, _: Value| {
             Err::<Value, _>(Failure::permanent("broken", "it is broken"))
+        })
+        .unwrap();
+    handlers
+        .view("counting", async |build: BuildContext| {
+            build.put("same", None, &"x").await?;
+            build.put("version", None, &build.version()).await?;
+            Ok(())
         })
         .unwrap();
     handlers

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::ids::WorkflowId;
+use recache_model::lifecycle::TimeLimits;
 
 use super::{Subject, work};
 use crate::records::{CacheMark, CacheRaise, CacheRecord, NewStep, NewWorkflow, TemplateRecord};
@@ -207,6 +208,8 @@ pub async fn new_template_raises_in_its_own_transaction(subject: &Subject) {
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         environment: None,
+        limits: TimeLimits::default(),
+        takes_over: None,
         steps: vec![NewStep::new("a", work(), vec![])],
     };
     assert!(store.workflow_submit(new.clone()).await.expect("stored"));

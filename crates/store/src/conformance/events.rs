@@ -6,6 +6,7 @@ use std::time::Duration;
 use recache_model::event::{At, DeliveryState, EventFilter, StepEvent, delivery_policy};
 use recache_model::ids::{EventId, JobId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError};
+use recache_model::lifecycle::TimeLimits;
 use recache_model::retry::RetryPolicy;
 use recache_model::webhook::Secret;
 use serde_json::{Value, json};
@@ -45,6 +46,8 @@ async fn publishing(subject: &Subject, events: &[(&str, At, Option<Value>)]) -> 
     let id = step.job.id;
     let workflow = NewWorkflow {
         environment: None,
+        limits: TimeLimits::default(),
+        takes_over: None,
         id: WorkflowId::make(),
         template: TemplateRecord {
             digest: "events".to_owned(),

@@ -21,6 +21,7 @@ pub mod events;
 pub mod figures;
 pub mod jobs;
 pub mod letters;
+pub mod lifecycles;
 pub mod maintenance;
 pub mod queues;
 pub mod schedules;
@@ -260,6 +261,19 @@ macro_rules! conformance_suite {
                 active_work_is_counted_by_filter,
                 old_minutes_are_removed,
             ],
+            lifecycles: [
+                step_that_waits_too_long_for_others_fails_and_can_be_retried_behind_them,
+                limit_that_only_tells_leaves_a_letter_and_the_step_goes_on,
+                letter_of_a_limit_says_what_a_later_failure_says,
+                step_that_waits_too_long_for_its_next_attempt_fails,
+                running_step_that_is_at_work_too_long_is_taken_away_and_fails,
+                attempt_without_a_checkpoint_is_made_again_and_one_that_keeps_some_stays,
+                workflow_that_takes_too_long_fails_with_all_that_moves,
+                split_step_that_takes_too_long_fails_by_its_runs,
+                limit_without_consequences_is_shown,
+                limit_is_found_once_whoever_judges,
+                steps_without_limits_are_never_looked_at,
+            ],
             maintenance: [
                 one_process_leads_at_a_time,
                 work_of_a_former_leader_is_refused,
@@ -396,6 +410,7 @@ macro_rules! conformance_suite {
                 deleted_view_is_gone_and_its_name_is_free,
                 view_that_others_are_made_from_is_not_deleted,
                 last_touch_says_who_and_why,
+                view_without_a_proper_name_is_refused,
             ],
             chains: [
                 publication_touches_the_views_below,

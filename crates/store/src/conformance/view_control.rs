@@ -250,3 +250,21 @@ pub async fn last_touch_says_who_and_why(subject: &Subject) {
     let empty = Touch { word: Some(Word::new("", "x")), ..said };
     assert!(matches!(subject.store.views_touch(vec![empty]).await, Err(Error::Invalid(_))));
 }
+
+/// All that is wrong at once, and nothing is stored.
+pub async fn view_without_a_proper_name_is_refused(subject: &Subject) {
+    let nonsense = crate::NewView {
+        namespace: String::new(),
+        key: "a\nb".to_owned(),
+        handler: "x".repeat(257),
+        ..definition("k")
+    };
+    let refused = subject.store.view_define(nonsense).await;
+    let Err(Error::Invalid(why)) = refused else { panic!("not refused: {refused:?}") };
+    for part in ["namespace", "key", "handler"] {
+        assert!(why.contains(&format!("its {part} must")), "{part}: {why}");
+    }
+    let split = crate::NewView { namespace: "a/b".to_owned(), ..definition("k") };
+    assert!(matches!(subject.store.view_define(split).await, Err(Error::Invalid(_))));
+    assert!(subject.store.views_list(None, None, 10).await.expect("listed").is_empty());
+}

@@ -2,6 +2,7 @@
 
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::{ErrorKind, JobError, JobState};
+use recache_model::lifecycle::TimeLimits;
 use recache_model::time::Clock as _;
 use recache_model::workflow::WorkflowState;
 
@@ -32,6 +33,8 @@ pub(super) fn workflow(steps: &[(&str, &[usize])]) -> NewWorkflow {
         input: "{}".to_owned(),
         correlation_id: "c".to_owned(),
         environment: None,
+        limits: TimeLimits::default(),
+        takes_over: None,
         steps,
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::statements::effects::Effects;
 use super::statements::items::digest;
+use super::statements::lifecycles::LimitRow;
 use super::statements::settle::{SettledColumns, columns};
 use super::statements::steps::StepRow;
 use super::statements::submit::{KeyRow, UniqueColumns};
@@ -146,6 +147,28 @@ pub(super) async fn edges_insert(db: &mut Connection, edges: &[(Uuid, Uuid)]) ->
         .bind(edges.iter().map(|(_, child)| *child).collect::<Vec<_>>())
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// Limits of steps, and of a workflow.
+pub(super) async fn lifecycles_insert(
+    db: &mut Connection,
+    now: Timestamp,
+    workflow: WorkflowId,
+    rows: &[LimitRow],
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO lifecycles (subject_id, workflow_id, limits, counted_from, look_at) \
+         SELECT subject, $1, limits, $2, look_at FROM unnest($3::uuid[], $4::text[], $5::bigint[]) \
+         AS n (subject, limits, look_at)",
+    )
+    .bind(workflow.uuid())
+    .bind(now.micros())
+    .bind(rows.iter().map(|row| row.subject).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.limits.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.look_at).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::statements::effects::Effects;
 use super::statements::items::digest;
+use super::statements::lifecycles::LimitRow;
 use super::statements::settle::{SettledColumns, columns};
 use super::statements::steps::StepRow;
 use super::statements::submit::{KeyRow, UniqueColumns};
@@ -132,6 +133,26 @@ pub(super) async fn edges_insert(db: &mut Connection, edges: &[(Uuid, Uuid)]) ->
         "INSERT INTO job_edges (parent_id, child_id) SELECT unhex(value ->> 0), unhex(value ->> 1) FROM json_each($1)",
     )
     .bind(serde_json::Value::from(list).to_string())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Limits of steps, and of a workflow.
+pub(super) async fn lifecycles_insert(
+    db: &mut Connection,
+    now: Timestamp,
+    workflow: WorkflowId,
+    rows: &[LimitRow],
+) -> Result<()> {
+    let rows: Vec<_> = rows.iter().map(|row| json!([hex(row.subject), row.limits, row.look_at])).collect();
+    sqlx::query(
+        "INSERT INTO lifecycles (subject_id, workflow_id, limits, counted_from, look_at) \
+         SELECT unhex(value ->> 0), $1, value ->> 1, $2, value ->> 2 FROM json_each($3)",
+    )
+    .bind(workflow.uuid())
+    .bind(now.micros())
+    .bind(serde_json::Value::from(rows).to_string())
     .execute(db)
     .await?;
     Ok(())

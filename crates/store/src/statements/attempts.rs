@@ -15,7 +15,7 @@ use crate::records::{LeaseToken, Revoked};
 impl Attempts for Driver {
     async fn checkpoint_save(&self, token: LeaseToken, data: &str) -> Result<Option<Revoked>> {
         let data = data.to_owned();
-        self.write(work!([data] db, now, effects => save(db, token, &data).await)).await
+        self.write(work!([data] db, now, effects => save(db, now, token, &data).await)).await
     }
 
     async fn log_append(&self, token: LeaseToken, lines: Vec<String>) -> Result<Option<Revoked>> {
@@ -27,7 +27,7 @@ impl Attempts for Driver {
     }
 }
 
-async fn save(db: &mut Connection, token: LeaseToken, data: &str) -> Result<Option<Revoked>> {
+async fn save(db: &mut Connection, now: Timestamp, token: LeaseToken, data: &str) -> Result<Option<Revoked>> {
     if data.len() > CHECKPOINT_BYTES_MAX {
         return Err(Error::Invalid(format!(
             "a checkpoint has at most {CHECKPOINT_BYTES_MAX} bytes, and this one has {}",
@@ -35,12 +35,14 @@ async fn save(db: &mut Connection, token: LeaseToken, data: &str) -> Result<Opti
         )));
     }
     let changed = sqlx::query(
-        "UPDATE jobs SET checkpoint = $4 WHERE id = $1 AND state = 'running' AND epoch = $2 AND claim = $3",
+        "UPDATE jobs SET checkpoint = $4, checkpoint_at = $5 WHERE id = $1 AND state = 'running' AND epoch = $2 \
+         AND claim = $3",
     )
     .bind(token.job.uuid())
     .bind(token.epoch)
     .bind(token.claim)
     .bind(data)
+    .bind(now.micros())
     .execute(&mut *db)
     .await?
     .rows_affected();
@@ -58,28 +60,40 @@ async fn append(
     if let Err(revoked) = job.held_by(token) {
         return Ok(Some(revoked));
     }
+    write_lines(db, now, job.id, job.attempt, lines).await?;
+    Ok(None)
+}
+
+/// Adds lines to a job's log, whoever says them; the job is locked.
+pub(super) async fn write_lines(
+    db: &mut Connection,
+    now: Timestamp,
+    job: JobId,
+    attempt: u32,
+    lines: &[String],
+) -> Result<()> {
     let row = sqlx::query("SELECT COALESCE(MAX(seq), 0) AS seq FROM job_logs WHERE job_id = $1")
-        .bind(token.job.uuid())
+        .bind(job.uuid())
         .fetch_one(&mut *db)
         .await?;
     let mut seq: i64 = row.try_get("seq")?;
     for line in lines {
         seq += 1;
         sqlx::query("INSERT INTO job_logs (job_id, seq, attempt, at, text) VALUES ($1, $2, $3, $4, $5)")
-            .bind(token.job.uuid())
+            .bind(job.uuid())
             .bind(seq)
-            .bind(i64::from(job.attempt))
+            .bind(i64::from(attempt))
             .bind(now.micros())
             .bind(cut(line))
             .execute(&mut *db)
             .await?;
     }
     sqlx::query("DELETE FROM job_logs WHERE job_id = $1 AND seq <= $2")
-        .bind(token.job.uuid())
+        .bind(job.uuid())
         .bind(seq - LOG_LINES_MAX)
         .execute(db)
         .await?;
-    Ok(None)
+    Ok(())
 }
 
 /// At most [`LOG_LINE_BYTES_MAX`], without a NUL, which PostgreSQL cannot keep.

@@ -16,12 +16,13 @@ use uuid::Uuid;
 use super::super::{Connection, Driver};
 use super::effects::Effects;
 use super::jobs::{self, Change, Locked};
-use super::signals;
 use super::steps::{self, StepRow};
 use super::workflows::{self, Above};
+use super::{given, lifecycles, signals};
 use crate::error::{Error, Result};
 use crate::flow::{
-    ChildEnd, Ending, FLOW, Flows, HandOver, Region, SignalRecord, StepSituation, Waiting, WorkflowFilter,
+    ChildEnd, Ending, FLOW, Flows, HandOver, LimitsRecord, Region, SignalRecord, StepSituation, Waiting,
+    WorkflowFilter,
 };
 use crate::queues::Word;
 use crate::records::WorkflowRecord;
@@ -82,6 +83,15 @@ impl Flows for Driver {
         .await
     }
 
+    async fn limits_list(
+        &self,
+        workflow: WorkflowId,
+        found_only: bool,
+        rows_max: u32,
+    ) -> Result<Vec<LimitsRecord>> {
+        self.read(look!([] db, now => lifecycles::list(db, workflow, found_only, rows_max).await)).await
+    }
+
     async fn step_find(&self, workflow: WorkflowId, step: &str) -> Result<JobId> {
         let step = step.to_owned();
         self.read(look!([step] db, now => find(db, workflow, &step).await)).await
@@ -102,7 +112,8 @@ async fn situation(db: &mut Connection, now: Timestamp, job: JobId) -> Result<St
     let inputs = workflows::step_inputs(db, job).await?;
     let row = sqlx::query(
         "SELECT j.workflow_id, j.wait_until, j.sub_workflow_id, w.depth, s.state AS sub_state, \
-         (SELECT CAST(count(*) AS BIGINT) FROM jobs c WHERE c.parent_id = j.id) AS children \
+         (SELECT CAST(count(*) AS BIGINT) FROM jobs c WHERE c.parent_id = j.id) AS children, \
+         (SELECT g.output FROM given_results g WHERE g.workflow_id = j.workflow_id AND g.step = j.step) AS given \
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id LEFT JOIN workflows s ON s.id = j.sub_workflow_id \
          WHERE j.id = $1",
     )
@@ -137,6 +148,7 @@ async fn situation(db: &mut Connection, now: Timestamp, job: JobId) -> Result<St
         wait_until: jobs::instant(&row, "wait_until")?,
         now,
         sub_workflow,
+        given: row.try_get("given")?,
         depth: jobs::count(&row, "depth")?,
         signals: signals::list(db, workflow).await?,
     })
@@ -265,6 +277,7 @@ pub(super) async fn open(
     }
     steps::insert(db, now, workflow, &new, effects).await?;
     steps::edges_insert(db, &edges).await?;
+    given::make_turns(db, workflow, effects).await?;
     workflows::count(db, now, workflow, delta, effects).await
 }
 

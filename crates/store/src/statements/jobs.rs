@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
 use super::events::Ended;
-use super::{batches, events, letters, views, workflows};
+use super::{batches, events, letters, lifecycles, steps, views, workflows};
 use crate::error::{Error, Result};
 use crate::flow::RESULT_INLINE_BYTES_MAX;
 use crate::queues::Word;
@@ -133,9 +133,11 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// The same for jobs that stand alone.
 pub(in super::super) fn check_alone(new: &[NewJob]) -> Result<()> {
-    if let Some(job) = new.iter().find(|job| job.publishes.is_some() || job.call.is_some()) {
+    if let Some(job) =
+        new.iter().find(|job| job.publishes.is_some() || job.call.is_some() || !job.limits.is_empty())
+    {
         return Err(Error::Invalid(format!(
-            "job {}: only a step of a workflow publishes events or calls methods; of other jobs, ask for their changes of state",
+            "job {}: only a step of a workflow publishes events, calls methods or has limits of its phases; of other jobs, ask for their changes of state",
             job.id
         )));
     }
@@ -397,8 +399,10 @@ pub(super) struct Change {
     pub(super) word: Option<Word>,
     /// Why, for people; kept with the job and in history where there is neither an error nor a word.
     pub(super) note: Option<String>,
-    /// Children that it waits for from now on.
+    /// Children or steps that it waits for from now on.
     pub(super) waiting_on: i64,
+    /// It fails, and nobody need look at it.
+    pub(super) without_letter: bool,
 }
 
 /// Moves a locked job as the table of transitions allows, with its history row and what follows for its
@@ -439,10 +443,18 @@ async fn advance_one(
     now: Timestamp,
     job: &Locked,
     event: JobEvent,
-    change: Change,
+    mut change: Change,
     following: &mut Vec<Following>,
     effects: &mut Effects,
 ) -> Result<Option<JobState>> {
+    // One that never began may have failed because it waited for too long: what it waits for is looked at again.
+    let waits = if event == JobEvent::OperatorRetry && job.started_at.is_none() && job.parent.is_none() {
+        steps::waits_of(db, job).await?
+    } else {
+        steps::Waits::default()
+    };
+    let event = if waits.open > 0 { JobEvent::OperatorWait } else { event };
+    change.waiting_on += waits.open;
     let Some(to) = job.state.after(event) else { return Ok(None) };
     // The clock was read before the job was locked, and the claim that was waited for has a later time.
     let now = job.started_at.map_or(now, |started| started.max(now));
@@ -450,7 +462,11 @@ async fn advance_one(
         && (change.by_force
             || matches!(
                 event,
-                JobEvent::Cancel | JobEvent::Supersede | JobEvent::Reclaim | JobEvent::OperatorComplete
+                JobEvent::Cancel
+                    | JobEvent::Supersede
+                    | JobEvent::Reclaim
+                    | JobEvent::OperatorComplete
+                    | JobEvent::Expire
             ));
     let epoch = if takes_away { job.epoch + 1 } else { job.epoch };
     let attempt = if change.uncount_attempt { job.attempt.saturating_sub(1) } else { job.attempt };
@@ -459,6 +475,7 @@ async fn advance_one(
     } else {
         job.attempts_max
     };
+    let is_renewed = matches!(event, JobEvent::OperatorRetry | JobEvent::OperatorWait);
     let due_at = (to == JobState::Queued).then(|| change.due_at.unwrap_or(now).micros());
     let error = change.error.as_ref().map(to_json).transpose()?;
     let said =
@@ -473,7 +490,7 @@ async fn advance_one(
     // Blocked, it waits for as many as is said; anywhere else for nothing, but a step that is called off keeps its count.
     let waiting_on = match to {
         JobState::Blocked => Some(change.waiting_on),
-        JobState::Completed => Some(0),
+        JobState::Completed | JobState::Failed => Some(0),
         _ => None,
     };
     sqlx::query(
@@ -495,7 +512,7 @@ async fn advance_one(
     .bind(to.is_terminal().then_some(now.micros()))
     .bind(change.note)
     .bind(waiting_on)
-    .bind(event == JobEvent::OperatorRetry)
+    .bind(is_renewed)
     .execute(&mut *db)
     .await?;
     history(
@@ -520,15 +537,32 @@ async fn advance_one(
         let ended = Ended { end, attempt: job.attempt, output, error: change.error.as_ref() };
         events::publish(db, now, job.id, declared, &ended, effects).await?;
     }
-    follow_letter(db, now, job, event, to, change.word).await?;
+    if !change.without_letter {
+        follow_letter(db, now, job, event, to, change.word).await?;
+    }
+    if let Some(workflow) = job.workflow
+        && (is_renewed || event == JobEvent::OperatorResolve)
+    {
+        lifecycles::renew(db, now, job.id, workflow).await?;
+    }
+    if waits.skipped > 0 {
+        following.extend(steps::skips_set(db, job.id, &waits, effects).await?);
+    }
     if to == JobState::Queued {
         effects.queued(&job.queue);
     }
     if takes_away {
         effects.revoked(job.id);
     }
-    if let (Some(sub_workflow), JobState::Cancelled) = (job.sub_workflow, to) {
-        workflows::cancel(db, now, sub_workflow, "the step that it does was cancelled", effects).await?;
+    if let Some(sub_workflow) = job.sub_workflow {
+        let why = match (event, to) {
+            (_, JobState::Cancelled) => Some("the step that it does was cancelled"),
+            (JobEvent::Expire, _) => Some("the step that it does took too long"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            workflows::cancel(db, now, sub_workflow, why, effects).await?;
+        }
     }
     if let Some(workflow) = job.workflow {
         workflows::step_moved(db, now, workflow, job, to, following, effects).await?;
@@ -563,7 +597,7 @@ async fn follow_letter(
     word: Option<Word>,
 ) -> Result<()> {
     let status = match event {
-        JobEvent::OperatorRetry => LetterStatus::Redriven,
+        JobEvent::OperatorRetry | JobEvent::OperatorWait => LetterStatus::Redriven,
         JobEvent::OperatorResolve => LetterStatus::Resolved,
         _ if to == JobState::Failed && job.view.is_none() => return letters::deposit(db, now, job.id).await,
         _ => return Ok(()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use recache_model::ids::{JobId, WorkflowId};
-use recache_model::job::{JobEvent, JobState};
+use recache_model::job::{JobError, JobEvent, JobState};
 use recache_model::letter::LetterStatus;
 use recache_model::time::Timestamp;
 use sqlx::Row as _;
@@ -71,7 +71,8 @@ macro_rules! letter_columns {
     };
 }
 
-/// Writes the letter of a job that has just failed, with its history up to that.
+/// Writes the letter of a job that has just failed, with its history up to that. One that a limit of time had left before says from
+/// now on what this one would.
 pub(in super::super) async fn deposit(db: &mut Connection, now: Timestamp, job: JobId) -> Result<()> {
     sqlx::query(
         "INSERT INTO dead_letters (job_id, seq, namespace, queue, handler, status, error, attempts, input, priority, \
@@ -81,7 +82,10 @@ pub(in super::super) async fn deposit(db: &mut Connection, now: Timestamp, job: 
          FROM (SELECT seq, attempt, at, detail FROM job_history WHERE job_id = $1 AND from_state = 'running' \
          AND detail IS NOT NULL ORDER BY seq DESC LIMIT $3) AS h), '') || ']', j.input, j.priority, j.retry, j.attempt, \
          j.attempts_max, j.timeout_ms, j.correlation_id, j.workflow_id, j.step, j.created_at, $2, $2 \
-         FROM jobs j WHERE j.id = $1 AND j.error IS NOT NULL",
+         FROM jobs j WHERE j.id = $1 AND j.error IS NOT NULL \
+         ON CONFLICT (job_id) WHERE status IN ('pending', 'investigating') DO UPDATE SET error = excluded.error, \
+         attempts = excluded.attempts, attempt = excluded.attempt, attempts_max = excluded.attempts_max, \
+         failed_at = excluded.failed_at",
     )
     .bind(job.uuid())
     .bind(now.micros())
@@ -89,6 +93,32 @@ pub(in super::super) async fn deposit(db: &mut Connection, now: Timestamp, job: 
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Writes the letter of a job that has not failed, but needs somebody's look. False when it has an open one.
+pub(super) async fn deposit_stale(
+    db: &mut Connection,
+    now: Timestamp,
+    job: JobId,
+    error: &JobError,
+) -> Result<bool> {
+    let written = sqlx::query(
+        "INSERT INTO dead_letters (job_id, seq, namespace, queue, handler, status, error, attempts, input, priority, \
+         retry, attempt, attempts_max, timeout_ms, correlation_id, workflow_id, step, submitted_at, failed_at, status_at) \
+         SELECT j.id, j.transitions, j.namespace, j.queue, j.handler, 'pending', $3, '[' || COALESCE((SELECT \
+         string_agg('{\"attempt\":' || h.attempt || ',\"at\":' || h.at || ',\"error\":' || h.detail || '}', ',' ORDER BY h.seq) \
+         FROM (SELECT seq, attempt, at, detail FROM job_history WHERE job_id = $1 AND from_state = 'running' \
+         AND detail IS NOT NULL ORDER BY seq DESC LIMIT $4) AS h), '') || ']', j.input, j.priority, j.retry, j.attempt, \
+         j.attempts_max, j.timeout_ms, j.correlation_id, j.workflow_id, j.step, j.created_at, $2, $2 \
+         FROM jobs j WHERE j.id = $1 ON CONFLICT DO NOTHING",
+    )
+    .bind(job.uuid())
+    .bind(now.micros())
+    .bind(jobs::to_json(error)?)
+    .bind(ATTEMPTS_KEPT_MAX)
+    .execute(db)
+    .await?;
+    Ok(written.rows_affected() > 0)
 }
 
 /// The open letter of a job, if it has one, is done with.

@@ -12,10 +12,11 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, Driver, ids};
+use super::lifecycles;
 use super::workflows::counts;
 use super::{audit, request_keys};
 use crate::error::{Error, Result};
-use crate::maintenance::{Compared, CountDifference, Leadership, Maintenance};
+use crate::maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
 
 #[async_trait]
 impl Maintenance for Driver {
@@ -55,6 +56,15 @@ impl Maintenance for Driver {
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
             step_rates_expire(db, now, rows_max).await
+        }))
+        .await
+    }
+
+    async fn lifecycles_judge(&self, leadership: &Leadership, rows_max: u32) -> Result<LimitsJudged> {
+        let lead = leadership.clone();
+        self.write(work!([lead] db, now, effects => {
+            check_lead(db, &lead).await?;
+            lifecycles::judge(db, now, rows_max, effects).await
         }))
         .await
     }
@@ -244,6 +254,11 @@ async fn workflows_remove(
             .execute(&mut *db)
             .await?;
         remove(db, &steps).await?;
+        lifecycles::remove(db, workflow).await?;
+        sqlx::query("DELETE FROM given_results WHERE workflow_id = $1")
+            .bind(workflow)
+            .execute(&mut *db)
+            .await?;
         sqlx::query("DELETE FROM workflow_signals WHERE workflow_id = $1")
             .bind(workflow)
             .execute(&mut *db)

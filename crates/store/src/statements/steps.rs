@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::super::{Connection, Row, bulk};
 use super::effects::Effects;
 use super::jobs::{self, Following, Locked, Transition};
+use super::lifecycles;
 use super::workflows::{self, has_arrived};
 use crate::error::{Error, Result};
 use crate::flow::{Children, FLOW};
@@ -87,6 +88,8 @@ pub(super) async fn insert(
             effects.queued(&row.job.queue);
         }
     }
+    let limited = rows.iter().filter(|row| row.skipped.is_none());
+    lifecycles::insert(db, now, workflow, limited.map(|row| (row.job.id.uuid(), row.job.limits))).await?;
     for rows in rows.chunks(ROWS_MAX) {
         bulk::steps_insert(db, now, workflow, rows).await?;
         for row in rows {
@@ -255,6 +258,43 @@ pub(super) async fn unblocked(
         detail: None,
     };
     jobs::history(db, &transition, now).await
+}
+
+/// What a step waits for, counted anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Waits {
+    /// Steps that have not ended so that it goes on.
+    pub(super) open: i64,
+    /// Steps that were skipped.
+    pub(super) skipped: i64,
+}
+
+/// What a step that has not begun waits for. Its workflow is locked.
+pub(super) async fn waits_of(db: &mut Connection, job: &Locked) -> Result<Waits> {
+    let row = sqlx::query(
+        "SELECT CAST(COALESCE(SUM(CASE WHEN p.state IN ('completed', 'skipped', 'resolved') THEN 0 ELSE 1 END), 0) AS BIGINT) \
+         AS open, CAST(COALESCE(SUM(CASE WHEN p.state = 'skipped' THEN 1 ELSE 0 END), 0) AS BIGINT) AS skipped \
+         FROM job_edges e JOIN jobs p ON p.id = e.parent_id WHERE e.child_id = $1",
+    )
+    .bind(job.id.uuid())
+    .fetch_one(db)
+    .await?;
+    Ok(Waits { open: row.try_get("open")?, skipped: row.try_get("skipped")? })
+}
+
+/// Keeps how many of those were skipped; what follows when it waits for nothing more.
+pub(super) async fn skips_set(
+    db: &mut Connection,
+    job: JobId,
+    waits: &Waits,
+    effects: &mut Effects,
+) -> Result<Option<Following>> {
+    let row = sqlx::query("UPDATE jobs SET skips = $2 WHERE id = $1 RETURNING id, step_kind, handler")
+        .bind(job.uuid())
+        .bind(waits.skipped)
+        .fetch_one(&mut *db)
+        .await?;
+    if waits.open > 0 { Ok(None) } else { after_skips(db, &row, effects).await }
 }
 
 /// What becomes of a step that waits for nothing more, and some of what it waited for was skipped. A convergence runs if anything was not; any other

@@ -81,6 +81,7 @@ pub(in super::super) async fn define(
     now: Timestamp,
     view: &NewView,
 ) -> Result<ViewRecord> {
+    view.check()?;
     let row = sqlx::query(concat!(
         "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \

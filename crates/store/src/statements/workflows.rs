@@ -13,7 +13,7 @@ use super::super::{Connection, Row};
 use super::effects::Effects;
 use super::jobs::{self, Following, Locked};
 use super::steps::{self, StepRow};
-use super::{batches, cache_epochs};
+use super::{batches, cache_epochs, given, lifecycles};
 use crate::error::{Error, Result};
 use crate::flow::WorkflowFilter;
 use crate::records::{
@@ -187,6 +187,10 @@ pub(super) async fn insert(
     }
     steps::insert(db, now, workflow.id, &rows, effects).await?;
     steps::edges_insert(db, &edges).await?;
+    lifecycles::insert(db, now, workflow.id, [(workflow.id.uuid(), workflow.limits)]).await?;
+    if let Some(takes_over) = &workflow.takes_over {
+        given::take_over(db, workflow.id, takes_over, effects).await?;
+    }
     Ok(true)
 }
 

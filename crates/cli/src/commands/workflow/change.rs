@@ -71,16 +71,22 @@ pub(super) struct Cancel {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache workflow retry wf_0190c7a2-7b5e-7000-8000-000000000001 --reason mended
+  recache workflow retry wf_0190c7a2-7b5e-7000-8000-000000000001 --downstream --reason mended
   recache workflow retry wf_0190c7a2-7b5e-7000-8000-000000000001 --all --reason again
 
 Steps that a failed one held up follow by themselves. --all submits a new workflow
-of the same template, environment and input; the old one stays as it is.")]
+of the same template, environment and input; the old one stays as it is.
+--downstream likewise, but only what failed and all that stands behind it runs:
+the other steps keep the results that they have.")]
 pub(super) struct Retry {
     /// The workflow
     id: WorkflowId,
     /// All of it, as a new workflow
     #[arg(long)]
     all: bool,
+    /// The failed steps and all that stands behind them, as a new workflow
+    #[arg(long, conflicts_with = "all")]
+    downstream: bool,
     #[command(flatten)]
     by: By,
 }
@@ -187,6 +193,10 @@ impl Retry {
             let id = with_engine(store, async |engine| engine.run_again(self.id).await).await?;
             return said(&WorkflowChange::new(id.to_string(), "run_again", None, 1), context);
         }
+        if self.downstream {
+            let id = with_engine(store, async |engine| engine.run_failed_again(self.id).await).await?;
+            return said(&WorkflowChange::new(id.to_string(), "run_failed_again", None, 1), context);
+        }
         let count = store.flows().workflow_retry_failed(self.id, self.by.word(context)).await?;
         said(&WorkflowChange::new(self.id.to_string(), "retried", None, count), context)
     }
@@ -268,6 +278,7 @@ fn said(change: &WorkflowChange, context: &mut Context<'_>) -> Outcome {
             let text = match (change.change.as_str(), change.count, &change.step) {
                 ("submitted", ..) => format!("{id} submitted\n"),
                 ("run_again", ..) => format!("{id} submitted anew\n"),
+                ("run_failed_again", ..) => format!("{id} submitted anew, with the results that stand\n"),
                 ("told", 0, _) => format!("{id} was told that before\n"),
                 ("told", ..) => format!("{id} was told\n"),
                 (what, _, Some(step)) => format!("{id}: step `{step}` {what}\n"),

@@ -54,6 +54,9 @@ fn toned(state: &str) -> (String, Tone) {
     (state.to_owned(), tone)
 }
 
+/// Steps whose passed limits are shown.
+const LIMITS_MAX: u32 = 1_000;
+
 impl List {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let filter = WorkflowFilter {
@@ -107,8 +110,11 @@ impl Show {
         let steps = store.workflow_steps(self.id).await?.into_iter().map(output::workflow_step).collect();
         let signals = store.flows().signals_list(self.id).await?;
         let signals = signals.into_iter().map(output::workflow_signal).collect();
+        let limits = store.flows().limits_list(self.id, true, LIMITS_MAX).await?;
+        let limits = limits.iter().flat_map(output::passed_limits).collect();
         let input = output::json_text(&record.input);
-        let details = WorkflowDetails::new(output::workflow(record), input, steps, signals);
+        let details =
+            WorkflowDetails::new(output::workflow(record), input, steps, signals).with_limits(limits);
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&details)?,
             Format::Table => {
@@ -168,6 +174,14 @@ fn text(details: &WorkflowDetails, context: &Context<'_>) -> String {
             ]);
         }
         text = format!("{text}\n{}", told.text());
+    }
+    if !details.limits.is_empty() {
+        let mut passed = context.table(["LIMIT PASSED", "ALLOWS", "STEP"]);
+        for limit in &details.limits {
+            let step = limit.step.clone().unwrap_or_else(|| "the workflow".to_owned());
+            passed.row([limit.limit.clone(), format!("{} min", limit.minutes), step]);
+        }
+        text = format!("{text}\n{}", passed.text());
     }
     text
 }
