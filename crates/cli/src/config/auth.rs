@@ -57,8 +57,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-fn file(text: &str) -> Result<Option<PathBuf>, Refusal> {
-    if text.is_empty() { Ok(None) } else { Ok(Some(PathBuf::from(text))) }
+fn file(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 fn shown(path: Option<&PathBuf>) -> Value {
@@ -127,7 +127,7 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         kind: Kind::Text {
             form: "a path",
             write: |config, _, text| {
-                config.auth.jwt.public_key_file = file(text)?;
+                config.auth.jwt.public_key_file = file(text);
                 Ok(())
             },
         },
@@ -145,7 +145,7 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
                         "save the set to a file, and name that",
                     ));
                 }
-                config.auth.jwt.keys_file = file(text)?;
+                config.auth.jwt.keys_file = file(text);
                 Ok(())
             },
         },

@@ -202,10 +202,10 @@ mod tests {
     fn token_is_made_of_random_bytes_and_only_its_hash_is_kept() {
         let mut next = 0_u8;
         let (token, key) = make_key("deploy", &Grants::everything(), None, "ops", |bytes| {
-            bytes.iter_mut().for_each(|byte| {
+            for byte in bytes {
                 *byte = next;
                 next = next.wrapping_add(1);
-            });
+            }
         });
         let (id, secret) = parts(&token).unwrap();
         assert_eq!((id, key.id.as_str()), ("0001020304050607", "0001020304050607"));

@@ -33,8 +33,27 @@ pub(crate) fn of_body<T: ToSchema + 'static>() -> Result<Arc<Schema>, String> {
         T::schemas(&mut parts);
         let parts: Map<String, Value> =
             parts.into_iter().map(|(name, schema)| (name, json!(schema))).collect();
-        Ok((json!({ "allOf": [T::schema()], "components": { "schemas": parts } }), Vec::new()))
+        let mut schema = json!({ "allOf": [T::schema()], "components": { "schemas": parts } });
+        allow_null(&mut schema);
+        Ok((schema, Vec::new()))
     })
+}
+
+/// "One of: this, or null" becomes "any of": where this allows anything, null is both, and one of them it would not be.
+pub(crate) fn allow_null(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            let is_null = |one: &Value| one.get("type").and_then(Value::as_str) == Some("null");
+            if object.get("oneOf").and_then(Value::as_array).is_some_and(|all| all.iter().any(is_null))
+                && let Some(all) = object.remove("oneOf")
+            {
+                object.insert("anyOf".to_owned(), all);
+            }
+            object.values_mut().for_each(allow_null);
+        }
+        Value::Array(array) => array.iter_mut().for_each(allow_null),
+        _ => {}
+    }
 }
 
 /// The schema of a query: an object of its parameters.
@@ -137,6 +156,7 @@ mod tests {
         #[schema(minimum = 1, maximum = 3)]
         count: Option<u32>,
         address: Option<Address>,
+        raw: Option<recache_api::Json>,
     }
 
     #[derive(Deserialize, ToSchema)]
@@ -155,7 +175,8 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_told_at_once_each_with_its_place() {
-        assert!(pointers(&json!({ "name": "a", "count": null, "address": null })).is_empty());
+        assert!(pointers(&json!({ "name": "a", "count": null, "address": null, "raw": null })).is_empty());
+        assert!(pointers(&json!({ "name": "a", "raw": { "any": ["thing"] } })).is_empty());
         assert_eq!(
             pointers(&json!({ "count": 4, "colour": 1, "x/y": 2 })),
             ["/colour", "/count", "/name", "/x~1y"]

@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn depth_has_an_end() {
-        assert!(read(br#"[[[[1]]]]"#, 4).is_ok());
+        assert!(read(b"[[[[1]]]]", 4).is_ok());
         let found = faults("[[[[[1]]]]]");
         assert_eq!(found[0].0, "/0/0/0/0");
         let bomb = "[".repeat(1_000_000);

@@ -26,8 +26,7 @@ pub(super) fn routes() -> Routes {
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "description",
     responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
 async fn openapi() -> Response {
-    static TEXT: LazyLock<String> =
-        LazyLock::new(|| serde_json::to_string(&super::api()).unwrap_or_default());
+    static TEXT: LazyLock<String> = LazyLock::new(|| super::api().to_string());
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
 

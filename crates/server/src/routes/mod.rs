@@ -43,16 +43,17 @@ use std::collections::BTreeSet;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use recache_api::FieldProblem;
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, ResponseBuilder};
+use utoipa::openapi::{Content, Ref, RefOr, Required, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
 use crate::access::Permission;
 use crate::frame::{frame, once, permit};
+use crate::input::schema::allow_null;
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
 
@@ -73,8 +74,10 @@ fn all() -> Routes {
 }
 
 /// The description of the API, as it is served.
-pub fn api() -> OpenApi {
-    description::complete(all().router.into_openapi())
+pub fn api() -> Value {
+    let mut api = json!(description::complete(all().router.into_openapi()));
+    allow_null(&mut api);
+    api
 }
 
 /// Every permission that some route needs.

@@ -150,7 +150,7 @@ async fn request_that_two_readers_could_read_differently_hides_no_second_one() {
         let answer = world.raw(text.as_bytes()).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{text:?}: {answer:?}");
     }
-    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let many = "x: 1\r\n".repeat(200);
     let answer = world.raw(format!("GET /v1/jobs HTTP/1.1\r\nhost: {host}\r\n{many}\r\n").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer:?}");
     let long = format!("GET /v1/jobs HTTP/1.1\r\nhost: {host}\r\nx: {}\r\n\r\n", "x".repeat(100_000));

@@ -44,7 +44,7 @@ async fn view_is_defined_touched_and_read_by_generation() {
         assert_eq!(late.code(409), "conflict");
         assert_eq!(world.get(&format!("{VIEW}/items/none")).await.code(404), "not_found");
         assert_eq!(
-            world.get(&format!("{VIEW}/items/version?min_version=0")).await.code(422),
+            world.get(&format!("{VIEW}/items/version?min_version=0")).await.code(400),
             "invalid_parameter"
         );
 

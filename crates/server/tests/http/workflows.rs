@@ -156,7 +156,7 @@ async fn failed_step_is_retried_or_resolved_and_all_is_cancelled() {
         assert_eq!(ended(&world, &id).await["workflow"]["state"], "failed");
         assert_eq!(world.post(&path("retry"), r#"{"reason":"mended"}"#).await.expect(200)["count"], 1);
         assert_eq!(ended(&world, &id).await["workflow"]["state"], "failed");
-        let resolved = world.post(&path("steps/a/resolve"), r#"{"result":{},"reason":"not needed"}"#).await;
+        let resolved = world.post(&path("steps/a/resolve"), r#"{"result":null,"reason":"not needed"}"#).await;
         assert_eq!(resolved.expect(200)["change"], "resolved");
         let cancelled = world.post(&path("cancel"), "").await.expect(200);
         assert_eq!(cancelled["count"], 1, "{cancelled}");

@@ -39,7 +39,7 @@ impl Args {
         let diff = Diff::between(&old.template, &new.template);
         match context.format() {
             Format::Json | Format::Jsonl => {
-                context.print(&documents::diff(old.summary, new.summary, &diff))?
+                context.print(&documents::diff(old.summary, new.summary, &diff))?;
             }
             Format::Table => {
                 if diff.is_empty() {
