@@ -13,10 +13,12 @@ pub(crate) enum Tool {
     Postgres,
     Redis,
     Memcached,
+    /// For an example of a worker.
+    Php,
 }
 
 impl Tool {
-    pub(crate) const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::Memcached];
+    pub(crate) const ALL: [Self; 4] = [Self::Postgres, Self::Redis, Self::Memcached, Self::Php];
 
     /// The package that holds it on Debian and its descendants.
     pub(crate) fn debian_package(self) -> &'static str {
@@ -24,6 +26,7 @@ impl Tool {
             Self::Postgres => "postgresql",
             Self::Redis => "redis-server",
             Self::Memcached => "memcached",
+            Self::Php => "php-cli",
         }
     }
 
@@ -33,6 +36,7 @@ impl Tool {
             Self::Postgres => "initdb and postgres",
             Self::Redis => "redis-server",
             Self::Memcached => "memcached",
+            Self::Php => "php",
         }
     }
 
@@ -42,6 +46,7 @@ impl Tool {
             Self::Postgres => "RECACHE_TEST_POSTGRES_URL",
             Self::Redis => "RECACHE_TEST_REDIS_URL",
             Self::Memcached => "RECACHE_TEST_MEMCACHED_URL",
+            Self::Php => "RECACHE_TEST_PHP",
         }
     }
 }
@@ -53,6 +58,7 @@ pub(crate) struct Found {
     pub(crate) postgres_bin: Option<PathBuf>,
     pub(crate) redis: Option<PathBuf>,
     pub(crate) memcached: Option<PathBuf>,
+    pub(crate) php: Option<PathBuf>,
 }
 
 impl Found {
@@ -61,6 +67,7 @@ impl Found {
             Tool::Postgres => self.postgres_bin.is_some(),
             Tool::Redis => self.redis.is_some(),
             Tool::Memcached => self.memcached.is_some(),
+            Tool::Php => self.php.is_some(),
         };
         Tool::ALL.into_iter().filter(|&tool| !is_there(tool)).collect()
     }
@@ -73,6 +80,7 @@ pub(crate) fn all() -> Result<Found, Failure> {
         postgres_bin: postgres_bin()?,
         redis: on_path("redis-server"),
         memcached: on_path("memcached"),
+        php: on_path("php"),
     })
 }
 
@@ -170,6 +178,6 @@ mod tests {
     #[test]
     fn what_was_not_found_is_missing() {
         let found = Found { redis: Some("/usr/bin/redis-server".into()), ..Found::default() };
-        assert_eq!(found.missing(), [Tool::Postgres, Tool::Memcached]);
+        assert_eq!(found.missing(), [Tool::Postgres, Tool::Memcached, Tool::Php]);
     }
 }

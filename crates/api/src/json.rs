@@ -29,6 +29,11 @@ impl Json {
         Self(serde_json::value::to_raw_value(text).unwrap_or_default())
     }
 
+    /// For fields where `null` is a value like any other, and only a missing field is none.
+    pub(crate) fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        Self::deserialize(deserializer).map(Some)
+    }
+
     /// The text, on one line.
     pub fn text(&self) -> &str {
         self.0.get()

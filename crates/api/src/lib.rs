@@ -40,6 +40,7 @@ mod template;
 mod tracked;
 mod view;
 mod view_request;
+mod worker;
 mod workflow;
 mod workflow_request;
 
@@ -93,6 +94,12 @@ pub use view::{
     ViewItem, ViewItems, ViewList, ViewPause, ViewPolicy, ViewRestored, ViewSources, ViewStatus, ViewValue,
 };
 pub use view_request::{DefineView, DeriveView, RollBackView, TouchOne, TouchView, TouchViews};
+pub use worker::{
+    BeginBuild, PutItem, PutItems, RegisterWorker, Worker, WorkerAnswer, WorkerBuild, WorkerCall,
+    WorkerClaim, WorkerDone, WorkerEnd, WorkerError, WorkerErrorKind, WorkerHandler, WorkerJob,
+    WorkerKnownItem, WorkerList, WorkerLoss, WorkerOutcome, WorkerReport, WorkerResult, WorkerSession,
+    WorkerStop, WorkerStopReason, WorkerVerdict,
+};
 pub use workflow::{
     PassedLimit, StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal,
     WorkflowStep,

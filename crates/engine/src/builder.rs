@@ -18,6 +18,7 @@ use crate::epochs::StoreEpochs;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::options::Options;
+use crate::remote;
 use crate::rules::Compiled;
 use crate::session::Lease;
 use crate::standings::Standings;
@@ -112,6 +113,7 @@ impl Builder {
                 "the handler `{FLOW}` is the engine's own: use another name"
             )));
         }
+        let draining = CancellationToken::new();
         Ok(Arc::new(Shared {
             heads: Heads::new(&cache),
             templates: Templates::new(&cache),
@@ -125,13 +127,14 @@ impl Builder {
             courier: self.courier,
             held: HeldJobs::default(),
             lease: Lease::default(),
+            remote: remote::Memory::new(draining.child_token()),
             counters: Counters::default(),
             waiters: Arc::new(Waiters::default()),
             batches: MovedBatches::default(),
             work: Notify::new(),
             due: Notify::new(),
             events_due: Notify::new(),
-            draining: CancellationToken::new(),
+            draining,
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))

@@ -22,6 +22,7 @@ use crate::deliver::Courier;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::options::Options;
+use crate::remote;
 use crate::rules::Compiled;
 use crate::session::Lease;
 use crate::standings::Standings;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) courier: Option<Arc<dyn Courier>>,
     pub(crate) held: HeldJobs,
     pub(crate) lease: Lease,
+    pub(crate) remote: remote::Memory,
     pub(crate) counters: Counters,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) batches: MovedBatches,

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::engine::Shared;
 use crate::held::stop_for;
 use crate::link::StoreLink;
+use crate::remote::lease_token_text;
 use crate::rules::{self, Rules};
 use crate::stats::{add, one};
 use crate::turn;
@@ -111,7 +112,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
     ended
 }
 
-fn count_stop(shared: &Shared, why: Stop) {
+pub(crate) fn count_stop(shared: &Shared, why: Stop) {
     match why {
         Stop::Cancelled => one(&shared.counters.cancelled),
         Stop::Superseded => one(&shared.counters.superseded),
@@ -185,7 +186,7 @@ async fn stopped_by(shared: &Shared, job: &ClaimedJob, stop: &StopSignal) -> Opt
 }
 
 /// What follows an attempt that failed.
-fn failed(shared: &Shared, job: &ClaimedJob, error: JobError) -> Outcome {
+pub(crate) fn failed(shared: &Shared, job: &ClaimedJob, error: JobError) -> Outcome {
     let error = error.bounded();
     // The row's limit rather than the policy's: an operator may have granted more.
     let policy = RetryPolicy { attempts_max: job.attempts_max, ..job.retry };
@@ -238,8 +239,25 @@ async fn run_job(handler: &Arc<dyn Handler>, context: Context, input: Value) -> 
     handler.run(context, input).await
 }
 
+/// What the handler of a job is told that is no step of a workflow.
+pub(crate) fn facts_alone(job: &ClaimedJob) -> JobFacts {
+    JobFacts {
+        id: job.token.job.uuid(),
+        handler: job.handler.clone(),
+        namespace: job.namespace.clone(),
+        attempt: job.attempt,
+        attempts_max: job.attempts_max,
+        attempt_token: lease_token_text(job.token),
+        correlation_id: job.correlation_id.clone(),
+        trace_context: job.trace_context.clone(),
+        step: job.step.clone(),
+        checkpoint: job.checkpoint.clone(),
+        ..JobFacts::default()
+    }
+}
+
 /// What the handler is told, its input, what its step calls, and what its template says about its result.
-async fn facts(
+pub(crate) async fn facts(
     shared: &Shared,
     job: &ClaimedJob,
 ) -> Result<(JobFacts, Value, Option<Call>, Option<Rules>), Failure> {
@@ -248,19 +266,7 @@ async fn facts(
             .map_err(|error| Failure::permanent("invalid_input", format!("{what} is not JSON: {error}")))
     };
     let own: Value = parse("input", &job.input)?;
-    let mut facts = JobFacts {
-        id: job.token.job.uuid(),
-        handler: job.handler.clone(),
-        namespace: job.namespace.clone(),
-        attempt: job.attempt,
-        attempts_max: job.attempts_max,
-        attempt_token: format!("{}-{}-{}", job.token.job.uuid(), job.token.epoch, job.token.claim.simple()),
-        correlation_id: job.correlation_id.clone(),
-        trace_context: job.trace_context.clone(),
-        step: job.step.clone(),
-        checkpoint: job.checkpoint.clone(),
-        ..JobFacts::default()
-    };
+    let mut facts = facts_alone(job);
     if job.workflow.is_none() {
         return Ok((facts, own, None, None));
     }

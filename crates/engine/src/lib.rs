@@ -41,6 +41,7 @@ mod options;
 mod plan;
 mod pump;
 mod reconcile;
+pub mod remote;
 mod rules;
 mod schedule;
 mod session;

@@ -7,6 +7,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::engine::Shared;
 use crate::held::stop_for;
+use crate::remote;
 
 pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Signal>) {
     loop {
@@ -18,6 +19,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Sign
             Ok(hint) => follow(&shared, hint).await,
             Err(RecvError::Lagged(_)) => {
                 shared.work.notify_one();
+                shared.remote.wake_all();
                 shared.due.notify_one();
                 shared.events_due.notify_one();
                 shared.heads.forget();
@@ -30,17 +32,20 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Sign
 async fn follow(shared: &Arc<Shared>, hint: Signal) {
     match hint {
         Signal::Queued(queue) => {
+            shared.remote.queued(&queue);
             if queue == FLOW || shared.options.queues.contains(&queue) {
                 shared.work.notify_one();
             }
         }
         Signal::Revoked(job) => {
             shared.waiters.wake(job.uuid());
-            let Some(token) = shared.held.token_of(job) else { return };
             // A hint is not believed: the store says whether the token is still good, and why not.
-            if let Ok(Some(why)) = shared.store.job_revoked(token).await {
+            if let Some(token) = shared.held.token_of(job)
+                && let Ok(Some(why)) = shared.store.job_revoked(token).await
+            {
                 shared.held.stop(token, stop_for(why));
             }
+            remote::revoked(shared, job).await;
         }
         Signal::ViewChanged(view) => {
             shared.due.notify_one();

@@ -20,6 +20,7 @@
 pub mod documents;
 
 mod routes;
+mod worker_protocol;
 
 mod audited;
 mod input;

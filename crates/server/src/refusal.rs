@@ -34,6 +34,10 @@ pub enum Code {
     InProgress,
     /// The idempotency key was used for another request.
     KeyReused,
+    /// The job is no longer the worker's.
+    LeaseLost,
+    /// The worker's session has ended.
+    SessionEnded,
     /// The body is larger than allowed.
     TooLarge,
     /// The body is of a kind that is not read here.
@@ -56,7 +60,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::InvalidParameter,
         Self::Invalid,
@@ -68,6 +72,8 @@ impl Code {
         Self::Conflict,
         Self::InProgress,
         Self::KeyReused,
+        Self::LeaseLost,
+        Self::SessionEnded,
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::Misdirected,
@@ -98,6 +104,8 @@ impl Code {
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The idempotency key belongs to another request",
             ),
+            Self::LeaseLost => ("lease_lost", StatusCode::CONFLICT, "The job is no longer the worker's"),
+            Self::SessionEnded => ("session_ended", StatusCode::GONE, "The worker's session has ended"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The request is too large"),
             Self::UnsupportedMediaType => {
                 ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "Not in this form")

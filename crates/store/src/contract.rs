@@ -29,6 +29,7 @@ use crate::records::{
     Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
     TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
+use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
 use crate::schedules::Schedules;
 use crate::signal::Signal;
@@ -94,6 +95,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Views that are made from others.
     fn chains(&self) -> &dyn Chains;
+
+    /// Workers that reach the store only through a node.
+    fn remote_workers(&self) -> &dyn RemoteWorkers;
 
     /// Views in an operator's hands.
     fn view_control(&self) -> &dyn ViewControl;

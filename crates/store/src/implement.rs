@@ -33,6 +33,7 @@ use crate::records::{
     Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
     TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
+use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
 use crate::schedules::Schedules;
 use crate::signal::Signal;
@@ -102,6 +103,10 @@ impl Store for Driver {
     }
 
     fn chains(&self) -> &dyn Chains {
+        self
+    }
+
+    fn remote_workers(&self) -> &dyn RemoteWorkers {
         self
     }
 

@@ -45,6 +45,7 @@ pub mod letters;
 pub mod maintenance;
 pub mod postgres;
 pub mod queues;
+pub mod remote_workers;
 pub mod schedules;
 pub mod sqlite;
 pub mod tracked;
@@ -84,6 +85,9 @@ pub use records::{
     NewWorkflow, Outcome, Publication, Published, Reconciled, Revoked, Settled, Settlement, StagedItem,
     StepCall, StepInputs, StepRecord, Submitted, Swept, TakeOver, TemplateRecord, TemplateSummary, Touch,
     TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+};
+pub use remote_workers::{
+    BuildSum, HeldJob, NewRemoteWorker, RemoteBeat, RemoteHandler, RemoteWorker, RemoteWorkers,
 };
 pub use request_keys::{Begun, KeptAnswer, NewRequest, RequestKeys};
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};

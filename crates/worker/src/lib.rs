@@ -40,6 +40,8 @@ mod event;
 mod failure;
 mod handlers;
 mod link;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod stop;
 
 pub use build::{

@@ -63,6 +63,10 @@ impl Servers {
         if let Some(folder) = &found.postgres_bin {
             servers.variables.push((POSTGRES_BIN_VARIABLE.to_owned(), folder.into()));
         }
+        if let Some(program) = &found.php {
+            // No server: the tests that need it start it themselves.
+            servers.variables.push((Tool::Php.variable().to_owned(), program.into()));
+        }
         Ok(servers)
     }
 

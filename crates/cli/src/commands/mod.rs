@@ -23,6 +23,7 @@ mod template;
 mod token;
 mod view;
 mod webhook;
+mod worker;
 mod workflow;
 
 mod completions;
@@ -84,6 +85,7 @@ verbs! {
     Analytics(analytics::Args),
     Cache(cache::Args),
     Serve(serve::Args),
+    Worker(worker::Args),
     Token(token::Args),
     Migrate(migrate::Args),
     Config(config::Args),

@@ -163,7 +163,7 @@ fn read(option: &str, path: &Path) -> Result<Vec<u8>, CliError> {
 }
 
 #[cfg(unix)]
-async fn asked_to_stop() -> std::io::Result<()> {
+pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -173,7 +173,7 @@ async fn asked_to_stop() -> std::io::Result<()> {
 }
 
 #[cfg(not(unix))]
-async fn asked_to_stop() -> std::io::Result<()> {
+pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 

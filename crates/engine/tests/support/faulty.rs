@@ -12,9 +12,9 @@ use recache_store::{
     Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, Chains, ClaimRequest,
     Dispatched, Error, Events, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
-    Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store,
-    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl,
-    ViewRead, ViewRecord, WorkflowRecord,
+    Reconciled, RemoteWorkers, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs,
+    StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs,
+    ViewControl, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -169,6 +169,10 @@ impl Store for Faulty {
 
     fn attempts(&self) -> &dyn Attempts {
         self.store.attempts()
+    }
+
+    fn remote_workers(&self) -> &dyn RemoteWorkers {
+        self.store.remote_workers()
     }
 
     fn bulk_jobs(&self) -> &dyn BulkJobs {

@@ -18,5 +18,6 @@ pub use gate::{Auth, Identity};
 pub(crate) use guard::check_origin;
 pub use jwt::{JwtKeys, JwtSettings};
 pub use keys::make_key;
+pub(crate) use permission::Reach;
 pub use permission::{Action, Grant, GrantError, Grants, Permission};
 pub(crate) use rate::Rates;

@@ -13,10 +13,12 @@ pub enum Action {
     Write,
     /// Interfere with what is there: cancel, retry, pause, resolve.
     Operate,
+    /// Do the work: take jobs, say what becomes of them. Whoever may do that reads what jobs are given.
+    Run,
 }
 
 impl Action {
-    const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Operate];
+    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Operate, Self::Run];
 
     /// The word in scopes.
     pub const fn word(self) -> &'static str {
@@ -24,6 +26,7 @@ impl Action {
             Self::Read => "read",
             Self::Write => "write",
             Self::Operate => "operate",
+            Self::Run => "run",
         }
     }
 }

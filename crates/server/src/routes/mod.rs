@@ -56,6 +56,7 @@ use crate::frame::{frame, once, permit};
 use crate::input::schema::allow_null;
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
+use crate::worker_protocol;
 
 /// Where the permission of a route stands in the API's description.
 const PERMISSION: &str = "x-permission";
@@ -65,6 +66,7 @@ fn all() -> Routes {
     Routes::new()
         .merge(jobs::routes())
         .merge(views::routes())
+        .merge(worker_protocol::routes())
         .merge(workflows::routes())
         .merge(templates::routes())
         .merge(audit::routes())
@@ -159,7 +161,7 @@ fn reason_or(given: Option<String>, default: &str) -> String {
 }
 
 /// Fields of a body are wrong.
-fn wrong(problems: &[FieldProblem]) -> Refusal {
+pub(crate) fn wrong(problems: &[FieldProblem]) -> Refusal {
     let said: Vec<_> = problems.iter().map(|one| format!("`{}` {}", one.pointer, one.message)).collect();
     Refusal::new(Code::Invalid, said.join("; ")).errors(problems.to_vec())
 }

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     missing_docs,
     reason = "a test says what it expects"
 )]
@@ -15,6 +16,8 @@ mod health;
 mod hostile;
 mod jobs;
 mod once;
+mod sdk;
 mod tls;
 mod views;
+mod workers;
 mod workflows;

@@ -24,6 +24,7 @@ pub mod letters;
 pub mod lifecycles;
 pub mod maintenance;
 pub mod queues;
+pub mod remote_workers;
 pub mod schedules;
 pub mod sessions;
 pub mod submits;
@@ -361,6 +362,15 @@ macro_rules! conformance_suite {
                 job_never_ends_before_it_began,
                 two_processes_see_each_others_jobs,
                 job_that_its_session_does_not_know_is_handed_back,
+            ],
+            remote_workers: [
+                remote_worker_is_known_until_its_session_ends,
+                session_gets_only_jobs_of_its_namespaces,
+                job_that_its_worker_does_not_name_is_taken_away,
+                jobs_are_found_by_session_and_by_token,
+                attempt_that_is_ended_by_force_voids_its_token,
+                numbered_lines_are_kept_once,
+                sum_of_a_build_names_what_would_be_gone,
             ],
             workflows: [
                 steps_run_in_the_order_of_their_dependencies,

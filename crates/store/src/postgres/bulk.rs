@@ -259,7 +259,8 @@ pub(super) async fn settle_and_claim(
     let number = Uuid::new_v4();
     let rows = sqlx::query(
         "WITH t AS MATERIALIZED (SELECT now, EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $11 \
-         AND expires_at > now) AS is_alive, EXISTS (SELECT 1 FROM limits WHERE (scope = 'queue' AND name = ANY($12)) \
+         AND expires_at > now) AS is_alive, \
+         (SELECT namespaces FROM sessions WHERE sessions.id = $11) AS namespaces, EXISTS (SELECT 1 FROM limits WHERE (scope = 'queue' AND name = ANY($12)) \
          OR (scope = 'handler' AND name = ANY($13))) OR EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' \
          AND concurrency_key IS NOT NULL AND queue = ANY($12)) AS is_limited FROM COALESCE($9::bigint, clock()) AS now), \
          held AS MATERIALIZED (SELECT j.id, j.session_id, s.state, s.output, s.error, s.delay, s.uncount \
@@ -276,7 +277,7 @@ pub(super) async fn settle_and_claim(
          FROM unnest($12::text[]) AS u (queue) WHERE NOT EXISTS (SELECT 1 FROM queues p WHERE p.name = u.queue \
          AND p.paused_until > t.now)) AS q CROSS JOIN LATERAL (SELECT id, priority, due_at FROM jobs WHERE jobs.queue = q.queue AND state = 'queued' \
          AND concurrency_key IS NULL AND due_at <= t.now AND attempt < attempts_max AND handler = ANY($13) \
-         AND t.is_alive AND NOT t.is_limited \
+         AND (t.namespaces IS NULL OR namespace = ANY(t.namespaces)) AND t.is_alive AND NOT t.is_limited \
          ORDER BY priority DESC, due_at, id LIMIT $14 FOR UPDATE SKIP LOCKED) AS c), \
          picked AS MATERIALIZED (SELECT id FROM due ORDER BY priority DESC, due_at, id LIMIT $14), \
          taken AS (UPDATE jobs j SET state = 'running', epoch = j.epoch + 1, claim = $10, session_id = $11, \

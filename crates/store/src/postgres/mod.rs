@@ -106,6 +106,11 @@ fn texts(texts: &[String]) -> Vec<String> {
     texts.to_vec()
 }
 
+/// A list of texts as a column has it.
+fn texts_of(row: &Row, column: &str) -> Result<Option<Vec<String>>> {
+    Ok(row.try_get(column)?)
+}
+
 /// A list of numbers as one parameter.
 fn numbers(numbers: &[u16]) -> Vec<i64> {
     numbers.iter().map(|number| i64::from(*number)).collect()

@@ -276,6 +276,8 @@ pub(super) async fn claim(
          WHERE NOT EXISTS (SELECT 1 FROM queues p WHERE p.name = q.value AND p.paused_until > $3) AND c.rowid IN (SELECT rowid FROM jobs WHERE queue = q.value AND state = 'queued' \
          AND concurrency_key IS NULL AND due_at <= $3 \
          AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
+         AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND namespaces IS NOT NULL \
+         AND jobs.namespace NOT IN (SELECT value FROM json_each(sessions.namespaces))) \
          ORDER BY priority DESC, due_at, id LIMIT $6) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6) \
          AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) \
          RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \

@@ -20,7 +20,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -99,6 +99,12 @@ fn ids(ids: &[Uuid]) -> String {
 /// A list of texts as one parameter.
 fn texts(texts: &[String]) -> String {
     serde_json::Value::from(texts).to_string()
+}
+
+/// A list of texts as a column has it.
+fn texts_of(row: &Row, column: &str) -> Result<Option<Vec<String>>> {
+    let text: Option<String> = row.try_get(column)?;
+    text.map(|text| statements::jobs::json(column, &text)).transpose()
 }
 
 /// A list of numbers as one parameter.

@@ -19,7 +19,7 @@ impl Attempts for Driver {
     }
 
     async fn log_append(&self, token: LeaseToken, lines: Vec<String>) -> Result<Option<Revoked>> {
-        self.write(work!([lines] db, now, effects => append(db, now, token, &lines).await)).await
+        self.write(work!([lines] db, now, effects => append(db, now, token, None, &lines).await)).await
     }
 
     async fn log_read(&self, job: JobId, rows_max: u32) -> Result<Vec<LogLine>> {
@@ -49,10 +49,12 @@ async fn save(db: &mut Connection, now: Timestamp, token: LeaseToken, data: &str
     if changed == 1 { Ok(None) } else { Ok(jobs::revoked(db, &[token]).await?.pop().map(|(_, why)| why)) }
 }
 
-async fn append(
+/// `first`: the worker's own number of the first line in this attempt, where it counts them. What it said before is left out.
+pub(super) async fn append(
     db: &mut Connection,
     now: Timestamp,
     token: LeaseToken,
+    first: Option<u64>,
     lines: &[String],
 ) -> Result<Option<Revoked>> {
     // Locked, so that two calls of one attempt give each line a number of its own.
@@ -60,18 +62,49 @@ async fn append(
     if let Err(revoked) = job.held_by(token) {
         return Ok(Some(revoked));
     }
-    write_lines(db, now, job.id, job.attempt, lines).await?;
+    let Some(first) = first else {
+        write_lines(db, now, job.id, job.attempt, lines).await?;
+        return Ok(None);
+    };
+    let first = i64::try_from(first).unwrap_or(i64::MAX);
+    let said = lines_said(db, token).await?;
+    let known = usize::try_from(said.saturating_sub(first).saturating_add(1)).unwrap_or(0);
+    let new = lines.get(known..).unwrap_or_default();
+    if new.is_empty() {
+        return Ok(None);
+    }
+    let seq = write_lines(db, now, job.id, job.attempt, new).await?;
+    // The number of the last one tells all.
+    sqlx::query("UPDATE job_logs SET epoch = $3, line = $4 WHERE job_id = $1 AND seq = $2")
+        .bind(token.job.uuid())
+        .bind(seq)
+        .bind(token.epoch)
+        .bind(first.saturating_add(i64::try_from(lines.len()).unwrap_or(i64::MAX)).saturating_sub(1))
+        .execute(db)
+        .await?;
     Ok(None)
 }
 
-/// Adds lines to a job's log, whoever says them; the job is locked.
+/// The number of the last line that was said in this attempt. The newest lines are those that are kept, so it is known however many there
+/// were.
+async fn lines_said(db: &mut Connection, token: LeaseToken) -> Result<i64> {
+    let row =
+        sqlx::query("SELECT COALESCE(MAX(line), 0) AS line FROM job_logs WHERE job_id = $1 AND epoch = $2")
+            .bind(token.job.uuid())
+            .bind(token.epoch)
+            .fetch_one(db)
+            .await?;
+    Ok(row.try_get("line")?)
+}
+
+/// Adds lines to a job's log, whoever says them; the job is locked. Answers the number of the last one.
 pub(super) async fn write_lines(
     db: &mut Connection,
     now: Timestamp,
     job: JobId,
     attempt: u32,
     lines: &[String],
-) -> Result<()> {
+) -> Result<i64> {
     let row = sqlx::query("SELECT COALESCE(MAX(seq), 0) AS seq FROM job_logs WHERE job_id = $1")
         .bind(job.uuid())
         .fetch_one(&mut *db)
@@ -93,7 +126,7 @@ pub(super) async fn write_lines(
         .bind(seq - LOG_LINES_MAX)
         .execute(db)
         .await?;
-    Ok(())
+    Ok(seq)
 }
 
 /// At most [`LOG_LINE_BYTES_MAX`], without a NUL, which PostgreSQL cannot keep.

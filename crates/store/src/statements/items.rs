@@ -16,7 +16,7 @@ use crate::records::{
 };
 
 /// The view whose build `token` holds, locked, or why the token is no longer good.
-async fn held_view(
+pub(super) async fn held_view(
     db: &mut Connection,
     token: LeaseToken,
 ) -> Result<std::result::Result<ViewRecord, Revoked>> {

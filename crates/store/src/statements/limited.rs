@@ -17,7 +17,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::super::{Connection, Row, bulk, ids, texts};
-use super::jobs;
+use super::{jobs, sessions};
 use crate::error::Result;
 use crate::records::{ClaimRequest, ClaimedJob};
 
@@ -62,9 +62,7 @@ pub(in super::super) async fn claim(
     request: &ClaimRequest,
     cursor: &KeyCursor,
 ) -> Result<LimitedClaim> {
-    if !is_alive(db, now, request).await? {
-        return Ok(LimitedClaim::default());
-    }
+    let Some(scope) = scope(db, now, request).await? else { return Ok(LimitedClaim::default()) };
     let mut limits = lock_limits(db, request).await?;
     let mut room = room(db, now, &limits).await?;
     let paused = paused(db, now, &request.queues).await?;
@@ -78,9 +76,9 @@ pub(in super::super) async fn claim(
     let mut candidates = Vec::new();
     if !handlers.is_empty() {
         for queue in &queues {
-            candidates.extend(without_key(db, now, queue, &handlers, request.rows_max).await?);
+            candidates.extend(without_key(db, now, queue, &handlers, &scope, request.rows_max).await?);
         }
-        let keyed = with_key(db, now, &queues, &handlers, request.rows_max, cursor).await?;
+        let keyed = with_key(db, now, &queues, &handlers, &scope, request.rows_max, cursor).await?;
         room.keys = keyed.1;
         candidates.extend(keyed.0);
     }
@@ -105,13 +103,24 @@ pub(in super::super) async fn claim(
     Ok(LimitedClaim { jobs, look_again })
 }
 
-async fn is_alive(db: &mut Connection, now: Timestamp, request: &ClaimRequest) -> Result<bool> {
-    let row = sqlx::query("SELECT 1 FROM sessions WHERE id = $1 AND expires_at > $2")
+/// Of whose jobs a session may have.
+#[derive(Debug)]
+struct Scope(Option<Vec<String>>);
+
+impl Scope {
+    fn has(&self, namespace: &str) -> bool {
+        self.0.as_ref().is_none_or(|namespaces| namespaces.iter().any(|one| one == namespace))
+    }
+}
+
+/// `None`: the session is not alive.
+async fn scope(db: &mut Connection, now: Timestamp, request: &ClaimRequest) -> Result<Option<Scope>> {
+    let row = sqlx::query("SELECT namespaces FROM sessions WHERE id = $1 AND expires_at > $2")
         .bind(request.session.uuid())
         .bind(now.micros())
         .fetch_optional(db)
         .await?;
-    Ok(row.is_some())
+    row.map(|row| Ok(Scope(sessions::namespaces(&row)?))).transpose()
 }
 
 /// In one order, so that claims wait for each other but never in a circle.
@@ -201,19 +210,24 @@ async fn without_key(
     now: Timestamp,
     queue: &str,
     handlers: &[String],
+    scope: &Scope,
     rows_max: usize,
 ) -> Result<Vec<Candidate>> {
     let rows = sqlx::query(concat!(
         "SELECT id, queue, handler, namespace, concurrency_key, priority, due_at FROM jobs WHERE queue = $1 \
          AND state = 'queued' AND concurrency_key IS NULL AND due_at <= $2 AND attempt < attempts_max AND handler ",
         in_texts!("$3"),
-        " ORDER BY priority DESC, due_at, id LIMIT $4",
+        " AND ($6 OR namespace ",
+        in_texts!("$5"),
+        ") ORDER BY priority DESC, due_at, id LIMIT $4",
         for_update_skip_locked!()
     ))
     .bind(queue)
     .bind(now.micros())
     .bind(texts(handlers))
     .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
+    .bind(texts(scope.0.as_deref().unwrap_or_default()))
+    .bind(scope.0.is_none())
     .fetch_all(db)
     .await?;
     rows.iter().map(candidate).collect()
@@ -238,12 +252,13 @@ async fn with_key(
     now: Timestamp,
     queues: &[&String],
     handlers: &[String],
+    scope: &Scope,
     rows_max: usize,
     cursor: &KeyCursor,
 ) -> Result<(Vec<Candidate>, HashMap<NamespacedKey, u64>)> {
     let mut keys: BTreeMap<&str, BTreeSet<NamespacedKey>> = BTreeMap::new();
     for queue in queues {
-        let found = keys_to_look_at(db, now, queue, handlers, rows_max, cursor).await?;
+        let found = keys_to_look_at(db, now, queue, handlers, scope, rows_max, cursor).await?;
         if !found.is_empty() {
             keys.insert(queue, found);
         }
@@ -275,6 +290,7 @@ async fn keys_to_look_at(
     now: Timestamp,
     queue: &str,
     handlers: &[String],
+    scope: &Scope,
     rows_max: usize,
     cursor: &KeyCursor,
 ) -> Result<BTreeSet<NamespacedKey>> {
@@ -282,12 +298,16 @@ async fn keys_to_look_at(
         "SELECT namespace, concurrency_key FROM jobs WHERE queue = $1 AND state = 'queued' \
          AND concurrency_key IS NOT NULL AND due_at <= $2 AND attempt < attempts_max AND handler ",
         in_texts!("$3"),
-        " ORDER BY priority DESC, due_at, id LIMIT $4"
+        " AND ($6 OR namespace ",
+        in_texts!("$5"),
+        ") ORDER BY priority DESC, due_at, id LIMIT $4"
     ))
     .bind(queue)
     .bind(now.micros())
     .bind(texts(handlers))
     .bind(WINDOW_ROWS)
+    .bind(texts(scope.0.as_deref().unwrap_or_default()))
+    .bind(scope.0.is_none())
     .fetch_all(&mut *db)
     .await?;
     let mut keys = rows.iter().map(key_of).collect::<Result<BTreeSet<_>>>()?;
@@ -301,7 +321,7 @@ async fn keys_to_look_at(
         if is_end && from != NamespacedKey::default() {
             more.extend(keys_after(db, queue, &NamespacedKey::default()).await?);
         }
-        keys.extend(more);
+        keys.extend(more.into_iter().filter(|(namespace, _)| scope.has(namespace)));
     }
     Ok(keys)
 }

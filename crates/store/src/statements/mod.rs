@@ -31,6 +31,7 @@ pub(super) mod limited;
 pub(super) mod lists;
 pub(super) mod maintenance;
 pub(super) mod queues;
+pub(super) mod remote_workers;
 pub(super) mod request_keys;
 pub(super) mod schedules;
 pub(super) mod sessions;

@@ -8,7 +8,7 @@ use recache_model::time::Timestamp;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::Connection;
+use super::super::{Connection, Row, texts_of};
 use super::effects::Effects;
 use super::jobs::{self, Change};
 use super::views;
@@ -34,6 +34,11 @@ pub(in super::super) async fn open(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Of whose jobs a session may have; `None`: of all.
+pub(super) fn namespaces(row: &Row) -> Result<Option<Vec<String>>> {
+    texts_of(row, "namespaces")
 }
 
 pub(in super::super) async fn beat(
@@ -156,7 +161,7 @@ async fn is_alive(db: &mut Connection, now: Timestamp, session: Uuid) -> Result<
 }
 
 /// Back to the queue at once, or failed when no attempt is left. True when it goes back.
-async fn take_away(
+pub(super) async fn take_away(
     db: &mut Connection,
     now: Timestamp,
     job: &jobs::Locked,

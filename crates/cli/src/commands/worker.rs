@@ -1,0 +1,93 @@
+//! `recache worker`: the built-in handlers against a server, without a database.
+
+use std::time::Duration;
+
+use recache_worker::remote::{RemoteError, RemoteWorker, ServerOptions};
+use tokio_util::sync::CancellationToken;
+
+use super::serve::asked_to_stop;
+use super::{Context, Outcome};
+use crate::builtin;
+use crate::cli_error::{CliError, ExitStatus};
+
+/// Do jobs of the built-in handlers for a server
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache worker --server http://127.0.0.1:7878
+
+Handlers: echo, fail, http, sleep. Ends when it is told to (SIGTERM, Ctrl-C):
+running jobs are let finish. Workers of your own, in Rust or any language, speak
+the same protocol: see docs/reference/worker-protocol.md.")]
+pub(crate) struct Args {
+    /// Servers; the next one is asked when one does not answer
+    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:7878")]
+    servers: Vec<String>,
+    /// API key or JWT, where the server asks for one
+    #[arg(long, value_name = "TOKEN", env = "RECACHE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// What the worker calls itself; default: the process id
+    #[arg(long)]
+    name: Option<String>,
+    /// Queues from which it takes jobs
+    #[arg(long = "queue", value_name = "NAME", default_value = "default")]
+    queues: Vec<String>,
+    /// Namespaces whose jobs it may have; default: all that the token may serve
+    #[arg(long = "namespace", value_name = "NAME")]
+    namespaces: Vec<String>,
+    /// Jobs that run at once
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    slots: u16,
+    /// How long it may be silent before its jobs go to others, in milliseconds
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(500..=600_000))]
+    lease_ms: u32,
+}
+
+impl Args {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let loaded = context.load()?;
+        context.log_as_configured(&loaded.config.log);
+        let options =
+            builtin::Options { allow_private_addresses: loaded.config.outbound.allow_private_addresses };
+        let handlers = builtin::handlers(options)
+            .map_err(|error| CliError::new("E-WORKER", ExitStatus::Failed, error.to_string()))?;
+        let defaults = ServerOptions::new(String::new());
+        let options = ServerOptions {
+            servers: self.servers,
+            token: self.token,
+            name: self.name.unwrap_or_else(|| defaults.name.clone()),
+            queues: self.queues,
+            namespaces: (!self.namespaces.is_empty()).then_some(self.namespaces),
+            slots: usize::from(self.slots),
+            lease: Duration::from_millis(u64::from(self.lease_ms)),
+            drain: loaded.config.engine.drain,
+            ..defaults
+        };
+        let servers = options.servers.join(", ");
+        let worker = RemoteWorker::new(handlers, options).map_err(|error| of_worker(&error))?;
+        context.note(&format!("working for {servers}"))?;
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(worker.run(stop.clone()));
+        let told = tokio::spawn(async move {
+            let told = asked_to_stop().await;
+            stop.cancel();
+            told
+        });
+        let ran = running.await;
+        told.abort();
+        match ran {
+            Ok(Ok(())) => Ok(ExitStatus::Ok),
+            Ok(Err(error)) => Err(of_worker(&error).into()),
+            Err(error) => Err(CliError::new("E-WORKER", ExitStatus::Failed, error.to_string()).into()),
+        }
+    }
+}
+
+fn of_worker(error: &RemoteError) -> CliError {
+    let what = error.to_string();
+    match error {
+        RemoteError::Invalid(_) => CliError::new("E-WORKER", ExitStatus::Usage, what),
+        RemoteError::Refused { status: 401 | 403, .. } => CliError::new("E-WORKER", ExitStatus::Denied, what)
+            .help("give a token with the scope `workers:run` in the namespaces: --token, or RECACHE_TOKEN"),
+        RemoteError::Refused { .. } => CliError::new("E-WORKER", ExitStatus::Failed, what),
+    }
+}
