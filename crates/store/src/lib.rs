@@ -27,6 +27,8 @@ pub mod chains;
 mod contract;
 mod error;
 pub mod events;
+#[cfg_attr(not(feature = "fail-points"), doc(hidden))]
+pub mod fail;
 mod open;
 mod records;
 mod schemas;
