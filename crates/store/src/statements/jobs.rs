@@ -373,8 +373,18 @@ pub(super) struct Change {
     pub(super) note: Option<String>,
     /// Children or steps that it waits for from now on.
     pub(super) waiting_on: i64,
-    /// It fails, and nobody need look at it.
-    pub(super) without_letter: bool,
+    /// What becomes of its dead letter.
+    pub(super) letter: Deposit,
+}
+
+/// Whether somebody need look at a job that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Deposit {
+    /// It leaves a dead letter.
+    #[default]
+    Written,
+    /// Nobody asked for one.
+    LeftOut,
 }
 
 /// Moves a locked job as the table of transitions allows, with its history row and what follows for its
@@ -520,7 +530,7 @@ async fn advance_one(
         let ended = Ended { end, attempt: job.attempt, output, error: change.error.as_ref() };
         events::publish(db, now, job.id, declared, &ended, effects).await?;
     }
-    if !change.without_letter {
+    if change.letter == Deposit::Written {
         follow_letter(db, now, job, event, to, change.word).await?;
     }
     if let Some(workflow) = job.workflow

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, bulk};
 use super::effects::Effects;
-use super::jobs::{self, Change, Locked};
+use super::jobs::{self, Change, Deposit, Locked};
 use super::{attempts, letters};
 use crate::error::Result;
 use crate::flow::{FLOW, LimitsRecord};
@@ -465,7 +465,7 @@ async fn expire(
     let change = Change {
         error: Some(error.clone()),
         by_force: true,
-        without_letter: !passed.limit.letter,
+        letter: if passed.limit.letter { Deposit::Written } else { Deposit::LeftOut },
         ..Change::default()
     };
     if jobs::advance(db, now, &job, JobEvent::Expire, change, effects).await?.is_some() {
