@@ -149,7 +149,7 @@ fn handlers(attempts: &Arc<AtomicU64>) -> BenchResult<Handlers> {
     let one = count.clone();
     handlers.job("choose", move |_: Context, _: Value| {
         one();
-        async { Ok("middle") }
+        async { Ok(["middle"]) }
     })?;
     let one = count.clone();
     handlers.job("rows", move |_: Context, _: Value| {
