@@ -6,6 +6,7 @@ use crate::{Instant, JobError, JobState};
 
 /// The analysis of a template's graph, or of a workflow's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GraphAnalysis {
     /// [`GraphAnalysis::SCHEMA`]
     pub schema: String,
@@ -54,6 +55,7 @@ impl GraphAnalysis {
 
 /// What lengths are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LengthMeasure {
     /// Milliseconds.
@@ -64,6 +66,7 @@ pub enum LengthMeasure {
 
 /// The longest way through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CriticalPath {
     /// From the first step to the last.
     pub steps: Vec<String>,
@@ -73,6 +76,7 @@ pub struct CriticalPath {
 
 /// How much runs at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Parallelism {
     /// Steps of the widest level.
     pub level_width_max: u64,
@@ -92,6 +96,7 @@ pub struct Parallelism {
 
 /// What is held up, and by what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BlockedSteps {
     /// Steps that wait for others.
     pub waiting: u64,
@@ -105,6 +110,7 @@ pub struct BlockedSteps {
 
 /// A step that ended without being done, and holds others up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RootCause {
     /// Its name.
     pub step: String,
@@ -126,6 +132,7 @@ pub struct RootCause {
 
 /// A step that is not at its first attempt any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StepRetry {
     /// Its name.
     pub step: String,
@@ -143,6 +150,7 @@ pub struct StepRetry {
 
 /// How long until all is done, if no attempt fails and workers are there.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CompletionEstimate {
     /// The mean.
     pub remaining_ms: u64,
@@ -158,6 +166,7 @@ pub struct CompletionEstimate {
 
 /// A step's place in time, as if every step began when the last one that it waits for ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AnalyzedStep {
     /// Its name.
     pub name: String,
@@ -181,6 +190,7 @@ pub struct AnalyzedStep {
 
 /// From where a step's duration is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DurationBasis {
     /// It has ended, and ran so long.

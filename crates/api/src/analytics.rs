@@ -9,6 +9,7 @@ use crate::Instant;
 /// A *task* is a workflow or a job that is no step of one; a *step* is anything that a handler ran: a step of a workflow, or such a
 /// job. Rates are fractions from 0 to 1 and `null` where nothing ended. Means are exact; quantiles are off by at most 1 %.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PerformanceReport {
     /// [`PerformanceReport::SCHEMA`]
     pub schema: String,
@@ -67,6 +68,7 @@ impl PerformanceReport {
 
 /// Mean and quantiles, in seconds; `null` where nothing was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DurationSpread {
     /// How many were measured.
     pub count: u64,
@@ -82,6 +84,7 @@ pub struct DurationSpread {
 
 /// A part of a health score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthScorePart {
     /// What it is about.
     pub name: String,
@@ -93,6 +96,7 @@ pub struct HealthScorePart {
 
 /// A part of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrendBucket {
     /// Where it begins.
     pub start: Instant,
@@ -106,6 +110,7 @@ pub struct TrendBucket {
 
 /// What is slow and what fails in a window. Each list is ordered by how bad it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BottleneckReport {
     /// [`BottleneckReport::SCHEMA`]
     pub schema: String,
@@ -142,6 +147,7 @@ impl BottleneckReport {
 
 /// A step, or a job that is none, and how long it takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SlowStepEntry {
     /// Who it belongs to.
     pub namespace: String,
@@ -165,6 +171,7 @@ pub struct SlowStepEntry {
 
 /// A template and how long its workflows take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SlowWorkflowEntry {
     /// Who it belongs to.
     pub namespace: String,
@@ -180,6 +187,7 @@ pub struct SlowWorkflowEntry {
 
 /// A code with which something fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorHotSpot {
     /// Who it belongs to.
     pub namespace: String,
@@ -195,6 +203,7 @@ pub struct ErrorHotSpot {
 
 /// What to do, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RecommendationEntry {
     /// `add_workers`, `shorten_step` or `fix_error`.
     pub kind: String,
@@ -206,6 +215,7 @@ pub struct RecommendationEntry {
 
 /// Where a figure comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FigureExplanation {
     /// [`FigureExplanation::SCHEMA`]
     pub schema: String,
@@ -230,6 +240,7 @@ impl FigureExplanation {
 
 /// A number that a formula names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FigureInput {
     /// Its name.
     pub name: String,

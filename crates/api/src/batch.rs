@@ -7,6 +7,7 @@ use crate::json::Json;
 
 /// Where a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BatchState {
     /// None of its members has ended.
@@ -23,6 +24,7 @@ pub enum BatchState {
 
 /// How the members of a batch stand: `completed + failed + cancelled + superseded + pending = total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchCounts {
     /// Members, or the total that was announced where that is more.
     pub total: i64,
@@ -40,6 +42,7 @@ pub struct BatchCounts {
 
 /// The job that is made at some moment of a batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchCallback {
     /// What does it.
     pub handler: String,
@@ -53,6 +56,7 @@ pub struct BatchCallback {
 
 /// A batch as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Batch {
     /// `batch_…`
     pub id: String,
@@ -90,6 +94,7 @@ pub struct Batch {
 
 /// Batches, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchList {
     /// [`BatchList::SCHEMA`]
     pub schema: String,
@@ -111,6 +116,7 @@ impl BatchList {
 
 /// One batch, after a call about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchAnswer {
     /// [`BatchAnswer::SCHEMA`]
     pub schema: String,
@@ -132,6 +138,7 @@ impl BatchAnswer {
 
 /// A member of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchMember {
     /// `job`, `tracked`, `workflow` or `batch`.
     pub kind: String,
@@ -149,6 +156,7 @@ pub struct BatchMember {
 
 /// Members in the order of their ids.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchMemberList {
     /// [`BatchMemberList::SCHEMA`]
     pub schema: String,

@@ -6,6 +6,7 @@ use crate::json::Json;
 
 /// What is cached under a key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheValue {
     /// [`CacheValue::SCHEMA`]
     pub schema: String,
@@ -36,6 +37,7 @@ impl CacheValue {
 
 /// What was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Changed {
     /// The value of one key.
@@ -50,6 +52,7 @@ pub enum Changed {
 
 /// A change of the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheChange {
     /// [`CacheChange::SCHEMA`]
     pub schema: String,
@@ -72,6 +75,7 @@ impl CacheChange {
 
 /// One breaker in front of the backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheBreaker {
     /// `read` or `write`.
     pub class: String,
@@ -83,6 +87,7 @@ pub struct CacheBreaker {
 
 /// Whether the cache does what it was configured to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheHealth {
     /// [`CacheHealth::SCHEMA`]
     pub schema: String,
@@ -103,6 +108,7 @@ impl CacheHealth {
 
 /// What was counted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheStats {
     /// [`CacheStats::SCHEMA`]
     pub schema: String,
@@ -121,6 +127,7 @@ impl CacheStats {
 
 /// What the backend can do, in one respect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheCapability {
     /// Which: `compare_and_swap`.
     pub capability: String,
@@ -132,6 +139,7 @@ pub struct CacheCapability {
 
 /// Whether the cache is used for something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheUsage {
     /// Its name.
     pub usage: String,
@@ -143,6 +151,7 @@ pub struct CacheUsage {
 
 /// What the configured cache can do and what follows from that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheOverview {
     /// [`CacheOverview::SCHEMA`]
     pub schema: String,
@@ -169,6 +178,7 @@ impl CacheOverview {
 
 /// What is known of one stored entry without its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheEntry {
     /// `fresh`, `stale`, `expired`, `outdated: …`, `not readable: …`
     pub state: String,
@@ -196,6 +206,7 @@ pub struct CacheEntry {
 
 /// Why a key is answered as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheExplanation {
     /// [`CacheExplanation::SCHEMA`]
     pub schema: String,
@@ -220,6 +231,7 @@ impl CacheExplanation {
 
 /// One figure of a bench.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheBenchRow {
     /// What was measured.
     pub measure: String,
@@ -237,6 +249,7 @@ pub struct CacheBenchRow {
 
 /// What the cache costs on this machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheBench {
     /// [`CacheBench::SCHEMA`]
     pub schema: String,
@@ -250,6 +263,7 @@ pub struct CacheBench {
 
 /// Ways to choose lives of cached values, played on traces of reads and changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TtlSimulation {
     /// [`TtlSimulation::SCHEMA`]
     pub schema: String,
@@ -270,6 +284,7 @@ impl TtlSimulation {
 
 /// How a way did on a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TtlSimulationRow {
     /// Which trace.
     pub trace: String,

@@ -8,6 +8,7 @@ use crate::view::RetryPolicy;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// `evt_…`: the same however often it is told.
     pub id: String,
@@ -38,6 +39,7 @@ pub struct Event {
 
 /// Events, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventList {
     /// [`EventList::SCHEMA`]
     pub schema: String,
@@ -57,6 +59,7 @@ impl EventList {
 
 /// Who is told of events; a webhook where it has an address. Never with its secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Subscriber {
     /// Its name.
     pub name: String,
@@ -96,6 +99,7 @@ pub struct Subscriber {
 
 /// Subscribers by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SubscriberList {
     /// [`SubscriberList::SCHEMA`]
     pub schema: String,
@@ -115,6 +119,7 @@ impl SubscriberList {
 
 /// A webhook's new secret: shown here and never again.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WebhookSecret {
     /// [`WebhookSecret::SCHEMA`]
     pub schema: String,
@@ -144,6 +149,7 @@ impl std::fmt::Debug for WebhookSecret {
 
 /// A delivery of one event to one subscriber.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Delivery {
     /// The subscriber.
     pub subscriber: String,
@@ -174,6 +180,7 @@ pub struct Delivery {
 
 /// One try to deliver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeliveryAttempt {
     /// Counted from 1.
     pub attempt: u32,
@@ -189,6 +196,7 @@ pub struct DeliveryAttempt {
 
 /// Deliveries, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeliveryList {
     /// [`DeliveryList::SCHEMA`]
     pub schema: String,

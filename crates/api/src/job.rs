@@ -7,6 +7,7 @@ use crate::json::Json;
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Waits for other steps of its workflow.
@@ -31,6 +32,7 @@ pub enum JobState {
 
 /// What kind of failure ended an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// May succeed when tried again.
@@ -51,6 +53,7 @@ pub enum ErrorKind {
 
 /// An attempt's error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobError {
     /// What kind of failure it was.
     pub kind: ErrorKind,
@@ -64,6 +67,7 @@ pub struct JobError {
 
 /// A job as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Job {
     /// `job_…`
     pub id: String,
@@ -125,6 +129,7 @@ pub struct Job {
 
 /// One transition of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobHistoryRow {
     /// Its number, dense from 1.
     pub seq: i64,
@@ -148,6 +153,7 @@ pub struct JobHistoryRow {
 
 /// Jobs, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobList {
     /// [`JobList::SCHEMA`]
     pub schema: String,
@@ -169,6 +175,7 @@ impl JobList {
 
 /// One job with its history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobDetails {
     /// [`JobDetails::SCHEMA`]
     pub schema: String,
@@ -184,6 +191,7 @@ pub struct JobDetails {
 
 /// One attempt of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobAttempt {
     /// Counted from 1. An attempt that was handed back or put off does not count: the next one has the same number.
     pub attempt: u32,
@@ -199,6 +207,7 @@ pub struct JobAttempt {
 
 /// A line that a handler said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobLogLine {
     /// Its number in the job; the first ones make room for more.
     pub seq: i64,
@@ -227,6 +236,7 @@ impl JobDetails {
 
 /// What a cancel or a retry did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobChange {
     /// [`JobChange::SCHEMA`]
     pub schema: String,
@@ -250,6 +260,7 @@ impl JobChange {
 
 /// What a submit did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobSubmitted {
     /// [`JobSubmitted::SCHEMA`]
     pub schema: String,

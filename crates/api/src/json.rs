@@ -18,6 +18,11 @@ impl Json {
         RawValue::from_string(text.replace(['\n', '\r'], " ")).map(Self)
     }
 
+    /// `null`.
+    pub fn null() -> Self {
+        Self(Box::default())
+    }
+
     /// A JSON string.
     pub fn of_string(text: &str) -> Self {
         // A string is always a JSON value.
@@ -36,6 +41,21 @@ impl PartialEq for Json {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Json {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, SchemaType};
+        ObjectBuilder::new()
+            .schema_type(SchemaType::AnyValue)
+            .description(Some("Any JSON value, passed on as it was written."))
+            .build()
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Json {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +67,11 @@ mod tests {
         let line = "{   \"n\": 123456789012345678901234567890.10,    \"n\": \"a\\nb\" }";
         assert_eq!(serde_json::to_string(&json).unwrap(), line);
         assert_eq!(serde_json::from_str::<Json>(line).unwrap(), json);
+    }
+
+    #[test]
+    fn null_is_null() {
+        assert_eq!(Json::null().text(), "null");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::json::Json;
 
 /// Where the work on a dead letter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LetterStatus {
     /// Nobody has looked at it.
@@ -24,6 +25,7 @@ pub enum LetterStatus {
 
 /// An attempt that did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FailedAttempt {
     /// Counted from 1.
     pub attempt: u32,
@@ -35,6 +37,7 @@ pub struct FailedAttempt {
 
 /// Who did what about a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LetterNote {
     /// When.
     pub at: Instant,
@@ -48,6 +51,7 @@ pub struct LetterNote {
 
 /// A job as it was when it failed for good.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Letter {
     /// `job_…`
     pub job_id: String,
@@ -91,6 +95,7 @@ pub struct Letter {
 
 /// Dead letters, newest jobs first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LetterList {
     /// [`LetterList::SCHEMA`]
     pub schema: String,
@@ -112,6 +117,7 @@ impl LetterList {
 
 /// One dead letter with its notes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LetterDetails {
     /// [`LetterDetails::SCHEMA`]
     pub schema: String,
@@ -133,6 +139,7 @@ impl LetterDetails {
 
 /// What a change by filter did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BulkChange {
     /// [`BulkChange::SCHEMA`]
     pub schema: String,

@@ -22,11 +22,14 @@
 
 mod analysis;
 mod analytics;
+mod audit;
 mod batch;
 mod cache;
 mod event;
+mod health;
 mod instant;
 mod job;
+mod job_request;
 mod json;
 mod letter;
 mod operation;
@@ -36,7 +39,9 @@ mod schedule;
 mod template;
 mod tracked;
 mod view;
+mod view_request;
 mod workflow;
+mod workflow_request;
 
 pub use analysis::{
     AnalyzedStep, BlockedSteps, CompletionEstimate, CriticalPath, DurationBasis, GraphAnalysis,
@@ -46,6 +51,7 @@ pub use analytics::{
     BottleneckReport, DurationSpread, ErrorHotSpot, FigureExplanation, FigureInput, HealthScorePart,
     PerformanceReport, RecommendationEntry, SlowStepEntry, SlowWorkflowEntry, TrendBucket,
 };
+pub use audit::{ApiKey, ApiKeyCreated, ApiKeyList, ApiKeyRevoked, AuditList, AuditRow};
 pub use batch::{
     Batch, BatchAnswer, BatchCallback, BatchCounts, BatchList, BatchMember, BatchMemberList, BatchState,
 };
@@ -56,10 +62,15 @@ pub use cache::{
 pub use event::{
     Delivery, DeliveryAttempt, DeliveryList, Event, EventList, Subscriber, SubscriberList, WebhookSecret,
 };
+pub use health::{DatabaseHealth, Health, HealthDetails, HealthStatus, ServerCacheHealth, WorkHealth};
 pub use instant::{Instant, OutOfRange};
 pub use job::{
     ErrorKind, Job, JobAttempt, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobLogLine,
     JobState, JobSubmitted,
+};
+pub use job_request::{
+    Because, IfThere, JobUpdated, JobsSubmitted, Prioritize, Reschedule, SubmitJob, SubmitJobs, SubmitRetry,
+    SubmitUnique,
 };
 pub use json::Json;
 pub use letter::{BulkChange, FailedAttempt, Letter, LetterDetails, LetterList, LetterNote, LetterStatus};
@@ -77,10 +88,16 @@ pub use tracked::{
     TrackedState,
 };
 pub use view::{
-    Backoff, Generation, OnTouch, RetryPolicy, Touched, View, ViewDetails, ViewExplanation, ViewItem,
-    ViewItems, ViewPolicy, ViewStatus, ViewValue,
+    Backoff, Generation, ItemChange, ItemDifference, ItemList, ItemRead, OnTouch, Restoration, RetryPolicy,
+    Touched, TouchedViews, View, ViewBuild, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory,
+    ViewItem, ViewItems, ViewList, ViewPause, ViewPolicy, ViewRestored, ViewSources, ViewStatus, ViewValue,
 };
+pub use view_request::{DefineView, DeriveView, RollBackView, TouchOne, TouchView, TouchViews};
 pub use workflow::{
     PassedLimit, StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal,
     WorkflowStep,
+};
+pub use workflow_request::{
+    CompleteStep, ResolveStep, RetryMode, RetryWorkflow, SendSignal, SubmitWorkflow, TimelineStep,
+    WorkflowStepList, WorkflowTimeline,
 };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The database's schema after a migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Migration {
     /// [`Migration::SCHEMA`]
     pub schema: String,
@@ -25,6 +26,7 @@ impl Migration {
 
 /// How a check came out. The order is that of severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
     /// As it should be.
@@ -37,6 +39,7 @@ pub enum CheckStatus {
 
 /// One check of a diagnosis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Check {
     /// A stable word: `configuration`, `database`, `schema`, `writable`, `disk`, `clock`.
     pub name: String,
@@ -52,6 +55,7 @@ pub struct Check {
 
 /// What `recache doctor` found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Diagnosis {
     /// [`Diagnosis::SCHEMA`]
     pub schema: String,

@@ -6,6 +6,7 @@ use crate::instant::Instant;
 
 /// That nothing of a queue begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QueuePause {
     /// Since when.
     pub at: Instant,
@@ -19,6 +20,7 @@ pub struct QueuePause {
 
 /// A queue as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Queue {
     /// Its name.
     pub name: String,
@@ -40,6 +42,7 @@ pub struct Queue {
 
 /// Queues by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QueueList {
     /// [`QueueList::SCHEMA`]
     pub schema: String,
@@ -59,6 +62,7 @@ impl QueueList {
 
 /// What a queue, a handler or a concurrency key allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Limit {
     /// `queue`, `handler` or `key`.
     pub scope: String,
@@ -80,6 +84,7 @@ pub struct Limit {
 
 /// Limits by scope and name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LimitList {
     /// [`LimitList::SCHEMA`]
     pub schema: String,

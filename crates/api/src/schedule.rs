@@ -8,6 +8,7 @@ use crate::view::RetryPolicy;
 
 /// A schedule as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Schedule {
     /// Who it belongs to.
     pub namespace: String,
@@ -51,6 +52,7 @@ pub struct Schedule {
 
 /// Schedules by namespace and name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ScheduleList {
     /// [`ScheduleList::SCHEMA`]
     pub schema: String,
@@ -70,6 +72,7 @@ impl ScheduleList {
 
 /// When a schedule ticks next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Ticks {
     /// [`Ticks::SCHEMA`]
     pub schema: String,

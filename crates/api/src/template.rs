@@ -6,6 +6,7 @@ use crate::{Instant, Json};
 
 /// A template without its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateSummary {
     /// Who it belongs to.
     pub namespace: String,
@@ -21,6 +22,7 @@ pub struct TemplateSummary {
 
 /// Stored templates: by namespace and name, the newest version first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateList {
     /// [`TemplateList::SCHEMA`]
     pub schema: String,
@@ -42,6 +44,7 @@ impl TemplateList {
 
 /// A template with its content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateDetails {
     /// [`TemplateDetails::SCHEMA`]
     pub schema: String,
@@ -72,6 +75,7 @@ impl TemplateDetails {
 
 /// Something about a template that is wrong, or deserves a look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateProblem {
     /// A stable word for the kind of problem, such as `unknown_field`.
     pub code: String,
@@ -89,6 +93,7 @@ pub struct TemplateProblem {
 
 /// Whether files hold right templates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateChecks {
     /// [`TemplateChecks::SCHEMA`]
     pub schema: String,
@@ -108,6 +113,7 @@ impl TemplateChecks {
 
 /// Whether one file holds a right template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateCheck {
     /// The file, as it was named.
     pub file: String,
@@ -123,6 +129,7 @@ pub struct TemplateCheck {
 
 /// What storing templates did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplatesApplied {
     /// [`TemplatesApplied::SCHEMA`]
     pub schema: String,
@@ -142,6 +149,7 @@ impl TemplatesApplied {
 
 /// What storing one template did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateApplied {
     /// Which one.
     pub template: TemplateSummary,
@@ -151,6 +159,7 @@ pub struct TemplateApplied {
 
 /// What changed from one template to another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateDiff {
     /// [`TemplateDiff::SCHEMA`]
     pub schema: String,
@@ -173,6 +182,7 @@ impl TemplateDiff {
 
 /// A field whose value changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateFieldChange {
     /// The way to it: `retry.max_attempts`.
     pub path: String,
@@ -184,6 +194,7 @@ pub struct TemplateFieldChange {
 
 /// A step that changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateStepChange {
     /// Its name.
     pub name: String,
@@ -195,6 +206,7 @@ pub struct TemplateStepChange {
 
 /// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TemplateChange {
     /// It is new.
@@ -207,6 +219,7 @@ pub enum TemplateChange {
 
 /// How a template's steps hang together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TemplateGraph {
     /// [`TemplateGraph::SCHEMA`]
     pub schema: String,

@@ -7,6 +7,7 @@ use crate::json::Json;
 
 /// Where a tracked job stands, as its owner reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TrackedState {
     /// Its owner has not begun.
@@ -23,6 +24,7 @@ pub enum TrackedState {
 
 /// What a tracked job is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrackedContext {
     /// A kind of thing.
     #[serde(rename = "type")]
@@ -35,6 +37,7 @@ pub struct TrackedContext {
 
 /// A job that some other system runs, as it stands here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrackedJob {
     /// `job_…`
     pub id: String,
@@ -86,6 +89,7 @@ pub struct TrackedJob {
 
 /// Tracked jobs, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrackedJobList {
     /// [`TrackedJobList::SCHEMA`]
     pub schema: String,
@@ -107,6 +111,7 @@ impl TrackedJobList {
 
 /// One tracked job, after a call about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrackedJobAnswer {
     /// [`TrackedJobAnswer::SCHEMA`]
     pub schema: String,
@@ -128,6 +133,7 @@ impl TrackedJobAnswer {
 
 /// What was taken over from another tracker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrackedImport {
     /// [`TrackedImport::SCHEMA`]
     pub schema: String,
@@ -145,6 +151,7 @@ pub struct TrackedImport {
 
 /// A key of another tracker that could not be taken over whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrackedImportUnread {
     /// The key.
     pub key: String,

@@ -8,6 +8,7 @@ use crate::json::Json;
 
 /// What a view is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ViewStatus {
     /// Never touched.
@@ -24,6 +25,7 @@ pub enum ViewStatus {
 
 /// What a touch does to a running build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnTouch {
     /// Stop it; build the newer version.
@@ -36,6 +38,7 @@ pub enum OnTouch {
 
 /// When to build, and what to do with a build that a touch overtakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewPolicy {
     /// A build waits until no touch came for this long.
     pub debounce_quiet_ms: u64,
@@ -49,6 +52,7 @@ pub struct ViewPolicy {
 
 /// How the delay between attempts grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Backoff {
     /// At once.
@@ -63,6 +67,7 @@ pub enum Backoff {
 
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetryPolicy {
     /// Attempts in all.
     pub attempts_max: u32,
@@ -76,8 +81,21 @@ pub struct RetryPolicy {
     pub jitter: f64,
 }
 
+/// That no build of a view begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewPause {
+    /// Since when.
+    pub at: Instant,
+    /// Who paused it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// A view as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct View {
     /// `view_…`
     pub id: String,
@@ -99,6 +117,12 @@ pub struct View {
     pub dirty_since: Option<Instant>,
     /// The last touch.
     pub touched_at: Option<Instant>,
+    /// Who made it, where that was said.
+    pub touched_by: Option<String>,
+    /// Why, where that was said.
+    pub touch_reason: Option<String>,
+    /// `null` while its builds may begin.
+    pub pause: Option<ViewPause>,
     /// When the next build is due, if one is to be created.
     pub due_at: Option<Instant>,
     /// When the live version was published.
@@ -121,13 +145,28 @@ pub struct View {
     pub timeout_ms: Option<u64>,
 }
 
+/// Where a generation that no build made has its content from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Restoration {
+    /// The generation whose content it has.
+    pub from_version: i64,
+    /// Who made it live again.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// A published generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Generation {
     /// Its version.
     pub version: i64,
-    /// `job_…`: the build that made it.
-    pub job_id: String,
+    /// `job_…`: the build that made it; `null` when it was restored.
+    pub job_id: Option<String>,
+    /// `null` when a build made it.
+    pub restored: Option<Restoration>,
     /// When readers began to see it.
     pub published_at: Instant,
     /// When readers ceased to; `null`: they see it.
@@ -148,6 +187,7 @@ pub struct Generation {
 
 /// One view with its build and its last generations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewDetails {
     /// [`ViewDetails::SCHEMA`]
     pub schema: String,
@@ -171,6 +211,7 @@ impl ViewDetails {
 
 /// One item of a generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewItem {
     /// Its key.
     pub item: String,
@@ -180,6 +221,7 @@ pub struct ViewItem {
 
 /// The items of one generation: the live one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewItems {
     /// [`ViewItems::SCHEMA`]
     pub schema: String,
@@ -208,6 +250,7 @@ impl ViewItems {
 
 /// One item, with the generation that it was read from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewValue {
     /// [`ViewValue::SCHEMA`]
     pub schema: String,
@@ -238,6 +281,7 @@ impl ViewValue {
 
 /// What a touch did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Touched {
     /// [`Touched::SCHEMA`]
     pub schema: String,
@@ -260,6 +304,7 @@ impl Touched {
 
 /// Why a view is behind, and what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ViewExplanation {
     /// [`ViewExplanation::SCHEMA`]
     pub schema: String,
@@ -273,7 +318,8 @@ pub struct ViewExplanation {
     pub recache_version: i64,
     /// How far behind readers are.
     pub staleness_ms: u64,
-    /// `untouched`, `nothing`, `debounce`, `reconciler`, `worker`, `retry`, `build` or `touch`.
+    /// `untouched`, `nothing`, `debounce`, `reconciler`, `worker`, `retry`, `build`,
+    /// `touch` or `resume`.
     pub waits_for: String,
     /// Until when, where that is known.
     pub until: Option<Instant>,
@@ -292,4 +338,252 @@ pub struct ViewExplanation {
 impl ViewExplanation {
     /// The name and version of this shape.
     pub const SCHEMA: &'static str = "recache.view-explanation.v1";
+}
+
+/// Views by namespace and key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewList {
+    /// [`ViewList::SCHEMA`]
+    pub schema: String,
+    /// The page.
+    pub views: Vec<View>,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
+}
+
+impl ViewList {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.views.v1";
+
+    /// A page.
+    pub fn new(views: Vec<View>, next: Option<String>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), views, next }
+    }
+}
+
+/// One build of a view, with what became of its work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewBuild {
+    /// Its job: state, version, by which version it was superseded and at what progress.
+    pub job: Job,
+    /// The first generation that was published after it, when it was superseded and that is still known.
+    pub successor_version: Option<i64>,
+    /// Items that the successor took over, from this build or from what was live.
+    pub successor_reused: Option<i64>,
+    /// Items that the successor computed.
+    pub successor_computed: Option<i64>,
+}
+
+/// The builds of a view, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewHistory {
+    /// [`ViewHistory::SCHEMA`]
+    pub schema: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its key there.
+    pub key: String,
+    /// The page.
+    pub builds: Vec<ViewBuild>,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
+}
+
+impl ViewHistory {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-history.v1";
+}
+
+/// In what two generations differ at one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ItemChange {
+    /// Only the second has it.
+    Added,
+    /// Both have it, with different values.
+    Changed,
+    /// Only the first has it.
+    Removed,
+}
+
+/// One item at which two generations differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ItemDifference {
+    /// Its key.
+    pub item: String,
+    /// In what.
+    pub change: ItemChange,
+}
+
+/// In what two generations of a view differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewDiff {
+    /// [`ViewDiff::SCHEMA`]
+    pub schema: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its key there.
+    pub key: String,
+    /// The first.
+    pub from_version: i64,
+    /// The second.
+    pub to_version: i64,
+    /// By item.
+    pub items: Vec<ItemDifference>,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
+}
+
+impl ViewDiff {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-diff.v1";
+}
+
+/// What pausing, resuming or deleting a view did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewChange {
+    /// [`ViewChange::SCHEMA`]
+    pub schema: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its key there.
+    pub key: String,
+    /// False when it was so before.
+    pub changed: bool,
+}
+
+impl ViewChange {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-change.v1";
+
+    /// Of this view.
+    pub fn new(namespace: String, key: String, changed: bool) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), namespace, key, changed }
+    }
+}
+
+/// What taking a view back did. It is paused from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewRestored {
+    /// [`ViewRestored::SCHEMA`]
+    pub schema: String,
+    /// `view_…`
+    pub view_id: String,
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its key there.
+    pub key: String,
+    /// The version under which readers see the older content.
+    pub version: i64,
+    /// The generation whose content it is.
+    pub from_version: i64,
+    /// Items whose value is another one than before.
+    pub items_changed: u64,
+    /// Items that are gone.
+    pub items_removed: u64,
+    /// `job_…`: the build that it ended.
+    pub superseded_job_id: Option<String>,
+}
+
+impl ViewRestored {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-restored.v1";
+}
+
+/// What touching several views did, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TouchedViews {
+    /// [`TouchedViews::SCHEMA`]
+    pub schema: String,
+    /// One for each.
+    pub views: Vec<Touched>,
+}
+
+impl TouchedViews {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.touches.v1";
+
+    /// Of these.
+    pub fn new(views: Vec<Touched>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), views }
+    }
+}
+
+/// What is said about the generation that items were read from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ItemRead {
+    /// [`ItemRead::SCHEMA`]
+    pub schema: String,
+    /// Who the view belongs to.
+    pub namespace: String,
+    /// The view's key there.
+    pub key: String,
+    /// The item's key.
+    pub item: String,
+    /// Its value.
+    pub value: Json,
+    /// The generation.
+    pub version: i64,
+    /// When it was published.
+    pub published_at: Option<Instant>,
+}
+
+impl ItemRead {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.item.v1";
+}
+
+/// A page of the items of one generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ItemList {
+    /// [`ItemList::SCHEMA`]
+    pub schema: String,
+    /// Who the view belongs to.
+    pub namespace: String,
+    /// The view's key there.
+    pub key: String,
+    /// The generation; 0 when none was published yet. All pages of one list are of the same.
+    pub version: i64,
+    /// Ordered by key.
+    pub items: Vec<ViewItem>,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
+}
+
+impl ItemList {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.items.v1";
+}
+
+/// The views next to one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewSources {
+    /// [`ViewSources::SCHEMA`]
+    pub schema: String,
+    /// Those that it is made from, as `namespace/key`.
+    pub from: Vec<String>,
+    /// False when that was said before.
+    pub changed: bool,
+}
+
+impl ViewSources {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-sources.v1";
+
+    /// Of these.
+    pub fn new(from: Vec<String>, changed: bool) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), from, changed }
+    }
 }

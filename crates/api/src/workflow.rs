@@ -8,6 +8,7 @@ use crate::json::Json;
 
 /// Steps by where they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StepCounts {
     /// Wait for others.
     pub blocked: i64,
@@ -23,6 +24,7 @@ pub struct StepCounts {
 
 /// A workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Workflow {
     /// Its id.
     pub id: String,
@@ -48,6 +50,7 @@ pub struct Workflow {
 
 /// A page of workflows, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkflowList {
     /// [`WorkflowList::SCHEMA`]
     pub schema: String,
@@ -69,6 +72,7 @@ impl WorkflowList {
 
 /// One step, or one run of a step that was split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkflowStep {
     /// Its name; `name[0]` for a run of a step that was split.
     pub name: String,
@@ -94,6 +98,7 @@ pub struct WorkflowStep {
 
 /// A signal or an approval that came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkflowSignal {
     /// `signal` or `approval`.
     pub kind: String,
@@ -109,6 +114,7 @@ pub struct WorkflowSignal {
 
 /// A workflow with its steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkflowDetails {
     /// [`WorkflowDetails::SCHEMA`]
     pub schema: String,
@@ -127,6 +133,7 @@ pub struct WorkflowDetails {
 
 /// A limit of time that has passed, of a workflow or of one of its steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PassedLimit {
     /// The step; none: the workflow itself.
     pub step: Option<String>,
@@ -159,6 +166,7 @@ impl WorkflowDetails {
 
 /// What a command did to a workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkflowChange {
     /// [`WorkflowChange::SCHEMA`]
     pub schema: String,

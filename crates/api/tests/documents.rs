@@ -82,6 +82,9 @@ fn view() -> View {
         staleness_ms: 1200,
         dirty_since: Some(at(3)),
         touched_at: Some(at(4)),
+        touched_by: None,
+        touch_reason: None,
+        pause: None,
         due_at: None,
         last_recached_at: Some(at(2)),
         last_build_ms: Some(400),
@@ -227,7 +230,8 @@ fn documents_of_schedules_keep_their_shape() {
 fn documents_of_views_keep_their_shape() {
     let generation = Generation {
         version: 7,
-        job_id: text("job_1"),
+        job_id: Some(text("job_1")),
+        restored: None,
         published_at: at(2),
         replaced_at: None,
         items_total: 3,

@@ -91,7 +91,6 @@ fn a_decompression_bomb_stays_small() {
             bomb.splice(claim..claim + claim_len, lie.iter().copied());
             let sum = xxhash_rust::xxh3::xxh3_64_with_seed(&bomb[7..], 2).to_le_bytes();
             bomb[1..7].copy_from_slice(&sum[..6]);
-            let bomb = bomb.into();
             let mut error = None;
             let used = measure(|| error = envelope::decode(&key, &bomb).err());
             assert!(error.is_some());

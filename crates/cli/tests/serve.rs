@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
+    clippy::format_push_string,
     missing_docs,
     reason = "a test says what it expects"
 )]
@@ -54,6 +56,166 @@ fn serve_answers_health_and_ends_well_when_told_to() {
     let terminated = Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap();
     assert!(terminated.success());
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+/// A server on a port of its own, and where it is.
+struct Served {
+    child: Running,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+impl Served {
+    fn start(variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = recache(&["serve", "--database", "sqlite:s.db"], "127.0.0.1:0");
+        command.current_dir(folder.path()).stderr(Stdio::piped()).envs(variables.iter().copied());
+        let mut child = Running(command.spawn().unwrap());
+        let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().expect("it says where it listens").unwrap();
+            if let Some((_, rest)) = line.split_once("http://") {
+                break rest.trim_end_matches("/health").to_owned();
+            }
+        };
+        // Somebody must read what it says, or it stops at a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address, folder }
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = recache(arguments, "127.0.0.1:0");
+        let output =
+            command.args(["--database", "sqlite:s.db"]).current_dir(self.folder.path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, serde_json::Value) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
+        for (name, value) in headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        if !body.is_empty() {
+            text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        }
+        stream.write_all(format!("{text}\r\n{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap_or_default())
+    }
+
+    fn terminate(&mut self) -> i32 {
+        let kill = Command::new("kill").args(["-TERM", &self.child.0.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        self.child.0.wait().unwrap().code().unwrap()
+    }
+}
+
+#[test]
+fn first_job_is_submitted_watched_and_read_as_the_readme_says() {
+    let mut served = Served::start(&[]);
+    let job = r#"{"handler":"echo","input":{"hello":"world"}}"#;
+    let (status, submitted) = served.ask("POST", "/v1/jobs", &[], job);
+    assert_eq!(status, 201, "{submitted}");
+    let path = format!("/v1/jobs/{}", submitted["id"].as_str().unwrap());
+    let (_, details) = served.ask("GET", &path, &[("prefer", "wait=10")], "");
+    assert_eq!(details["job"]["state"], "completed", "{details}");
+    assert_eq!(details["job"]["output"]["input"]["hello"], "world");
+    let (_, listed) = served.ask("GET", "/v1/jobs?state=completed&limit=5", &[], "");
+    assert_eq!(listed["jobs"][0]["id"], submitted["id"]);
+    let (_, said, _) = served.run(&["job", "show", submitted["id"].as_str().unwrap(), "-o", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(shown, details, "the command line says the same document");
+    assert_eq!(served.terminate(), 0);
+}
+
+#[test]
+fn address_that_others_can_reach_needs_authentication_and_the_refusal_says_how() {
+    let folder = tempfile::tempdir().unwrap();
+    let output =
+        recache(&["serve", "--database", "sqlite:s.db"], "0.0.0.0:0").current_dir(folder.path()).output();
+    let said = String::from_utf8(output.unwrap().stderr).unwrap();
+    for part in ["no authentication is configured", "auth.api_keys = true", "recache token create"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let half = recache(&["serve", "--database", "sqlite:s.db"], "127.0.0.1:0")
+        .env("RECACHE__AUTH__JWT__ISSUER", "https://issuer")
+        .current_dir(folder.path())
+        .output();
+    let said = String::from_utf8(half.unwrap().stderr).unwrap();
+    assert!(said.contains("E-AUTH") && said.contains("give one of secret"), "{said}");
+}
+
+#[test]
+fn key_opens_what_its_scopes_say_until_it_is_revoked() {
+    let served = Served::start(&[("RECACHE__AUTH__API_KEYS", "true")]);
+    assert_eq!(served.ask("GET", "/v1/jobs", &[], "").0, 401);
+    let (code, token, note) = served.run(&["token", "create", "deploy", "--scope", "jobs:read"]);
+    assert!(code == 0 && token.starts_with("rck_") && note.contains("shown once"), "{note}");
+    let bearer = format!("Bearer {}", token.trim());
+    let with = [("authorization", bearer.as_str())];
+    assert_eq!(served.ask("GET", "/v1/jobs", &with, "").0, 200);
+    assert_eq!(served.ask("POST", "/v1/jobs", &with, r#"{"handler":"echo"}"#).0, 403);
+
+    let (_, listed, _) = served.run(&["token", "list", "-o", "json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(
+        (&listed["keys"][0]["name"], &listed["keys"][0]["scopes"][0]),
+        (&"deploy".into(), &"jobs:read".into())
+    );
+    assert!(!listed.to_string().contains(token.trim().rsplit('_').next().unwrap()));
+    let (code, _, said) = served.run(&["token", "create", "deploy", "--scope", "jobs:read"]);
+    assert_eq!(code, 5, "{said}");
+    let (code, _, said) = served.run(&["token", "create", "x", "--scope", "jbos:read"]);
+    assert!(code == 2 && said.contains("`jbos`") && said.contains("jobs"), "{said}");
+
+    let (code, said, _) = served.run(&["token", "revoke", "deploy", "--reason", "leaked"]);
+    assert!(code == 0 && said.contains("is revoked"), "{said}");
+    let revoked = std::time::Instant::now();
+    while served.ask("GET", "/v1/jobs", &with, "").0 == 200 {
+        assert!(revoked.elapsed().as_secs() < 5, "it is still good");
+    }
+    let (_, said, _) = served.run(&["token", "revoke", "deploy"]);
+    assert!(said.contains("was revoked before"), "{said}");
+}
+
+#[test]
+fn running_job_of_a_stopped_server_goes_back_to_the_queue() {
+    let mut served = Served::start(&[("RECACHE__ENGINE__DRAIN_MS", "300")]);
+    let (_, submitted) = served.ask("POST", "/v1/jobs", &[], r#"{"handler":"sleep","input":{"seconds":60}}"#);
+    let id = submitted["id"].as_str().unwrap().to_owned();
+    while served.ask("GET", &format!("/v1/jobs/{id}"), &[], "").1["job"]["state"] != "running" {}
+    let told = std::time::Instant::now();
+    assert_eq!(served.terminate(), 0);
+    assert!(told.elapsed().as_secs() < 10, "drain and grace, and no more");
+    let (_, said, _) = served.run(&["job", "show", &id, "-o", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(shown["job"]["state"], "queued", "{shown}");
+}
+
+#[test]
+fn start_says_one_line_for_each_choice() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = recache(&["serve", "--database", "sqlite:s.db"], "127.0.0.1:0");
+    command.current_dir(folder.path()).stderr(Stdio::piped()).env("RECACHE__LOG__FORMAT", "json");
+    let mut child = Running(command.spawn().unwrap());
+    let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    let said: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.contains("http://")).collect();
+    for choice in ["\"message\":\"database\"", "\"message\":\"cache\"", "auth: none", "\"message\":\"work\""]
+    {
+        assert_eq!(said.iter().filter(|line| line.contains(choice)).count(), 1, "{choice}: {said:#?}");
+    }
 }
 
 #[test]

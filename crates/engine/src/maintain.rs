@@ -160,6 +160,7 @@ enum Removal {
     LateDeliveries,
     Deliveries(DeliveryState, Duration),
     Events(Duration),
+    DeletedViews,
 }
 
 impl Removal {
@@ -186,6 +187,7 @@ impl Removal {
             Self::Deliveries(DeliveryState::Delivered, retention.done),
             Self::Deliveries(DeliveryState::Dead, retention.failed),
             Self::Events(retention.done),
+            Self::DeletedViews,
         ];
         jobs.chain(workflows).chain(tracked).chain(ends).chain(events).collect()
     }
@@ -214,6 +216,7 @@ impl Removal {
                 shared.store.events().deliveries_remove(lead, state, keep, rows_max).await
             }
             Self::Events(keep) => shared.store.events().events_remove(lead, keep, rows_max).await,
+            Self::DeletedViews => shared.store.view_control().views_remove_deleted(rows_max).await,
         }
     }
 }

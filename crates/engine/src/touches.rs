@@ -118,6 +118,8 @@ fn gather(group: Vec<(Touch, Reply)>) -> (Vec<Touch>, Vec<Vec<Reply>>) {
                     one.items.dedup();
                 }
                 one.at_once |= touch.at_once;
+                // The last word that was said.
+                one.word = touch.word.or(one.word.take());
                 replies[*place].push(reply);
             }
         }
@@ -135,6 +137,7 @@ mod tests {
             key: key.to_owned(),
             items: items.iter().map(|item| (*item).to_owned()).collect(),
             at_once: false,
+            word: None,
         };
         (touch, oneshot::channel().0)
     }

@@ -56,6 +56,11 @@ impl Engine {
 
     /// Runs a workflow from its beginning: a new one of the same pinned template, environment and input. The old one stays as it is.
     pub async fn run_again(&self, workflow: WorkflowId) -> Result<WorkflowId> {
+        self.run_again_as(workflow, WorkflowId::make()).await
+    }
+
+    /// The same, as the workflow of this id: harmless to repeat.
+    pub async fn run_again_as(&self, workflow: WorkflowId, id: WorkflowId) -> Result<WorkflowId> {
         let old = self.shared.store.workflow_get(workflow).await?;
         let record = self.template_by_digest(&old.template_digest).await?;
         let template = Template::from_canonical_json(&record.content)
@@ -63,7 +68,7 @@ impl Engine {
         let input = serde_json::from_str(&old.input).map_err(|error| {
             Error::Invalid(format!("the input of workflow {workflow} is not JSON: {error}"))
         })?;
-        self.submit_workflow_in(WorkflowId::make(), &template, old.environment.as_deref(), &input).await
+        self.submit_workflow_in(id, &template, old.environment.as_deref(), &input).await
     }
 
     /// Runs a workflow's failed steps and all that stands behind them again: in a new workflow of the same pinned template, environment

@@ -134,6 +134,8 @@ pub struct Versions {
     pub began_at: Option<Timestamp>,
     /// How long the last published build took.
     pub last_build: Option<Duration>,
+    /// No build begins, whatever is wanted, until somebody says otherwise.
+    pub is_paused: bool,
 }
 
 /// What a touch did.
@@ -194,7 +196,44 @@ impl Versions {
         touched
     }
 
+    /// From now on no build begins. One that has begun goes on to its end, its retries included, whatever touches come:
+    /// what it makes is the last that readers get for a while. True when there is a build that waits for its beginning: it must be ended
+    /// in the same transaction.
+    pub fn pause(&mut self, policy: &ViewPolicy, now: Timestamp) -> bool {
+        self.is_paused = true;
+        let waits = self.has_build && self.processing.is_none();
+        if waits {
+            self.end_build();
+            self.wait(policy, now);
+        }
+        waits
+    }
+
+    /// Builds begin again; what was wanted meanwhile is due when it would have been.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    /// What an older generation held is live again, as a version of its own that is newer than every other; the view is paused,
+    /// because the next build would undo it. True when there is a live build: it must be ended in the same transaction.
+    pub fn restore(&mut self) -> Touched {
+        let supersedes = self.has_build;
+        if supersedes {
+            self.end_build();
+        }
+        self.wanted += 1;
+        self.live = self.wanted;
+        self.dirty_since = None;
+        self.due_at = None;
+        self.status = ViewStatus::Completed;
+        self.is_paused = true;
+        Touched { version: self.live, supersedes }
+    }
+
     fn touch_ends_build(&self, policy: &ViewPolicy, now: Timestamp) -> bool {
+        if self.is_paused {
+            return false;
+        }
         let behind = self.dirty_since.map_or(Duration::ZERO, |since| now.since(since));
         let must_let_through = policy.max_staleness_ms.is_some_and(|ms| behind >= Duration::from_millis(ms));
         if must_let_through {
@@ -235,7 +274,7 @@ impl Versions {
 
     /// Whether a build job shall be created now.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        !self.has_build && self.due_at.is_some_and(|due| due <= now)
+        !self.has_build && !self.is_paused && self.due_at.is_some_and(|due| due <= now)
     }
 
     /// The build job was created.
@@ -387,6 +426,40 @@ mod tests {
             Some(at(61)),
             "staleness now counts from the touch that it does not show"
         );
+    }
+
+    #[test]
+    fn no_build_begins_while_it_is_paused_and_one_that_has_begun_ends() {
+        let policy = policy(OnTouch::Abort);
+        let mut view = Versions::default();
+        view.touch(&policy, at(0));
+        view.build_created();
+        assert!(view.pause(&policy, at(1)), "it has not begun");
+        assert_eq!((view.has_build, view.status, view.is_due(at(99))), (false, ViewStatus::Pending, false));
+        view.resume();
+        assert!(view.is_due(at(99)));
+
+        let mut view = building(&policy);
+        assert!(!view.pause(&policy, at(2)), "it has begun");
+        assert!(!view.touch(&policy, at(3)).supersedes);
+        view.publish(&policy, 1, at(4)).unwrap();
+        assert_eq!((view.live, view.wanted, view.is_due(at(99))), (1, 2, false));
+    }
+
+    #[test]
+    fn what_is_restored_is_newer_than_all_and_paused() {
+        let policy = policy(OnTouch::Abort);
+        let mut view = building(&policy);
+        view.touch(&policy, at(2));
+        view.build_created();
+        view.begin(at(3));
+        let restored = view.restore();
+        assert_eq!(restored, Touched { version: 3, supersedes: true });
+        assert_eq!((view.live, view.wanted, view.processing), (3, 3, None));
+        assert_eq!(view.publish(&policy, 2, at(4)), Err(PublishRefused::NotProcessing { version: 2 }));
+        view.touch(&policy, at(5));
+        assert!(!view.is_due(at(99)));
+        assert_eq!(view.staleness(at(6)), SECOND);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum ViewWait {
     },
     /// Somebody touches it: the newest version could not be built.
     Touch,
+    /// Somebody resumes it: no build begins.
+    Resume,
 }
 
 impl ViewWait {
@@ -48,6 +50,7 @@ impl ViewWait {
             Self::Retry { .. } => "retry",
             Self::Build { .. } => "build",
             Self::Touch => "touch",
+            Self::Resume => "resume",
         }
     }
 }
@@ -70,6 +73,7 @@ pub fn wait_of(versions: &Versions, build: Option<(JobState, Timestamp)>, now: T
         };
     }
     match versions.due_at {
+        Some(_) if versions.is_paused => ViewWait::Resume,
         Some(until) if until > now => ViewWait::Debounce { until },
         None if versions.status == ViewStatus::Failed => ViewWait::Touch,
         // No rule leads to a view that is behind, has not failed and is due at no time; the table refuses it too.
@@ -96,6 +100,9 @@ mod tests {
         view.touch(&policy, at(0));
         assert_eq!(wait_of(&view, None, at(0)), ViewWait::Debounce { until: at(1) });
         assert_eq!(wait_of(&view, None, at(1)), ViewWait::Reconciler);
+        view.pause(&policy, at(1));
+        assert_eq!(wait_of(&view, None, at(1)), ViewWait::Resume);
+        view.resume();
         view.build_created();
         assert_eq!(wait_of(&view, Some((JobState::Queued, at(1))), at(1)), ViewWait::Worker);
         view.begin(at(2));

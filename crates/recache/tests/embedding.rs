@@ -97,7 +97,8 @@ async fn views_workflows_and_events_come_to_rest_in_a_test() {
         timeout: None,
     };
     test.engine().define_view(view).await.unwrap();
-    let touch = Touch { namespace: "shop".into(), key: "prices".into(), items: vec![], at_once: false };
+    let touch =
+        Touch { namespace: "shop".into(), key: "prices".into(), items: vec![], at_once: false, word: None };
     test.engine().touch(touch).await.unwrap();
     assert_eq!(test.run_due().await.unwrap().attempts, 2, "the view waits for its debounce");
     test.advance(Duration::from_secs(10));

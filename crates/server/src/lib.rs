@@ -1,20 +1,52 @@
-//! Recache over HTTP: in this version, its health.
+//! Recache over HTTP: `/v1`, health and metrics, described by OpenAPI.
 //!
-//! * `GET /health/live`: the process answers. Never touches the store.
-//! * `GET /health/ready`: 200 when a write would be accepted and committed, 503 with the reason otherwise.
-//! * `GET /health`: the same verdict with what the engine is doing, as JSON.
+//! ```no_run
+//! # async fn run(engine: recache_engine::Engine) -> Result<(), recache_server::Error> {
+//! use recache_server::{App, Auth, Settings, bind, serve};
 //!
-//! Without authentication, which this version does not have, only loopback addresses are served ([`bind`]).
+//! let app = App::new(engine, Settings::default(), Auth::default());
+//! let listener = bind("127.0.0.1:7878".parse().expect("an address"), false).await?;
+//! let stop = app.stop().clone();
+//! tokio::spawn(serve(listener, app, None));
+//! // … until something says that it is time:
+//! stop.cancel();
+//! # Ok(()) }
+//! ```
+//!
+//! Where things are: [`documents`] makes what is answered; `routes` holds the handlers by noun, and says how one is added; `input` reads
+//! what comes in, strictly; `access` knows who asks and what they may do; `frame` is what stands around every handler; `connection` is
+//! what stands around the frame. It translates, and decides nothing about the work itself.
 
+pub mod documents;
+
+mod routes;
+
+mod audited;
+mod input;
+mod refusal;
+
+mod access;
+
+mod frame;
 mod health;
+mod metrics;
+mod settings;
+mod state;
+
+mod connection;
+mod tls;
 
 use std::net::SocketAddr;
 
-use axum::Router;
-use axum::routing::get;
-use recache_engine::Engine;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+pub use access::{
+    Action, Auth, Grant, GrantError, Grants, Identity, JwtKeys, JwtSettings, Permission, make_key,
+};
+pub use connection::{bind, serve};
+pub use refusal::{Code, Refusal};
+pub use routes::{api, permissions, router};
+pub use settings::Settings;
+pub use state::App;
+pub use tls::Tls;
 
 /// Why the server does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +55,7 @@ pub enum Error {
     #[error("{0} is in use by another process")]
     AddressInUse(SocketAddr),
     /// Without authentication nobody but this host may connect.
-    #[error("{0} is not a loopback address, and this version has no authentication")]
+    #[error("{0} can be reached from other machines, and no authentication is configured")]
     NotLoopback(SocketAddr),
     /// The system refused.
     #[error("cannot listen on {address}: {source}")]
@@ -33,35 +65,4 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// Serving ended by itself.
-    #[error("serving ended: {0}")]
-    Serve(std::io::Error),
-}
-
-/// Takes the address, which must be a loopback one.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    if !address.ip().is_loopback() {
-        return Err(Error::NotLoopback(address));
-    }
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        std::io::ErrorKind::AddrInUse => Error::AddressInUse(address),
-        _ => Error::Listen { address, source },
-    })
-}
-
-/// The routes over an engine.
-pub fn routes(engine: Engine) -> Router {
-    Router::new()
-        .route("/health", get(health::summary))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .with_state(engine)
-}
-
-/// Serves until `stop` is cancelled; requests that are under way end first.
-pub async fn serve(listener: TcpListener, engine: Engine, stop: CancellationToken) -> Result<(), Error> {
-    axum::serve(listener, routes(engine))
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await
-        .map_err(Error::Serve)
 }

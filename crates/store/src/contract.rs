@@ -9,7 +9,9 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::api_keys::ApiKeys;
 use crate::attempts::Attempts;
+use crate::audit::Audits;
 use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
@@ -17,6 +19,7 @@ use crate::error::Result;
 use crate::events::Events;
 use crate::figures::Figures;
 use crate::flow::Flows;
+use crate::job_changes::JobChanges;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -26,9 +29,11 @@ use crate::records::{
     Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
     TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
+use crate::request_keys::RequestKeys;
 use crate::schedules::Schedules;
 use crate::signal::Signal;
 use crate::tracked::TrackedJobs;
+use crate::view_control::ViewControl;
 
 /// Durable state.
 ///
@@ -89,6 +94,21 @@ pub trait Store: Send + Sync + Debug {
 
     /// Views that are made from others.
     fn chains(&self) -> &dyn Chains;
+
+    /// Views in an operator's hands.
+    fn view_control(&self) -> &dyn ViewControl;
+
+    /// Keys of those who ask over HTTP.
+    fn api_keys(&self) -> &dyn ApiKeys;
+
+    /// What operators did.
+    fn audits(&self) -> &dyn Audits;
+
+    /// Requests that may be repeated.
+    fn request_keys(&self) -> &dyn RequestKeys;
+
+    /// Changing jobs that wait.
+    fn job_changes(&self) -> &dyn JobChanges;
 
     /// What is watched together.
     fn batches(&self) -> &dyn Batches;

@@ -146,6 +146,7 @@ impl FlightStore for Driver {
                     key: alliance.as_str().to_owned(),
                     items: Vec::new(),
                     at_once: false,
+                    word: None,
                 };
                 let outcomes = views::touch(db, now, &[touch], effects).await?;
                 Ok(outcomes.first().map(|outcome| outcome.version))

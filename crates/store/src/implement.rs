@@ -12,7 +12,9 @@ use super::statements::{
     cache_epochs, items, jobs, lists, maintenance, sessions, templates, views, workflows,
 };
 use super::{Driver, KIND};
+use crate::api_keys::ApiKeys;
 use crate::attempts::Attempts;
+use crate::audit::Audits;
 use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
@@ -22,6 +24,7 @@ use crate::events::Events;
 use crate::fail::fail_point;
 use crate::figures::Figures;
 use crate::flow::Flows;
+use crate::job_changes::JobChanges;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::queues::Queues;
@@ -31,9 +34,11 @@ use crate::records::{
     Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
     TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
+use crate::request_keys::RequestKeys;
 use crate::schedules::Schedules;
 use crate::signal::Signal;
 use crate::tracked::TrackedJobs;
+use crate::view_control::ViewControl;
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
 #[async_trait]
@@ -98,6 +103,26 @@ impl Store for Driver {
     }
 
     fn chains(&self) -> &dyn Chains {
+        self
+    }
+
+    fn view_control(&self) -> &dyn ViewControl {
+        self
+    }
+
+    fn api_keys(&self) -> &dyn ApiKeys {
+        self
+    }
+
+    fn audits(&self) -> &dyn Audits {
+        self
+    }
+
+    fn request_keys(&self) -> &dyn RequestKeys {
+        self
+    }
+
+    fn job_changes(&self) -> &dyn JobChanges {
         self
     }
 

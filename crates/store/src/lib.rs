@@ -20,7 +20,9 @@
 #[macro_use]
 mod work;
 
+pub mod api_keys;
 pub mod attempts;
+pub mod audit;
 pub mod batches;
 pub mod bulk_jobs;
 pub mod chains;
@@ -29,8 +31,10 @@ mod error;
 pub mod events;
 #[cfg_attr(not(feature = "fail-points"), doc(hidden))]
 pub mod fail;
+pub mod job_changes;
 mod open;
 mod records;
+pub mod request_keys;
 mod schemas;
 mod signal;
 
@@ -46,8 +50,11 @@ pub mod queues;
 pub mod schedules;
 pub mod sqlite;
 pub mod tracked;
+pub mod view_control;
 
+pub use api_keys::{ApiKeyRecord, ApiKeys, NewApiKey};
 pub use attempts::{Attempts, LogLine};
+pub use audit::{AuditFilter, AuditOutcome, AuditRecord, Audits, NewAudit};
 pub use batches::{
     BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared, MemberKind,
     NewBatch,
@@ -67,6 +74,7 @@ pub use flow::{
     Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, LimitsRecord, RESULT_INLINE_BYTES_MAX, Region,
     RegionStep, SIGNAL_BYTES_MAX, SignalKind, SignalRecord, StepSituation, Waiting, WorkflowFilter,
 };
+pub use job_changes::JobChanges;
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
@@ -79,6 +87,8 @@ pub use records::{
     StepCall, StepInputs, StepRecord, Submitted, Swept, TakeOver, TemplateRecord, TemplateSummary, Touch,
     TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
+pub use request_keys::{Begun, KeptAnswer, NewRequest, RequestKeys};
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
 pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};
+pub use view_control::{ItemChange, Restoration, Restored, ViewControl, ViewPause};

@@ -70,7 +70,7 @@ pub trait Maintenance: Send + Sync + Debug {
     /// Gives the lead up, so that another process need not wait for its end.
     async fn leader_release(&self, leadership: &Leadership) -> Result<()>;
 
-    /// Forgets idempotency keys whose time is over. Answers how many.
+    /// Forgets idempotency keys of submits and of requests whose time is over, and old rows of the audit. Answers how many.
     async fn idempotency_keys_expire(&self, leadership: &Leadership, rows_max: u32) -> Result<u64>;
 
     /// Forgets keys of rates by which no step has begun for longer than any period. Answers how many.

@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::flow::{Children, HandOver, RESULT_INLINE_BYTES_MAX, Region, Waiting};
+use crate::queues::Word;
+use crate::view_control::{Restoration, ViewPause};
 
 /// When a job may first run, by the store's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -666,6 +668,41 @@ pub struct NewView {
     pub timeout: Option<Duration>,
 }
 
+/// Longest namespace, handler and queue of a view, in bytes.
+const VIEW_WORD_BYTES_MAX: usize = 256;
+/// Longest key of a view, in bytes.
+const VIEW_KEY_BYTES_MAX: usize = 1024;
+
+impl NewView {
+    /// Refuses what can be no view, with every reason.
+    pub fn check(&self) -> Result<()> {
+        let view = format!("{}/{}", self.namespace.escape_debug(), self.key.escape_debug());
+        let mut problems = Vec::new();
+        for (what, text, bytes_max) in [
+            ("namespace", &self.namespace, VIEW_WORD_BYTES_MAX),
+            ("key", &self.key, VIEW_KEY_BYTES_MAX),
+            ("handler", &self.handler, VIEW_WORD_BYTES_MAX),
+            ("queue", &self.queue, VIEW_WORD_BYTES_MAX),
+        ] {
+            if text.is_empty() || text.len() > bytes_max || text.chars().any(char::is_control) {
+                problems.push(format!(
+                    "view {view}: its {what} must have 1 to {bytes_max} bytes and no control characters, and has {} bytes",
+                    text.len()
+                ));
+            }
+        }
+        if self.namespace.contains('/') {
+            problems.push(format!(
+                "view {view}: its namespace must not hold a `/`, which ends it where a view is named"
+            ));
+        }
+        if self.retry.attempts_max == 0 {
+            problems.push(format!("view {view}: `attempts_max` must be 1 or more"));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+    }
+}
+
 /// A view as it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewRecord {
@@ -681,10 +718,14 @@ pub struct ViewRecord {
     pub last_recached_at: Option<Timestamp>,
     /// Why the newest version could not be built.
     pub last_error: Option<String>,
+    /// Whether somebody keeps its builds from beginning.
+    pub pause: Option<ViewPause>,
+    /// Who touched it last, and why, where that was said.
+    pub touched_by: Option<Word>,
 }
 
 /// Says that a view's inputs changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Touch {
     /// Of which namespace.
     pub namespace: String,
@@ -694,6 +735,8 @@ pub struct Touch {
     pub items: Vec<String>,
     /// Build at once, without debounce.
     pub at_once: bool,
+    /// Who says so, and why; kept with the view until its next touch.
+    pub word: Option<Word>,
 }
 
 /// Longest key of an item that a touch may name, in bytes.
@@ -714,6 +757,9 @@ impl Touch {
                     item.len()
                 ));
             }
+        }
+        if let Some(Err(error)) = self.word.as_ref().map(Word::check) {
+            problems.push(format!("touch of {view}: {error}"));
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
     }
@@ -842,8 +888,8 @@ pub struct ViewRead {
 pub struct GenerationRecord {
     /// Its version.
     pub version: i64,
-    /// The build job that made it.
-    pub job: JobId,
+    /// The build job that made it; `None` when it was restored.
+    pub job: Option<JobId>,
     /// When readers began to see it.
     pub published_at: Timestamp,
     /// When readers ceased to.
@@ -860,4 +906,6 @@ pub struct GenerationRecord {
     pub items_reused: i64,
     /// How long the build took.
     pub build: Duration,
+    /// Where its content is from when no build made it.
+    pub restored: Option<Restoration>,
 }

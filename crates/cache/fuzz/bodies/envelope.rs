@@ -45,8 +45,8 @@ fn is_entry(stored: &Bytes) -> bool {
     assert_eq!(header.freshness(header.keep_until, Some(Duration::MAX)), Freshness::Expired);
     assert_eq!(header.freshness(Timestamp::MAX, None), Freshness::Expired);
     for compress_from in [None, Some(0)] {
-        let again = decode(&key(), &encode(&key(), &header, &payload, compress_from));
-        assert_eq!(again, Ok((header, payload.clone())), "what was read can be written");
+        let written = encode(&key(), &header, &payload, compress_from);
+        assert_eq!(decode(&key(), &written), Ok((header, payload.clone())), "what was read can be written");
     }
     let other = KeyPrefix::new("p").space("s").key(["other"]);
     assert!(decode(&other, stored).is_err(), "and is nobody else's");

@@ -16,7 +16,7 @@ pub(super) enum Peer {
     #[cfg(feature = "cache-redis")]
     Redis {
         connection: Box<redis::aio::MultiplexedConnection>,
-        get: redis::Cmd,
+        gets: Vec<redis::Cmd>,
         get_many: redis::Cmd,
     },
     Memcached(Box<Bare>),
@@ -26,7 +26,8 @@ pub(super) enum Peer {
 #[derive(Debug)]
 pub(super) struct Bare {
     stream: TcpStream,
-    get: (Vec<u8>, Vec<u8>),
+    /// One command for each entry; all have the same answer.
+    gets: (Vec<Vec<u8>>, Vec<u8>),
     get_many: (Vec<u8>, Vec<u8>),
 }
 
@@ -49,16 +50,18 @@ impl Peer {
         }
     }
 
-    /// One entry.
-    pub(super) async fn get(&mut self) -> Result<(), String> {
+    /// One entry, another than the last time: as many lie in the processor's caches here as there.
+    pub(super) async fn get(&mut self, number: usize) -> Result<(), String> {
         match self {
             #[cfg(feature = "cache-redis")]
-            Self::Redis { connection, get, .. } => {
+            Self::Redis { connection, gets, .. } => {
+                let get = gets.get(number % BATCH).ok_or("no such entry")?;
                 let answer: Result<Vec<u8>, _> = get.query_async(&mut **connection).await;
                 answer.map_err(|error| error.to_string()).and_then(|value| expect(value.len(), VALUE_BYTES))
             }
             Self::Memcached(bare) => {
-                let Bare { stream, get: (command, answer), .. } = &mut **bare;
+                let Bare { stream, gets: (commands, answer), .. } = &mut **bare;
+                let command = commands.get(number % BATCH).ok_or("no such entry")?;
                 exchange(stream, command, answer).await
             }
         }
@@ -99,11 +102,15 @@ async fn redis(config: &CacheConfig, keys: &[String]) -> Result<Peer, String> {
         set.arg(key).arg(vec![b'v'; VALUE_BYTES]).arg("EX").arg(600);
         set.query_async::<()>(&mut connection).await.map_err(told)?;
     }
-    let mut get = redis::cmd("GET");
-    get.arg(keys.first());
+    let get = |key: &String| {
+        let mut get = redis::cmd("GET");
+        get.arg(key);
+        get
+    };
+    let gets = keys.iter().map(get).collect();
     let mut get_many = redis::cmd("MGET");
     get_many.arg(keys);
-    Ok(Peer::Redis { connection: Box::new(connection), get, get_many })
+    Ok(Peer::Redis { connection: Box::new(connection), gets, get_many })
 }
 
 #[cfg(not(feature = "cache-redis"))]
@@ -121,16 +128,15 @@ async fn memcached(config: &CacheConfig, keys: &[String]) -> Result<Peer, String
     let mut stream = TcpStream::connect(place).await.map_err(told)?;
     stream.set_nodelay(true).map_err(told)?;
     let value = "v".repeat(VALUE_BYTES);
-    let (mut get_many, mut values) = (Vec::new(), Vec::new());
+    let answer = format!("VA {VALUE_BYTES}\r\n{value}\r\n").into_bytes();
+    let mut gets = Vec::new();
     for key in keys {
         let set = format!("ms {key} {VALUE_BYTES} T600\r\n{value}\r\n");
         exchange(&mut stream, set.as_bytes(), b"HD\r\n").await?;
-        get_many.extend(format!("mg {key} v\r\n").into_bytes());
-        values.extend(format!("VA {VALUE_BYTES}\r\n{value}\r\n").into_bytes());
+        gets.push(format!("mg {key} v\r\n").into_bytes());
     }
-    let one = |all: &[u8]| all.get(..all.len() / keys.len().max(1)).unwrap_or_default().to_vec();
-    let get = (one(&get_many), one(&values));
-    Ok(Peer::Memcached(Box::new(Bare { stream, get, get_many: (get_many, values) })))
+    let get_many = (gets.concat(), answer.repeat(keys.len()));
+    Ok(Peer::Memcached(Box::new(Bare { stream, gets: (gets, answer), get_many })))
 }
 
 /// Sends a command and reads its answer, which is known.

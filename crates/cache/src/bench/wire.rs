@@ -28,12 +28,12 @@ pub(super) async fn rows(cache: &Cache, mut peer: Option<Peer>, each: Duration) 
 async fn one_by_one(cache: &Cache, keys: &[Key], mut peer: Option<&mut Peer>, each: Duration) -> Vec<Row> {
     let (mut ours, mut bare, mut misses) = (Vec::new(), Vec::new(), 0_u32);
     let until = Instant::now() + each;
-    for key in keys.iter().cycle() {
+    for (number, key) in keys.iter().enumerate().cycle() {
         let (found, took) = timed(cache.get::<String>(key)).await;
         ours.push(took);
         misses += u32::from(found.is_none());
         if let Some(peer) = peer.as_mut()
-            && let (Ok(()), took) = timed(peer.get()).await
+            && let (Ok(()), took) = timed(peer.get(number)).await
         {
             bare.push(took);
         }

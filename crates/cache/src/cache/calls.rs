@@ -123,6 +123,25 @@ impl Calls {
         operation: &'static str,
         call: impl Future<Output = Result<T, provider::Error>>,
     ) -> Result<T, Failure> {
+        self.observed(operation, self.caught(call, Some(self.limit))).await
+    }
+
+    /// Carries out one `get` or `get_many` of the provider, which may bound them itself.
+    pub(super) async fn read<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, provider::Error>>,
+    ) -> Result<T, Failure> {
+        let is_bounded = self.provider.read_limit().is_some_and(|limit| limit <= self.limit);
+        let limit = if is_bounded { None } else { Some(self.limit) };
+        self.observed(operation, self.caught(call, limit)).await
+    }
+
+    async fn observed<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let provider = self.provider.name();
         let span = debug_span!(
             "cache_call",
@@ -132,7 +151,7 @@ impl Calls {
             error = tracing::field::Empty
         );
         let began = self.clock.elapsed();
-        let result = self.bounded(call).instrument(span.clone()).await;
+        let result = call.instrument(span.clone()).await;
         self.counters.calls.record(self.tier, operation, self.clock.elapsed().saturating_sub(began));
         if let Err(failure) = &result {
             span.record("error", failure.kind());
@@ -146,16 +165,20 @@ impl Calls {
 
     /// A call that is answered at its first poll, as those of an in-process provider are, costs no timer and needs no
     /// runtime.
-    async fn bounded<T>(&self, call: impl Future<Output = Result<T, provider::Error>>) -> Result<T, Failure> {
+    async fn caught<T>(
+        &self,
+        call: impl Future<Output = Result<T, provider::Error>>,
+        limit: Option<Duration>,
+    ) -> Result<T, Failure> {
         let mut call = pin!(AssertUnwindSafe(call).catch_unwind());
         let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
         let answer = match first {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
                 self.awake.keep();
-                match timeout(self.limit, call).await {
-                    Ok(answer) => answer,
-                    Err(_) => return Err(Failure::Timeout(self.limit)),
+                match limit {
+                    None => call.await,
+                    Some(limit) => timeout(limit, call).await.map_err(|_| Failure::Timeout(limit))?,
                 }
             }
         };

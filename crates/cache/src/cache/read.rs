@@ -161,11 +161,11 @@ impl Cache {
         let mark = core.calls.provider.copies().map(Copies::mark);
         let provider = &core.calls.provider;
         let item = match nearness {
-            Nearness::Nearest => core.calls.run("get", provider.get(key)).await,
+            Nearness::Nearest => core.calls.read("get", provider.get(key)).await,
             Nearness::Exact => core.exactly(self.verdict == Verdict::ServeUnshared, provider.get(key)).await,
         };
         match item {
-            Ok(item) => self.judge_and_keep(key, item, mark, schema),
+            Ok(item) => self.judge_and_keep(key, item, mark, schema, core.calls.clock.now()),
             Err(_) => Look::NOTHING,
         }
     }
@@ -174,7 +174,7 @@ impl Cache {
     fn peek<V: Value>(&self, key: &Key, schema: u32) -> Option<Look<V>> {
         let calls = &self.core.calls;
         let item = calls.peek(key, calls.clock.now_coarse())?;
-        match self.judge(key, &item, schema) {
+        match self.judge(key, &item, schema, calls.clock.now()) {
             Found::Nothing => None,
             found => Some(Look { found, item: Some(item), was_answered: true, tier: Tier::Near }),
         }
@@ -197,15 +197,16 @@ impl Cache {
             let mark = core.calls.provider.copies().map(Copies::mark);
             let provider = &core.calls.provider;
             let items = match nearness {
-                Nearness::Nearest => core.calls.run("get_many", provider.get_many(&missing)).await,
+                Nearness::Nearest => core.calls.read("get_many", provider.get_many(&missing)).await,
                 Nearness::Exact => {
                     core.exactly(self.verdict == Verdict::ServeUnshared, provider.get_many(&missing)).await
                 }
             };
             let was_answered = items.is_ok();
+            let now = core.calls.clock.now();
             let mut items = items.unwrap_or_default().into_iter();
             for (look, key) in looks.iter_mut().zip(keys).filter(|(look, _)| look.is_none()) {
-                let judged = self.judge_and_keep(key, items.next().flatten(), mark, schema);
+                let judged = self.judge_and_keep(key, items.next().flatten(), mark, schema, now);
                 *look = Some(Look { was_answered, ..judged });
             }
         }
@@ -235,21 +236,22 @@ impl Cache {
         item: Option<Item>,
         mark: Option<u64>,
         schema: u32,
+        now: Timestamp,
     ) -> Look<V> {
         let tier = self.core.calls.tier();
         let Some(item) = item else {
             return Look { found: Found::Nothing, item: None, was_answered: true, tier };
         };
-        let found = self.judge(key, &item, schema);
-        let look = Look { found, item: Some(item.clone()), was_answered: true, tier };
-        if let (Some(live), Some(mark)) = (look.live(), mark) {
-            self.core.keep_copy(key, item, live.header.keep_until, mark);
+        let found = self.judge(key, &item, schema, now);
+        let look = Look { found, item: Some(item), was_answered: true, tier };
+        if let (Some(live), Some(item), Some(mark)) = (look.live(), &look.item, mark) {
+            self.core.keep_copy(key, item.clone(), live.header.keep_until, mark);
         }
         look
     }
 
-    /// Whether a stored item may be served to this handle, now.
-    pub(super) fn judge<V: Value>(&self, key: &Key, item: &Item, schema: u32) -> Found<V> {
+    /// Whether a stored item may be served to this handle at the moment `now`.
+    pub(super) fn judge<V: Value>(&self, key: &Key, item: &Item, schema: u32, now: Timestamp) -> Found<V> {
         let core = &self.core;
         let live = match Live::<V>::open(key, item, schema) {
             Ok(live) => live,
@@ -265,7 +267,7 @@ impl Cache {
         if !live.is_reachable(key, &core.epochs) {
             return Found::Nothing;
         }
-        match live.header.freshness(core.calls.clock.now(), age_max) {
+        match live.header.freshness(now, age_max) {
             Freshness::Fresh => Found::Fresh(live),
             Freshness::Stale => Found::Stale(live),
             Freshness::Expired => Found::Nothing,

@@ -6,8 +6,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
 use super::DecodeError;
 use super::format_2::{Rest, put_varint};
 
@@ -57,11 +55,11 @@ pub(super) fn compress(payload: &[u8], from: Option<usize>) -> (Compression, Cow
 }
 
 /// The payload as it was given; without a copy when it is not compressed.
-pub(super) fn decompress(compression: Compression, stored: Bytes) -> Result<Bytes, DecodeError> {
+pub(super) fn decompress(compression: Compression, stored: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     if compression == Compression::None {
-        return Ok(stored);
+        return Ok(Cow::Borrowed(stored));
     }
-    let mut rest = Rest(&stored);
+    let mut rest = Rest(stored);
     let claimed = rest.varint().ok_or(DecodeError::Header)?;
     let len = usize::try_from(claimed).ok().filter(|len| *len <= DECOMPRESSED_BYTES_MAX);
     let len = len.ok_or(DecodeError::TooLarge { claimed })?;
@@ -70,7 +68,7 @@ pub(super) fn decompress(compression: Compression, stored: Bytes) -> Result<Byte
         Compression::Zstd => zstd::bulk::decompress_to_buffer(rest.0, &mut payload).ok(),
         Compression::Lz4 | Compression::None => lz4_flex::block::decompress_into(rest.0, &mut payload).ok(),
     };
-    if written == Some(len) { Ok(payload.into()) } else { Err(DecodeError::Compression) }
+    if written == Some(len) { Ok(Cow::Owned(payload)) } else { Err(DecodeError::Compression) }
 }
 
 #[cfg(test)]
@@ -92,8 +90,7 @@ mod tests {
 
     fn stored(payload: &[u8], from: Option<usize>) -> (Compression, usize) {
         let (compression, stored) = compress(payload, from);
-        let bytes = Bytes::copy_from_slice(&stored);
-        assert_eq!(decompress(compression, bytes).unwrap(), payload);
+        assert_eq!(decompress(compression, &stored).unwrap(), payload);
         (compression, stored.len())
     }
 
@@ -131,7 +128,7 @@ mod tests {
     }
 
     /// Both codecs; the claim is `claimed`, the content `len` zeros.
-    fn bombs(claimed: usize, len: usize) -> [(Compression, Bytes); 2] {
+    fn bombs(claimed: usize, len: usize) -> [(Compression, Vec<u8>); 2] {
         let zeros = vec![0; len];
         let packed = [
             (Compression::Lz4, lz4_flex::block::compress(&zeros)),
@@ -141,7 +138,7 @@ mod tests {
             let mut stored = Vec::new();
             put_varint(&mut stored, u64::try_from(claimed).unwrap());
             stored.extend_from_slice(&packed);
-            (compression, stored.into())
+            (compression, stored)
         })
     }
 
@@ -149,7 +146,7 @@ mod tests {
     fn a_claim_beyond_the_limit_is_refused_unread() {
         for (compression, bomb) in bombs(DECOMPRESSED_BYTES_MAX + 1, 8) {
             let claimed = u64::try_from(DECOMPRESSED_BYTES_MAX + 1).unwrap();
-            assert_eq!(decompress(compression, bomb), Err(DecodeError::TooLarge { claimed }));
+            assert_eq!(decompress(compression, &bomb), Err(DecodeError::TooLarge { claimed }));
         }
     }
 
@@ -158,7 +155,7 @@ mod tests {
         for (claimed, len) in [(1_000, 5_000_000), (1_000, 1_001), (1_000, 999), (0, 1)] {
             for (compression, bomb) in bombs(claimed, len) {
                 assert_eq!(
-                    decompress(compression, bomb),
+                    decompress(compression, &bomb),
                     Err(DecodeError::Compression),
                     "{compression:?}: {claimed} claimed, {len} there"
                 );

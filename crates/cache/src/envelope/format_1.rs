@@ -4,9 +4,9 @@
 //! Its entries were numbered, not stamped. That number says nothing about the epochs of today, and so it reads as
 //! [`STAMP_NEVER`]: the entry is known for what it is, and not served.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, Header, STAMP_NEVER, TagSlots};
@@ -32,7 +32,7 @@ struct Wire<'a> {
     key: &'a str,
 }
 
-pub(super) fn decode(key: &Key, stored: &Bytes) -> Result<(Header, Bytes), DecodeError> {
+pub(super) fn decode<'a>(key: &Key, stored: &'a [u8]) -> Result<(Header, Cow<'a, [u8]>), DecodeError> {
     let truncated = DecodeError::Truncated { len: stored.len() };
     let (preamble, body) = stored.split_at_checked(PREAMBLE_BYTES).ok_or(truncated)?;
     if preamble.get(1..) != Some(&checksum(body)) {
@@ -53,7 +53,7 @@ pub(super) fn decode(key: &Key, stored: &Bytes) -> Result<(Header, Bytes), Decod
         codec: wire.codec,
         is_absent: wire.is_absent,
     };
-    Ok((header, stored.slice_ref(payload)))
+    Ok((header, Cow::Borrowed(payload)))
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {

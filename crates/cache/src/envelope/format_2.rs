@@ -19,6 +19,7 @@
 //! Numbers of fixed width are little-endian. Varints carry 7 bits a byte, the lowest first, and bit 7 says that another
 //! byte follows. The checksum finds harm, not malice: who can write to the backend can forge an entry.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -135,7 +136,7 @@ pub(super) fn encode(key: &Key, header: &Header, payload: &[u8], compress_from: 
     bytes.into()
 }
 
-pub(super) fn decode(key: &Key, stored: &Bytes) -> Result<(Header, Bytes), DecodeError> {
+pub(super) fn decode<'a>(key: &Key, stored: &'a [u8]) -> Result<(Header, Cow<'a, [u8]>), DecodeError> {
     let truncated = DecodeError::Truncated { len: stored.len() };
     let (preamble, body) = stored.split_at_checked(PREAMBLE_BYTES).ok_or(truncated)?;
     if preamble.get(1..) != Some(&checksum(body)) {
@@ -147,8 +148,7 @@ pub(super) fn decode(key: &Key, stored: &Bytes) -> Result<(Header, Bytes), Decod
     if named != key.as_str().as_bytes() {
         return Err(DecodeError::OtherKey);
     }
-    let payload = stored.slice_ref(rest.0);
-    Ok((header, compression::decompress(compression, payload)?))
+    Ok((header, compression::decompress(compression, rest.0)?))
 }
 
 /// Of the bytes behind it. The seed covers the format's number.

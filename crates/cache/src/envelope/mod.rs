@@ -7,6 +7,7 @@ mod compression;
 mod format_1;
 mod format_2;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -181,9 +182,9 @@ pub fn encode(key: &Key, header: &Header, payload: &[u8], compress_from: Option<
     format_2::encode(key, header, payload, compress_from)
 }
 
-/// The header and the payload of an entry that was stored for `key`. The payload is a slice of `stored`, not a copy,
-/// unless it was compressed.
-pub fn decode(key: &Key, stored: &Bytes) -> Result<(Header, Bytes), DecodeError> {
+/// The header and the payload of an entry that was stored for `key`. The payload lies in `stored`, unless it was
+/// compressed.
+pub fn decode<'a>(key: &Key, stored: &'a [u8]) -> Result<(Header, Cow<'a, [u8]>), DecodeError> {
     match stored.first() {
         None => Err(DecodeError::Truncated { len: 0 }),
         Some(&format_2::NUMBER) => format_2::decode(key, stored),

@@ -352,6 +352,10 @@ impl Provider for Guarded {
         self.inner.evictions()
     }
 
+    fn read_limit(&self) -> Option<Duration> {
+        Some(self.call_timeout)
+    }
+
     fn copies(&self) -> Option<&dyn Copies> {
         self.inner.copies()
     }

@@ -110,6 +110,12 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// How many entries were dropped for want of space, when it is known.
     fn evictions(&self) -> Option<u64>;
 
+    /// Within which time every [`get`](Self::get) and [`get_many`](Self::get_many) ends, whatever the backend does, when it is sure.
+    /// Whoever allows them as much needs no timer of its own.
+    fn read_limit(&self) -> Option<Duration> {
+        None
+    }
+
     /// The copies in this process of what the shared tier holds, when there are such.
     fn copies(&self) -> Option<&dyn Copies>;
 

@@ -202,6 +202,10 @@ impl Provider for Moka {
         Some(self.evictions.load(Ordering::Relaxed))
     }
 
+    fn read_limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn copies(&self) -> Option<&dyn Copies> {
         None
     }

@@ -257,6 +257,10 @@ impl Provider for Near {
         Some(self.evictions.load(Ordering::Relaxed))
     }
 
+    fn read_limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn copies(&self) -> Option<&dyn Copies> {
         None
     }

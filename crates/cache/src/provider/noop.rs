@@ -70,6 +70,10 @@ impl Provider for Noop {
         None
     }
 
+    fn read_limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn copies(&self) -> Option<&dyn Copies> {
         None
     }

@@ -187,6 +187,10 @@ impl Provider for Tiered {
         self.near.evictions()
     }
 
+    fn read_limit(&self) -> Option<Duration> {
+        self.far.read_limit()
+    }
+
     fn copies(&self) -> Option<&dyn Copies> {
         Some(self)
     }

@@ -64,6 +64,7 @@ pub(super) async fn run(args: &TouchArgs, place: &Place) -> BenchResult<Report> 
         key: "endless".to_owned(),
         items: Vec::new(),
         at_once: false,
+        word: None,
     };
     engine.touch(touch()).await?;
     let (mut noticed, mut committed) = (Vec::new(), Vec::new());

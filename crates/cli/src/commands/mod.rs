@@ -20,9 +20,8 @@ mod run;
 mod schedule;
 mod serve;
 mod template;
+mod token;
 mod view;
-mod view_derive;
-mod view_explain;
 mod webhook;
 mod workflow;
 
@@ -85,6 +84,7 @@ verbs! {
     Analytics(analytics::Args),
     Cache(cache::Args),
     Serve(serve::Args),
+    Token(token::Args),
     Migrate(migrate::Args),
     Config(config::Args),
     Doctor(doctor::Args),

@@ -1,48 +1,58 @@
-//! `recache serve`: keep leases and views moving, and answer for it over HTTP.
+//! `recache serve`: the HTTP API, and an engine that keeps leases and views moving.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use recache_engine::Engine;
-use recache_server::{Error, bind, serve};
-use tokio_util::sync::CancellationToken;
+use recache_server::{App, Auth, Error, JwtKeys, JwtSettings, Settings, Tls, bind, serve};
+use recache_store::Store;
 
 use super::{Context, Outcome, compose};
+use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};
+use crate::config::{AuthConfig, BuiltinHandlers, Config, JwtConfig};
 use crate::outbound::WebhookCourier;
 
-/// Sweep dead workers, start due builds, send webhooks, answer health checks
+/// Serve the HTTP API, sweep dead workers, start due builds, send webhooks
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache serve
   recache serve --database postgres://app@db/app
 
-Runs no handlers: those live in your workers. Answers GET /health,
-/health/live and /health/ready on the configured loopback address.")]
+The API is described at /docs and /v1/openapi.json; /health and /metrics are
+there too. Without [auth] only this machine can connect. Runs the built-in
+handlers echo, fail and sleep; yours live in your workers. SIGTERM: no new
+work, what runs may end, what is left goes back to the queue.")]
 pub(crate) struct Args {}
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let loaded = context.load()?;
-        context.log_as_configured(&loaded.config.log);
-        // The address first: a start that cannot listen touches no database.
-        let address = loaded.config.server.address;
-        let listener = bind(address).await.map_err(|error| of_server(&error))?;
-        let store = context.database()?.open_or_create().await?;
-        let engine = Engine::builder(store.clone())
-            .options(compose::options(&loaded.config, "recache serve"))
-            .cache(compose::cache(&loaded.config.cache, Some(&store)))
-            .courier(Arc::new(WebhookCourier::new(loaded.config.outbound.allow_private_addresses)))
-            .start()
-            .await
-            .map_err(|error| CliError::new("E-ENGINE", ExitStatus::Failed, error.to_string()))?;
+        let config = &loaded.config;
+        context.log_as_configured(&config.log);
+        // What needs no database first: a start that cannot listen touches none.
+        let auth = auth(&config.auth)?;
+        let tls = tls(config)?;
+        let (has_auth, has_tls) = (auth.is_on(), tls.is_some());
+        let address = config.server.address;
+        let listener = bind(address, has_auth).await.map_err(|error| of_server(&error))?;
         let address = listener.local_addr()?;
-        context.note(&format!("{} ready, health on http://{address}/health", store.kind()))?;
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, engine.clone(), stop.clone()));
+        let database = context.database()?;
+        let place = database.place();
+        let store = database.open_or_create().await?;
+        let engine = start(config, &store).await?;
+        say_choices(config, &store, &place, &engine).await;
+
+        let app = App::new(engine.clone(), settings(config), auth);
+        let scheme = if has_tls { "https" } else { "http" };
+        context.note(&format!("{} ready, health on {scheme}://{address}/health", store.kind()))?;
+        let serving = tokio::spawn(serve(listener, app.clone(), tls));
         asked_to_stop().await?;
-        stop.cancel();
-        let served = serving.await;
+        tracing::info!("stopping: no new work; what runs may end");
+        // Both at once: requests that wait for jobs end, and jobs that run end or go back.
+        app.stop().cancel();
         engine.shut_down().await;
+        let served = serving.await;
         store.close().await;
         match served {
             Ok(Ok(())) => Ok(ExitStatus::Ok),
@@ -50,6 +60,106 @@ impl Args {
             Err(error) => Err(CliError::new("E-SERVE", ExitStatus::Failed, error.to_string()).into()),
         }
     }
+}
+
+async fn start(config: &Config, store: &Arc<dyn Store>) -> Result<Engine, CliError> {
+    let failed = |what: String| CliError::new("E-ENGINE", ExitStatus::Failed, what);
+    let allow_private_addresses = config.outbound.allow_private_addresses;
+    let mut builder = Engine::builder(Arc::clone(store))
+        .options(compose::options(config, "recache serve"))
+        .cache(compose::cache(&config.cache, Some(store)))
+        .courier(Arc::new(WebhookCourier::new(allow_private_addresses)));
+    let options = builtin::Options { allow_private_addresses };
+    let handlers = match config.server.builtin_handlers {
+        BuiltinHandlers::Off => None,
+        BuiltinHandlers::Safe => Some(builtin::safe_handlers()),
+        BuiltinHandlers::All => Some(builtin::handlers(options)),
+    };
+    if let Some(handlers) = handlers.transpose().map_err(|error| failed(error.to_string()))? {
+        builder = builder.handlers(handlers);
+    }
+    builder.start().await.map_err(|error| failed(error.to_string()))
+}
+
+/// One line for each choice.
+async fn say_choices(config: &Config, store: &Arc<dyn Store>, place: &str, engine: &Engine) {
+    tracing::info!(kind = store.kind(), at = %place, "database");
+    let health = engine.cache().health().await;
+    tracing::info!(provider = health.provider, condition = ?health.condition, "cache");
+    let auth = &config.auth;
+    match (auth.is_on(), auth.api_keys, auth.jwt.is_given()) {
+        (false, ..) => tracing::info!("auth: none; only this machine can connect, and may do everything"),
+        (_, api_keys, jwt) => tracing::info!(api_keys, jwt, "auth"),
+    }
+    tracing::info!(builtin_handlers = ?config.server.builtin_handlers, slots = config.engine.slots, "work");
+}
+
+fn settings(config: &Config) -> Settings {
+    let server = &config.server;
+    let count = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+    Settings {
+        connections_max: count(server.connections_max),
+        requests_max: count(server.requests_max),
+        waits_max: count(server.waits_max),
+        wait_max: server.wait_max,
+        request_max: server.request_max,
+        requests_per_second_max: server.requests_per_second_max,
+        body_bytes_max: count(server.body_kib_max).saturating_mul(1024),
+        drain: config.engine.drain,
+        ..Settings::default()
+    }
+}
+
+fn auth(config: &AuthConfig) -> Result<Auth, CliError> {
+    let jwt = config.jwt.is_given().then(|| jwt(&config.jwt)).transpose()?;
+    Ok(Auth { api_keys: config.api_keys, jwt })
+}
+
+fn jwt(config: &JwtConfig) -> Result<JwtSettings, CliError> {
+    let wrong = |what: String| {
+        CliError::new("E-AUTH", ExitStatus::Usage, format!("auth.jwt: {what}"))
+            .help("`recache config explain` shows what is configured")
+    };
+    let algorithms: Vec<&str> = config.algorithms.iter().map(String::as_str).collect();
+    let given = [!config.secret.0.is_empty(), config.public_key_file.is_some(), config.keys_file.is_some()];
+    if given.iter().filter(|given| **given).count() != 1 {
+        return Err(wrong("give one of secret, public_key_file and keys_file".to_owned()));
+    }
+    let settings = |keys: &JwtKeys<'_>| {
+        JwtSettings::new(&config.issuer, &config.audience, &algorithms, keys).map_err(wrong)
+    };
+    match (&config.public_key_file, &config.keys_file) {
+        (Some(path), _) => settings(&JwtKeys::Pem(&read("auth.jwt.public_key_file", path)?)),
+        (_, Some(path)) => {
+            let text = String::from_utf8_lossy(&read("auth.jwt.keys_file", path)?).into_owned();
+            settings(&JwtKeys::Jwks(&text))
+        }
+        _ => settings(&JwtKeys::Secret(&config.secret.0)),
+    }
+}
+
+fn tls(config: &Config) -> Result<Option<Tls>, CliError> {
+    let server = &config.server;
+    let (certificates, key) = match (&server.tls_certificate_file, &server.tls_key_file) {
+        (None, None) => return Ok(None),
+        (Some(certificates), Some(key)) => (certificates, key),
+        _ => {
+            let what = "server.tls_certificate_file and server.tls_key_file need each other";
+            return Err(CliError::new("E-TLS", ExitStatus::Usage, what).help("give both, or neither"));
+        }
+    };
+    let certificates = read("server.tls_certificate_file", certificates)?;
+    let key = read("server.tls_key_file", key)?;
+    Tls::new(&certificates, &key).map(Some).map_err(|error| {
+        CliError::new("E-TLS", ExitStatus::Usage, error).help("both files must be PEM, and belong together")
+    })
+}
+
+fn read(option: &str, path: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(path).map_err(|error| {
+        let what = format!("{option}: `{}` cannot be read: {error}", path.display());
+        CliError::new("E-FILE", ExitStatus::Usage, what).help("check the path and its permissions")
+    })
 }
 
 #[cfg(unix)]
@@ -75,10 +185,9 @@ fn of_server(error: &Error) -> CliError {
             .help("stop the other process, or name another port: RECACHE__SERVER__ADDRESS=127.0.0.1:7879"),
         Error::NotLoopback(address) => CliError::new("E-ADDRESS", ExitStatus::Usage, what)
             .at(format!("server.address = {address}"))
-            .help("use 127.0.0.1 or [::1]"),
+            .help("set auth.api_keys = true and make a key with `recache token create`, or use 127.0.0.1"),
         Error::Listen { address, .. } => CliError::new("E-ADDRESS", ExitStatus::Unavailable, what)
             .at(format!("server.address = {address}"))
             .help("ports below 1024 need a right that this user may lack"),
-        Error::Serve(_) => CliError::new("E-SERVE", ExitStatus::Failed, what),
     }
 }

@@ -9,7 +9,7 @@ use super::mask::names_secret;
 use super::problem::{Place, Problem, short};
 use super::schema::{self, ConfigOption, Kind, Refusal, Zone};
 use super::source::{self, Raw, SourceFile};
-use super::{Config, EngineConfig};
+use super::{Config, EngineConfig, server};
 
 /// An option that was set by a flag of the command line.
 #[derive(Clone, PartialEq, Eq)]
@@ -118,6 +118,7 @@ pub(super) fn load(source: Option<SourceFile>, environment: &Environment, flags:
         }
     }
     check_beat(&mut config, &defaults, &mut origins, &mut found);
+    check_address(&mut config, &defaults, &mut origins, &mut found);
 
     found.sort_by_key(Problem::order);
     let (warnings, problems): (Vec<_>, Vec<_>) =
@@ -226,6 +227,31 @@ fn set(option: &ConfigOption, raw: Raw, config: &mut Config) -> Result<(), Refus
         }
     }
     Ok(())
+}
+
+/// An address that others can reach needs callers that are known: a guard that cannot tell who asks says no.
+fn check_address(
+    config: &mut Config,
+    defaults: &Config,
+    origins: &mut BTreeMap<&'static str, Origin>,
+    found: &mut Vec<Problem>,
+) {
+    const ADDRESS: &str = "server.address";
+    let Some(refusal) = server::open_to_others(config.server.address) else { return };
+    if config.auth.is_on() {
+        return;
+    }
+    // The default is a loopback address, so this one was given.
+    let Some(Origin::Given { place, .. }) = origins.get(ADDRESS) else { return };
+    found.push(Problem {
+        zone: Zone::Core,
+        path: Some(ADDRESS.to_owned()),
+        message: format!("`{ADDRESS}` {}", refusal.why),
+        remedy: Some(refusal.remedy),
+        place: place.clone(),
+    });
+    config.server.address = defaults.server.address;
+    origins.remove(ADDRESS);
 }
 
 /// What to write instead of a value of the wrong type.

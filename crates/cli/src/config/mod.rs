@@ -12,6 +12,7 @@
 mod command;
 mod environment;
 
+mod auth;
 mod cache;
 mod database;
 mod engine;
@@ -34,6 +35,7 @@ mod tests;
 
 use std::num::NonZeroUsize;
 
+pub(crate) use auth::{AuthConfig, JwtConfig};
 pub(crate) use cache::CacheConfig;
 pub(crate) use command::{CheckArgs, ExplainArgs, check, explain, load_file};
 pub(crate) use database::{DatabaseConfig, DatabaseUrl, Synchronous};
@@ -44,7 +46,7 @@ pub(crate) use load::{Flag, Loaded};
 pub(crate) use log::{LogConfig, LogFormat, LogLevel};
 pub(crate) use outbound::OutboundConfig;
 pub(crate) use problem::{Problem, Style};
-pub(crate) use server::ServerConfig;
+pub(crate) use server::{BuiltinHandlers, ServerConfig};
 
 /// Everything that can be configured, with plain types: no text is left to be read later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) engine: EngineConfig,
     /// `[server]`
     pub(crate) server: ServerConfig,
+    /// `[auth]`
+    pub(crate) auth: AuthConfig,
     /// `[outbound]`
     pub(crate) outbound: OutboundConfig,
     /// `[log]`
@@ -70,6 +74,7 @@ impl Config {
             database: DatabaseConfig::default(),
             engine: EngineConfig::defaults(cores),
             server: ServerConfig::default(),
+            auth: AuthConfig::default(),
             outbound: OutboundConfig::default(),
             log: LogConfig::default(),
             cache: CacheConfig::default(),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Config, cache, database, engine, log, outbound, server};
+use super::{Config, auth, cache, database, engine, log, outbound, server};
 
 /// One option: its name in the file, what it means, what it accepts, and how it is put into and read from [`Config`].
 ///
@@ -71,9 +71,17 @@ pub(crate) enum Zone {
 
 /// Every option, in the order in which it is shown.
 pub(super) fn options() -> impl Iterator<Item = &'static ConfigOption> {
-    [database::OPTIONS, engine::OPTIONS, server::OPTIONS, outbound::OPTIONS, log::OPTIONS, cache::OPTIONS]
-        .into_iter()
-        .flatten()
+    [
+        database::OPTIONS,
+        engine::OPTIONS,
+        server::OPTIONS,
+        auth::OPTIONS,
+        outbound::OPTIONS,
+        log::OPTIONS,
+        cache::OPTIONS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The option with this path.
@@ -149,7 +157,7 @@ mod tests {
 
     #[test]
     fn sections_and_their_names_follow_from_the_options() {
-        assert_eq!(names_in(""), ["database", "engine", "server", "outbound", "log", "common"]);
+        assert_eq!(names_in(""), ["database", "engine", "server", "auth", "outbound", "log", "common"]);
         assert_eq!(names_in("common"), ["cache", "circuit_breakers"]);
         assert_eq!(names_in("common.cache.moka"), ["max_capacity"]);
         assert!(is_section("common.circuit_breakers") && !is_section("common.cach") && !is_section(""));

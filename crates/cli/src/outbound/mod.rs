@@ -13,7 +13,7 @@ use reqwest::{Client, Response};
 
 use address::{AddressRefused, PublicOnly};
 
-pub(crate) use webhook::{WebhookCourier, check_url, shown};
+pub(crate) use webhook::{WebhookCourier, check_url};
 
 /// For the connection alone; the whole exchange has its own limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,23 +1,17 @@
-//! What goes to stdout: documents for programs, tables for people, and from the store's records to either.
+//! What goes to stdout: documents for programs, which are the server's too, and tables for people.
 
-mod analysis;
-mod analytics;
-mod convert;
-mod events;
 mod table;
 mod text;
 
 use clap::ValueEnum;
 
-pub(crate) use analysis::analysis;
-pub(crate) use analytics::{bottlenecks, performance};
-pub(crate) use convert::instant as timestamp;
-pub(crate) use convert::{
-    attempts, batch, batch_member, generation, history, items, job, job_state, json_text, letter,
-    letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, workflow, workflow_signal,
-    workflow_step,
+pub(crate) use recache_server::documents::instant as timestamp;
+pub(crate) use recache_server::documents::{
+    analysis, attempts, batch, batch_member, bottlenecks, delivery, event, generation, history, items, job,
+    job_state, json_text, letter, letter_note, limit, log, ms, passed_limits, performance, queue, schedule,
+    subscriber, tracked, view, view_diff, view_explanation, view_history, view_restored, workflow,
+    workflow_signal, workflow_step,
 };
-pub(crate) use events::{delivery, event, subscriber};
 pub(crate) use table::{Table, Tone, terminal_width};
 pub(crate) use text::{duration, instant, instant_in, visible_json};
 

@@ -23,5 +23,6 @@ mod schedules;
 mod templates;
 mod tracked;
 mod verbs;
+mod views;
 mod workflows;
 mod world;

@@ -249,6 +249,7 @@ impl World {
             key: "prices".to_owned(),
             items: Vec::new(),
             at_once: false,
+            word: None,
         };
         self.store.views_touch(vec![touch]).await.expect("a touch is kept")[0].version
     }

@@ -167,7 +167,7 @@ async fn check_views(store: &dyn Store, said: &Acknowledged) {
             assert!(pair[0].replaced_at.is_some_and(|at| at >= pair[0].published_at), "{:?}", pair[0]);
         }
         for generation in &generations {
-            let job = store.job_get(generation.job).await.unwrap();
+            let job = store.job_get(generation.job.expect("nobody restores here")).await.unwrap();
             assert_eq!((job.state, job.view_version), (JobState::Completed, Some(generation.version)));
         }
     }

@@ -59,7 +59,7 @@ async fn late_worker_changes_nothing(database: TestDatabase) {
         let live = store.view_get("n", "v").await.unwrap().versions.live;
         let done = store.job_get(job).await.unwrap().state == JobState::Completed;
         (live == 1 && done).then_some(())?;
-        Some(store.generations_list(id, 10).await.unwrap().remove(0).job)
+        store.generations_list(id, 10).await.unwrap().remove(0).job
     })
     .await;
     // The second ends, so that nobody but the late one can change anything.

@@ -13,8 +13,8 @@ use recache_store::{
     Dispatched, Error, Events, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord,
     LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
     Reconciled, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store,
-    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewRead,
-    ViewRecord, WorkflowRecord,
+    Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl,
+    ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -131,12 +131,32 @@ impl Store for Faulty {
         self.store.schedules()
     }
 
+    fn view_control(&self) -> &dyn ViewControl {
+        self.store.view_control()
+    }
+
     fn chains(&self) -> &dyn Chains {
         self.store.chains()
     }
 
     fn figures(&self) -> &dyn Figures {
         self.store.figures()
+    }
+
+    fn api_keys(&self) -> &dyn recache_store::ApiKeys {
+        self.store.api_keys()
+    }
+
+    fn audits(&self) -> &dyn recache_store::Audits {
+        self.store.audits()
+    }
+
+    fn request_keys(&self) -> &dyn recache_store::RequestKeys {
+        self.store.request_keys()
+    }
+
+    fn job_changes(&self) -> &dyn recache_store::JobChanges {
+        self.store.job_changes()
     }
 
     fn batches(&self) -> &dyn Batches {

@@ -87,6 +87,7 @@ pub(crate) fn touch(key: &str, items: &[&str]) -> Touch {
         key: key.to_owned(),
         items: items.iter().map(|item| (*item).to_owned()).collect(),
         at_once: false,
+        word: None,
     }
 }
 

@@ -52,8 +52,13 @@ async fn build_all(subject: &Subject, value: &str) -> Vec<String> {
 }
 
 async fn touch(subject: &Subject, key: &str) {
-    let touch =
-        Touch { namespace: "shop".to_owned(), key: key.to_owned(), items: Vec::new(), at_once: false };
+    let touch = Touch {
+        namespace: "shop".to_owned(),
+        key: key.to_owned(),
+        items: Vec::new(),
+        at_once: false,
+        word: None,
+    };
     subject.store.views_touch(vec![touch]).await.expect("touched");
 }
 

@@ -11,6 +11,7 @@
     reason = "a case says what it expects, and says loudly what it cannot run"
 )]
 
+pub mod access;
 pub mod attempts;
 pub mod batches;
 pub mod bulk_jobs;
@@ -28,6 +29,7 @@ pub mod sessions;
 pub mod submits;
 pub mod testing;
 pub mod tracked;
+pub mod view_control;
 pub mod views;
 pub mod workflows;
 
@@ -333,6 +335,15 @@ macro_rules! conformance_suite {
                 snoozed_job_comes_back_later_with_its_attempts_unused,
                 log_is_removed_with_its_job,
             ],
+            access: [
+                api_key_is_kept_used_and_revoked,
+                api_key_is_good_until_it_expires,
+                audit_tells_what_was_done_and_what_was_only_begun,
+                request_with_a_key_is_carried_out_once,
+                request_of_a_dead_process_is_carried_out_again_with_its_seed,
+                concurrent_requests_of_one_key_are_one,
+                queued_job_is_moved_in_time_and_order,
+            ],
             bulk_jobs: [
                 jobs_of_a_filter_are_cancelled_in_batches,
                 failed_jobs_of_a_filter_are_retried,
@@ -387,6 +398,20 @@ macro_rules! conformance_suite {
                 items_are_listed_page_by_page_on_one_generation,
                 touches_asked_for_from_sql_are_carried_out,
                 request_that_makes_no_sense_keeps_no_other_waiting,
+            ],
+            view_control: [
+                no_build_begins_while_a_view_is_paused,
+                build_that_waits_is_called_off_by_a_pause_and_one_that_runs_is_not,
+                older_generation_is_live_again_as_a_newer_version,
+                what_was_restored_counts_as_touched_for_the_next_build,
+                restoring_ends_the_build_that_runs,
+                only_a_kept_generation_that_is_not_live_is_restored,
+                generations_are_compared_item_by_item_and_page_by_page,
+                builds_of_a_view_are_listed_newest_first,
+                deleted_view_is_gone_and_its_name_is_free,
+                view_that_others_are_made_from_is_not_deleted,
+                last_touch_says_who_and_why,
+                view_without_a_proper_name_is_refused,
             ],
             chains: [
                 publication_touches_the_views_below,

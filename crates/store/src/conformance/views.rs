@@ -28,11 +28,11 @@ pub(super) fn definition(key: &str) -> NewView {
     }
 }
 
-fn touch_of(key: &str) -> Touch {
-    Touch { namespace: "shop".to_owned(), key: key.to_owned(), items: Vec::new(), at_once: false }
+pub(super) fn touch_of(key: &str) -> Touch {
+    Touch { namespace: "shop".to_owned(), key: key.to_owned(), items: Vec::new(), at_once: false, word: None }
 }
 
-fn item(item: &str, fingerprint: &str, value: &str) -> StagedItem {
+pub(super) fn item(item: &str, fingerprint: &str, value: &str) -> StagedItem {
     StagedItem {
         item: item.to_owned(),
         fingerprint: Some(fingerprint.to_owned()),
@@ -40,25 +40,25 @@ fn item(item: &str, fingerprint: &str, value: &str) -> StagedItem {
     }
 }
 
-fn publication(version: i64) -> Publication {
+pub(super) fn publication(version: i64) -> Publication {
     Publication { version, output: "{}".to_owned(), ..Publication::default() }
 }
 
-async fn view(subject: &Subject) -> ViewRecord {
+pub(super) async fn view(subject: &Subject) -> ViewRecord {
     subject.store.view_get("shop", "prices").await.expect("the view is there")
 }
 
-async fn touch(subject: &Subject) -> Option<JobId> {
+pub(super) async fn touch(subject: &Subject) -> Option<JobId> {
     subject.store.views_touch(vec![touch_of("prices")]).await.expect("touched")[0].superseded
 }
 
 /// Touches, waits for the debounce, and begins the build.
-async fn build(subject: &Subject, session: SessionId) -> (ClaimedJob, BuildStart) {
+pub(super) async fn build(subject: &Subject, session: SessionId) -> (ClaimedJob, BuildStart) {
     touch(subject).await;
     begin(subject, session).await
 }
 
-async fn begin(subject: &Subject, session: SessionId) -> (ClaimedJob, BuildStart) {
+pub(super) async fn begin(subject: &Subject, session: SessionId) -> (ClaimedJob, BuildStart) {
     subject.advance(QUIET);
     assert_eq!(subject.store.views_reconcile(10).await.expect("reconciled").builds.len(), 1);
     let job = subject.claim_one(session).await;
@@ -66,11 +66,11 @@ async fn begin(subject: &Subject, session: SessionId) -> (ClaimedJob, BuildStart
     (job, start)
 }
 
-async fn put(subject: &Subject, job: &ClaimedJob, items: Vec<StagedItem>) {
+pub(super) async fn put(subject: &Subject, job: &ClaimedJob, items: Vec<StagedItem>) {
     assert_eq!(subject.store.build_put(job.token, items).await.expect("answered"), None);
 }
 
-async fn publish(subject: &Subject, job: &ClaimedJob, publication: Publication) -> u64 {
+pub(super) async fn publish(subject: &Subject, job: &ClaimedJob, publication: Publication) -> u64 {
     match subject.store.build_publish(job.token, publication).await.expect("answered") {
         Published::Live { changed } => changed,
         refused @ Published::Refused(_) => panic!("not published: {refused:?}"),
@@ -78,7 +78,11 @@ async fn publish(subject: &Subject, job: &ClaimedJob, publication: Publication) 
 }
 
 /// One whole build of these items.
-async fn publish_items(subject: &Subject, session: SessionId, items: &[(&str, &str, &str)]) -> i64 {
+pub(super) async fn publish_items(
+    subject: &Subject,
+    session: SessionId,
+    items: &[(&str, &str, &str)],
+) -> i64 {
     let (job, start) = build(subject, session).await;
     put(subject, &job, items.iter().map(|(key, fingerprint, value)| item(key, fingerprint, value)).collect())
         .await;
@@ -86,16 +90,16 @@ async fn publish_items(subject: &Subject, session: SessionId, items: &[(&str, &s
     start.version
 }
 
-async fn read(subject: &Subject) -> (i64, Vec<(String, String)>) {
+pub(super) async fn read(subject: &Subject) -> (i64, Vec<(String, String)>) {
     let read = subject.store.view_read("shop", "prices", None).await.expect("read");
     (read.version, read.items)
 }
 
-fn pairs(items: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn pairs(items: &[(&str, &str)]) -> Vec<(String, String)> {
     items.iter().map(|(key, value)| ((*key).to_owned(), format!("\"{value}\""))).collect()
 }
 
-async fn defined(subject: &Subject) -> SessionId {
+pub(super) async fn defined(subject: &Subject) -> SessionId {
     subject.store.view_define(definition("prices")).await.expect("defined");
     subject.session().await
 }
@@ -199,7 +203,7 @@ pub async fn published_generation_is_what_the_build_put(subject: &Subject) {
     assert_eq!(record.versions.last_build, Some(Duration::from_secs(5)));
     assert_eq!(subject.store.job_get(job.token.job).await.expect("there").state, JobState::Completed);
     let generation = subject.store.generations_list(record.id, 10).await.expect("listed").remove(0);
-    assert_eq!((generation.version, generation.job, generation.items_changed), (1, job.token.job, 2));
+    assert_eq!((generation.version, generation.job, generation.items_changed), (1, Some(job.token.job), 2));
     let one = subject.store.view_read("shop", "prices", Some(vec!["b".to_owned(), "x".to_owned()])).await;
     assert_eq!(one.expect("read").items, pairs(&[("b", "two")]));
 }

@@ -34,14 +34,33 @@ async fn id_of(db: &mut Connection, view: &ViewName) -> Result<Uuid> {
     Ok(views::get(db, &view.namespace, &view.key).await?.id.uuid())
 }
 
+/// Alone with the graph until the commit.
+pub(super) async fn lock_graph(db: &mut Connection) -> Result<()> {
+    sqlx::query("UPDATE view_graph SET version = version + 1 WHERE id = 1").execute(db).await?;
+    Ok(())
+}
+
+/// The views that are made from one, by name.
+pub(super) async fn below(db: &mut Connection, view: ViewId) -> Result<Vec<ViewName>> {
+    let rows = sqlx::query(
+        "SELECT v.namespace, v.key FROM view_sources s JOIN views v ON v.id = s.view_id WHERE s.source_id = $1 \
+         ORDER BY v.namespace, v.key",
+    )
+    .bind(view.uuid())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok(ViewName { namespace: row.try_get("namespace")?, key: row.try_get("key")? }))
+        .collect()
+}
+
 async fn derive(
     db: &mut Connection,
     view: &ViewName,
     from: &[ViewName],
     effects: &mut Effects,
 ) -> Result<bool> {
-    // Alone with the graph until the commit.
-    sqlx::query("UPDATE view_graph SET version = version + 1 WHERE id = 1").execute(&mut *db).await?;
+    lock_graph(db).await?;
     let id = id_of(db, view).await?;
     let mut sources = BTreeSet::new();
     for source in from {

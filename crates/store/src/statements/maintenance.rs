@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::super::{Connection, Driver, bulk, ids};
 use super::lifecycles;
 use super::workflows::counts;
+use super::{audit, request_keys};
 use crate::error::{Error, Result};
 use crate::maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
 
@@ -43,7 +44,9 @@ impl Maintenance for Driver {
         let lead = leadership.clone();
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
-            idempotency_keys_expire(db, now, rows_max).await
+            let of_submits = idempotency_keys_expire(db, now, rows_max).await?;
+            let of_requests = request_keys::expire(db, now, rows_max).await?;
+            Ok(of_submits + of_requests + audit::expire(db, now, rows_max).await?)
         }))
         .await
     }

@@ -8,7 +8,9 @@
 //! Every function runs inside a transaction of its caller. Locks are taken in one order everywhere: views by id,
 //! workflows by id, then jobs, then batches, then the record of a cache's epochs, then the counts of batches; so transactions wait for each other but never in a circle.
 
+pub(super) mod api_keys;
 pub(super) mod attempts;
+pub(super) mod audit;
 pub(super) mod batch_members;
 pub(super) mod batches;
 pub(super) mod bulk_jobs;
@@ -22,6 +24,7 @@ pub(super) mod finished;
 pub(super) mod flow;
 pub(super) mod given;
 pub(super) mod items;
+pub(super) mod job_changes;
 pub(super) mod jobs;
 pub(super) mod letters;
 pub(super) mod lifecycles;
@@ -29,6 +32,7 @@ pub(super) mod limited;
 pub(super) mod lists;
 pub(super) mod maintenance;
 pub(super) mod queues;
+pub(super) mod request_keys;
 pub(super) mod schedules;
 pub(super) mod sessions;
 pub(super) mod settle;
@@ -39,5 +43,6 @@ pub(super) mod subscribers;
 pub(super) mod templates;
 pub(super) mod touch_requests;
 pub(super) mod tracked;
+pub(super) mod view_control;
 pub(super) mod views;
 pub(super) mod workflows;

@@ -57,7 +57,7 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
             found => found?,
         };
         let items = items.filter(|items| items.len() <= ITEMS_MAX).unwrap_or_default();
-        let touch = Touch { namespace, key, items: items.into_iter().collect(), at_once: false };
+        let touch = Touch { namespace, key, items: items.into_iter().collect(), at_once: false, word: None };
         let is_good = touch.check().is_ok();
         touches.push(if is_good { touch } else { Touch { items: Vec::new(), ..touch } });
     }

@@ -15,13 +15,16 @@ use super::jobs::{self, Change};
 use super::touch_requests;
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
+use crate::queues::Word;
 use crate::records::{Due, GenerationRecord, NewJob, NewView, Reconciled, Touch, TouchOutcome, ViewRecord};
+use crate::view_control::{Restoration, ViewPause};
 
 macro_rules! view_columns {
     () => {
         "id, namespace, key, handler, queue, policy, retry, timeout_ms, recache_version, processing_version, \
          live_version, recache_status, lease_epoch, build_job_id, dirty_since, dirty_since_begin, touched_at, \
-         due_at, began_at, last_build_us, last_recached_at, last_error"
+         due_at, began_at, last_build_us, last_recached_at, last_error, paused_at, paused_by, pause_reason, \
+         touched_by, touch_reason"
     };
 }
 
@@ -30,6 +33,11 @@ pub(super) fn record(row: &Row) -> Result<ViewRecord> {
     let policy: String = row.try_get("policy")?;
     let retry: String = row.try_get("retry")?;
     let build: Option<Uuid> = row.try_get("build_job_id")?;
+    let paused_at = jobs::instant(row, "paused_at")?;
+    let pause = match (paused_at, word(row, "paused_by", "pause_reason")?) {
+        (Some(at), Some(word)) => Some(ViewPause { at, word }),
+        _ => None,
+    };
     Ok(ViewRecord {
         id: ViewId::from_uuid(row.try_get("id")?),
         definition: NewView {
@@ -54,11 +62,19 @@ pub(super) fn record(row: &Row) -> Result<ViewRecord> {
             due_at: jobs::instant(row, "due_at")?,
             began_at: jobs::instant(row, "began_at")?,
             last_build: jobs::duration(row.try_get("last_build_us")?),
+            is_paused: paused_at.is_some(),
         },
         build: build.map(JobId::from_uuid),
         last_recached_at: jobs::instant(row, "last_recached_at")?,
         last_error: row.try_get("last_error")?,
+        pause,
+        touched_by: word(row, "touched_by", "touch_reason")?,
     })
+}
+
+fn word(row: &Row, actor: &str, reason: &str) -> Result<Option<Word>> {
+    let (actor, reason): (Option<String>, Option<String>) = (row.try_get(actor)?, row.try_get(reason)?);
+    Ok(actor.zip(reason).map(|(actor, reason)| Word { actor, reason }))
 }
 
 pub(in super::super) async fn define(
@@ -66,6 +82,7 @@ pub(in super::super) async fn define(
     now: Timestamp,
     view: &NewView,
 ) -> Result<ViewRecord> {
+    view.check()?;
     let row = sqlx::query(concat!(
         "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
@@ -107,7 +124,7 @@ pub(in super::super) async fn list(
     let rows = sqlx::query(concat!(
         "SELECT ",
         view_columns!(),
-        " FROM views WHERE (CAST($1 AS TEXT) IS NULL OR namespace = $1) \
+        " FROM views WHERE namespace <> '' AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) \
          AND (CAST($2 AS TEXT) IS NULL OR (namespace, key) > ($2, $3)) ORDER BY namespace, key LIMIT $4"
     ))
     .bind(namespace)
@@ -128,13 +145,29 @@ pub(super) async fn lock(db: &mut Connection, view: ViewId) -> Result<ViewRecord
     record(&row)
 }
 
+pub(super) async fn lock_named(db: &mut Connection, namespace: &str, key: &str) -> Result<ViewRecord> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        view_columns!(),
+        " FROM views WHERE namespace = $1 AND key = $2",
+        for_update!()
+    ))
+    .bind(namespace)
+    .bind(key)
+    .fetch_optional(db)
+    .await?
+    .ok_or_else(|| Error::not_found("view", format!("{namespace}/{key}")))?;
+    record(&row)
+}
+
 /// Writes back what the rules may have changed.
 pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
     let versions = &view.versions;
     sqlx::query(
         "UPDATE views SET recache_version = $2, processing_version = $3, live_version = $4, recache_status = $5, \
          lease_epoch = $6, build_job_id = $7, dirty_since = $8, dirty_since_begin = $9, touched_at = $10, \
-         due_at = $11, began_at = $12, last_build_us = $13, last_recached_at = $14, last_error = $15 WHERE id = $1",
+         due_at = $11, began_at = $12, last_build_us = $13, last_recached_at = $14, last_error = $15, touched_by = $16, \
+         touch_reason = $17 WHERE id = $1",
     )
     .bind(view.id.uuid())
     .bind(versions.wanted)
@@ -151,6 +184,8 @@ pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
     .bind(jobs::duration_micros(versions.last_build))
     .bind(view.last_recached_at.map(Timestamp::micros))
     .bind(&view.last_error)
+    .bind(view.touched_by.as_ref().map(|word| &word.actor))
+    .bind(view.touched_by.as_ref().map(|word| &word.reason))
     .execute(db)
     .await?;
     Ok(())
@@ -186,18 +221,8 @@ async fn touch_one(
     touch: &Touch,
     effects: &mut Effects,
 ) -> Result<TouchOutcome> {
-    let row = sqlx::query(concat!(
-        "SELECT ",
-        view_columns!(),
-        " FROM views WHERE namespace = $1 AND key = $2",
-        for_update!()
-    ))
-    .bind(&touch.namespace)
-    .bind(&touch.key)
-    .fetch_optional(&mut *db)
-    .await?
-    .ok_or_else(|| Error::not_found("view", format!("{}/{}", touch.namespace, touch.key)))?;
-    let mut view = record(&row)?;
+    let mut view = lock_named(db, &touch.namespace, &touch.key).await?;
+    view.touched_by.clone_from(&touch.word);
     let policy = view.definition.policy;
     let touched =
         if touch.at_once { view.versions.rebuild(&policy, now) } else { view.versions.touch(&policy, now) };
@@ -276,7 +301,7 @@ pub(in super::super) async fn reconcile(
     let rows = sqlx::query(concat!(
         "SELECT ",
         view_columns!(),
-        " FROM views WHERE due_at IS NOT NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
+        " FROM views WHERE due_at IS NOT NULL AND paused_at IS NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
         for_update_skip_locked!()
     ))
     .bind(now.micros())
@@ -297,10 +322,11 @@ pub(in super::super) async fn reconcile(
         effects.queued(&job.queue);
         reconciled.builds.push((job.id, job.queue));
     }
-    let next: Option<i64> = sqlx::query("SELECT MIN(due_at) AS due_at FROM views WHERE due_at IS NOT NULL")
-        .fetch_one(db)
-        .await?
-        .try_get("due_at")?;
+    let next: Option<i64> =
+        sqlx::query("SELECT MIN(due_at) AS due_at FROM views WHERE due_at IS NOT NULL AND paused_at IS NULL")
+            .fetch_one(db)
+            .await?
+            .try_get("due_at")?;
     let next_due = next.map(|due| Timestamp::from_micros(due).since(now));
     reconciled.next_due = if are_more { Some(Duration::ZERO) } else { next_due };
     Ok(reconciled)
@@ -326,7 +352,7 @@ pub(in super::super) async fn generations(
 ) -> Result<Vec<GenerationRecord>> {
     let rows = sqlx::query(
         "SELECT version, job_id, published_at, replaced_at, items_total, items_changed, items_removed, \
-         items_computed, items_reused, build_us FROM generations WHERE view_id = $1 ORDER BY version DESC LIMIT $2",
+         items_computed, items_reused, build_us, restored_from, restored_by, restore_reason FROM generations WHERE view_id = $1 ORDER BY version DESC LIMIT $2",
     )
     .bind(view.uuid())
     .bind(i64::from(rows_max))
@@ -336,7 +362,7 @@ pub(in super::super) async fn generations(
         .map(|row| {
             Ok(GenerationRecord {
                 version: row.try_get("version")?,
-                job: JobId::from_uuid(row.try_get("job_id")?),
+                job: row.try_get::<Option<Uuid>, _>("job_id")?.map(JobId::from_uuid),
                 published_at: Timestamp::from_micros(row.try_get("published_at")?),
                 replaced_at: jobs::instant(row, "replaced_at")?,
                 items_total: row.try_get("items_total")?,
@@ -345,6 +371,10 @@ pub(in super::super) async fn generations(
                 items_computed: row.try_get("items_computed")?,
                 items_reused: row.try_get("items_reused")?,
                 build: jobs::duration(row.try_get("build_us")?).unwrap_or_default(),
+                restored: row
+                    .try_get::<Option<i64>, _>("restored_from")?
+                    .zip(word(row, "restored_by", "restore_reason")?)
+                    .map(|(from, word)| Restoration { from, word }),
             })
         })
         .collect()

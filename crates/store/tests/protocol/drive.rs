@@ -104,6 +104,7 @@ impl<'a> Real<'a> {
                     key: place.to_string(),
                     items: Vec::new(),
                     at_once: false,
+                    word: None,
                 };
                 let touched = store.views_touch(vec![touch]).await.unwrap();
                 assert_eq!(touched[0].version, world.views[place].versions.wanted);

@@ -14,7 +14,9 @@ use super::{Memcached, SWAPS_MAX, contended, draw, unexpected};
 use crate::epochs::{EpochRecord, Slot};
 use crate::provider::{EpochStore, Error};
 
-const FORMAT: u8 = 1;
+/// The first had no checksum: one changed byte of it could take an epoch back, and what had been invalidated came back with it.
+const FORMAT: u8 = 2;
+const CHECKSUM_BYTES: usize = 8;
 const SLOT_BYTES: usize = 2;
 /// More than the 40 bits that a stamp takes of it.
 const EPOCH_BYTES: usize = 6;
@@ -137,21 +139,32 @@ fn digest(record: &EpochRecord) -> u32 {
     u32::try_from(xxh3_64(&bytes) >> 32).unwrap_or_default()
 }
 
-/// Format, incarnation, version, then slot and epoch of each that was ever raised, in the order of slots; little-endian.
+/// Format, checksum of what follows, incarnation, version, then slot and epoch of each that was ever raised, in the order of
+/// slots; little-endian.
 fn encode(record: &EpochRecord) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
+    bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
     bytes.extend_from_slice(&record.incarnation.to_le_bytes());
     bytes.extend_from_slice(&record.version.to_le_bytes());
     for (slot, epoch) in &record.epochs {
         bytes.extend_from_slice(&slot.number().to_le_bytes());
         bytes.extend(epoch.to_le_bytes().iter().take(EPOCH_BYTES));
     }
+    let (head, body) = bytes.split_at_mut(1 + CHECKSUM_BYTES);
+    head[1..].copy_from_slice(&checksum(body));
     bytes
 }
 
+fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    xxh3_64(body).to_le_bytes()
+}
+
 fn decode(bytes: &[u8]) -> Option<EpochRecord> {
-    let rest = bytes.strip_prefix(&[FORMAT])?;
-    let (incarnation, rest) = rest.split_first_chunk()?;
+    let (sum, body) = bytes.strip_prefix(&[FORMAT])?.split_first_chunk()?;
+    if *sum != checksum(body) {
+        return None;
+    }
+    let (incarnation, rest) = body.split_first_chunk()?;
     let (version, mut rest) = rest.split_first_chunk()?;
     let mut record = EpochRecord {
         incarnation: u64::from_le_bytes(*incarnation),
@@ -185,6 +198,7 @@ mod tests {
             incarnation in 1..u64::MAX,
             raises in prop::collection::vec(0..2_305_u16, 0..100),
             cut: prop::sample::Index,
+            bit: prop::sample::Index,
         ) {
             let mut record = EpochRecord { incarnation, version: 3, epochs: Vec::new() };
             for number in &raises {
@@ -192,7 +206,12 @@ mod tests {
             }
             let bytes = encode(&record);
             prop_assert_eq!(decode(&bytes), Some(record.clone()));
-            prop_assert_ne!(decode(&bytes[..cut.index(bytes.len())]), Some(record));
+            prop_assert_eq!(decode(&bytes[..cut.index(bytes.len())]), None);
+            let mut changed = bytes.clone();
+            let bit = bit.index(bytes.len() * 8);
+            changed[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(decode(&changed), None);
+            prop_assert_eq!(decode(&[bytes.as_slice(), bytes.as_slice()].concat()), None);
         }
 
         #[test]

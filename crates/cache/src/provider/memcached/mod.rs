@@ -285,6 +285,10 @@ impl Provider for Memcached {
         self.servers.evictions()
     }
 
+    fn read_limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn copies(&self) -> Option<&dyn Copies> {
         None
     }

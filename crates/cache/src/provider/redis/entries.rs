@@ -138,6 +138,10 @@ impl Provider for Redis {
         Some(self.inner.evictions.load(Ordering::Relaxed)).filter(|evictions| *evictions != u64::MAX)
     }
 
+    fn read_limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn copies(&self) -> Option<&dyn Copies> {
         None
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use recache_cache::{Condition, LEASE_FOR_DEFAULT, Policy};
-use recache_faultproxy::{Chance, Cut, Ending, Flip, Lane, Plan, Random};
+use recache_faultproxy::{Chance, Counts, Cut, Ending, Flip, Lane, Plan, Proxy, Random};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::figures::Phase;
@@ -106,25 +106,28 @@ pub(crate) async fn late_writes_are_refused(backend: Backend) {
     assert!(held > 0, "nothing was held back");
 }
 
-/// Connections are reset at random ten times a second; then the server comes and goes.
+/// Connections are reset ten times a second, first one, then any of them; then the server comes and goes.
 pub(crate) async fn flapping(backend: Backend) {
     let mut campaign = Campaign::begin(&format!("{backend:?}: flapping"), backend).await;
-    let before: Vec<u64> = campaign.proxies.iter().map(|proxy| proxy.counts().connections).collect();
     campaign.figures().enter(Phase::Later);
-    let (began, lasts) = (Instant::now(), fault_for(OUTAGE));
-    while began.elapsed() < lasts {
-        for proxy in &campaign.proxies {
-            proxy.end_some(Chance::percent(30), Ending::Reset);
+    let lasts = fault_for(OUTAGE) / 2;
+    let mut random = Random::new(campaign.proxies[0].seed());
+    let one = reset_for(&mut campaign, lasts, |proxy| {
+        let live = proxy.connections();
+        let chosen = random.below(u64::try_from(live.len()).unwrap().max(1));
+        if let Some(connection) = live.get(usize::try_from(chosen).unwrap()) {
+            proxy.end(*connection, Ending::Reset);
         }
-        sleep(Duration::from_millis(100)).await;
+    })
+    .await;
+    for Resets { reset, opened } in one {
+        // A connection may be on its way when the count begins, and when it ends.
+        assert!(opened <= reset + 2, "{opened} connections were opened for {reset} that were reset");
     }
-    let rates: Vec<f64> = (campaign.proxies.iter().zip(before))
-        .map(|(proxy, before)| {
-            f64::from(u32::try_from(proxy.counts().connections - before).unwrap())
-                / began.elapsed().as_secs_f64()
-        })
-        .collect();
-    campaign.remark(format!("reconnects a second while connections were reset: {rates:.1?}"));
+    reset_for(&mut campaign, lasts, |proxy| {
+        proxy.end_some(Chance::percent(30), Ending::Reset);
+    })
+    .await;
     campaign.caching_again().await;
     for _ in 0..3 {
         campaign.server.kill();
@@ -137,6 +140,31 @@ pub(crate) async fn flapping(backend: Backend) {
     for proxy in seen.proxies() {
         assert!(proxy.counts().ended > 0);
     }
+}
+
+/// How many connections of a node were reset, and how many it opened meanwhile.
+struct Resets {
+    reset: u64,
+    opened: u64,
+}
+
+/// Resets connections of each node every 100 ms, under load.
+async fn reset_for(campaign: &mut Campaign, lasts: Duration, mut reset: impl FnMut(&Proxy)) -> Vec<Resets> {
+    let before: Vec<_> = campaign.proxies.iter().map(Proxy::counts).collect();
+    let began = Instant::now();
+    while began.elapsed() < lasts {
+        campaign.proxies.iter().for_each(&mut reset);
+        sleep(Duration::from_millis(100)).await;
+    }
+    let counted = |(proxy, before): (&Proxy, Counts)| Resets {
+        reset: proxy.counts().ended - before.ended,
+        opened: proxy.counts().connections - before.connections,
+    };
+    let nodes: Vec<Resets> = campaign.proxies.iter().zip(before).map(counted).collect();
+    let a_second = |count: u64| f64::from(u32::try_from(count).unwrap()) / began.elapsed().as_secs_f64();
+    let rates: Vec<_> = nodes.iter().map(|node| (a_second(node.reset), a_second(node.opened))).collect();
+    campaign.remark(format!("connections reset and opened a second, by node: {rates:.1?}"));
+    nodes
 }
 
 /// The server is not there when the nodes start.

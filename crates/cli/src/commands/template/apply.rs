@@ -8,7 +8,9 @@ use recache_engine::template_raise;
 use recache_model::template::Template;
 use recache_store::{Error, Store, TemplateRecord};
 
-use super::{convert, source};
+use recache_server::documents::templates as documents;
+
+use super::source;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::commands::failure::{Result, of_store};
 use crate::commands::{Context, Database, Outcome, compose};
@@ -57,7 +59,7 @@ impl Args {
         let documents: Vec<TemplateApplied> = applied
             .iter()
             .map(|(template, changed)| TemplateApplied {
-                template: convert::summary(template),
+                template: documents::summary(template),
                 changed: *changed && !self.dry_run,
             })
             .collect();

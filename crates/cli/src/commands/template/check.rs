@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use recache_api::{TemplateCheck, TemplateChecks};
 use recache_model::template::{Problems, Template};
 
-use super::{convert, source};
+use recache_server::documents::templates as documents;
+
+use super::source;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::commands::{Context, Outcome};
 use crate::output::{Format, Tone};
@@ -62,7 +64,7 @@ impl Args {
                     checks.push(TemplateCheck {
                         file: name,
                         template: None,
-                        problems: convert::problems(&problems),
+                        problems: documents::problems(&problems),
                         warnings: Vec::new(),
                         unsupported: Vec::new(),
                     });
@@ -98,10 +100,10 @@ fn right(
 ) -> TemplateCheck {
     TemplateCheck {
         file,
-        template: Some(convert::summary(template)),
+        template: Some(documents::summary(template)),
         problems: Vec::new(),
-        warnings: forgiven.map(convert::problems).unwrap_or_default(),
-        unsupported: convert::problems(unsupported),
+        warnings: forgiven.map(documents::problems).unwrap_or_default(),
+        unsupported: documents::problems(unsupported),
     }
 }
 

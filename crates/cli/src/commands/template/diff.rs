@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use recache_model::template::{Diff, FieldChange, StepChange};
+use recache_server::documents::templates as documents;
 use serde_json::Value;
 
-use super::convert;
 use super::source::{Source, Sources};
 use crate::cli_error::ExitStatus;
 use crate::commands::{Context, Outcome};
@@ -38,7 +38,9 @@ impl Args {
         let Some(new) = new.transpose()? else { return Ok(ExitStatus::Failed) };
         let diff = Diff::between(&old.template, &new.template);
         match context.format() {
-            Format::Json | Format::Jsonl => context.print(&convert::diff(old.summary, new.summary, &diff))?,
+            Format::Json | Format::Jsonl => {
+                context.print(&documents::diff(old.summary, new.summary, &diff))?
+            }
             Format::Table => {
                 if diff.is_empty() {
                     context.note("no difference in meaning")?;

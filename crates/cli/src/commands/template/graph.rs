@@ -1,8 +1,8 @@
 //! `recache template graph`.
 
 use clap::ValueEnum;
-use recache_api::TemplateGraph;
-use recache_model::template::{Template, draw};
+use recache_model::template::draw;
+use recache_server::documents::templates as documents;
 
 use super::source::{Loaded, Source, Sources};
 use crate::cli_error::ExitStatus;
@@ -46,8 +46,7 @@ impl Args {
         let Loaded { template, summary } = loaded?;
         match context.format() {
             Format::Json | Format::Jsonl => {
-                let (levels, lines) = levels_and_lines(&template);
-                context.print(&TemplateGraph::new(summary, levels, lines))?;
+                context.print(&documents::graph(summary, &template))?;
             }
             Format::Table => {
                 let drawn = match self.form {
@@ -61,15 +60,4 @@ impl Args {
         }
         Ok(ExitStatus::Ok)
     }
-}
-
-fn levels_and_lines(template: &Template) -> (Vec<Vec<String>>, Vec<[String; 2]>) {
-    let name = |index: usize| template.steps().get(index).map(|step| step.name.clone()).unwrap_or_default();
-    let levels =
-        template.graph().levels().iter().map(|level| level.iter().copied().map(name).collect()).collect();
-    let lines = template
-        .steps()
-        .iter()
-        .flat_map(|step| step.dependencies.iter().map(|parent| [parent.clone(), step.name.clone()]));
-    (levels, lines.collect())
 }

@@ -1,6 +1,7 @@
 //! `recache template list`.
 
-use recache_api::{Instant, TemplateList, TemplateSummary};
+use recache_api::{TemplateList, TemplateSummary};
+use recache_server::documents::templates;
 
 use crate::cli_error::ExitStatus;
 use crate::commands::{Context, Outcome, page};
@@ -30,16 +31,7 @@ impl Args {
             .templates_list(self.namespace.as_deref(), self.name.as_deref(), page::rows_max(self.limit))
             .await;
         store.close().await;
-        let mut templates: Vec<TemplateSummary> = found?
-            .into_iter()
-            .map(|summary| TemplateSummary {
-                namespace: summary.namespace,
-                name: summary.name,
-                version: summary.version,
-                digest: summary.digest,
-                created_at: Instant::from_micros(summary.created_at.micros()).ok(),
-            })
-            .collect();
+        let mut templates: Vec<TemplateSummary> = found?.into_iter().map(templates::stored).collect();
         let has_more = page::cut(&mut templates, self.limit);
         match context.format() {
             Format::Json => context.print(&TemplateList::new(templates, has_more))?,

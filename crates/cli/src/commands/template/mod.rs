@@ -3,7 +3,6 @@
 mod analyze;
 mod apply;
 mod check;
-mod convert;
 mod diff;
 mod graph;
 mod list;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use recache_api::{Json, TemplateDetails};
 use recache_model::template::{Step, Template};
+use recache_server::documents::templates as documents;
 
-use super::convert;
 use super::source::{Loaded, Source, Sources};
 use crate::cli_error::ExitStatus;
 use crate::commands::{Context, Outcome};
@@ -43,11 +42,7 @@ impl Args {
         };
         match context.format() {
             Format::Json | Format::Jsonl => {
-                let environments = template.environments().keys().cloned().collect();
-                let unsupported = convert::problems(&template.unsupported());
-                let content = Json::from_text(template.canonical_json())
-                    .unwrap_or_else(|_| Json::of_string(template.canonical_json()));
-                context.print(&TemplateDetails::new(summary, content, environments, unsupported))?;
+                context.print(&documents::details(summary, &template))?;
             }
             Format::Table => {
                 let mut table = context.table(["", ""]);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use recache_api::TemplateSummary;
 use recache_model::template::{Problems, Template};
+use recache_server::documents::templates as documents;
 use recache_store::Store;
 
-use super::convert;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::commands::Context;
 use crate::commands::failure::{Failure, Result};
@@ -93,7 +93,7 @@ impl Sources {
             Source::File(path) => {
                 let (name, text) = run::read_source(path)?;
                 let template = Template::parse(&text, &name).map_err(|problems| wrong(&problems, context))?;
-                let summary = convert::summary(&template);
+                let summary = documents::summary(&template);
                 Ok(Loaded { template, summary })
             }
             Source::Stored { namespace, name, version } => {
@@ -116,7 +116,7 @@ impl Sources {
                     CliError::new("E-BROKEN", ExitStatus::Failed, what)
                         .help("a newer recache may have stored it")
                 })?;
-                let summary = convert::summary(&template);
+                let summary = documents::summary(&template);
                 Ok(Loaded { template, summary })
             }
         }

@@ -77,13 +77,13 @@ fn unknown_keys_and_sections_are_shown_with_a_suggestion_and_what_is_allowed() {
         "\
 error[E-CONFIG]: unknown option `server.adress`
   at recache.toml:2:1
-  help: did you mean `address`? allowed in [server]: address
+  help: did you mean `address`? allowed in [server]: address, builtin_handlers, connections_max, requests_max, waits_max, wait_max_ms, request_max_ms, requests_per_second_max, body_kib_max, tls_certificate_file, tls_key_file
 error[E-CONFIG]: unknown option `server.slots`
   at recache.toml:3:1
-  help: did you mean `engine.slots`? allowed in [server]: address
+  help: did you mean `engine.slots`? allowed in [server]: address, builtin_handlers, connections_max, requests_max, waits_max, wait_max_ms, request_max_ms, requests_per_second_max, body_kib_max, tls_certificate_file, tls_key_file
 error[E-CONFIG]: unknown section `engin`
   at recache.toml:4:2
-  help: did you mean `engine`? allowed at the top: database, engine, server, outbound, log, common
+  help: did you mean `engine`? allowed at the top: database, engine, server, auth, outbound, log, common
 3 problems
 ",
     );
@@ -98,7 +98,9 @@ E-CONFIG
  2 │ adress = \"127.0.0.1:1\"
    · ──────
    ╰────
-  help: did you mean `address`? allowed in [server]: address
+  help: did you mean `address`? allowed in [server]: address, builtin_handlers, connections_max,
+        requests_max, waits_max, wait_max_ms, request_max_ms, requests_per_second_max,
+        body_kib_max, tls_certificate_file, tls_key_file
 1 problem
 ",
     );
@@ -233,9 +235,9 @@ error[E-CONFIG]: `engine.lease_ms` needs a whole number of milliseconds from 200
 error[E-CONFIG]: `database.url` has the scheme `mysql`, which is not supported
   at recache.toml:4:7
   help: write sqlite:PATH, sqlite::memory:, or postgres://USER:PASSWORD@HOST/DATABASE
-error[E-CONFIG]: `server.address` is `0.0.0.0:7878`, which other machines can reach, and this version has no authentication
+error[E-CONFIG]: `server.address` is `0.0.0.0:7878`, which other machines can reach, and no authentication is configured
   at recache.toml:6:11
-  help: write 127.0.0.1:7878, and put a proxy that authenticates in front of it
+  help: set auth.api_keys = true and make a key with `recache token create`, or write 127.0.0.1:7878
 error[E-CONFIG]: `common.cache.redis.url` is not a URL
   at recache.toml:8:7
   help: write redis://HOST:6379, or rediss://HOST:6379 with TLS
@@ -259,7 +261,7 @@ fn problems_of_every_layer_are_shown_at_once_in_order() {
         "\
 error[E-CONFIG]: unknown option `colour`
   at recache.toml:1:1
-  help: allowed at the top: database, engine, server, outbound, log, common
+  help: allowed at the top: database, engine, server, auth, outbound, log, common
 error[E-CONFIG]: `log.format` is `jsn`, which is not known
   at recache.toml:3:10
   help: did you mean \"json\"? allowed: text, json
@@ -273,8 +275,8 @@ error[E-CONFIG]: `engine.slots` needs a whole number of jobs from 1 to 10000, fo
   help: write the number alone, without a unit or quotes
 error[E-CONFIG]: `log.levle` is no option, from flag --set
   help: did you mean `log.level`?
-error[E-CONFIG]: `server.address` is `0.0.0.0:80`, which other machines can reach, and this version has no authentication, from flag --address
-  help: write 127.0.0.1:80, and put a proxy that authenticates in front of it
+error[E-CONFIG]: `server.address` is `0.0.0.0:80`, which other machines can reach, and no authentication is configured, from flag --address
+  help: set auth.api_keys = true and make a key with `recache token create`, or write 127.0.0.1:80
 error[E-CONFIG]: `common.cache.backend` is `radis`, which is not known
   at recache.toml:5:11
   help: did you mean \"redis\"? allowed: redis, dragonfly, valkey, memcached, moka, memory, in-memory, tiered

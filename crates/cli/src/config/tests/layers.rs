@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Scene;
 use crate::cli_error::ExitStatus;
 use crate::config::database::{DatabaseUrl, Synchronous};
-use crate::config::{Config, LogFormat, Output, schema};
+use crate::config::{BuiltinHandlers, Config, LogFormat, Output, schema};
 
 /// One option: who reads it, its default, and three more values, as they are written and as they are read.
 struct Row {
@@ -27,6 +27,10 @@ fn row(path: &'static str, read: fn(&Config) -> Value, values: [Value; 4]) -> Ro
 
 fn ms(duration: Duration) -> Value {
     json!(u64::try_from(duration.as_millis()).unwrap())
+}
+
+fn path(path: Option<&std::path::PathBuf>) -> Value {
+    json!(path.map(|path| path.display().to_string()).unwrap_or_default())
 }
 
 fn cache(config: &Config, pointer: &str) -> Value {
@@ -101,6 +105,73 @@ fn rows() -> Vec<Row> {
             "server.address",
             |config| json!(config.server.address.to_string()),
             texts(["127.0.0.1:7878", "[::1]:1", "127.0.0.1:0", "127.0.0.2:80"]),
+        ),
+        row(
+            "server.builtin_handlers",
+            |config| {
+                json!(match config.server.builtin_handlers {
+                    BuiltinHandlers::Off => "off",
+                    BuiltinHandlers::Safe => "safe",
+                    BuiltinHandlers::All => "all",
+                })
+            },
+            texts(["safe", "off", "all", "off"]),
+        ),
+        row(
+            "server.connections_max",
+            |config| json!(config.server.connections_max),
+            numbers([1024, 1, 100_000, 5]),
+        ),
+        row("server.requests_max", |config| json!(config.server.requests_max), numbers([256, 1, 100_000, 5])),
+        row("server.waits_max", |config| json!(config.server.waits_max), numbers([1024, 1, 100_000, 5])),
+        row("server.wait_max_ms", |config| ms(config.server.wait_max), numbers([30_000, 1, 600_000, 5])),
+        row(
+            "server.request_max_ms",
+            |config| ms(config.server.request_max),
+            numbers([30_000, 1, 600_000, 5]),
+        ),
+        row(
+            "server.requests_per_second_max",
+            |config| json!(config.server.requests_per_second_max),
+            numbers([20_000, 1, 1_000_000, 5]),
+        ),
+        row(
+            "server.body_kib_max",
+            |config| json!(config.server.body_kib_max),
+            numbers([8192, 1, 262_144, 5]),
+        ),
+        row(
+            "server.tls_certificate_file",
+            |config| path(config.server.tls_certificate_file.as_ref()),
+            texts(["", "a.pem", "b.pem", "c.pem"]),
+        ),
+        row(
+            "server.tls_key_file",
+            |config| path(config.server.tls_key_file.as_ref()),
+            texts(["", "a.pem", "b.pem", "c.pem"]),
+        ),
+        row(
+            "auth.api_keys",
+            |config| json!(config.auth.api_keys),
+            [false, true, false, true].map(Value::from),
+        ),
+        row("auth.jwt.issuer", |config| json!(config.auth.jwt.issuer), texts(["", "a", "b", "c"])),
+        row("auth.jwt.audience", |config| json!(config.auth.jwt.audience), texts(["", "a", "b", "c"])),
+        row(
+            "auth.jwt.algorithms",
+            |config| json!(config.auth.jwt.algorithms.join(",")),
+            texts(["", "HS256", "RS256,PS256", "EdDSA"]),
+        ),
+        row("auth.jwt.secret", |config| json!(config.auth.jwt.secret.0), texts(["", "***", "***", "***"])),
+        row(
+            "auth.jwt.public_key_file",
+            |config| path(config.auth.jwt.public_key_file.as_ref()),
+            texts(["", "a.pem", "b.pem", "c.pem"]),
+        ),
+        row(
+            "auth.jwt.keys_file",
+            |config| path(config.auth.jwt.keys_file.as_ref()),
+            texts(["", "a.json", "b.json", "c.json"]),
         ),
         row(
             "outbound.allow_private_addresses",

@@ -1,14 +1,14 @@
 //! From templates to the documents of the wire contract.
 
 use recache_api::{
-    Json, TemplateChange, TemplateDiff, TemplateFieldChange, TemplateProblem, TemplateStepChange,
-    TemplateSummary,
+    Instant, Json, TemplateChange, TemplateDetails, TemplateDiff, TemplateFieldChange, TemplateGraph,
+    TemplateProblem, TemplateStepChange, TemplateSummary,
 };
 use recache_model::template::{Diff, FieldChange, Problems, StepChange, Template};
 use serde_json::Value;
 
 /// A template without its content.
-pub(super) fn summary(template: &Template) -> TemplateSummary {
+pub fn summary(template: &Template) -> TemplateSummary {
     TemplateSummary {
         namespace: template.namespace().to_owned(),
         name: template.name().to_owned(),
@@ -18,8 +18,39 @@ pub(super) fn summary(template: &Template) -> TemplateSummary {
     }
 }
 
+/// A stored template without its content.
+pub fn stored(summary: recache_store::TemplateSummary) -> TemplateSummary {
+    TemplateSummary {
+        namespace: summary.namespace,
+        name: summary.name,
+        version: summary.version,
+        digest: summary.digest,
+        created_at: Instant::from_micros(summary.created_at.micros()).ok(),
+    }
+}
+
+/// A template with its content, as it was written or as it is in one of its environments.
+pub fn details(summary: TemplateSummary, template: &Template) -> TemplateDetails {
+    let environments = template.environments().keys().cloned().collect();
+    let content = Json::from_text(template.canonical_json())
+        .unwrap_or_else(|_| Json::of_string(template.canonical_json()));
+    TemplateDetails::new(summary, content, environments, problems(&template.unsupported()))
+}
+
+/// How a template's steps hang together.
+pub fn graph(summary: TemplateSummary, template: &Template) -> TemplateGraph {
+    let name = |index: usize| template.steps().get(index).map(|step| step.name.clone()).unwrap_or_default();
+    let levels =
+        template.graph().levels().iter().map(|level| level.iter().copied().map(name).collect()).collect();
+    let lines = template
+        .steps()
+        .iter()
+        .flat_map(|step| step.dependencies.iter().map(|parent| [parent.clone(), step.name.clone()]));
+    TemplateGraph::new(summary, levels, lines.collect())
+}
+
 /// What is wrong, or deserves a look.
-pub(super) fn problems(problems: &Problems) -> Vec<TemplateProblem> {
+pub fn problems(problems: &Problems) -> Vec<TemplateProblem> {
     let document = |problem: &recache_model::template::Problem| TemplateProblem {
         code: problem.code.to_owned(),
         message: problem.message.clone(),
@@ -32,7 +63,7 @@ pub(super) fn problems(problems: &Problems) -> Vec<TemplateProblem> {
 }
 
 /// What changed.
-pub(super) fn diff(old: TemplateSummary, new: TemplateSummary, diff: &Diff) -> TemplateDiff {
+pub fn diff(old: TemplateSummary, new: TemplateSummary, diff: &Diff) -> TemplateDiff {
     let fields = |fields: &[FieldChange]| fields.iter().map(field).collect::<Vec<_>>();
     let steps = diff.steps.iter().filter_map(|step| match step {
         StepChange::Added { name } => Some((name, TemplateChange::Added, Vec::new())),

@@ -4,10 +4,10 @@ use recache_api as api;
 use recache_model::event::DeliveryState;
 use recache_store::{DeliveryAttempt, DeliveryRecord, EventRecord, SubscriberRecord};
 
-use super::convert::{instant, json, ms, retry_policy};
-use crate::outbound;
+use super::records::{instant, json, ms, retry_policy};
 
-pub(crate) fn event(record: EventRecord) -> api::Event {
+/// An event.
+pub fn event(record: EventRecord) -> api::Event {
     api::Event {
         id: record.id.to_string(),
         name: record.name,
@@ -24,11 +24,12 @@ pub(crate) fn event(record: EventRecord) -> api::Event {
     }
 }
 
-pub(crate) fn subscriber(record: SubscriberRecord) -> api::Subscriber {
+/// A subscriber.
+pub fn subscriber(record: SubscriberRecord) -> api::Subscriber {
     api::Subscriber {
         name: record.name,
         kind: if record.url.is_some() { "webhook" } else { "handler" }.to_owned(),
-        url: record.url.as_deref().map(outbound::shown),
+        url: record.url.as_deref().map(address_shown),
         types: record.filter.types,
         namespace: record.filter.namespace,
         state: record.state.to_string(),
@@ -46,7 +47,8 @@ pub(crate) fn subscriber(record: SubscriberRecord) -> api::Subscriber {
     }
 }
 
-pub(crate) fn delivery(record: DeliveryRecord, attempts: Vec<DeliveryAttempt>) -> api::Delivery {
+/// A delivery with its tries.
+pub fn delivery(record: DeliveryRecord, attempts: Vec<DeliveryAttempt>) -> api::Delivery {
     let attempts = attempts.into_iter().map(|attempt| api::DeliveryAttempt {
         attempt: attempt.attempt,
         at: instant(attempt.at),
@@ -67,5 +69,24 @@ pub(crate) fn delivery(record: DeliveryRecord, attempts: Vec<DeliveryAttempt>) -
         status: record.status,
         error: record.error,
         attempts: attempts.collect(),
+    }
+}
+
+/// An address as it may be shown: its query may hold a secret.
+pub fn address_shown(text: &str) -> String {
+    match text.split_once(['?', '#']) {
+        Some((address, _)) => format!("{address}?***"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_of_an_address_is_not_shown() {
+        assert_eq!(address_shown("https://example.com/a?token=hunter2#x"), "https://example.com/a?***");
+        assert_eq!(address_shown("https://example.com/a"), "https://example.com/a");
     }
 }

@@ -2,8 +2,8 @@
 
 use recache_store::Store;
 
-use super::name::ViewName;
-use super::{Context, Outcome};
+use super::super::name::ViewName;
+use super::super::{Context, Outcome};
 use crate::cli_error::ExitStatus;
 
 /// Say from which other views a view is made

@@ -4,10 +4,10 @@ use recache_api as api;
 use recache_engine::figures::FoundBottlenecks;
 use recache_model::figures::{BottlenecksRequest, Distribution, Performance, PerformanceRequest, SlowStep};
 
-use super::convert::instant;
+use super::records::instant;
 
 /// How work went.
-pub(crate) fn performance(request: &PerformanceRequest, found: &Performance) -> api::PerformanceReport {
+pub fn performance(request: &PerformanceRequest, found: &Performance) -> api::PerformanceReport {
     let spread = |of| spread(of);
     api::PerformanceReport {
         schema: api::PerformanceReport::SCHEMA.to_owned(),
@@ -55,7 +55,7 @@ pub(crate) fn performance(request: &PerformanceRequest, found: &Performance) -> 
 }
 
 /// What is slow and what fails.
-pub(crate) fn bottlenecks(request: &BottlenecksRequest, found: &FoundBottlenecks) -> api::BottleneckReport {
+pub fn bottlenecks(request: &BottlenecksRequest, found: &FoundBottlenecks) -> api::BottleneckReport {
     let steps = |steps: &[SlowStep]| steps.iter().map(slow_step).collect();
     let list = &found.bottlenecks;
     api::BottleneckReport {

@@ -19,14 +19,14 @@ use recache_store::{
 };
 
 /// An instant of the store.
-pub(crate) fn instant(at: Timestamp) -> api::Instant {
+pub fn instant(at: Timestamp) -> api::Instant {
     let end = if at.micros() < 0 { api::Instant::MIN } else { api::Instant::MAX };
     // Beyond the calendar only where a due time was asked for that never comes.
     api::Instant::from_micros(at.micros()).unwrap_or(end)
 }
 
 /// Whole milliseconds; saturates.
-pub(crate) fn ms(duration: Duration) -> u64 {
+pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -36,7 +36,7 @@ pub(super) fn json(text: &str) -> api::Json {
 }
 
 /// A job.
-pub(crate) fn job(record: JobRecord) -> api::Job {
+pub fn job(record: JobRecord) -> api::Job {
     api::Job {
         id: record.id.to_string(),
         namespace: record.namespace,
@@ -70,7 +70,7 @@ pub(crate) fn job(record: JobRecord) -> api::Job {
 }
 
 /// A job that some other system runs.
-pub(crate) fn tracked(job: TrackedJob) -> api::TrackedJob {
+pub fn tracked(job: TrackedJob) -> api::TrackedJob {
     let (definition, course) = (job.definition, job.course);
     let (acknowledged_at, acknowledged_by) = job.acknowledged.unzip();
     api::TrackedJob {
@@ -111,7 +111,7 @@ pub(crate) fn tracked(job: TrackedJob) -> api::TrackedJob {
 }
 
 /// A batch.
-pub(crate) fn batch(record: BatchRecord) -> api::Batch {
+pub fn batch(record: BatchRecord) -> api::Batch {
     let (definition, counts) = (record.definition, record.counts);
     let callback = |callback: Option<BatchCallback>, made: Option<JobId>| {
         callback.map(|callback| api::BatchCallback {
@@ -156,7 +156,7 @@ pub(crate) fn batch(record: BatchRecord) -> api::Batch {
 }
 
 /// A member of a batch.
-pub(crate) fn batch_member(member: BatchMember) -> api::BatchMember {
+pub fn batch_member(member: BatchMember) -> api::BatchMember {
     api::BatchMember {
         kind: member.kind.as_str().to_owned(),
         id: match member.kind {
@@ -172,7 +172,7 @@ pub(crate) fn batch_member(member: BatchMember) -> api::BatchMember {
 }
 
 /// The transitions of a job that was submitted at `created_at`.
-pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::JobHistoryRow> {
+pub fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::JobHistoryRow> {
     let mut since = created_at;
     rows.into_iter()
         .map(|row| {
@@ -196,7 +196,7 @@ pub(crate) fn history(created_at: Timestamp, rows: Vec<HistoryRow>) -> Vec<api::
 }
 
 /// The attempts that a history tells of.
-pub(crate) fn attempts(history: &[api::JobHistoryRow]) -> Vec<api::JobAttempt> {
+pub fn attempts(history: &[api::JobHistoryRow]) -> Vec<api::JobAttempt> {
     let mut attempts: Vec<api::JobAttempt> = Vec::new();
     for row in history {
         if row.to == api::JobState::Running {
@@ -219,7 +219,7 @@ pub(crate) fn attempts(history: &[api::JobHistoryRow]) -> Vec<api::JobAttempt> {
 }
 
 /// Lines that a handler said.
-pub(crate) fn log(lines: Vec<LogLine>) -> Vec<api::JobLogLine> {
+pub fn log(lines: Vec<LogLine>) -> Vec<api::JobLogLine> {
     let line = |line: LogLine| api::JobLogLine {
         seq: line.seq,
         attempt: line.attempt,
@@ -230,7 +230,7 @@ pub(crate) fn log(lines: Vec<LogLine>) -> Vec<api::JobLogLine> {
 }
 
 /// Where a job stands.
-pub(crate) fn job_state(state: JobState) -> api::JobState {
+pub fn job_state(state: JobState) -> api::JobState {
     match state {
         JobState::Blocked => api::JobState::Blocked,
         JobState::Queued => api::JobState::Queued,
@@ -262,7 +262,7 @@ pub(super) fn job_error(error: JobError) -> api::JobError {
 }
 
 /// A schedule.
-pub(crate) fn schedule(record: ScheduleRecord) -> api::Schedule {
+pub fn schedule(record: ScheduleRecord) -> api::Schedule {
     let definition = record.definition;
     let (paused_at, word) = record.pause.unzip();
     let (pause_actor, pause_reason) = word.map(|word| (word.actor, word.reason)).unzip();
@@ -290,7 +290,7 @@ pub(crate) fn schedule(record: ScheduleRecord) -> api::Schedule {
 }
 
 /// A dead letter.
-pub(crate) fn letter(letter: Letter) -> api::Letter {
+pub fn letter(letter: Letter) -> api::Letter {
     api::Letter {
         job_id: letter.job.to_string(),
         seq: letter.seq,
@@ -333,7 +333,7 @@ fn letter_status(status: LetterStatus) -> api::LetterStatus {
 }
 
 /// A note on a dead letter.
-pub(crate) fn letter_note(note: LetterNote) -> api::LetterNote {
+pub fn letter_note(note: LetterNote) -> api::LetterNote {
     api::LetterNote {
         at: instant(note.at),
         status: letter_status(note.status),
@@ -343,7 +343,7 @@ pub(crate) fn letter_note(note: LetterNote) -> api::LetterNote {
 }
 
 /// A queue.
-pub(crate) fn queue(record: QueueRecord) -> api::Queue {
+pub fn queue(record: QueueRecord) -> api::Queue {
     let rate = record.limit.rate;
     api::Queue {
         name: record.name,
@@ -363,7 +363,7 @@ pub(crate) fn queue(record: QueueRecord) -> api::Queue {
 }
 
 /// A limit.
-pub(crate) fn limit(record: LimitRecord) -> api::Limit {
+pub fn limit(record: LimitRecord) -> api::Limit {
     let (scope, namespace, name) = match record.scope {
         LimitScope::Queue(name) => ("queue", None, name),
         LimitScope::Handler(name) => ("handler", None, name),
@@ -383,7 +383,7 @@ pub(crate) fn limit(record: LimitRecord) -> api::Limit {
 }
 
 /// A view, with its staleness at `now`.
-pub(crate) fn view(record: ViewRecord, now: Timestamp) -> api::View {
+pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
     let (versions, definition) = (record.versions, record.definition);
     api::View {
         id: record.id.to_string(),
@@ -402,6 +402,13 @@ pub(crate) fn view(record: ViewRecord, now: Timestamp) -> api::View {
         staleness_ms: ms(versions.staleness(now)),
         dirty_since: versions.dirty_since.map(instant),
         touched_at: versions.touched_at.map(instant),
+        touched_by: record.touched_by.as_ref().map(|word| word.actor.clone()),
+        touch_reason: record.touched_by.map(|word| word.reason),
+        pause: record.pause.map(|pause| api::ViewPause {
+            at: instant(pause.at),
+            actor: pause.word.actor,
+            reason: pause.word.reason,
+        }),
         due_at: versions.due_at.map(instant),
         last_recached_at: record.last_recached_at.map(instant),
         last_build_ms: versions.last_build.map(ms),
@@ -440,10 +447,15 @@ pub(super) fn retry_policy(policy: RetryPolicy) -> api::RetryPolicy {
 }
 
 /// A generation.
-pub(crate) fn generation(record: &GenerationRecord) -> api::Generation {
+pub fn generation(record: &GenerationRecord) -> api::Generation {
     api::Generation {
         version: record.version,
-        job_id: record.job.to_string(),
+        job_id: record.job.map(|id| id.to_string()),
+        restored: record.restored.as_ref().map(|restored| api::Restoration {
+            from_version: restored.from,
+            actor: restored.word.actor.clone(),
+            reason: restored.word.reason.clone(),
+        }),
         published_at: instant(record.published_at),
         replaced_at: record.replaced_at.map(instant),
         items_total: record.items_total,
@@ -456,7 +468,7 @@ pub(crate) fn generation(record: &GenerationRecord) -> api::Generation {
 }
 
 /// The items of a read.
-pub(crate) fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -> api::ViewItems {
+pub fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -> api::ViewItems {
     api::ViewItems {
         schema: api::ViewItems::SCHEMA.to_owned(),
         view_id: read.view.to_string(),
@@ -475,12 +487,12 @@ pub(crate) fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -
 }
 
 /// JSON that the store keeps as text.
-pub(crate) fn json_text(text: &str) -> api::Json {
+pub fn json_text(text: &str) -> api::Json {
     json(text)
 }
 
 /// A workflow.
-pub(crate) fn workflow(record: WorkflowRecord) -> api::Workflow {
+pub fn workflow(record: WorkflowRecord) -> api::Workflow {
     let counts = record.counts;
     api::Workflow {
         id: record.id.to_string(),
@@ -503,7 +515,7 @@ pub(crate) fn workflow(record: WorkflowRecord) -> api::Workflow {
 }
 
 /// A step of a workflow.
-pub(crate) fn workflow_step(record: StepRecord) -> api::WorkflowStep {
+pub fn workflow_step(record: StepRecord) -> api::WorkflowStep {
     let sub_workflow = record.job.sub_workflow.map(|workflow| workflow.to_string());
     let waits_for = record.waits_for;
     let job = job(record.job);
@@ -522,7 +534,7 @@ pub(crate) fn workflow_step(record: StepRecord) -> api::WorkflowStep {
 }
 
 /// The limits of time that have passed, one by one.
-pub(crate) fn passed_limits(record: &LimitsRecord) -> Vec<api::PassedLimit> {
+pub fn passed_limits(record: &LimitsRecord) -> Vec<api::PassedLimit> {
     let passed = |name: &LimitName| {
         let limit = record.limits.named(*name)?;
         Some(api::PassedLimit {
@@ -535,7 +547,7 @@ pub(crate) fn passed_limits(record: &LimitsRecord) -> Vec<api::PassedLimit> {
 }
 
 /// What a workflow was told.
-pub(crate) fn workflow_signal(signal: SignalRecord) -> api::WorkflowSignal {
+pub fn workflow_signal(signal: SignalRecord) -> api::WorkflowSignal {
     api::WorkflowSignal {
         kind: signal.kind.as_str().to_owned(),
         name: signal.name,

@@ -1,20 +1,32 @@
-//! `recache view`: touch views, look at them, read their items.
+//! `recache view`: define views, touch them, look at them, read their items, keep them in hand.
+
+mod control;
+mod define;
+mod derive;
+mod explain;
+mod history;
+mod list;
 
 use std::time::Duration;
 
 use clap::Subcommand;
 use recache_api::{Generation, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue};
-use recache_store::{Error, Store, Touch, ViewRead};
+use recache_store::{Error, Store, Touch, ViewRead, Word};
 use tokio::time::{Instant, sleep_until};
 
 use super::name::{ViewName, wait};
-use super::view_derive::Derive;
-use super::view_explain::Explain;
+use control::{Delete, Pause, Rebuild, Resume, Rollback};
+use define::Define;
+use derive::Derive;
+use explain::Explain;
+use history::{Diff, History};
+use list::List;
+
 use super::{Context, Outcome, page};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table};
 
-/// Touch views, look at them, read their items
+/// Define views, touch them, look at them, read their items, pause them, take them back
 #[derive(Debug, clap::Args)]
 #[command(
     subcommand_required = true,
@@ -31,12 +43,21 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Define(Define),
+    List(List),
     Touch(TouchArgs),
+    Rebuild(Rebuild),
     Show(Show),
     Explain(Explain),
+    History(History),
     Derive(Derive),
     Items(Items),
     Get(Get),
+    Pause(Pause),
+    Resume(Resume),
+    Diff(Diff),
+    Rollback(Rollback),
+    Delete(Delete),
 }
 
 /// Say that a view's inputs changed
@@ -54,6 +75,12 @@ struct TouchArgs {
     /// Build at once, without debounce
     #[arg(long)]
     now: bool,
+    /// Why; shown with the view until its next touch
+    #[arg(long)]
+    reason: Option<String>,
+    /// Who says so [default: the user who runs the command]
+    #[arg(long, requires = "reason")]
+    actor: Option<String>,
 }
 
 /// Show a view: versions, status, policy, build, generations
@@ -119,12 +146,21 @@ impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let store = context.open().await?;
         let outcome = match self.verb {
+            Verb::Define(arguments) => arguments.run(&*store, context).await,
+            Verb::List(arguments) => arguments.run(&*store, context).await,
             Verb::Touch(arguments) => arguments.run(&*store, context).await,
+            Verb::Rebuild(arguments) => arguments.run(&*store, context).await,
             Verb::Show(arguments) => arguments.run(&*store, context).await,
             Verb::Explain(arguments) => arguments.run(&*store, context).await,
+            Verb::History(arguments) => arguments.run(&*store, context).await,
             Verb::Derive(arguments) => arguments.run(&*store, context).await,
             Verb::Items(arguments) => arguments.run(&*store, context).await,
             Verb::Get(arguments) => arguments.run(&*store, context).await,
+            Verb::Pause(arguments) => arguments.run(&*store, context).await,
+            Verb::Resume(arguments) => arguments.run(&*store, context).await,
+            Verb::Diff(arguments) => arguments.run(&*store, context).await,
+            Verb::Rollback(arguments) => arguments.run(&*store, context).await,
+            Verb::Delete(arguments) => arguments.run(&*store, context).await,
         };
         store.close().await;
         outcome
@@ -133,33 +169,44 @@ impl Args {
 
 impl TouchArgs {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let ViewName { namespace, key } = self.view.clone();
-        let touch =
-            Touch { namespace: namespace.clone(), key: key.clone(), items: self.items, at_once: self.now };
-        let outcomes = store.views_touch(vec![touch]).await?;
-        let outcome = outcomes.first().ok_or_else(|| {
-            CliError::new("E-BROKEN", ExitStatus::Failed, "the store did not answer the touch")
-        })?;
-        let touched = Touched {
-            schema: Touched::SCHEMA.to_owned(),
-            view_id: outcome.view.to_string(),
-            namespace,
-            key,
-            recache_version: outcome.version,
-            superseded_job_id: outcome.superseded.map(|id| id.to_string()),
-        };
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&touched)?,
-            Format::Table => {
-                context
-                    .print_text(&format!("{}: version {} wanted\n", self.view, touched.recache_version))?;
-                if let Some(job) = &touched.superseded_job_id {
-                    context.note(&format!("the running build {job} is superseded"))?;
-                }
+        let word = self.reason.map(|reason| Word::new(context.actor(self.actor.as_deref()), reason));
+        touch(&self.view, self.items, self.now, word, store, context).await
+    }
+}
+
+/// Touches a view and says what that did.
+async fn touch(
+    view: &ViewName,
+    items: Vec<String>,
+    at_once: bool,
+    word: Option<Word>,
+    store: &dyn Store,
+    context: &mut Context<'_>,
+) -> Outcome {
+    let ViewName { namespace, key } = view.clone();
+    let touch = Touch { namespace: namespace.clone(), key: key.clone(), items, at_once, word };
+    let outcomes = store.views_touch(vec![touch]).await?;
+    let outcome = outcomes
+        .first()
+        .ok_or_else(|| CliError::new("E-BROKEN", ExitStatus::Failed, "the store did not answer the touch"))?;
+    let touched = Touched {
+        schema: Touched::SCHEMA.to_owned(),
+        view_id: outcome.view.to_string(),
+        namespace,
+        key,
+        recache_version: outcome.version,
+        superseded_job_id: outcome.superseded.map(|id| id.to_string()),
+    };
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&touched)?,
+        Format::Table => {
+            context.print_text(&format!("{view}: version {} wanted\n", touched.recache_version))?;
+            if let Some(job) = &touched.superseded_job_id {
+                context.note(&format!("the running build {job} is superseded"))?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
 
 impl Show {
@@ -385,6 +432,12 @@ fn facts(view: &View, mut table: Table) -> String {
             fact(name, output::instant(at));
         }
     }
+    if let Some(reason) = &view.touch_reason {
+        fact("touched by", format!("{}: {reason}", view.touched_by.as_deref().unwrap_or_default()));
+    }
+    if let Some(pause) = &view.pause {
+        fact("paused", format!("{} by {}: {}", output::instant(pause.at), pause.actor, pause.reason));
+    }
     if let Some(ms) = view.last_build_ms {
         fact("last build took", output::duration(ms));
     }
@@ -423,7 +476,10 @@ fn generation_rows(generations: Vec<Generation>, table: Table) -> String {
             generation.items_removed.to_string(),
             generation.items_computed.to_string(),
             generation.items_reused.to_string(),
-            output::duration(generation.build_ms),
+            match &generation.restored {
+                Some(restored) => format!("restored from {}", restored.from_version),
+                None => output::duration(generation.build_ms),
+            },
         ]);
     }
     table.text()

@@ -4,10 +4,10 @@ use recache_api as api;
 use recache_engine::analysis::GraphAnalysis;
 use recache_model::analysis::{Basis, CONFIDENCE, Measure};
 
-use super::convert::{instant, job_error, job_state, ms};
+use super::records::{instant, job_error, job_state, ms};
 
 /// An analysis.
-pub(crate) fn analysis(found: &GraphAnalysis) -> api::GraphAnalysis {
+pub fn analysis(found: &GraphAnalysis) -> api::GraphAnalysis {
     let analysis = &found.analysis;
     let name = |step: usize| found.names.get(step).cloned().unwrap_or_default();
     let names = |steps: &[usize]| steps.iter().copied().map(name).collect::<Vec<_>>();

@@ -1,0 +1,118 @@
+//! Whether a server lives, can work, and how it does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::instant::Instant;
+
+/// Whether the server can do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// A write would be accepted and committed.
+    Ready,
+    /// It would not.
+    NotReady,
+}
+
+/// Whether the server can do its work, and why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Health {
+    /// [`Health::SCHEMA`]
+    pub schema: String,
+    /// The verdict.
+    pub status: HealthStatus,
+    /// Why it is not ready; empty when it is.
+    pub reasons: Vec<String>,
+    /// What does not work and does not matter for the verdict: a cache that is gone makes everything slower and nothing wrong.
+    pub degraded: Vec<String>,
+    /// The version of the program.
+    pub version: String,
+    /// `postgresql` or `sqlite`.
+    pub store: String,
+    /// When this was found out: a verdict is at most a second old.
+    pub checked_at: Instant,
+}
+
+impl Health {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.health.v1";
+}
+
+/// A server, looked at closely.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HealthDetails {
+    /// [`HealthDetails::SCHEMA`]
+    pub schema: String,
+    /// The verdict.
+    pub health: Health,
+    /// The database.
+    pub database: DatabaseHealth,
+    /// The cache.
+    pub cache: ServerCacheHealth,
+    /// The work.
+    pub work: WorkHealth,
+}
+
+impl HealthDetails {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.health-details.v1";
+}
+
+/// How the database does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DatabaseHealth {
+    /// `postgresql` or `sqlite`.
+    pub kind: String,
+    /// The version of its tables; `null` when it cannot be asked.
+    pub schema_version: Option<i64>,
+    /// How long one small transaction took; `null` when none was committed.
+    pub commit_ms: Option<u64>,
+    /// How far its clock is from this machine's; positive when it is ahead.
+    pub clock_ahead_ms: Option<i64>,
+}
+
+/// How the cache does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServerCacheHealth {
+    /// What it caches in.
+    pub provider: String,
+    /// `active`, `disabled` or `degraded`.
+    pub condition: String,
+    /// Why it is degraded.
+    pub reasons: Vec<String>,
+    /// Its breakers that are not closed.
+    pub breakers: Vec<String>,
+    /// Reads that it answered.
+    pub hits: u64,
+    /// Reads that it did not.
+    pub misses: u64,
+}
+
+/// How the work goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkHealth {
+    /// Jobs that this process holds.
+    pub held: u64,
+    /// Attempts that began here.
+    pub started: u64,
+    /// Attempts that ended well here.
+    pub completed: u64,
+    /// Jobs that failed for good here.
+    pub failed: u64,
+    /// Jobs of dead workers that were taken back here.
+    pub swept: u64,
+    /// Calls to the store that failed and were tried again.
+    pub store_errors: u64,
+    /// For how long the job has been due that waits longest in a queue that is not paused; `null` when none does, or nobody could say in time.
+    pub oldest_due_ms: Option<u64>,
+    /// Requests being worked on.
+    pub requests_working: u64,
+    /// Requests that wait for something to happen.
+    pub requests_waiting: u64,
+}

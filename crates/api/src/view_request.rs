@@ -1,0 +1,122 @@
+//! What is asked for about views.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job_request::SubmitRetry;
+use crate::view::OnTouch;
+
+fn default_queue() -> String {
+    "default".to_owned()
+}
+
+/// How a view is built. What is not given is as it is by default, also when the view is there already.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DefineView {
+    /// What builds it.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256, example = "build_prices"))]
+    pub handler: String,
+    /// Where its builds wait.
+    #[serde(default = "default_queue")]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
+    pub queue: String,
+    /// A build waits until no touch came for this long. Default 1,000.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(maximum = 86_400_000))]
+    pub debounce_quiet_ms: Option<u64>,
+    /// It waits no longer than this after the first touch. Default 10,000.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(maximum = 86_400_000))]
+    pub debounce_max_ms: Option<u64>,
+    /// What a touch does to a running build. Default `abort`.
+    #[serde(default)]
+    pub on_touch: Option<OnTouch>,
+    /// Beyond this much behind, a build is let through although touches keep coming. Default 300,000.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(maximum = 315_360_000_000_i64))]
+    pub max_staleness_ms: Option<u64>,
+    /// No build is let through for that; not together with `max_staleness_ms`.
+    #[serde(default)]
+    pub any_staleness: bool,
+    /// What follows a failed build.
+    #[serde(default)]
+    pub retry: Option<SubmitRetry>,
+    /// How long a build may run; without it as long as it likes.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 315_360_000_000_i64))]
+    pub timeout_ms: Option<u64>,
+}
+
+/// That a view's inputs changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TouchView {
+    /// The items that are affected; none: any may be.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 10_000))]
+    pub items: Vec<String>,
+    /// Build at once, without debounce.
+    #[serde(default)]
+    pub at_once: bool,
+    /// Why; shown with the view until its next touch.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1_000))]
+    pub reason: Option<String>,
+}
+
+/// One of several views to be touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TouchOne {
+    /// Who it belongs to.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
+    pub namespace: String,
+    /// Its key there.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1024))]
+    pub key: String,
+    /// The items that are affected; none: any may be.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 10_000))]
+    pub items: Vec<String>,
+}
+
+/// Views to be touched, all or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TouchViews {
+    /// Which.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 1_000))]
+    pub views: Vec<TouchOne>,
+    /// Why; shown with each view until its next touch.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1_000))]
+    pub reason: Option<String>,
+}
+
+/// Which generation is to be live again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RollBackView {
+    /// Its version.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub to_version: i64,
+    /// Why; kept in history and in the audit.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1_000))]
+    pub reason: Option<String>,
+}
+
+/// From which others a view is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeriveView {
+    /// All of them, as `namespace/key`; none: it is made from no view.
+    #[cfg_attr(feature = "openapi", schema(max_items = 100))]
+    pub from: Vec<String>,
+}

@@ -1,0 +1,179 @@
+//! `recache view pause`, `resume`, `rebuild`, `rollback`, `delete`: a view in an operator's hands.
+
+use recache_api::ViewChange;
+use recache_store::{Store, Word};
+
+use super::super::name::ViewName;
+use super::super::{Context, Outcome};
+use super::touch;
+use crate::cli_error::ExitStatus;
+use crate::output::{self, Format};
+
+/// Who does it, and why
+#[derive(Debug, clap::Args)]
+struct Why {
+    /// Why; kept and shown to whoever looks
+    #[arg(long)]
+    reason: String,
+    /// Who says so [default: the user who runs the command]
+    #[arg(long)]
+    actor: Option<String>,
+}
+
+impl Why {
+    fn word(&self, context: &Context<'_>) -> Word {
+        Word::new(context.actor(self.actor.as_deref()), self.reason.clone())
+    }
+}
+
+/// Let no build of a view begin; one that has begun goes on to its end
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache view pause shop/prices --reason \"the supplier sends nonsense\"
+
+Touches are counted meanwhile, and readers keep the live version.")]
+pub(super) struct Pause {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Let the builds of a view begin again
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache view resume shop/prices
+
+What was touched meanwhile is built at once.")]
+pub(super) struct Resume {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+}
+
+/// Build a view anew at once, whether or not an input changed
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache view rebuild shop/prices --reason \"the tax rates were wrong\"
+
+The same as a touch without items and without debounce: items whose fingerprint
+is the same are still taken over.")]
+pub(super) struct Rebuild {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Make the content of an older generation live again, and pause the view
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache view diff shop/prices 41 42
+  recache view rollback shop/prices --to 41 --reason \"42 lacks half of the items\"
+  recache view resume shop/prices
+
+It becomes a version of its own, newer than every other: no reader goes back.
+The view is paused, because its next build would undo it.")]
+pub(super) struct Rollback {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+    /// The generation; `view show` lists those that are kept
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(i64).range(1..))]
+    to: i64,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Remove a view with all its generations
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache view delete shop/prices --reason \"nobody reads it\"
+
+Its build is cancelled and readers do not find it any more. Refused while other
+views are made from it.")]
+pub(super) struct Delete {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+    #[command(flatten)]
+    why: Why,
+}
+
+fn name(view: &ViewName) -> recache_store::ViewName {
+    recache_store::ViewName::new(&view.namespace, &view.key)
+}
+
+/// Prints what changed: `done` when something did, `before` otherwise.
+fn changed(
+    view: ViewName,
+    changed: bool,
+    (done, before): (&str, &str),
+    context: &mut Context<'_>,
+) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&ViewChange::new(view.namespace, view.key, changed))?,
+        Format::Table => {
+            let said = if changed { done } else { before };
+            context.print_text(&format!("{view}: {said}\n"))?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
+impl Pause {
+    pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let word = self.why.word(context);
+        let is_new = store.view_control().view_pause(name(&self.view), word).await?;
+        changed(self.view, is_new, ("paused", "was paused before"), context)
+    }
+}
+
+impl Resume {
+    pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let is_new = store.view_control().view_resume(name(&self.view)).await?;
+        changed(self.view, is_new, ("its builds begin again", "was not paused"), context)
+    }
+}
+
+impl Rebuild {
+    pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let word = self.why.word(context);
+        touch(&self.view, Vec::new(), true, Some(word), store, context).await
+    }
+}
+
+impl Rollback {
+    pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let (view, word) = (name(&self.view), self.why.word(context));
+        let restored = store.view_control().view_restore(view.clone(), self.to, word).await?;
+        let restored = output::view_restored(&view, self.to, &restored);
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&restored)?,
+            Format::Table => {
+                context.print_text(&format!(
+                    "{}: version {} is live with the content of {}: {} items changed, {} removed\n",
+                    self.view, restored.version, self.to, restored.items_changed, restored.items_removed
+                ))?;
+                if let Some(job) = &restored.superseded_job_id {
+                    context.note(&format!("the running build {job} is superseded"))?;
+                }
+                context.note(&format!(
+                    "it is paused now; `recache view resume {}` lets it build again",
+                    self.view
+                ))?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}
+
+impl Delete {
+    pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let word = self.why.word(context);
+        store.view_control().view_delete(name(&self.view), word).await?;
+        changed(self.view, true, ("deleted", ""), context)
+    }
+}

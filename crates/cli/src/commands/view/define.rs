@@ -1,0 +1,98 @@
+//! `recache view define`: create a view, or change how it is built.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use recache_model::retry::RetryPolicy;
+use recache_model::view::{OnTouch, ViewPolicy};
+use recache_store::{NewView, Store};
+
+use super::super::name::{ViewName, far, wait};
+use super::super::{Context, Outcome};
+use super::facts;
+use crate::cli_error::ExitStatus;
+use crate::output::{self, Format};
+
+/// Create a view, or change how it is built; its versions and items stay
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache view define shop/prices --handler build_prices
+  recache view define shop/prices --handler build_prices --quiet-for 5s --on-touch auto
+
+Options that are left out get their defaults, also when the view is there.")]
+pub(super) struct Define {
+    /// The view
+    #[arg(value_name = "NAMESPACE/KEY")]
+    view: ViewName,
+    /// The handler that builds it
+    #[arg(long)]
+    handler: String,
+    /// Where its builds wait
+    #[arg(long, default_value = "default")]
+    queue: String,
+    /// A build waits until no touch came for this long
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = wait)]
+    quiet_for: Duration,
+    /// It waits no longer than this after the first touch
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = wait)]
+    wait_max: Duration,
+    /// What a touch does to a running build
+    #[arg(long, value_enum, default_value_t = OnTouchArg::Abort)]
+    on_touch: OnTouchArg,
+    /// Readers may be this far behind before a build is let through although touches keep coming
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = far, conflicts_with = "any_staleness")]
+    max_staleness: Duration,
+    /// No build is let through for the staleness of what readers see
+    #[arg(long)]
+    any_staleness: bool,
+    /// Attempts of a build, 1 to 100
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: u32,
+    /// How long a build may run [default: as long as it likes]
+    #[arg(long, value_name = "TIME", value_parser = far)]
+    timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnTouchArg {
+    /// Stop it; build the newer version
+    Abort,
+    /// Let it publish, then build again
+    Finish,
+    /// Abort, unless more than half of the last build's time has already gone into it
+    Auto,
+}
+
+impl Define {
+    pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let definition = NewView {
+            namespace: self.view.namespace,
+            key: self.view.key,
+            handler: self.handler,
+            queue: self.queue,
+            policy: ViewPolicy {
+                debounce_quiet_ms: millis(self.quiet_for),
+                debounce_max_ms: millis(self.wait_max),
+                on_touch: match self.on_touch {
+                    OnTouchArg::Abort => OnTouch::Abort,
+                    OnTouchArg::Finish => OnTouch::Finish,
+                    OnTouchArg::Auto => OnTouch::Auto,
+                },
+                max_staleness_ms: (!self.any_staleness).then(|| millis(self.max_staleness)),
+            },
+            retry: RetryPolicy { attempts_max: self.attempts, ..RetryPolicy::default() },
+            timeout: self.timeout,
+        };
+        let record = store.view_define(definition).await?;
+        let view = output::view(record, store.now().await?);
+        match context.format() {
+            Format::Json | Format::Jsonl => context.print(&view)?,
+            Format::Table => {
+                let text = facts(&view, context.table(["", ""]));
+                context.print_text(&text)?;
+            }
+        }
+        Ok(ExitStatus::Ok)
+    }
+}

@@ -1,0 +1,104 @@
+//! `recache view define|list|history|diff|rebuild|pause|resume|rollback|delete`.
+
+use recache_store::conformance::postgres_database;
+
+use super::world::World;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_are_defined_compared_taken_back_and_deleted() {
+    view_verbs_work(&World::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_are_defined_compared_taken_back_and_deleted_over_postgresql() {
+    if let Some(database) = postgres_database().await {
+        let world = World::filled(database).await;
+        view_verbs_work(&world).await;
+        world.store.close().await;
+    }
+}
+
+async fn view_verbs_work(world: &World) {
+    let view = |arguments: &[&str]| world.run(&[&["view"], arguments].concat());
+    // Versions 1 and 2 are there; 3 has one item less and one more.
+    world.build(3, &[("sku-1", "{\"cents\":120}"), ("sku-3", "{\"cents\":5}")]).await;
+
+    let diff = view(&["diff", "shop/prices", "1", "3", "-o", "json"]).json();
+    let changes: Vec<_> =
+        diff["items"].as_array().unwrap().iter().map(|row| row["change"].as_str().unwrap()).collect();
+    assert_eq!((&diff["schema"], changes), (&"recache.view-diff.v1".into(), vec!["changed", "added"]));
+    let page = view(&["diff", "shop/prices", "1", "3", "--limit", "1"]);
+    assert!(page.err.contains("--after sku-1"), "{page:?}");
+    assert!(view(&["diff", "shop/prices", "2", "2"]).err.contains("do not differ"));
+    view(&["diff", "shop/prices", "1", "9"]).refused(5, &["E-CONFLICT", "is not kept"]);
+
+    view(&["rollback", "shop/prices", "--to", "1"]).refused(2, &["--reason"]);
+    let back = ["rollback", "shop/prices", "--to", "1", "--reason", "wrong prices", "--actor", "ada"];
+    let done = view(&back);
+    assert!(done.out.contains("version 4 is live with the content of 1"), "{done:?}");
+    assert!(done.err.contains("recache view resume shop/prices"), "{done:?}");
+    assert_eq!(view(&["get", "shop/prices", "sku-1"]).expect(0), "{\"cents\":100}\n");
+    view(&["rollback", "shop/prices", "--to", "4", "--reason", "x"])
+        .refused(5, &["E-CONFLICT", "is the live one"]);
+    let shown = view(&["show", "shop/prices"]).expect(0);
+    for text in ["by ada: wrong prices", "restored from 1"] {
+        assert!(shown.contains(text), "`{text}` is not in:\n{shown}");
+    }
+    view(&["rebuild", "shop/prices", "--reason", "try again"]).expect(0);
+    let explained = view(&["explain", "shop/prices", "-o", "json"]).json();
+    assert_eq!(explained["waits_for"], "resume");
+    assert_eq!(explained["remedy"], "recache view resume shop/prices");
+    assert!(world.store.views_reconcile(10).await.unwrap().builds.is_empty(), "it is paused");
+    assert!(view(&["list"]).expect(0).contains("pending, paused"));
+    assert!(view(&["resume", "shop/prices"]).expect(0).contains("begin again"));
+    assert!(view(&["resume", "shop/prices"]).expect(0).contains("was not paused"));
+    assert_eq!(world.store.views_reconcile(10).await.unwrap().builds.len(), 1);
+    assert!(view(&["pause", "shop/prices", "--reason", "later"]).expect(0).contains("paused"));
+    assert!(view(&["pause", "shop/prices", "--reason", "later"]).expect(0).contains("before"));
+
+    let history = view(&["history", "shop/prices", "-o", "json"]).json();
+    let states: Vec<_> = history["builds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|build| build["job"]["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(states, ["cancelled", "completed", "completed", "completed"], "the queued one was called off");
+    let page = view(&["history", "shop/prices", "--limit", "1"]);
+    assert!(page.err.contains("--before job_"), "{page:?}");
+
+    let define = [
+        "define",
+        "shop/new",
+        "--handler",
+        "build_new",
+        "--quiet-for",
+        "5s",
+        "--on-touch",
+        "auto",
+        "--any-staleness",
+    ];
+    let defined = view(&[&define[..], &["-o", "json"]].concat()).json();
+    assert_eq!(
+        (&defined["policy"]["debounce_quiet_ms"], &defined["policy"]["on_touch"]),
+        (&5000.into(), &"auto".into())
+    );
+    assert_eq!(defined["policy"]["max_staleness_ms"], serde_json::Value::Null);
+    view(&["define", "shop/new"]).refused(2, &["--handler"]);
+    view(&["define", "a", "--handler", "x"]).refused(2, &["NAMESPACE/KEY"]);
+    let listed = view(&["list", "--namespace", "shop", "--status", "idle", "-o", "json"]).json();
+    assert_eq!(listed["views"][0]["key"], "new");
+    let page = view(&["list", "--limit", "1", "-o", "json"]).json();
+    let next = page["next"].as_str().unwrap().to_owned();
+    assert_ne!(
+        view(&["list", "--limit", "1", "--after", &next, "-o", "json"]).json()["views"],
+        page["views"]
+    );
+    view(&["list", "--status", "sleeping"]).refused(2, &["pending"]);
+
+    view(&["derive", "shop/new", "--from", "shop/prices"]).expect(0);
+    view(&["delete", "shop/prices", "--reason", "unused"]).refused(5, &["E-CONFLICT", "shop/new"]);
+    view(&["delete", "shop/new", "--reason", "unused"]).expect(0);
+    view(&["delete", "shop/prices", "--reason", "unused"]).expect(0);
+    view(&["show", "shop/prices"]).refused(3, &["E-NOT-FOUND"]);
+}

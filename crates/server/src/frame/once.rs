@@ -1,0 +1,180 @@
+//! `Idempotency-Key`: a write that is repeated with its key is carried out once, and answered as the first time.
+//!
+//! The key and what was asked for are in the store before the handler runs, its answer after it. Between the two the process may die:
+//! the repetition is then carried out again with the *seed* of the first time, from which the handler makes its ids, so that the store
+//! finds what is there. A refusal that changed nothing is forgotten: the repetition is a new try. A caller that hangs up does not stop
+//! a request that has a key.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::{BodyExt as _, Limited};
+use recache_model::unique::key_problem;
+use recache_store::request_keys::ANSWER_BYTES_MAX;
+use recache_store::{Begun, KeptAnswer, NewRequest};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::access::Caller;
+use crate::input::read_body;
+use crate::refusal::{Code, Refusal};
+use crate::state::App;
+
+const NAME: &str = "idempotency-key";
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The key, as far as it can be shown.
+pub(super) fn key_text(headers: &HeaderMap) -> Option<String> {
+    headers.get(NAME).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// The request's key, for handlers that make their repetition safe by themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct Key(pub(crate) Option<String>);
+
+impl FromRequestParts<App> for Key {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Refusal> {
+        read(&parts.headers).map(Self)
+    }
+}
+
+/// What a handler makes new ids from: the same in every repetition of a request with a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seed(pub(crate) Uuid);
+
+impl FromRequestParts<App> for Seed {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or_else(|| Self(Uuid::now_v7())))
+    }
+}
+
+fn read(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let wrong = |message: String| Err(Refusal::field(Code::InvalidParameter, "Idempotency-Key", message));
+    let mut given = headers.get_all(NAME).iter();
+    let Some(first) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return wrong("is given more than once".to_owned());
+    }
+    let Ok(key) = first.to_str() else { return wrong("must be plain ASCII".to_owned()) };
+    match key_problem("the key", key) {
+        Some(problem) => wrong(problem),
+        None => Ok(Some(key.to_owned())),
+    }
+}
+
+/// Around the handler of a write.
+pub(crate) async fn once(request: Request, next: Next) -> Response {
+    // Without the frame around it nothing is carried out.
+    let Some(app) = request.extensions().get::<App>().cloned() else {
+        return Refusal::internal().into_response();
+    };
+    match read(request.headers()) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(key)) => {
+            let carrying = carry_out(app, key, request, next).in_current_span();
+            match tokio::spawn(carrying).await {
+                Ok(answered) => answered.unwrap_or_else(Refusal::into_response),
+                // It panicked, or the process ends: what was done before that is not known.
+                Err(_) => Refusal::unknown().into_response(),
+            }
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn carry_out(app: App, key: String, request: Request, next: Next) -> Result<Response, Refusal> {
+    let (mut parts, body) = request.into_parts();
+    let caller = parts.extensions.get::<Caller>().map(|caller| caller.actor().to_owned());
+    let caller = caller.ok_or_else(Refusal::internal)?;
+    let bytes = read_body(body, app.settings()).await?;
+    let settings = app.settings();
+    let new = NewRequest {
+        caller: caller.clone(),
+        key: key.clone(),
+        fingerprint: fingerprint(&parts, &bytes),
+        seed: Uuid::now_v7(),
+        // Longer than the frame lets any request take.
+        hold: settings.request_max + settings.wait_max + settings.body_wait_max + Duration::from_secs(5),
+    };
+    let keys = app.store().request_keys();
+    let seed = match keys.request_begin(new).await? {
+        Begun::Now(seed) => seed,
+        Begun::Done(answer) => return replay(answer),
+        Begun::Running => {
+            return Err(Refusal::new(
+                Code::InProgress,
+                format!("the request with key `{key}` is being carried out"),
+            )
+            .remedy("repeat it in a moment: the answer will be given then")
+            .retry_after(Duration::from_secs(1)));
+        }
+        Begun::Different => {
+            let detail = format!("idempotency key `{key}` was used within 7 days for another request");
+            return Err(Refusal::new(Code::KeyReused, detail).remedy("use a new key for a new request"));
+        }
+    };
+    parts.extensions.insert(Seed(seed));
+    let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+    let (response, noted) = if response.status().is_success() {
+        let (response, answer) = keep(response).await?;
+        match answer {
+            Some(answer) => (response, keys.request_end(&caller, &key, seed, answer).await),
+            None => (response, keys.request_release(&caller, &key, seed, false).await),
+        }
+    } else {
+        let is_undone = response.extensions().get::<Refusal>().is_some_and(|refusal| {
+            !matches!(refusal.code(), Code::OutcomeUnknown | Code::Internal | Code::TimedOut)
+        });
+        let released = keys.request_release(&caller, &key, seed, is_undone).await;
+        (response, released)
+    };
+    if let Err(error) = noted {
+        // A repetition is then carried out once more, with the same seed.
+        tracing::warn!(%error, "the answer to a request with a key was not kept");
+    }
+    Ok(response)
+}
+
+fn fingerprint(parts: &Parts, body: &[u8]) -> String {
+    let mut hash = blake3::Hasher::new();
+    for part in [parts.method.as_str().as_bytes(), parts.uri.to_string().as_bytes(), body] {
+        hash.update(&part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().to_hex().to_string()
+}
+
+/// Takes a copy of an answer, unless it is too large to be kept.
+async fn keep(response: Response) -> Result<(Response, Option<KeptAnswer>), Refusal> {
+    let (parts, body) = response.into_parts();
+    // Handlers answer documents that are in memory already.
+    let bytes = Limited::new(body, usize::MAX).collect().await.map_err(|_| Refusal::unknown())?.to_bytes();
+    let location = parts.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let text = std::str::from_utf8(&bytes).ok().filter(|text| text.len() <= ANSWER_BYTES_MAX);
+    let answer = text.map(|text| KeptAnswer {
+        status: parts.status.as_u16(),
+        body: text.to_owned(),
+        location: location.map(str::to_owned),
+    });
+    Ok((Response::from_parts(parts, Body::from(bytes)), answer))
+}
+
+fn replay(answer: KeptAnswer) -> Result<Response, Refusal> {
+    let status = StatusCode::from_u16(answer.status).map_err(|_| Refusal::internal())?;
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], answer.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    if let Some(location) = answer.location.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
+    Ok(response)
+}

@@ -1,0 +1,203 @@
+//! What is counted and timed. Labels are bounded: a route's pattern, a method, a class of statuses; never an id, a key or a name.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::TypedMetric;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use recache_engine::Engine;
+
+use crate::refusal::Refusal;
+use crate::state::App;
+
+/// Upper ends of the buckets of times, in seconds.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
+/// The route of a request that no route takes.
+const UNMATCHED: &str = "unmatched";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    method: &'static str,
+    route: String,
+}
+
+/// The server's own figures, and those of its engine and cache.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    times: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    working: Gauge,
+    waiting: Gauge,
+    connections: Gauge,
+    connections_refused: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new(engine: &Engine) -> Self {
+        let mut registry = Registry::with_prefix("recache");
+        let requests = Family::default();
+        registry.register("http_requests", "Requests answered", Family::clone(&requests));
+        let make: fn() -> Histogram = new_histogram;
+        let times = Family::new_with_constructor(make);
+        let help = "From a request's headers to its answer's";
+        registry.register_with_unit("http_request_duration", help, Unit::Seconds, Family::clone(&times));
+        let (working, waiting, connections) = (Gauge::default(), Gauge::default(), Gauge::default());
+        registry.register("http_requests_working", "Requests being worked on", working.clone());
+        registry.register(
+            "http_requests_waiting",
+            "Requests that wait for something to happen",
+            waiting.clone(),
+        );
+        registry.register("http_connections", "Open connections", connections.clone());
+        let connections_refused = Counter::default();
+        let help = "Connections refused because there were too many";
+        registry.register("http_connections_refused", help, connections_refused.clone());
+        registry.register_collector(Box::new(Engines(engine.clone())));
+        Self { registry, requests, times, working, waiting, connections, connections_refused }
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(
+        &self,
+        method: &Method,
+        route: Option<String>,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let method = method_name(method);
+        let route = route.unwrap_or_else(|| UNMATCHED.to_owned());
+        let labels = RequestLabels { method, route: route.clone(), status: class(status) };
+        self.requests.get_or_create(&labels).inc();
+        self.times.get_or_create(&RouteLabels { method, route }).observe(took.as_secs_f64());
+    }
+
+    /// A connection was opened; it is counted until the guard is dropped.
+    pub(crate) fn connected(&self) -> Connected {
+        self.connections.inc();
+        Connected(self.connections.clone())
+    }
+
+    /// A connection was refused.
+    pub(crate) fn refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// All of them as text.
+    pub(crate) fn text(&self, app: &App) -> Result<String, Refusal> {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.working.set(gauge(app.admission().working_count(app.settings())));
+        self.waiting.set(gauge(app.admission().waiting_count(app.settings())));
+        let mut text = String::new();
+        encode(&mut text, &self.registry).map_err(|_| Refusal::internal())?;
+        Ok(text)
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Connected(Gauge);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn new_histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+/// Methods are words that callers choose; only the usual ones are labels.
+fn method_name(method: &Method) -> &'static str {
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+/// The engine's and the cache's own counts, read at each look.
+#[derive(Debug)]
+struct Engines(Engine);
+
+impl Collector for Engines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = self.0.stats();
+        for (name, help, count) in [
+            ("engine_attempts_started", "Attempts that began", stats.started),
+            ("engine_attempts_completed", "Attempts that ended well", stats.completed),
+            ("engine_attempts_retried", "Attempts that failed and run again", stats.retried),
+            ("engine_jobs_failed", "Jobs that failed for good here", stats.failed),
+            ("engine_attempts_cancelled", "Attempts told to stop because of a cancel", stats.cancelled),
+            ("engine_attempts_panicked", "Handlers that panicked", stats.panicked),
+            ("engine_leases_lost", "Attempts whose job was taken away", stats.lease_lost),
+            ("engine_jobs_released", "Jobs handed back unstarted", stats.released),
+            ("engine_jobs_swept", "Jobs of dead workers returned or failed here", stats.swept),
+            ("engine_jobs_scheduled", "Jobs that schedules made here", stats.scheduled),
+            ("engine_settlements_refused", "Settlements that the store refused", stats.refused),
+            ("engine_touches", "Touches asked for", stats.touches),
+            ("engine_touches_coalesced", "Touches that shared a statement", stats.touches_coalesced),
+            ("engine_builds_created", "Build jobs created", stats.builds_created),
+            ("engine_builds_superseded", "Builds told to stop for a newer version", stats.superseded),
+            ("engine_generations_published", "Generations published", stats.published),
+            ("engine_items_computed", "Items whose value a build computed", stats.items_computed),
+            ("engine_items_reused", "Items that a build took over", stats.items_reused),
+            ("engine_events_routed", "Events handed on", stats.events_routed),
+            ("engine_deliveries", "Deliveries made", stats.delivered),
+            ("engine_deliveries_dead", "Deliveries given up", stats.deliveries_dead),
+            ("engine_rows_removed", "Things removed because their time was over", stats.removed),
+            ("engine_count_differences", "Workflows whose counts were wrong", stats.count_differences),
+            (
+                "engine_store_errors",
+                "Calls to the store that failed and were tried again",
+                stats.store_errors,
+            ),
+        ] {
+            counter(&mut encoder, name, help, count)?;
+        }
+        let held = u64::try_from(self.0.held_count()).unwrap_or(u64::MAX);
+        gauge(&mut encoder, "engine_jobs_held", "Jobs that this process holds", held)?;
+        let cache = self.0.cache().stats();
+        for (name, help, count) in [
+            ("cache_hits", "Reads that the cache answered", cache.hits),
+            ("cache_misses", "Reads that it did not", cache.misses),
+            ("cache_stale_hits", "Reads answered with a stale value", cache.stale_hits),
+        ] {
+            counter(&mut encoder, name, help, count)?;
+        }
+        Ok(())
+    }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, count: u64) -> std::fmt::Result {
+    let metric = ConstCounter::new(count);
+    metric.encode(encoder.encode_descriptor(name, help, None, ConstCounter::<u64>::TYPE)?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, count: u64) -> std::fmt::Result {
+    let metric = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+    metric.encode(encoder.encode_descriptor(name, help, None, ConstGauge::<i64>::TYPE)?)
+}

@@ -1,0 +1,202 @@
+//! The routes, by noun, and how one is added.
+//!
+//! A route is an ordinary async function with `#[utoipa::path]` above it, which says method, path, parameters, body and answers; the
+//! API's description is made from that. It is mounted in its noun's `routes()` with the permission that it needs, and there is
+//! no way to mount one without:
+//!
+//! ```ignore
+//! pub(crate) fn routes() -> Routes {
+//!     Routes::new()
+//!         .read(READ, routes!(list))
+//!         .write(WRITE, routes!(submit))
+//!         .write_once(OPERATE, routes!(cancel))
+//! }
+//! ```
+//!
+//! * [`Routes::read`] is for what changes nothing.
+//! * [`Routes::write_once`] is for a write; the frame honours its `Idempotency-Key`. Whatever the handler makes gets its id from
+//!   [`Seed`](crate::frame::Seed).
+//! * [`Routes::write`] is for a write whose handler honours the key by itself, in the same transaction as the change
+//!   ([`Key`](crate::frame::Key)), or that is harmless to repeat by its nature.
+//! * [`Routes::open`] is for what anybody may see. A test holds the list of those.
+//!
+//! A handler takes [`Input`](crate::input::Input) for its body and [`Params`](crate::input::Params) for its query: types that derive
+//! `Deserialize`, `ToSchema` or `IntoParams`, with `#[serde(deny_unknown_fields)]`, and limits as `#[schema(…)]` or `#[param(…)]`; those
+//! are held, not only published. It asks its [`Caller`](crate::access::Caller) about the namespace: `check_namespace` for one that the
+//! caller names, `check_found` for one of a thing that was found, `list_namespace` for a list. What an operator does goes through
+//! [`audited`](crate::audited::audited). It answers a document of [`recache_api`], made by [`crate::documents`], or a
+//! [`Refusal`](crate::refusal::Refusal); `?` turns the errors of store and engine into one. A list goes on where its
+//! [cursor](crate::input::cursor) says.
+
+mod audit;
+mod description;
+mod health;
+mod jobs;
+mod metrics;
+mod page;
+mod templates;
+mod views;
+mod workflows;
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use recache_api::FieldProblem;
+use serde_json::json;
+use utoipa::openapi::extensions::ExtensionsBuilder;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, ResponseBuilder};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
+
+use crate::access::Permission;
+use crate::frame::{frame, once, permit};
+use crate::refusal::{Code, Refusal};
+use crate::state::App;
+
+/// Where the permission of a route stands in the API's description.
+const PERMISSION: &str = "x-permission";
+
+/// Everything that is served.
+fn all() -> Routes {
+    Routes::new()
+        .merge(jobs::routes())
+        .merge(views::routes())
+        .merge(workflows::routes())
+        .merge(templates::routes())
+        .merge(audit::routes())
+        .merge(health::routes())
+        .merge(metrics::routes())
+        .merge(description::routes())
+}
+
+/// The description of the API, as it is served.
+pub fn api() -> OpenApi {
+    description::complete(all().router.into_openapi())
+}
+
+/// Every permission that some route needs.
+pub fn permissions() -> BTreeSet<Permission> {
+    all().permissions
+}
+
+/// All routes with what stands around them.
+pub fn router(app: App) -> Router {
+    let (router, _) = all().router.split_for_parts();
+    router
+        .merge(description::explorer())
+        .fallback(|| async { Refusal::new(Code::NotFound, "no route has this path") })
+        .layer(from_fn_with_state(app.clone(), frame))
+        .with_state(app)
+}
+
+/// Routes with their permissions.
+pub(crate) struct Routes {
+    router: OpenApiRouter<App>,
+    permissions: BTreeSet<Permission>,
+}
+
+impl Routes {
+    pub(crate) fn new() -> Self {
+        Self { router: OpenApiRouter::default(), permissions: BTreeSet::new() }
+    }
+
+    /// A route that changes nothing.
+    pub(crate) fn read(self, permission: Permission, route: UtoipaMethodRouter<App>) -> Self {
+        self.add(permission, route)
+    }
+
+    /// A write that is safe to repeat by itself.
+    pub(crate) fn write(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
+        each_operation(&mut route, add_key);
+        self.add(permission, route)
+    }
+
+    /// A write that the frame carries out once for its idempotency key.
+    pub(crate) fn write_once(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
+        each_operation(&mut route, add_key);
+        self.add(permission, route.map(|method| method.route_layer(from_fn(once))))
+    }
+
+    /// A route that anybody may use.
+    pub(crate) fn open(mut self, mut route: UtoipaMethodRouter<App>) -> Self {
+        each_operation(&mut route, |operation| {
+            operation.security = Some(Vec::new());
+            add_problem(operation);
+        });
+        self.router = self.router.routes(route);
+        self
+    }
+
+    pub(crate) fn merge(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.permissions.extend(other.permissions);
+        self
+    }
+
+    fn add(mut self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
+        each_operation(&mut route, |operation| {
+            operation.security = Some(vec![SecurityRequirement::new("bearer", [permission.to_string()])]);
+            let extension = ExtensionsBuilder::new().add(PERMISSION, json!(permission.to_string())).build();
+            operation.extensions.get_or_insert_default().merge(extension);
+            add_problem(operation);
+        });
+        self.permissions.insert(permission);
+        let enter = from_fn(move |request, next| permit(permission, request, next));
+        self.router = self.router.routes(route.map(|method| method.route_layer(enter)));
+        self
+    }
+}
+
+/// Why an operator does something, as it is kept.
+fn reason_or(given: Option<String>, default: &str) -> String {
+    given.unwrap_or_else(|| default.to_owned())
+}
+
+/// Fields of a body are wrong.
+fn wrong(problems: &[FieldProblem]) -> Refusal {
+    let said: Vec<_> = problems.iter().map(|one| format!("`{}` {}", one.pointer, one.message)).collect();
+    Refusal::new(Code::Invalid, said.join("; ")).errors(problems.to_vec())
+}
+
+fn each_operation(route: &mut UtoipaMethodRouter<App>, mut change: impl FnMut(&mut Operation)) {
+    for path in route.1.paths.values_mut() {
+        let operations = [
+            &mut path.get,
+            &mut path.put,
+            &mut path.post,
+            &mut path.delete,
+            &mut path.patch,
+            &mut path.head,
+            &mut path.options,
+            &mut path.trace,
+        ];
+        operations.into_iter().flatten().for_each(&mut change);
+    }
+}
+
+/// Whatever else is answered is a problem.
+fn add_problem(operation: &mut Operation) {
+    let content = Content::new(Some(Ref::from_schema_name("Problem")));
+    let response = ResponseBuilder::new()
+        .description("Why it was not done; `code` says which kind of problem it is.")
+        .content(recache_api::Problem::MEDIA_TYPE, content);
+    operation.responses.responses.insert("default".to_owned(), response.build().into());
+}
+
+fn add_key(operation: &mut Operation) {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(recache_model::unique::KEY_BYTES_MAX));
+    let parameter = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("Makes the request safe to repeat for 7 days: it is carried out once."))
+        .schema(Some(schema))
+        .build();
+    operation.parameters.get_or_insert_default().push(RefOr::T(parameter));
+}

@@ -1,0 +1,329 @@
+//! Templates: store, look, check, compare, draw.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use recache_api::{
+    FieldProblem, GraphAnalysis, TemplateApplied, TemplateCheck, TemplateChecks, TemplateDetails,
+    TemplateDiff, TemplateGraph, TemplateList, TemplatesApplied,
+};
+use recache_model::template::{Diff, Problems, Template};
+use recache_store::{Error, TemplateRecord};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::routes;
+
+use super::Routes;
+use crate::access::{Action, Caller, Permission};
+use crate::documents;
+use crate::documents::templates as made;
+use crate::input::{Params, Segments, Source};
+use crate::refusal::{Code, Refusal};
+use crate::state::App;
+
+const READ: Permission = Permission::new("templates", Action::Read);
+const WRITE: Permission = Permission::new("templates", Action::Write);
+
+/// What a body is called where files are named.
+const BODY: &str = "body";
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .write(WRITE, routes!(put))
+        .read(READ, routes!(list))
+        .read(READ, routes!(check))
+        .read(READ, routes!(show))
+        .read(READ, routes!(versions))
+        .read(READ, routes!(graph))
+        .read(READ, routes!(analysis))
+        .read(READ, routes!(diff))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct PutParams {
+    /// Only say what would be done
+    dry_run: Option<bool>,
+}
+
+/// Store a template
+///
+/// Versions are immutable: the same content again changes nothing, other content under the same version is a conflict.
+#[utoipa::path(put, path = "/v1/templates", tag = "templates", operation_id = "put_template", params(PutParams),
+    request_body(content = String, content_type = "application/yaml", description = "The template, in YAML or JSON"),
+    responses(
+        (status = 201, description = "It is stored", body = TemplatesApplied),
+        (status = 200, description = "It was there, or would be stored", body = TemplatesApplied)))]
+async fn put(
+    State(app): State<App>,
+    caller: Caller,
+    Params(asked): Params<PutParams>,
+    Source(text): Source,
+) -> Result<Response, Refusal> {
+    let template = Template::parse(&text, BODY).map_err(|problems| wrong(&problems))?;
+    caller.check_namespace(template.namespace())?;
+    let version = template.version().to_string();
+    let found = app.store().template_find(template.namespace(), template.name(), Some(&version)).await;
+    let is_new = match found {
+        Ok(there) if there.digest == template.digest().to_string() => false,
+        Ok(_) => {
+            let (namespace, name) = (template.namespace(), template.name());
+            let detail = format!("template {namespace}/{name} {version} is stored with other content");
+            return Err(
+                Refusal::new(Code::Conflict, detail).remedy("raise `version`: versions are immutable")
+            );
+        }
+        Err(Error::NotFound { .. }) => true,
+        Err(error) => return Err(error.into()),
+    };
+    let is_dry = asked.dry_run == Some(true);
+    if is_new && !is_dry {
+        // Somebody else may have stored the version since: the store judges again.
+        app.engine().put_template(&template).await?;
+    }
+    let applied = TemplateApplied { template: made::summary(&template), changed: is_new && !is_dry };
+    let status = if applied.changed { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(TemplatesApplied::new(vec![applied]))).into_response())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    /// Only of this namespace
+    #[param(min_length = 1, max_length = 256)]
+    namespace: Option<String>,
+    /// Only of this name: its versions
+    #[param(min_length = 1, max_length = 256)]
+    name: Option<String>,
+    /// At most so many
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// List templates by namespace and name, the newest version of each first
+#[utoipa::path(get, path = "/v1/templates", tag = "templates", operation_id = "list_templates", params(ListParams),
+    responses((status = 200, description = "Without their content", body = TemplateList)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Params(asked): Params<ListParams>,
+) -> Result<Json<TemplateList>, Refusal> {
+    let namespace = caller.list_namespace(asked.namespace)?;
+    listed(&app, namespace.as_deref(), asked.name.as_deref(), asked.limit).await
+}
+
+async fn listed(
+    app: &App,
+    namespace: Option<&str>,
+    name: Option<&str>,
+    limit: Option<u32>,
+) -> Result<Json<TemplateList>, Refusal> {
+    const ROWS_DEFAULT: u32 = 50;
+    let limit = limit.unwrap_or(ROWS_DEFAULT);
+    let found = app.store().templates_list(namespace, name, limit.saturating_add(1)).await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = found.len() > limit;
+    Ok(Json(TemplateList::new(found.into_iter().take(limit).map(made::stored).collect(), has_more)))
+}
+
+/// Check a template: everything that is wrong at once, each with its place
+#[utoipa::path(post, path = "/v1/templates/check", tag = "templates", operation_id = "check_template",
+    request_body(content = String, content_type = "application/yaml", description = "The template, in YAML or JSON"),
+    responses((status = 200, description = "`template` is null when it is wrong", body = TemplateChecks)))]
+async fn check(_caller: Caller, Source(text): Source) -> Json<TemplateChecks> {
+    let file = BODY.to_owned();
+    let check = match Template::parse(&text, BODY) {
+        Ok(template) => TemplateCheck {
+            file,
+            template: Some(made::summary(&template)),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            unsupported: made::problems(&template.unsupported()),
+        },
+        Err(problems) => TemplateCheck {
+            file,
+            template: None,
+            problems: made::problems(&problems),
+            warnings: Vec::new(),
+            unsupported: Vec::new(),
+        },
+    };
+    Json(TemplateChecks::new(vec![check]))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ShowParams {
+    /// This version; without it the newest
+    #[param(min_length = 1, max_length = 256)]
+    version: Option<String>,
+    /// As it is in this environment
+    #[param(min_length = 1, max_length = 256)]
+    environment: Option<String>,
+}
+
+/// A template with its content
+#[utoipa::path(get, path = "/v1/templates/{namespace}/{name}", tag = "templates", operation_id = "show_template",
+    params(("namespace" = String, Path), ("name" = String, Path), ShowParams),
+    responses((status = 200, description = "The template", body = TemplateDetails)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((namespace, name)): Segments<(String, String)>,
+    Params(asked): Params<ShowParams>,
+) -> Result<Json<TemplateDetails>, Refusal> {
+    let template = visible(&app, &caller, &namespace, &name, asked.version.as_deref()).await?;
+    let summary = made::summary(&template);
+    let template = match &asked.environment {
+        None => template,
+        Some(environment) => template.for_environment(environment).map_err(|problems| wrong(&problems))?,
+    };
+    Ok(Json(made::details(summary, &template)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct VersionsParams {
+    /// At most so many
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// The versions of a template, the newest first
+#[utoipa::path(get, path = "/v1/templates/{namespace}/{name}/versions", tag = "templates",
+    operation_id = "list_template_versions",
+    params(("namespace" = String, Path), ("name" = String, Path), VersionsParams),
+    responses((status = 200, description = "Without their content", body = TemplateList)))]
+async fn versions(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((namespace, name)): Segments<(String, String)>,
+    Params(asked): Params<VersionsParams>,
+) -> Result<Json<TemplateList>, Refusal> {
+    caller.check_found(&namespace, "template", &format!("{namespace}/{name}"))?;
+    let found = listed(&app, Some(&namespace), Some(&name), asked.limit).await?;
+    if found.templates.is_empty() {
+        return Err(Refusal::not_found("template", &format!("{namespace}/{name}")));
+    }
+    Ok(found)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct VersionParams {
+    /// This version; without it the newest
+    #[param(min_length = 1, max_length = 256)]
+    version: Option<String>,
+}
+
+/// How the steps of a template hang together
+#[utoipa::path(get, path = "/v1/templates/{namespace}/{name}/graph", tag = "templates", operation_id = "template_graph",
+    params(("namespace" = String, Path), ("name" = String, Path), VersionParams),
+    responses((status = 200, description = "Its levels and lines", body = TemplateGraph)))]
+async fn graph(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((namespace, name)): Segments<(String, String)>,
+    Params(asked): Params<VersionParams>,
+) -> Result<Json<TemplateGraph>, Refusal> {
+    let template = visible(&app, &caller, &namespace, &name, asked.version.as_deref()).await?;
+    Ok(Json(made::graph(made::summary(&template), &template)))
+}
+
+/// A template's critical path and parallelism, by what its earlier workflows took
+#[utoipa::path(get, path = "/v1/templates/{namespace}/{name}/analysis", tag = "templates",
+    operation_id = "analyze_template",
+    params(("namespace" = String, Path), ("name" = String, Path), VersionParams),
+    responses((status = 200, description = "What was found", body = GraphAnalysis)))]
+async fn analysis(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((namespace, name)): Segments<(String, String)>,
+    Params(asked): Params<VersionParams>,
+) -> Result<Json<GraphAnalysis>, Refusal> {
+    let template = visible(&app, &caller, &namespace, &name, asked.version.as_deref()).await?;
+    Ok(Json(documents::analysis(&app.engine().analyze_template(&template).await?)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct DiffParams {
+    /// The version before
+    #[param(min_length = 1, max_length = 256)]
+    from: String,
+    /// The other one; without it the newest
+    #[param(min_length = 1, max_length = 256)]
+    to: Option<String>,
+}
+
+/// What changed from one version of a template to another, in meaning, not in text
+#[utoipa::path(get, path = "/v1/templates/{namespace}/{name}/diff", tag = "templates", operation_id = "diff_templates",
+    params(("namespace" = String, Path), ("name" = String, Path), DiffParams),
+    responses((status = 200, description = "Fields and steps that changed", body = TemplateDiff)))]
+async fn diff(
+    State(app): State<App>,
+    caller: Caller,
+    Segments((namespace, name)): Segments<(String, String)>,
+    Params(asked): Params<DiffParams>,
+) -> Result<Json<TemplateDiff>, Refusal> {
+    let old = visible(&app, &caller, &namespace, &name, Some(&asked.from)).await?;
+    let new = visible(&app, &caller, &namespace, &name, asked.to.as_deref()).await?;
+    let found = Diff::between(&old, &new);
+    Ok(Json(made::diff(made::summary(&old), made::summary(&new), &found)))
+}
+
+/// The template, if it exists for the caller.
+async fn visible(
+    app: &App,
+    caller: &Caller,
+    namespace: &str,
+    name: &str,
+    version: Option<&str>,
+) -> Result<Template, Refusal> {
+    caller.check_found(namespace, "template", &format!("{namespace}/{name}"))?;
+    template_of(&stored(app, namespace, name, version).await?)
+}
+
+/// A stored template: a version of it through the cache, or the newest.
+pub(super) async fn stored(
+    app: &App,
+    namespace: &str,
+    name: &str,
+    version: Option<&str>,
+) -> Result<TemplateRecord, Refusal> {
+    match version {
+        Some(version) => {
+            let found = app.engine().template(namespace, name, version).await?;
+            Ok(std::sync::Arc::unwrap_or_clone(found))
+        }
+        None => Ok(app.store().template_find(namespace, name, None).await?),
+    }
+}
+
+/// As the engine works with it.
+pub(super) fn template_of(record: &TemplateRecord) -> Result<Template, Refusal> {
+    Template::from_canonical_json(&record.content).map_err(|problems| {
+        tracing::error!(%problems, digest = record.digest, "a stored template cannot be read");
+        Refusal::internal()
+    })
+}
+
+/// What is wrong with a template, each with its place in the text.
+fn wrong(problems: &Problems) -> Refusal {
+    let errors: Vec<FieldProblem> = made::problems(problems)
+        .into_iter()
+        .map(|problem| {
+            let place = match (problem.line, problem.column) {
+                (Some(line), Some(column)) => format!("line {line}, column {column}: "),
+                _ => String::new(),
+            };
+            let help = problem.suggestion.map(|help| format!(" ({help})")).unwrap_or_default();
+            FieldProblem { pointer: problem.path, message: format!("{place}{}{help}", problem.message) }
+        })
+        .collect();
+    let count = errors.len();
+    let first = errors.first().map(|error| error.message.clone()).unwrap_or_default();
+    Refusal::new(Code::Invalid, format!("{count} problems with the template; the first: {first}"))
+        .errors(errors)
+}

@@ -1,0 +1,309 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use recache_server::{Auth, Grant, Grants, Settings, make_key};
+use recache_store::conformance::{postgres_database, sqlite_database};
+use recache_store::{AuditFilter, Word};
+use serde_json::Value;
+
+use crate::description::operations;
+use crate::world::{Answer, World};
+
+async fn guarded() -> World {
+    let auth = Auth { api_keys: true, jwt: None };
+    World::guarded(sqlite_database(), Settings::default(), auth).await
+}
+
+/// Makes a key with these scopes.
+async fn token(world: &World, name: &str, scopes: &[&str], lifetime: Option<Duration>) -> String {
+    let grants = Grants::new(scopes.iter().map(|scope| scope.parse::<Grant>().unwrap()).collect());
+    let random = |bytes: &mut [u8]| {
+        for chunk in bytes.chunks_mut(16) {
+            let uuid = uuid::Uuid::new_v4();
+            chunk.copy_from_slice(&uuid.as_bytes()[..chunk.len()]);
+        }
+    };
+    let (token, key) = make_key(name, &grants, lifetime, "test", random);
+    world.store.api_keys().api_key_put(key).await.unwrap();
+    token
+}
+
+async fn ask(world: &World, token: Option<&str>, method: &str, path: &str, body: &str) -> Answer {
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
+    world.send(method, path, &headers, body).await
+}
+
+/// What each operation may be entered with, by hand: this list is the expectation, not what the code says.
+fn expected() -> BTreeMap<&'static str, &'static str> {
+    [
+        ("GET /health", ""),
+        ("GET /health/live", ""),
+        ("GET /health/ready", ""),
+        ("GET /v1/openapi.json", ""),
+        ("GET /health/detailed", "health:read"),
+        ("GET /metrics", "metrics:read"),
+        ("GET /v1/audit", "audit:read"),
+        ("GET /v1/jobs", "jobs:read"),
+        ("POST /v1/jobs", "jobs:write"),
+        ("POST /v1/jobs/bulk", "jobs:write"),
+        ("GET /v1/jobs/{id}", "jobs:read"),
+        ("POST /v1/jobs/{id}/cancel", "jobs:operate"),
+        ("POST /v1/jobs/{id}/priority", "jobs:operate"),
+        ("POST /v1/jobs/{id}/reschedule", "jobs:operate"),
+        ("POST /v1/jobs/{id}/retry", "jobs:operate"),
+        ("GET /v1/templates", "templates:read"),
+        ("PUT /v1/templates", "templates:write"),
+        ("POST /v1/templates/check", "templates:read"),
+        ("GET /v1/templates/{namespace}/{name}", "templates:read"),
+        ("GET /v1/templates/{namespace}/{name}/analysis", "templates:read"),
+        ("GET /v1/templates/{namespace}/{name}/diff", "templates:read"),
+        ("GET /v1/templates/{namespace}/{name}/graph", "templates:read"),
+        ("GET /v1/templates/{namespace}/{name}/versions", "templates:read"),
+        ("GET /v1/workflows", "workflows:read"),
+        ("POST /v1/workflows", "workflows:write"),
+        ("GET /v1/workflows/{id}", "workflows:read"),
+        ("POST /v1/workflows/{id}/approvals", "workflows:operate"),
+        ("POST /v1/workflows/{id}/cancel", "workflows:operate"),
+        ("GET /v1/workflows/{id}/graph", "workflows:read"),
+        ("POST /v1/workflows/{id}/retry", "workflows:operate"),
+        ("POST /v1/workflows/{id}/signals", "workflows:write"),
+        ("GET /v1/workflows/{id}/steps", "workflows:read"),
+        ("POST /v1/workflows/{id}/steps/{step}/complete", "workflows:operate"),
+        ("POST /v1/workflows/{id}/steps/{step}/resolve", "workflows:operate"),
+        ("GET /v1/workflows/{id}/timeline", "workflows:read"),
+    ]
+    .into()
+}
+
+const TEMPLATE: &str =
+    "namespace: a\nname: order\nversion: 1.0.0\nsteps:\n  - name: fetch\n    handler: {callable: none}\n";
+
+/// Every operation of the description with a body that is right, on things of namespace `a`.
+fn requests(job: &str, workflow: &str) -> Vec<(String, String, String, String)> {
+    let api = serde_json::to_value(recache_server::api()).unwrap();
+    operations(&api)
+        .into_iter()
+        .map(|(method, route, _)| {
+            let id = if route.contains("/workflows/") { workflow } else { job };
+            let mut path = route.replace("{id}", id).replace("{step}", "fetch");
+            path = path.replace("{namespace}", "a").replace("{name}", "order");
+            match route.as_str() {
+                "/v1/templates/{namespace}/{name}/diff" => path.push_str("?from=1.0.0"),
+                "/v1/jobs" | "/v1/workflows" | "/v1/templates" | "/v1/audit" if method == "GET" => {
+                    path.push_str("?namespace=a");
+                }
+                _ => {}
+            }
+            let body = match (method.as_str(), route.as_str()) {
+                ("GET", _) => String::new(),
+                ("POST", "/v1/jobs") => r#"{"handler":"none","namespace":"a"}"#.to_owned(),
+                (_, "/v1/jobs/bulk") => r#"{"jobs":[{"handler":"none","namespace":"a"}]}"#.to_owned(),
+                (_, "/v1/jobs/{id}/priority") => r#"{"priority":1}"#.to_owned(),
+                (_, "/v1/jobs/{id}/reschedule") => r#"{"delay_ms":1}"#.to_owned(),
+                ("POST", "/v1/workflows") => r#"{"template":"order","namespace":"a"}"#.to_owned(),
+                (_, "/v1/workflows/{id}/approvals" | "/v1/workflows/{id}/signals") => {
+                    r#"{"name":"x"}"#.to_owned()
+                }
+                (_, "/v1/templates" | "/v1/templates/check") => {
+                    serde_json::json!({ "namespace": "a", "name": "order", "version": "1.0.0",
+                        "steps": [{ "name": "fetch", "handler": { "callable": "none" } }] })
+                    .to_string()
+                }
+                _ => "{}".to_owned(),
+            };
+            (method, route, path, body)
+        })
+        .collect()
+}
+
+/// Roles on namespaces, and what each may enter: on things of namespace `a`, and what belongs to no namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
+    let world = guarded().await;
+    let expected = expected();
+    let scopes: &[(&str, &[&str])] = &[
+        ("nothing", &["nothing:read"]),
+        ("viewer", &["*:read"]),
+        ("writer", &["*:write"]),
+        ("operator", &["*:read", "*:write", "*:operate"]),
+        ("admin", &["*:*"]),
+        ("admin_a", &["*:*@a"]),
+        ("viewer_a", &["*:read@a"]),
+        ("admin_b", &["*:*@b"]),
+        ("jobs_reader", &["jobs:read"]),
+        ("jobs_operator_a", &["jobs:operate@a"]),
+    ];
+    let mut tokens = BTreeMap::new();
+    for (name, scopes) in scopes {
+        tokens.insert(*name, token(&world, name, scopes, None).await);
+    }
+    let admin = tokens["admin"].clone();
+    let stored = world
+        .send(
+            "PUT",
+            "/v1/templates",
+            &[("content-type", "application/yaml"), ("authorization", &format!("Bearer {admin}"))],
+            TEMPLATE,
+        )
+        .await;
+    stored.expect(201);
+    let job = ask(&world, Some(&admin), "POST", "/v1/jobs", r#"{"handler":"none","namespace":"a"}"#).await;
+    let job = job.expect(201)["id"].as_str().unwrap().to_owned();
+    let workflow =
+        ask(&world, Some(&admin), "POST", "/v1/workflows", r#"{"template":"order","namespace":"a"}"#).await;
+    let workflow = workflow.expect(201)["id"].as_str().unwrap().to_owned();
+
+    let mut wrong = Vec::new();
+    let mut asked = 0;
+    for (method, route, path, body) in requests(&job, &workflow) {
+        let name = format!("{method} {route}");
+        let needed = *expected.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
+        let may = |role: &str| -> bool {
+            let (resource, action) = needed.split_once(':').unwrap();
+            let is_global = matches!(resource, "metrics" | "health");
+            match role {
+                "viewer" => action == "read",
+                "writer" => action == "write",
+                "operator" | "admin" => true,
+                "admin_a" => !is_global,
+                "viewer_a" => !is_global && action == "read",
+                "jobs_reader" => needed == "jobs:read",
+                "jobs_operator_a" => needed == "jobs:operate",
+                // What is checked and thrown away belongs to nobody.
+                "admin_b" => name == "POST /v1/templates/check",
+                _ => false,
+            }
+        };
+        let bad = format!("{}x", &admin[..admin.len() - 1]);
+        let unknown = format!("rck_0000000000000000_{}", &admin[admin.len() - 43..]);
+        for (who, token) in
+            [("none", None), ("wrong", Some(bad.as_str())), ("unknown", Some(unknown.as_str()))]
+        {
+            asked += 1;
+            let answer = ask(&world, token, &method, &path, &body).await;
+            let is_right = if needed.is_empty() { answer.status < 300 } else { answer.status == 401 };
+            if !is_right {
+                wrong.push(format!("{name} as {who}: {}", answer.status));
+            }
+        }
+        for (role, token) in &tokens {
+            asked += 1;
+            let answer = ask(&world, Some(token), &method, &path, &body).await;
+            let allowed = needed.is_empty() || may(role);
+            let is_good = answer.status < 300 || answer.status == 409;
+            let is_right = if allowed { is_good } else { matches!(answer.status, 403 | 404) };
+            if !is_right {
+                wrong.push(format!("{name} as {role}: {} {}", answer.status, answer.body));
+            }
+            if *role == "admin_b" && route.contains("{id}") && answer.status != 404 {
+                wrong.push(format!("{name}: a foreign id must not exist, but {}", answer.status));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {asked}:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(expected.len(), requests(&job, &workflow).len());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_id_is_answered_like_one_that_does_not_exist() {
+    let world = guarded().await;
+    let (a, b) = (token(&world, "a", &["*:*@a"], None).await, token(&world, "b", &["*:*@b"], None).await);
+    let job = ask(&world, Some(&a), "POST", "/v1/jobs", r#"{"handler":"none","namespace":"a"}"#).await;
+    let id = job.expect(201)["id"].as_str().unwrap().to_owned();
+    let foreign = ask(&world, Some(&b), "GET", &format!("/v1/jobs/{id}"), "").await;
+    let unknown = "job_01890000-0000-7000-8000-000000000000";
+    let missing = ask(&world, Some(&b), "GET", &format!("/v1/jobs/{unknown}"), "").await;
+    let (foreign, missing) = (foreign.expect(404), missing.expect(404));
+    assert_eq!(
+        foreign["detail"].as_str().unwrap().replace(&id, "ID"),
+        missing["detail"].as_str().unwrap().replace(unknown, "ID")
+    );
+    assert_eq!(
+        ask(&world, Some(&a), "GET", "/v1/jobs", "").await.expect(200)["jobs"].as_array().unwrap().len(),
+        1
+    );
+    assert_eq!(ask(&world, Some(&b), "GET", "/v1/jobs", "").await.expect(200)["jobs"], serde_json::json!([]));
+    assert_eq!(ask(&world, Some(&b), "GET", "/v1/jobs?namespace=a", "").await.code(403), "forbidden");
+    let both = token(&world, "both", &["*:*@a", "*:*@b"], None).await;
+    assert_eq!(ask(&world, Some(&both), "GET", "/v1/jobs", "").await.code(400), "invalid_parameter");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_ends_with_its_lifetime_and_within_five_seconds_of_its_revocation() {
+    let world = guarded().await;
+    let short = token(&world, "short", &["jobs:read"], Some(Duration::from_secs(1))).await;
+    let long = token(&world, "long", &["jobs:read"], None).await;
+    let status = async |token: &str| ask(&world, Some(token), "GET", "/v1/jobs", "").await.status;
+    assert_eq!((status(&short).await, status(&long).await), (200, 200));
+    world.store.api_keys().api_key_revoke("long", Word::new("test", "leaked")).await.unwrap();
+    let revoked = tokio::time::Instant::now();
+    for token in [&long, &short] {
+        while status(token).await != 401 {
+            assert!(revoked.elapsed() < Duration::from_secs(5), "it is still good");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let used = world.store.api_keys().api_key_get(long.split('_').nth(1).unwrap()).await.unwrap();
+    assert!(used.last_used_at.is_some(), "its use was noted");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_of_other_forms_are_refused() {
+    let world = guarded().await;
+    let good = token(&world, "good", &["jobs:read"], None).await;
+    let bearer = format!("Bearer {good}");
+    let cases: Vec<Vec<(&str, &str)>> = vec![
+        vec![("authorization", &good)],
+        vec![("authorization", "Basic YTpi")],
+        vec![("authorization", "Bearer ")],
+        vec![("authorization", &bearer), ("authorization", &bearer)],
+        vec![("authorization", "Bearer a.b.c")],
+    ];
+    for headers in cases {
+        let answer = world.send("GET", "/v1/jobs", &headers, "").await;
+        assert_eq!(answer.code(401), "unauthenticated", "{headers:?}");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        assert!(!answer.body.contains(&good));
+    }
+    let lower =
+        world.send("GET", "/v1/jobs", &[("authorization", &bearer.replace("Bearer", "bearer"))], "").await;
+    assert_eq!(lower.status, 200);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_says_who_did_what_and_why() {
+    for database in [Some(sqlite_database()), postgres_database().await].into_iter().flatten() {
+        let world = World::guarded(database, Settings::default(), Auth { api_keys: true, jwt: None }).await;
+        let ops = token(&world, "ops", &["*:*"], None).await;
+        let job = ask(&world, Some(&ops), "POST", "/v1/jobs", r#"{"handler":"none","namespace":"a"}"#).await;
+        let id = job.expect(201)["id"].as_str().unwrap().to_owned();
+        let path = format!("/v1/jobs/{id}/cancel");
+        ask(&world, Some(&ops), "POST", &path, r#"{"reason":"wrong customer"}"#).await.expect(200);
+        ask(&world, Some(&ops), "POST", &format!("/v1/jobs/{id}/retry"), "{}").await.expect(409);
+        let audit = ask(&world, Some(&ops), "GET", "/v1/audit?limit=1", "").await.expect(200);
+        assert_eq!(audit["rows"][0]["action"], "jobs.retry");
+        assert_eq!(
+            (&audit["rows"][0]["outcome"], &audit["rows"][0]["after"]),
+            (&"refused".into(), &"conflict".into())
+        );
+        let next = format!("/v1/audit?limit=1&cursor={}", audit["next"].as_str().unwrap());
+        let row = ask(&world, Some(&ops), "GET", &next, "").await.expect(200)["rows"][0].clone();
+        let expected: Value = serde_json::json!({
+            "actor": "key:ops", "action": "jobs.cancel", "namespace": "a", "target": id, "reason": "wrong customer",
+            "outcome": "done", "before": { "state": "queued" }, "after": { "state": "cancelled" },
+        });
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(&row[name], value, "{row}");
+        }
+        assert!(row["request_id"].is_string());
+        let filter = AuditFilter { rows_max: 10, ..AuditFilter::default() };
+        assert_eq!(world.store.audits().audits_list(filter).await.unwrap().len(), 2);
+        world.end().await;
+    }
+}

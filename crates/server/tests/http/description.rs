@@ -1,0 +1,73 @@
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::world::World;
+
+/// Each operation of the description: method, path, itself.
+pub(crate) fn operations(api: &Value) -> Vec<(String, String, Value)> {
+    let mut operations = Vec::new();
+    for (path, item) in api["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            operations.push((method.to_ascii_uppercase(), path.clone(), operation.clone()));
+        }
+    }
+    operations
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn description_is_openapi_3_1_and_every_reference_in_it_leads_somewhere() {
+    let world = World::sqlite().await;
+    let answer = world.get("/v1/openapi.json").await;
+    let api = answer.expect(200);
+    assert!(api["openapi"].as_str().unwrap().starts_with("3.1"), "{}", api["openapi"]);
+    let mut todo = vec![&api];
+    let mut references = 0;
+    while let Some(value) = todo.pop() {
+        match value {
+            Value::Object(object) => {
+                if let Some(Value::String(reference)) = object.get("$ref") {
+                    references += 1;
+                    let pointer = reference.strip_prefix('#').unwrap();
+                    assert!(api.pointer(pointer).is_some(), "{reference}");
+                }
+                todo.extend(object.values());
+            }
+            Value::Array(array) => todo.extend(array),
+            _ => {}
+        }
+    }
+    assert!(references > 20, "{references}");
+    let ids: BTreeSet<_> =
+        operations(&api).into_iter().map(|(_, _, one)| one["operationId"].to_string()).collect();
+    assert_eq!(ids.len(), operations(&api).len(), "operation ids are unique: {ids:?}");
+    world.end().await;
+}
+
+#[test]
+fn every_route_names_its_permission_but_those_that_are_open_on_purpose() {
+    let api = serde_json::to_value(recache_server::api()).unwrap();
+    let open: Vec<_> = operations(&api)
+        .into_iter()
+        .filter(|(_, _, operation)| operation["x-permission"].as_str().is_none())
+        .map(|(method, path, operation)| {
+            assert_eq!(operation["security"], serde_json::json!([]), "{method} {path}");
+            format!("{method} {path}")
+        })
+        .collect();
+    assert_eq!(open, ["GET /health", "GET /health/live", "GET /health/ready", "GET /v1/openapi.json"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explorer_works_without_a_look_elsewhere() {
+    let world = World::sqlite().await;
+    let page = world.get("/docs/").await;
+    assert_eq!(page.status, 200, "{page:?}");
+    assert!(page.header("content-security-policy").unwrap().contains("script-src 'self'"));
+    assert!(!page.body.contains("http://") && !page.body.contains("https://"), "{}", page.body);
+    assert!(!page.body.contains("<script>"), "no script in the page itself");
+    let script = world.get("/docs/swagger-initializer.js").await;
+    assert!(script.body.contains("/v1/openapi.json"), "{}", script.body);
+    assert_eq!(world.get("/docs/nothing.js").await.code(404), "not_found");
+    world.end().await;
+}

@@ -1,0 +1,64 @@
+use recache_server::{Error, bind};
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_follows_the_store_and_live_does_not() {
+    let world = World::sqlite().await;
+    assert_eq!(world.get("/health/live").await.status, 200);
+    let ready = world.get("/health/ready").await.expect(200);
+    assert_eq!((&ready["status"], &ready["store"]), (&json!("ready"), &json!("sqlite")));
+    let details = world.get("/health/detailed").await.expect(200);
+    assert_eq!(details["database"]["kind"], "sqlite");
+    assert_eq!(details["cache"]["condition"], "active");
+
+    // A store that cannot write is never called ready; a verdict is good for a second.
+    world.store.close().await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    let not_ready = loop {
+        let answer = world.get("/health/ready").await;
+        if answer.status == 503 {
+            break answer.json();
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{answer:?}");
+    };
+    assert!(not_ready["reasons"][0].as_str().unwrap().contains("cannot commit"), "{not_ready}");
+    assert_eq!(world.get("/health").await.status, 503);
+    assert_eq!(world.get("/health/live").await.status, 200);
+    assert_eq!(world.get("/health/detailed").await.status, 200);
+}
+
+#[tokio::test]
+async fn taken_and_foreign_addresses_are_refused() {
+    let first = bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
+    let address = first.local_addr().unwrap();
+    assert!(matches!(bind(address, false).await, Err(Error::AddressInUse(taken)) if taken == address));
+    let anywhere = "0.0.0.0:0".parse().unwrap();
+    assert!(matches!(bind(anywhere, false).await, Err(Error::NotLoopback(_))));
+    assert!(bind(anywhere, true).await.is_ok(), "with authentication any address may be served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_openmetrics_text_with_bounded_labels() {
+    let world = World::sqlite().await;
+    for path in ["/v1/jobs", "/v1/jobs/job_x", "/nothing/at/all", "/nothing/else"] {
+        world.get(path).await;
+    }
+    world.send("BREW", "/v1/jobs", &[], "").await;
+    let answer = world.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    assert!(answer.body.ends_with("# EOF\n"));
+    let requests: Vec<_> =
+        answer.body.lines().filter(|line| line.starts_with("recache_http_requests_total{")).collect();
+    let with = |part: &str| requests.iter().filter(|line| line.contains(part)).count();
+    assert_eq!(with("route=\"/v1/jobs/{id}\""), 1, "{requests:?}");
+    assert_eq!(with("route=\"unmatched\",status=\"4xx\""), 1, "{requests:?}");
+    assert_eq!(with("method=\"other\""), 1, "{requests:?}");
+    assert!(!answer.body.contains("nothing") && !answer.body.contains("job_x"));
+    for name in ["recache_http_request_duration_seconds_bucket", "recache_engine_attempts_started_total"] {
+        assert!(answer.body.contains(name), "{name}");
+    }
+    world.end().await;
+}

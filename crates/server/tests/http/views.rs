@@ -1,0 +1,147 @@
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+const VIEW: &str = "/v1/views/shop/prices%2Fde";
+
+async fn put(world: &World, path: &str, body: &Value) -> crate::world::Answer {
+    world.send("PUT", path, &[("content-type", "application/json")], &body.to_string()).await
+}
+
+/// Defined, touched, and its first generation is live.
+async fn built(world: &World) -> i64 {
+    let definition = json!({ "handler": "counting", "debounce_quiet_ms": 0, "on_touch": "finish" });
+    assert_eq!(put(world, VIEW, &definition).await.expect(200)["view"]["key"], "prices/de");
+    touch(world, &json!({ "reason": "the first" })).await
+}
+
+/// Touches, and waits until that is live.
+async fn touch(world: &World, body: &Value) -> i64 {
+    let touched = world.post(&format!("{VIEW}/touch"), &body.to_string()).await.expect(200);
+    let version = touched["recache_version"].as_i64().unwrap();
+    let path = format!("{VIEW}/items/version?min_version={version}");
+    let read = world.send("GET", &path, &[("prefer", "wait=20")], "").await.expect(200);
+    assert!(read["version"].as_i64().unwrap() >= version, "{read}");
+    version
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn view_is_defined_touched_and_read_by_generation() {
+    for world in World::both().await {
+        assert_eq!(world.get(VIEW).await.code(404), "not_found");
+        let version = built(&world).await;
+        let read = world.get(&format!("{VIEW}/items/version")).await;
+        assert_eq!(read.expect(200)["value"], json!(version));
+        let etag = read.header("etag").unwrap().to_owned();
+        assert_eq!(etag, format!("\"{version}\""));
+        let conditional = async |etag: &str| {
+            world.send("GET", &format!("{VIEW}/items/version"), &[("if-none-match", etag)], "").await.status
+        };
+        assert_eq!((conditional(&etag).await, conditional("\"0\", W/\"1\"").await), (304, 304));
+        let newer = touch(&world, &json!({ "items": ["version"] })).await;
+        assert_eq!(conditional(&etag).await, 200);
+        let late = world.get(&format!("{VIEW}/items/version?min_version={}", newer + 1)).await;
+        assert_eq!(late.code(409), "conflict");
+        assert_eq!(world.get(&format!("{VIEW}/items/none")).await.code(404), "not_found");
+        assert_eq!(
+            world.get(&format!("{VIEW}/items/version?min_version=0")).await.code(422),
+            "invalid_parameter"
+        );
+
+        let page = world.get(&format!("{VIEW}/items?limit=1")).await.expect(200);
+        assert_eq!((&page["version"], &page["items"][0]["item"]), (&json!(newer), &json!("same")));
+        touch(&world, &json!({})).await;
+        let next = format!("{VIEW}/items?limit=1&cursor={}", page["next"].as_str().unwrap());
+        let rest = world.get(&next).await.expect(200);
+        assert_eq!(
+            (&rest["version"], &rest["items"][0]["value"]),
+            (&json!(newer), &json!(newer)),
+            "the same generation"
+        );
+        assert_eq!(rest["next"], Value::Null);
+
+        let shown = world.get(VIEW).await.expect(200);
+        assert_eq!(
+            (&shown["view"]["recache_status"], &shown["view"]["touch_reason"]),
+            (&json!("completed"), &Value::Null)
+        );
+        let explained = world.get(&format!("{VIEW}/explain")).await.expect(200);
+        assert_eq!(explained["waits_for"], "nothing");
+        let diff = world.get(&format!("{VIEW}/diff?from={version}&to={newer}")).await.expect(200);
+        assert_eq!(diff["items"], json!([{ "item": "version", "change": "changed" }]));
+        let history = world.get(&format!("{VIEW}/history?limit=2")).await.expect(200);
+        assert_eq!(history["builds"].as_array().unwrap().len(), 2);
+        assert!(history["next"].is_string(), "{history}");
+        let listed = world.get("/v1/views?namespace=shop").await.expect(200);
+        assert_eq!(listed["views"][0]["key"], "prices/de");
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn view_is_paused_rolled_back_resumed_and_deleted_with_an_audit() {
+    for world in World::both().await {
+        let first = built(&world).await;
+        let second = touch(&world, &json!({})).await;
+        let path = |verb: &str| format!("{VIEW}/{verb}");
+        let body = json!({ "to_version": first, "reason": "wrong" }).to_string();
+        let restored = world.post_once("k1", &path("rollback"), &body).await.expect(200);
+        assert_eq!((&restored["version"], &restored["items_changed"]), (&json!(second + 1), &json!(1)));
+        let again = world.post_once("k1", &path("rollback"), &body).await.expect(200);
+        assert_eq!(again["version"], restored["version"], "carried out once");
+        let read = world.get(&path(&format!("items/version?min_version={}", second + 1))).await.expect(200);
+        assert_eq!(read["value"], json!(first));
+        assert_eq!(world.post(&path("pause"), "{}").await.expect(200)["changed"], false, "a rollback pauses");
+        assert_eq!(world.post(&path("resume"), "{}").await.expect(200)["changed"], true);
+        let rebuilt =
+            world.post(&path("rebuild"), "{}").await.expect(200)["recache_version"].as_i64().unwrap();
+        let read = world
+            .send("GET", &path(&format!("items/version?min_version={rebuilt}")), &[("prefer", "wait=20")], "")
+            .await;
+        assert_eq!(read.expect(200)["value"], json!(rebuilt));
+        assert_eq!(world.post(&path("rollback"), r#"{"to_version":99}"#).await.code(409), "conflict");
+
+        let other = "/v1/views/shop/sums";
+        put(&world, other, &json!({ "handler": "counting" })).await.expect(200);
+        let sources = format!("{other}/sources");
+        assert_eq!(
+            put(&world, &sources, &json!({ "from": ["shop/prices/de"] })).await.expect(200)["changed"],
+            true
+        );
+        assert_eq!(put(&world, &sources, &json!({ "from": ["prices", "/x"] })).await.code(422), "invalid");
+        assert_eq!(world.send("DELETE", VIEW, &[], "").await.code(409), "conflict");
+        world.send("DELETE", other, &[], "").await.expect(200);
+        let path = format!("{VIEW}?reason=unused");
+        assert_eq!(world.send("DELETE", &path, &[], "").await.expect(200)["changed"], true);
+        assert_eq!(world.get(VIEW).await.code(404), "not_found");
+        let filter = recache_store::AuditFilter { rows_max: 20, ..Default::default() };
+        let rows = world.store.audits().audits_list(filter).await.unwrap();
+        let deeds: Vec<_> = rows.iter().map(|row| row.new.action.as_str()).collect();
+        for deed in ["views.rollback", "views.pause", "views.resume", "views.delete"] {
+            assert!(deeds.contains(&deed), "{deed} is not among {deeds:?}");
+        }
+        assert_eq!(rows[0].new.word.reason, "unused");
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_touched_together_all_or_none() {
+    let world = World::sqlite().await;
+    built(&world).await;
+    let one = json!({ "namespace": "shop", "key": "prices/de", "items": ["a"] });
+    let both = json!({ "views": [one, { "namespace": "shop", "key": "none" }] });
+    assert_eq!(world.post("/v1/touches", &both.to_string()).await.code(404), "not_found");
+    assert_eq!(world.get(VIEW).await.expect(200)["view"]["recache_version"], 1);
+    let touched = world.post("/v1/touches", &json!({ "views": [one], "reason": "import" }).to_string()).await;
+    assert_eq!(touched.expect(200)["views"][0]["recache_version"], 2);
+    assert_eq!(world.get(VIEW).await.expect(200)["view"]["touch_reason"], "import");
+    for bad in [r#"{"views":[]}"#, r#"{"views":[{"namespace":"shop"}]}"#, r#"{"touches":[]}"#] {
+        assert_eq!(world.post("/v1/touches", bad).await.status, 422, "{bad}");
+    }
+    let definition = json!({ "handler": "x", "any_staleness": true, "max_staleness_ms": 5 });
+    assert_eq!(put(&world, VIEW, &definition).await.code(422), "invalid");
+    let definition = json!({ "handler": "x", "queu": "y" });
+    assert!(put(&world, VIEW, &definition).await.expect(422).to_string().contains("queu"));
+    world.end().await;
+}

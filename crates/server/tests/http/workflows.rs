@@ -1,0 +1,177 @@
+use serde_json::{Value, json};
+
+use crate::world::{Answer, World};
+
+const TEMPLATE: &str = "\
+namespace: shop
+name: order
+version: 1.0.0
+input_schema: {type: object, required: [n]}
+steps:
+  - name: fetch
+    handler: {callable: none}
+  - name: pack
+    handler: {callable: echo}
+    dependencies: [fetch]
+  - name: paid
+    dependencies: [pack]
+    wait_for: {signal: paid}
+";
+
+async fn put(world: &World, text: &str) -> Answer {
+    world.send("PUT", "/v1/templates", &[("content-type", "application/yaml")], text).await
+}
+
+async fn submit(world: &World) -> String {
+    let body = r#"{"template":"order","namespace":"shop","input":{"n":1}}"#;
+    let answer = world.post("/v1/workflows", body).await;
+    let id = answer.expect(201)["id"].as_str().unwrap().to_owned();
+    assert_eq!(answer.header("location"), Some(format!("/v1/workflows/{id}").as_str()));
+    id
+}
+
+async fn ended(world: &World, id: &str) -> Value {
+    world.send("GET", &format!("/v1/workflows/{id}"), &[("prefer", "wait=20")], "").await.expect(200)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn template_is_stored_compared_checked_and_drawn() {
+    for world in World::both().await {
+        assert_eq!(put(&world, TEMPLATE).await.expect(201)["templates"][0]["changed"], true);
+        assert_eq!(put(&world, TEMPLATE).await.expect(200)["templates"][0]["changed"], false);
+        let other = TEMPLATE.replace("callable: none", "callable: other");
+        assert_eq!(put(&world, &other).await.code(409), "conflict");
+        let newer = other.replace("1.0.0", "1.1.0");
+        let dry =
+            world.send("PUT", "/v1/templates?dry_run=true", &[("content-type", "text/yaml")], &newer).await;
+        assert_eq!(dry.expect(200)["templates"][0]["changed"], false);
+        put(&world, &newer).await.expect(201);
+
+        let shown = world.get("/v1/templates/shop/order").await.expect(200);
+        assert_eq!(
+            (&shown["template"]["version"], &shown["content"]["name"]),
+            (&json!("1.1.0"), &json!("order"))
+        );
+        let versions = world.get("/v1/templates/shop/order/versions").await.expect(200);
+        let listed: Vec<_> =
+            versions["templates"].as_array().unwrap().iter().map(|one| &one["version"]).collect();
+        assert_eq!(listed, ["1.1.0", "1.0.0"]);
+        let diff = world.get("/v1/templates/shop/order/diff?from=1.0.0").await.expect(200);
+        assert_eq!(
+            (&diff["steps"][0]["name"], &diff["steps"][0]["change"]),
+            (&json!("fetch"), &json!("changed"))
+        );
+        let graph = world.get("/v1/templates/shop/order/graph?version=1.0.0").await.expect(200);
+        assert_eq!(graph["levels"], json!([["fetch"], ["pack"], ["paid"]]));
+        assert_eq!(world.get("/v1/templates/shop/order/analysis").await.expect(200)["nodes"], 3);
+        let page = world.get("/v1/templates?namespace=shop&limit=1").await.expect(200);
+        assert_eq!((page["templates"].as_array().unwrap().len(), &page["has_more"]), (1, &json!(true)));
+
+        let wrong = "namespace: shop\nname: order\nversion: one\nsteps:\n  - name: a\n    dependencies: [b]\n    colour: red\n";
+        let refused = put(&world, wrong).await;
+        assert_eq!(refused.code(422), "invalid");
+        assert!(refused.json()["errors"].as_array().unwrap().len() >= 3, "{refused:?}");
+        assert!(refused.body.contains("line 7"), "{refused:?}");
+        let checked =
+            world.send("POST", "/v1/templates/check", &[("content-type", "application/yaml")], wrong).await;
+        let checked = checked.expect(200);
+        assert!(checked["files"][0]["template"].is_null() && !checked["files"][0]["problems"][0].is_null());
+        assert_eq!(world.get("/v1/templates/shop/gone").await.code(404), "not_found");
+        assert_eq!(world.get("/v1/templates/shop/order?version=9.0.0").await.code(404), "not_found");
+        assert_eq!(world.get("/v1/templates/shop/gone/versions").await.code(404), "not_found");
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workflow_is_submitted_moved_on_by_hand_told_and_read() {
+    for world in World::both().await {
+        put(&world, TEMPLATE).await.expect(201);
+        let refused = world.post("/v1/workflows", r#"{"template":"order","namespace":"shop"}"#).await;
+        assert_eq!(refused.code(422), "invalid", "the input does not fit");
+        let id = submit(&world).await;
+        let path = |rest: &str| format!("/v1/workflows/{id}/{rest}");
+        let steps = world.get(&path("steps")).await.expect(200);
+        let names: Vec<_> = steps["steps"].as_array().unwrap().iter().map(|step| &step["name"]).collect();
+        assert_eq!(names, ["fetch", "pack", "paid"]);
+        let done =
+            world.post(&path("steps/fetch/complete"), r#"{"result":{"rows":3},"reason":"by hand"}"#).await;
+        assert_eq!(done.expect(200)["change"], "completed");
+        assert_eq!(world.post(&path("steps/gone/complete"), "{}").await.code(404), "not_found");
+        assert_eq!(world.post(&path("steps/fetch/resolve"), "{}").await.code(409), "conflict");
+        assert_eq!(
+            world.post(&path("signals"), r#"{"name":"paid","payload":{"sum":7}}"#).await.expect(200)["count"],
+            1
+        );
+        assert_eq!(
+            world.post(&path("signals"), r#"{"name":"paid","payload":{"sum":7}}"#).await.expect(200)["count"],
+            0
+        );
+        let details = ended(&world, &id).await;
+        assert_eq!(details["workflow"]["state"], "completed", "{details}");
+        assert_eq!(details["signals"][0]["actor"], "anonymous");
+        let graph = world.get(&path("graph")).await.expect(200);
+        assert_eq!((&graph["nodes"], &graph["workflow_id"]), (&json!(3), &json!(id)));
+        let timeline = world.get(&path("timeline")).await.expect(200);
+        assert_eq!(timeline["state"], "completed");
+        assert!(
+            timeline["steps"].as_array().unwrap().iter().any(|step| step["ran_ms"].is_number()),
+            "{timeline}"
+        );
+        let listed = world.get("/v1/workflows?state=completed&template=order").await.expect(200);
+        assert_eq!(listed["workflows"][0]["id"], json!(id));
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workflow_submitted_again_with_its_key_is_one() {
+    for world in World::both().await {
+        put(&world, TEMPLATE).await.expect(201);
+        let body = r#"{"template":"order","namespace":"shop","input":{"n":1}}"#;
+        let first = world.post_once("w1", "/v1/workflows", body).await;
+        let again = world.post_once("w1", "/v1/workflows", body).await;
+        assert_eq!(first.expect(201)["id"], again.expect(201)["id"]);
+        assert_eq!(again.header("location"), first.header("location"));
+        let id = first.json()["id"].as_str().unwrap().to_owned();
+        let retry = format!("/v1/workflows/{id}/retry");
+        let new = world.post_once("w2", &retry, r#"{"mode":"all"}"#).await.expect(200);
+        let same = world.post_once("w2", &retry, r#"{"mode":"all"}"#).await.expect(200);
+        assert_eq!((&new["change"], &new["id"]), (&json!("run_again"), &same["id"]));
+        let listed = world.get("/v1/workflows?namespace=shop").await.expect(200);
+        assert_eq!(listed["workflows"].as_array().unwrap().len(), 2);
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_step_is_retried_or_resolved_and_all_is_cancelled() {
+    for world in World::both().await {
+        let text = "namespace: shop\nname: bad\nversion: 1.0.0\nsteps:\n  - name: a\n    handler: {callable: fail}\n  \
+                    - name: b\n    handler: {callable: none}\n    dependencies: [a]\n";
+        put(&world, text).await.expect(201);
+        let body = r#"{"template":"bad","namespace":"shop"}"#;
+        let id = world.post("/v1/workflows", body).await.expect(201)["id"].as_str().unwrap().to_owned();
+        let path = |rest: &str| format!("/v1/workflows/{id}/{rest}");
+        assert_eq!(ended(&world, &id).await["workflow"]["state"], "failed");
+        assert_eq!(world.post(&path("retry"), r#"{"reason":"mended"}"#).await.expect(200)["count"], 1);
+        assert_eq!(ended(&world, &id).await["workflow"]["state"], "failed");
+        let resolved = world.post(&path("steps/a/resolve"), r#"{"result":{},"reason":"not needed"}"#).await;
+        assert_eq!(resolved.expect(200)["change"], "resolved");
+        let cancelled = world.post(&path("cancel"), "").await.expect(200);
+        assert_eq!(cancelled["count"], 1, "{cancelled}");
+        assert_eq!(ended(&world, &id).await["workflow"]["state"], "cancelled");
+        let filter = recache_store::AuditFilter { rows_max: 9, ..Default::default() };
+        let actions: Vec<_> = world
+            .store
+            .audits()
+            .audits_list(filter)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| row.new.action)
+            .collect();
+        assert_eq!(actions, ["workflows.cancel", "workflows.resolve_step", "workflows.retry"]);
+        world.end().await;
+    }
+}
