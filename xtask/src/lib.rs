@@ -5,6 +5,7 @@
 //! cargo xtask test -- -p recache-cache  a part of it
 //! cargo xtask servers -- env            any command, with the same servers
 //! cargo xtask faults                    the cache under faults, long and loud
+//! cargo xtask crashes                   processes that die at named places; `--long` tries everything
 //! cargo xtask verify                    format, lints, documentation, dependencies
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the terminal")]
 
+mod crashes;
 mod faults;
 mod find;
 mod install;
@@ -33,6 +35,7 @@ the chores of Recache
 usage: cargo xtask test [--keep-going] [-- FILTER...]   run the suite against servers of its own
        cargo xtask servers -- COMMAND [ARG...]          run a command with those servers
        cargo xtask faults [--seconds N] [--seed S]      the cache under faults; each lasts N seconds (20)
+       cargo xtask crashes [--long]                     processes that die at named places, commits whose answers are lost
        cargo xtask verify                               format, lints, documentation, dependencies
 
 FILTER goes to `cargo nextest run` where it is installed, else to `cargo test`.
@@ -79,6 +82,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         ("servers", _) => return usage("servers: what is to run stands behind `--`"),
         ("faults", rest) => match faults::Options::parse(rest) {
             Ok(options) => faults::run(&options),
+            Err(wrong) => return usage(&wrong),
+        },
+        ("crashes", rest) => match crashes::Options::parse(rest) {
+            Ok(options) => crashes::run(options),
             Err(wrong) => return usage(&wrong),
         },
         ("verify", []) => verify::run(),

@@ -282,6 +282,28 @@ fn bench_jobs_drains_all_that_it_submits_and_leaves_nothing() {
 }
 
 #[test]
+fn bench_workflows_runs_every_shape_to_its_end() {
+    let arguments = ["bench", "workflows", "--singles", "2", "--many", "5", "-o", "json"];
+    let shapes = "linear4,diamond4,dag7,tree8,conditional5,batch1000,fan1000";
+    let output = recache(&[&arguments[..], &["--shapes", shapes]].concat(), "127.0.0.1:0").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<&str> =
+        report["rows"].as_array().unwrap().iter().filter_map(|row| row["name"].as_str()).collect();
+    for shape in shapes.split(',') {
+        assert!(
+            names.iter().any(|name| name.starts_with(&format!("{shape}: ")) && name.ends_with("p99")),
+            "{names:?}"
+        );
+    }
+    let unknown = recache(&["bench", "workflows", "--shapes", "ring"], "127.0.0.1:0").output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&unknown.stderr).contains("there is no shape `ring`: linear4"),
+        "{unknown:?}"
+    );
+}
+
+#[test]
 fn bench_touch_sees_every_build_stopped() {
     let output =
         recache(&["bench", "touch", "--rounds", "10", "-o", "json"], "127.0.0.1:0").output().unwrap();

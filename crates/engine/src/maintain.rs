@@ -92,6 +92,13 @@ async fn pass(
 ) -> Result<(), StoreError> {
     // For the case that no process delivers: what nobody asked for must not wait for ever.
     deliver::route(shared).await?;
+    // Not worth more than a word: the database does it by itself a little later.
+    match shared.store.maintenance().statistics_refresh(lead).await {
+        Ok(0) => {}
+        Ok(tables) => tracing::debug!(tables, "the database has looked at tables that were new"),
+        Err(error @ StoreError::Conflict(_)) => return Err(error),
+        Err(error) => tracing::debug!(%error, "the database was not asked to look at its tables"),
+    }
     fail_stale(shared, lead, up_for).await?;
     judge_limits(shared, lead).await?;
     remove(shared, lead).await?;

@@ -238,6 +238,7 @@ mod tests {
         Timestamp::from_micros(0).plus(Duration::from_secs(minutes * 60))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the fields have it")]
     fn limit(minutes: u32) -> Option<Limit> {
         Some(Limit { minutes, fails: true, letter: true })
     }

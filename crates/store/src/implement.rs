@@ -21,6 +21,7 @@ use crate::chains::Chains;
 use crate::contract::Store;
 use crate::error::Result;
 use crate::events::Events;
+use crate::fail::fail_point;
 use crate::figures::Figures;
 use crate::flow::Flows;
 use crate::job_changes::JobChanges;
@@ -153,16 +154,27 @@ impl Store for Driver {
     async fn session_open(&self, session: SessionId, node: &str, lease: Duration) -> Result<()> {
         let node = node.to_owned();
         self.write(work!([node] db, now, effects => sessions::open(db, now, session, &node, lease).await))
-            .await
+            .await?;
+        fail_point!("session.before_reply");
+        Ok(())
     }
 
     async fn session_beat(&self, session: SessionId, lease: Duration, held: Vec<LeaseToken>) -> Result<Beat> {
-        self.write(work!([held] db, now, effects => sessions::beat(db, now, session, lease, &held).await))
-            .await
+        self.write(work!([held] db, now, effects => {
+            let beat = sessions::beat(db, now, session, lease, &held).await?;
+            fail_point!("beat.before_commit");
+            Ok(beat)
+        }))
+        .await
     }
 
     async fn session_close(&self, session: SessionId) -> Result<()> {
-        self.write(work!([] db, now, effects => sessions::close(db, now, session, effects).await)).await
+        self.write(work!([] db, now, effects => {
+            sessions::close(db, now, session, effects).await?;
+            fail_point!("drain.release");
+            Ok(())
+        }))
+        .await
     }
 
     async fn session_reclaim(&self, session: SessionId, known: Vec<JobId>) -> Result<usize> {
@@ -173,15 +185,25 @@ impl Store for Driver {
     }
 
     async fn sessions_sweep(&self, rows_max: u32) -> Result<Swept> {
-        self.write(work!([] db, now, effects => sessions::sweep(db, now, rows_max, effects).await)).await
+        self.write(work!([] db, now, effects => {
+            let swept = sessions::sweep(db, now, rows_max, effects).await?;
+            if swept.requeued + swept.failed > 0 {
+                fail_point!("reap.before_commit");
+            }
+            Ok(swept)
+        }))
+        .await
     }
 
     async fn jobs_submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
         if new.is_empty() {
             return Ok(Vec::new());
         }
+        fail_point!("submit.before_insert");
         let keys: Vec<String> = new.iter().filter_map(|job| job.idempotency_key.clone()).collect();
-        self.submit(new).await.map_err(|error| error.naming_keys(keys))
+        let submitted = self.submit(new).await.map_err(|error| error.naming_keys(keys))?;
+        fail_point!("submit.before_reply");
+        Ok(submitted)
     }
 
     async fn jobs_dispatch(
@@ -193,7 +215,18 @@ impl Store for Driver {
         if settlements.is_empty() && claim.is_none() {
             return Ok(Dispatched::default());
         }
-        self.dispatch(settlements, claim).await
+        let has_settlements = !settlements.is_empty();
+        if has_settlements {
+            fail_point!("settle.before_tx");
+        }
+        let answer = self.dispatch(settlements, claim).await?;
+        if has_settlements {
+            fail_point!("settle.before_reply");
+        }
+        if !answer.claimed.is_empty() {
+            fail_point!("claim.before_reply");
+        }
+        Ok(answer)
     }
 
     async fn job_cancel(&self, job: JobId, reason: &str) -> Result<(JobState, bool)> {
@@ -277,10 +310,18 @@ impl Store for Driver {
     }
 
     async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool> {
-        self.write(work!(
-            [workflow] db, now, effects => workflows::submit(db, now, &workflow, effects).await
-        ))
-        .await
+        let submitted = self
+            .write(work!(
+                [workflow] db, now, effects => {
+                    let is_new = workflows::submit(db, now, &workflow, effects).await?;
+                    fail_point!("workflow.before_commit");
+                    Ok(is_new)
+                }
+            ))
+            .await;
+        let is_new = submitted?;
+        fail_point!("workflow.before_reply");
+        Ok(is_new)
     }
 
     async fn workflow_get(&self, workflow: WorkflowId) -> Result<WorkflowRecord> {
@@ -326,11 +367,23 @@ impl Store for Driver {
     }
 
     async fn views_touch(&self, touches: Vec<Touch>) -> Result<Vec<TouchOutcome>> {
-        self.write(work!([touches] db, now, effects => views::touch(db, now, &touches, effects).await)).await
+        self.write(work!([touches] db, now, effects => {
+            let touched = views::touch(db, now, &touches, effects).await?;
+            fail_point!("touch.before_commit");
+            Ok(touched)
+        }))
+        .await
     }
 
     async fn views_reconcile(&self, rows_max: u32) -> Result<Reconciled> {
-        self.write(work!([] db, now, effects => views::reconcile(db, now, rows_max, effects).await)).await
+        self.write(work!([] db, now, effects => {
+            let reconciled = views::reconcile(db, now, rows_max, effects).await?;
+            if !reconciled.builds.is_empty() {
+                fail_point!("reconcile.before_commit");
+            }
+            Ok(reconciled)
+        }))
+        .await
     }
 
     async fn build_begin(&self, token: LeaseToken) -> Result<std::result::Result<BuildStart, Revoked>> {
@@ -342,10 +395,18 @@ impl Store for Driver {
     }
 
     async fn build_publish(&self, token: LeaseToken, publication: Publication) -> Result<Published> {
-        self.write(work!(
-            [publication] db, now, effects => { items::publish(db, now, token, &publication, effects).await }
-        ))
-        .await
+        let published = self
+            .write(work!(
+                [publication] db, now, effects => {
+                    let published = items::publish(db, now, token, &publication, effects).await?;
+                    fail_point!("publish.before_commit");
+                    Ok(published)
+                }
+            ))
+            .await;
+        let published = published?;
+        fail_point!("publish.before_reply");
+        Ok(published)
     }
 
     async fn view_read(&self, namespace: &str, key: &str, wanted: Option<Vec<String>>) -> Result<ViewRead> {

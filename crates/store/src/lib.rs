@@ -29,6 +29,8 @@ pub mod chains;
 mod contract;
 mod error;
 pub mod events;
+#[cfg_attr(not(feature = "fail-points"), doc(hidden))]
+pub mod fail;
 pub mod job_changes;
 mod open;
 mod records;

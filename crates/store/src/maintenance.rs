@@ -103,6 +103,10 @@ pub trait Maintenance: Send + Sync + Debug {
     /// Removes dead letters that were dealt with at least `keep` ago. Answers how many.
     async fn letters_remove(&self, leadership: &Leadership, keep: Duration, rows_max: u32) -> Result<u64>;
 
+    /// Has the database look at tables that have grown and that it has never looked at: until then it plans for empty ones, which
+    /// on PostgreSQL lasts for about a minute on a fresh database. Answers how many it looked at.
+    async fn statistics_refresh(&self, leadership: &Leadership) -> Result<u64>;
+
     /// Compares the counts that workflows keep with the rows of their steps. Changes nothing.
     async fn counts_compare(&self, after: Option<WorkflowId>, rows_max: u32) -> Result<Compared>;
 }

@@ -6,6 +6,7 @@
 mod jobs;
 mod report;
 mod touch;
+mod workflows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,11 @@ enum What {
     /// From the commit of a touch to the running build's handler seeing it
     #[command(after_help = "Example:\n  recache bench touch --rounds 500")]
     Touch(touch::TouchArgs),
+    /// Workflows of no-op steps in several shapes: one at a time, and many side by side
+    #[command(
+        after_help = "Examples:\n  recache bench workflows --shapes linear4,dag7\n  recache bench workflows --history 100000"
+    )]
+    Workflows(workflows::WorkflowsArgs),
 }
 
 /// Runs a bench. Without a database it makes an SQLite file in a throw-away folder.
@@ -41,6 +47,7 @@ pub(crate) async fn run(args: BenchArgs, database: Option<&Database>) -> Result<
     let result = match args.what {
         What::Jobs(args) => jobs::run(&args, &place).await,
         What::Touch(args) => touch::run(&args, &place).await,
+        What::Workflows(args) => workflows::run(&args, &place).await,
     };
     place.remove();
     result.map_err(|error| CliError::new("E-BENCH", ExitStatus::Failed, error.to_string()))

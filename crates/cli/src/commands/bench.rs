@@ -5,10 +5,11 @@ use crate::bench;
 use crate::cli_error::ExitStatus;
 use crate::output::Format;
 
-/// Measure jobs and touches on this machine
+/// Measure jobs, workflows and touches on this machine
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  recache bench jobs --jobs 100000
+  recache bench jobs --jobs 100000 --workers 1,10,100
+  recache bench workflows
   recache bench touch --database postgres://app@db/bench
 
 Without a database it uses an SQLite file in a throw-away folder. With one it

@@ -27,6 +27,7 @@ pub(super) fn options(config: &Config, node: &str) -> Options {
         drain: engine.drain,
         generation_keep: engine.generation_keep,
         retention: Retention { done: engine.keep_done, failed: engine.keep_failed },
+        result_bytes_max: u64::from(engine.result_bytes_max),
         grace: Duration::from_secs(5),
         node: format!("{node}, pid {}", std::process::id()),
         ..Options::default()
@@ -140,7 +141,8 @@ mod tests {
     fn every_engine_option_reaches_the_engine() {
         let loaded = loaded(
             "[engine]\nslots = 3\nlease_ms = 3000\nbeat_ms = 400\nsweep_ms = 300\npoll_ms = 200\n\
-             claim_rows_max = 7\ndrain_ms = 100\ngeneration_keep_ms = 50\nkeep_done_hours = 3\nkeep_failed_hours = 5\n",
+             claim_rows_max = 7\ndrain_ms = 100\ngeneration_keep_ms = 50\nkeep_done_hours = 3\nkeep_failed_hours = 5\n\
+             result_bytes_max = 4096\n",
         );
         assert!(loaded.is_clean());
         let options = options(&loaded.config, "test");
@@ -151,6 +153,7 @@ mod tests {
         assert_eq!((options.drain, options.generation_keep), (ms(100), ms(50)));
         let hours = Duration::from_hours;
         assert_eq!(options.retention, Retention { done: hours(3), failed: hours(5) });
+        assert_eq!(options.result_bytes_max, 4096);
         assert!(options.check().is_ok());
     }
 }

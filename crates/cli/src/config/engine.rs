@@ -31,6 +31,8 @@ pub(crate) struct EngineConfig {
     pub(crate) keep_done: Duration,
     /// How long failed and resolved ones are kept, and dead letters that were dealt with. Default 30 days.
     pub(crate) keep_failed: Duration,
+    /// A larger result fails its job, in bytes. Default 8 MiB.
+    pub(crate) result_bytes_max: u32,
 }
 
 impl EngineConfig {
@@ -48,6 +50,7 @@ impl EngineConfig {
             generation_keep: Duration::from_mins(1),
             keep_done: Duration::from_hours(7 * 24),
             keep_failed: Duration::from_hours(30 * 24),
+            result_bytes_max: 8 * 1024 * 1024,
         }
     }
 
@@ -186,6 +189,17 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
             write: |config, _, count| config.engine.keep_failed = hours(count),
         },
         read: |config, _| Value::from(config.engine.keep_failed.as_secs() / 3600),
+    },
+    ConfigOption {
+        path: "engine.result_bytes_max",
+        meaning: "a job whose result is larger fails",
+        kind: Kind::Whole {
+            unit: "bytes",
+            min: 1_024,
+            max: 256 * 1024 * 1024,
+            write: |config, _, count| config.engine.result_bytes_max = count,
+        },
+        read: |config, _| Value::from(config.engine.result_bytes_max),
     },
 ];
 

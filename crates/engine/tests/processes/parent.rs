@@ -25,9 +25,21 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn start(role: &str, url: &str, seed: u64, log: &Log) -> Self {
+        Self::start_with(role, url, seed, log, &[])
+    }
+
+    /// With more in its environment.
+    pub(crate) fn start_with(
+        role: &str,
+        url: &str,
+        seed: u64,
+        log: &Log,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child::child_process", "--nocapture", "--test-threads", "1"])
             .envs([(ROLE, role), (URL, url), (SEED, &seed.to_string())])
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

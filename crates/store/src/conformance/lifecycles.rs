@@ -20,6 +20,7 @@ use crate::{Error, Letter, Word};
 /// A minute.
 const MINUTE: Duration = Duration::from_mins(1);
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields have it")]
 fn limit(minutes: u32, fails: bool, letter: bool) -> Option<Limit> {
     Some(Limit { minutes, fails, letter })
 }
@@ -90,7 +91,7 @@ pub async fn step_that_waits_too_long_for_others_fails_and_can_be_retried_behind
     let jobs = submit(subject, &new).await;
     let session = subject.session().await;
     let a = subject.claim_one(session).await;
-    subject.advance(MINUTE * 5 - Duration::from_micros(1));
+    subject.advance(MINUTE * 4 + Duration::from_micros(59_999_999));
     assert_eq!(judge(subject).await, LimitsJudged::default(), "not a moment too soon");
     subject.advance(Duration::from_micros(1));
     let judged = judge(subject).await;
@@ -313,6 +314,30 @@ pub async fn split_step_that_takes_too_long_fails_by_its_runs(subject: &Subject)
         subject.settle(&job, completed()).await;
     }
     assert_eq!(state(subject, jobs[0]).await, JobState::Queued, "its turn to gather");
+}
+
+/// What it would gather has not ended: it stays as it is, and goes on when somebody has mended its run.
+pub async fn split_step_behind_a_failed_run_is_left_alone(subject: &Subject) {
+    let limits = TimeLimits { duration: fatal(4), ..TimeLimits::default() };
+    let new = limited(&[("a", &[])], &[limits]);
+    let jobs = submit(subject, &new).await;
+    let session = subject.session().await;
+    let turn = subject.claim_one(session).await;
+    let child = Child { job: work(), item: "1".to_owned(), has_rules: false };
+    let children = Children { kind: StepKind::Child, parallelism: None, jobs: vec![child] };
+    subject.settle(&turn, Outcome::Split(Arc::new(children))).await;
+    let run = subject.claim_one(session).await;
+    subject.settle(&run, failing()).await;
+    subject.advance(MINUTE * 4);
+    let judged = judge(subject).await;
+    assert_eq!((judged.passed, judged.failed), (1, 0));
+    assert_eq!(state(subject, jobs[0]).await, JobState::Blocked);
+    subject.store.job_retry(run.token.job).await.expect("retried");
+    let run = subject.claim_one(session).await;
+    subject.settle(&run, completed()).await;
+    assert_eq!(state(subject, jobs[0]).await, JobState::Queued);
+    subject.advance(MINUTE * 4);
+    assert_eq!(judge(subject).await.failed, 1, "its time was renewed with its run's, and has passed again");
 }
 
 /// Counted and shown, and nothing else.

@@ -271,6 +271,7 @@ macro_rules! conformance_suite {
                 attempt_without_a_checkpoint_is_made_again_and_one_that_keeps_some_stays,
                 workflow_that_takes_too_long_fails_with_all_that_moves,
                 split_step_that_takes_too_long_fails_by_its_runs,
+                split_step_behind_a_failed_run_is_left_alone,
                 limit_without_consequences_is_shown,
                 limit_is_found_once_whoever_judges,
                 steps_without_limits_are_never_looked_at,

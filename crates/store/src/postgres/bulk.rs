@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use recache_model::ids::{BatchId, ViewId, WorkflowId};
+use recache_model::ids::{BatchId, JobId, ViewId, WorkflowId};
 use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use recache_model::unique::PartsHash;
+use recache_model::workflow::WorkflowState;
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::statements::deliveries::DeliveryRow;
 use super::statements::effects::Effects;
+use super::statements::finished::{Completion, CountRow};
 use super::statements::items::digest;
 use super::statements::lifecycles::LimitRow;
 use super::statements::settle::{SettledColumns, columns};
@@ -18,6 +21,7 @@ use super::statements::submit::{KeyRow, UniqueColumns};
 use super::statements::{batches, jobs};
 use super::{Connection, Row};
 use crate::error::{Error, Result};
+use crate::events::EventRecord;
 use crate::flights::Leg;
 use crate::letters::ATTEMPTS_KEPT_MAX;
 use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem};
@@ -148,6 +152,170 @@ pub(super) async fn edges_insert(db: &mut Connection, edges: &[(Uuid, Uuid)]) ->
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Locks the views and then the workflows that jobs belong to, each by id. What a job belongs to never changes; what is read after
+/// this statement is as it is under the locks.
+pub(super) async fn links_lock(db: &mut Connection, jobs: &[Uuid]) -> Result<()> {
+    sqlx::query(
+        "WITH v AS MATERIALIZED (SELECT id FROM views WHERE id IN (SELECT view_id FROM jobs WHERE id = ANY($1)) \
+         ORDER BY id FOR UPDATE), \
+         w AS MATERIALIZED (SELECT id FROM workflows WHERE id IN (SELECT workflow_id FROM jobs WHERE id = ANY($1)) \
+         ORDER BY id FOR UPDATE) SELECT (SELECT count(*) FROM v) AS views, (SELECT count(*) FROM w) AS workflows",
+    )
+    .bind(jobs)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Steps that completed, with their history. Answers those whose tokens were good.
+pub(super) async fn steps_complete(
+    db: &mut Connection,
+    now: Timestamp,
+    completions: &[Completion<'_>],
+) -> Result<Vec<Row>> {
+    Ok(sqlx::query(
+        "WITH held AS MATERIALIZED (SELECT j.id, j.session_id, s.output, GREATEST(j.started_at, $5) AS at \
+         FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[]) AS s (id, epoch, claim, output) \
+         JOIN jobs j ON j.id = s.id WHERE j.state = 'running' AND j.epoch = s.epoch AND j.claim = s.claim \
+         AND j.workflow_id IS NOT NULL ORDER BY j.id FOR UPDATE OF j), \
+         done AS (UPDATE jobs j SET state = 'completed', output = h.output, session_id = NULL, waiting_on = 0, \
+         transitions = j.transitions + 1, finished_at = h.at FROM held h WHERE j.id = h.id \
+         RETURNING j.id, j.workflow_id, j.parent_id, j.attempt, j.epoch, j.transitions, j.finished_at, j.namespace, j.step, \
+         j.correlation_id, j.publishes, h.session_id AS held_by), \
+         log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+         SELECT id, transitions, finished_at, 'running', 'completed', attempt, epoch, held_by, NULL FROM done) \
+         SELECT id, workflow_id, parent_id, attempt, finished_at, namespace, step, correlation_id, publishes FROM done",
+    )
+    .bind(completions.iter().map(|one| one.token.job.uuid()).collect::<Vec<_>>())
+    .bind(completions.iter().map(|one| one.token.epoch).collect::<Vec<_>>())
+    .bind(completions.iter().map(|one| one.token.claim).collect::<Vec<_>>())
+    .bind(completions.iter().map(|one| one.output).collect::<Vec<_>>())
+    .bind(now.micros())
+    .fetch_all(db)
+    .await?)
+}
+
+/// What waits for any of `ended` waits for less. Answers what waits for nothing more, and keeps its history.
+pub(super) async fn steps_unblock(db: &mut Connection, now: Timestamp, ended: &[Uuid]) -> Result<Vec<Row>> {
+    Ok(sqlx::query(
+        "WITH less AS MATERIALIZED (SELECT child_id, count(*) AS n FROM job_edges WHERE parent_id = ANY($1) \
+         GROUP BY child_id), \
+         moved AS (UPDATE jobs c SET waiting_on = c.waiting_on - less.n, \
+         state = CASE WHEN c.waiting_on = less.n THEN 'queued' ELSE c.state END, \
+         due_at = CASE WHEN c.waiting_on = less.n AND c.due_at < $2 THEN $2 ELSE c.due_at END, \
+         transitions = c.transitions + CASE WHEN c.waiting_on = less.n THEN 1 ELSE 0 END \
+         FROM less WHERE c.id = less.child_id AND c.state = 'blocked' \
+         RETURNING c.id, c.workflow_id, c.queue, c.handler, c.state, c.transitions, c.attempt, c.epoch, c.skips, c.step_kind), \
+         log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+         SELECT id, transitions, $2, 'blocked', 'queued', attempt, epoch, NULL, NULL FROM moved WHERE state = 'queued') \
+         SELECT id, workflow_id, queue, handler, skips, step_kind FROM moved WHERE state = 'queued'",
+    )
+    .bind(ended)
+    .bind(now.micros())
+    .fetch_all(db)
+    .await?)
+}
+
+/// Adds to the counts of workflows, and has them run until somebody says otherwise. Answers their counts.
+pub(super) async fn workflows_count(db: &mut Connection, rows: &[CountRow]) -> Result<Vec<Row>> {
+    let column = |value: fn(&CountRow) -> i64| rows.iter().map(value).collect::<Vec<_>>();
+    Ok(sqlx::query(
+        "UPDATE workflows w SET steps_blocked = w.steps_blocked + d.blocked, steps_active = w.steps_active + d.active, \
+         steps_done = w.steps_done + d.done, state = 'running', finished_at = NULL \
+         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[]) AS d (id, blocked, active, done) \
+         WHERE w.id = d.id RETURNING w.id, w.steps_blocked, w.steps_active, w.steps_done, w.steps_failed, \
+         w.steps_cancelled, w.batch_id, w.parent_job_id",
+    )
+    .bind(rows.iter().map(|row| row.workflow).collect::<Vec<_>>())
+    .bind(column(|row| row.delta.blocked))
+    .bind(column(|row| row.delta.active))
+    .bind(column(|row| row.delta.done))
+    .fetch_all(db)
+    .await?)
+}
+
+/// Workflows that run no longer.
+pub(super) async fn workflows_end(
+    db: &mut Connection,
+    now: Timestamp,
+    ended: &[(Uuid, WorkflowState)],
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE workflows w SET state = d.state, finished_at = $3 FROM unnest($1::uuid[], $2::text[]) AS d (id, state) \
+         WHERE w.id = d.id",
+    )
+    .bind(ended.iter().map(|(workflow, _)| *workflow).collect::<Vec<_>>())
+    .bind(ended.iter().map(|(_, state)| state.as_str()).collect::<Vec<_>>())
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Events; one whose payload was refused counts as handed on.
+pub(super) async fn events_insert(db: &mut Connection, now: Timestamp, events: &[EventRecord]) -> Result<()> {
+    let texts = |value: fn(&EventRecord) -> Option<&str>| events.iter().map(value).collect::<Vec<_>>();
+    sqlx::query(
+        "INSERT INTO events (id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, data, \
+         problem, routed_at) SELECT id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, \
+         data, problem, CASE WHEN problem IS NULL THEN NULL ELSE CAST($13 AS BIGINT) END \
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::uuid[], $6::uuid[], $7::text[], $8::bigint[], \
+         $9::text[], $10::text[], $11::text[], $12::text[]) AS n (id, namespace, type, at, job_id, workflow_id, step, \
+         attempt, outcome, correlation_id, data, problem)",
+    )
+    .bind(events.iter().map(|event| event.id.uuid()).collect::<Vec<_>>())
+    .bind(texts(|event| Some(&event.namespace)))
+    .bind(texts(|event| Some(&event.name)))
+    .bind(events.iter().map(|event| event.at.micros()).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.job.map(JobId::uuid)).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.workflow.map(WorkflowId::uuid)).collect::<Vec<_>>())
+    .bind(texts(|event| event.step.as_deref()))
+    .bind(events.iter().map(|event| event.attempt.map(i64::from)).collect::<Vec<_>>())
+    .bind(texts(|event| event.outcome.as_deref()))
+    .bind(texts(|event| event.correlation_id.as_deref()))
+    .bind(texts(|event| Some(&event.data)))
+    .bind(texts(|event| event.problem.as_deref()))
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Deliveries that ended, and their tries. Answers the events of those whose claim was good. The subscriber stands in each row: by
+/// itself it would have all that waits for it looked through.
+pub(super) async fn deliveries_settle(
+    db: &mut Connection,
+    now: Timestamp,
+    subscriber: Uuid,
+    ends: &[DeliveryRow<'_>],
+) -> Result<Vec<Row>> {
+    Ok(sqlx::query(
+        "WITH ended AS MATERIALIZED (SELECT $1::uuid AS subscriber, s.* FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], \
+         $7::bigint[], $8::text[], $9::bigint[]) AS s (event_id, claim, state, due_at, uncount, status, error, took_us)), \
+         settled AS (UPDATE deliveries d SET state = s.state, due_at = COALESCE(s.due_at, d.due_at), \
+         attempt = d.attempt - s.uncount, claim = NULL, ended_at = CASE WHEN s.state = 'pending' THEN NULL \
+         ELSE CAST($10 AS BIGINT) END, status = COALESCE(s.status, d.status), error = CASE WHEN s.state = 'delivered' THEN NULL \
+         ELSE COALESCE(s.error, d.error) END FROM ended s WHERE d.subscriber_id = s.subscriber AND d.event_id = s.event_id \
+         AND d.claim = s.claim AND d.state = 'pending' RETURNING d.event_id, d.attempt, s.uncount, s.status, s.error, s.took_us), \
+         tries AS (INSERT INTO delivery_attempts AS a (subscriber_id, event_id, attempt, at, took_us, status, error) \
+         SELECT $1, event_id, attempt, $10, took_us, status, error FROM settled WHERE uncount = 0 \
+         ON CONFLICT (subscriber_id, event_id, attempt) DO UPDATE SET at = excluded.at, took_us = excluded.took_us, \
+         status = excluded.status, error = excluded.error) SELECT event_id FROM settled",
+    )
+    .bind(subscriber)
+    .bind(ends.iter().map(|end| end.event).collect::<Vec<_>>())
+    .bind(ends.iter().map(|end| end.claim).collect::<Vec<_>>())
+    .bind(ends.iter().map(|end| end.state).collect::<Vec<_>>())
+    .bind(ends.iter().map(|end| end.due_at).collect::<Vec<_>>())
+    .bind(ends.iter().map(|end| end.uncount).collect::<Vec<_>>())
+    .bind(ends.iter().map(|end| end.status).collect::<Vec<_>>())
+    .bind(ends.iter().map(|end| end.error).collect::<Vec<_>>())
+    .bind(ends.iter().map(|end| end.took_us).collect::<Vec<_>>())
+    .bind(now.micros())
+    .fetch_all(db)
+    .await?)
 }
 
 /// Limits of steps, and of a workflow.
@@ -447,4 +615,36 @@ pub(super) async fn keyed_candidates(
     .bind(handlers)
     .fetch_all(db)
     .await?)
+}
+
+/// Tables whose statements are planned once and join: with how the database looks at each.
+const JOINED: [(&str, &str); 6] = [
+    ("jobs", "ANALYZE recache.jobs"),
+    ("workflows", "ANALYZE recache.workflows"),
+    ("job_edges", "ANALYZE recache.job_edges"),
+    ("job_history", "ANALYZE recache.job_history"),
+    ("events", "ANALYZE recache.events"),
+    ("deliveries", "ANALYZE recache.deliveries"),
+];
+/// A table with fewer changed rows is planned for well enough as an empty one.
+const CHANGES_MIN: i64 = 500;
+
+/// Looks at tables that nobody has looked at yet. Plans that are kept are made anew by that.
+pub(super) async fn statistics_refresh(db: &mut Connection) -> Result<u64> {
+    let rows = sqlx::query(
+        "SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'recache' AND last_analyze IS NULL \
+         AND last_autoanalyze IS NULL AND n_mod_since_analyze >= $1",
+    )
+    .bind(CHANGES_MIN)
+    .fetch_all(&mut *db)
+    .await?;
+    let mut looked_at = 0;
+    for row in rows {
+        let name: String = row.try_get("relname")?;
+        if let Some((_, analyze)) = JOINED.iter().find(|(table, _)| *table == name) {
+            sqlx::query(*analyze).execute(&mut *db).await?;
+            looked_at += 1;
+        }
+    }
+    Ok(looked_at)
 }

@@ -22,6 +22,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::fail::fail_point;
 use crate::open::OpenOptions;
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
@@ -188,7 +189,9 @@ impl Driver {
         if options.migrate {
             let mut connection = pool.acquire().await?;
             connection.execute("CREATE SCHEMA IF NOT EXISTS recache").await.or_else(ignore_race)?;
+            fail_point!("migrate.before");
             MIGRATIONS.run_direct(None, &mut *connection, false).await.map_err(of_migration)?;
+            fail_point!("migrate.after");
         }
         let (signals, _) = broadcast::channel(SIGNALS_KEPT);
         let listener = Listener::start(pool.clone(), connect, signals.clone());
@@ -330,6 +333,7 @@ impl Driver {
                 if !is_limited {
                     let done = bulk::settle_and_claim(db, Some(now), &[], Some(claim), effects).await?;
                     if !done.is_limited {
+                        fail_point!("claim.before_commit");
                         return Ok((answers, LimitedClaim { jobs: done.claimed, look_again: None }));
                     }
                 }
@@ -382,6 +386,7 @@ where
     F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send,
 {
     let value = work(db, now, effects).await?;
+    statements::events::flush(db, now, effects).await?;
     statements::batches::flush(db, effects).await?;
     Ok(value)
 }

@@ -6,19 +6,23 @@ use recache_model::batch::MemberEnd;
 use recache_model::ids::{BatchId, JobId, ViewId, WorkflowId};
 use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
+use recache_model::workflow::WorkflowState;
 use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::statements::deliveries::DeliveryRow;
 use super::statements::effects::Effects;
+use super::statements::finished::{Completion, CountRow};
 use super::statements::items::digest;
 use super::statements::lifecycles::LimitRow;
 use super::statements::settle::{SettledColumns, columns};
 use super::statements::steps::StepRow;
 use super::statements::submit::{KeyRow, UniqueColumns};
 use super::statements::{jobs, letters};
-use super::{Connection, Row, texts};
+use super::{Connection, Row, ids, texts};
 use crate::error::{Error, Result};
+use crate::events::EventRecord;
 use crate::flights::Leg;
 use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem};
 
@@ -136,6 +140,213 @@ pub(super) async fn edges_insert(db: &mut Connection, edges: &[(Uuid, Uuid)]) ->
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// The one writer needs no lock.
+#[expect(clippy::unused_async, reason = "the other engine's waits")]
+pub(super) async fn links_lock(_: &mut Connection, _: &[Uuid]) -> Result<()> {
+    Ok(())
+}
+
+/// Steps that completed, with their history. Answers those whose tokens were good.
+pub(super) async fn steps_complete(
+    db: &mut Connection,
+    now: Timestamp,
+    completions: &[Completion<'_>],
+) -> Result<Vec<Row>> {
+    let rows: Vec<_> = completions
+        .iter()
+        .map(|one| json!([hex(one.token.job.uuid()), one.token.epoch, hex(one.token.claim), one.output]))
+        .collect();
+    let rows = serde_json::Value::from(rows).to_string();
+    sqlx::query(
+        "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+         SELECT j.id, j.transitions + 1, MAX(COALESCE(j.started_at, $2), $2), 'running', 'completed', j.attempt, j.epoch, \
+         j.session_id, NULL FROM json_each($1) s CROSS JOIN jobs j WHERE j.id = unhex(s.value ->> 0) \
+         AND j.state = 'running' AND j.epoch = s.value ->> 1 AND j.claim = unhex(s.value ->> 2) \
+         AND j.workflow_id IS NOT NULL",
+    )
+    .bind(&rows)
+    .bind(now.micros())
+    .execute(&mut *db)
+    .await?;
+    Ok(sqlx::query(
+        "UPDATE jobs SET state = 'completed', output = s.value ->> 3, session_id = NULL, waiting_on = 0, \
+         transitions = transitions + 1, finished_at = MAX(COALESCE(started_at, $2), $2) \
+         FROM json_each($1) s WHERE jobs.id = unhex(s.value ->> 0) AND jobs.state = 'running' \
+         AND jobs.epoch = s.value ->> 1 AND jobs.claim = unhex(s.value ->> 2) AND jobs.workflow_id IS NOT NULL \
+         RETURNING jobs.id, workflow_id, parent_id, attempt, finished_at, namespace, step, correlation_id, publishes",
+    )
+    .bind(&rows)
+    .bind(now.micros())
+    .fetch_all(db)
+    .await?)
+}
+
+/// What waits for any of `ended` waits for less. Answers what waits for nothing more, and keeps its history.
+pub(super) async fn steps_unblock(db: &mut Connection, now: Timestamp, ended: &[Uuid]) -> Result<Vec<Row>> {
+    let moved = sqlx::query(
+        "UPDATE jobs SET waiting_on = waiting_on - less.n, \
+         state = CASE WHEN waiting_on = less.n THEN 'queued' ELSE state END, \
+         due_at = CASE WHEN waiting_on = less.n AND due_at < $2 THEN $2 ELSE due_at END, \
+         transitions = transitions + CASE WHEN waiting_on = less.n THEN 1 ELSE 0 END \
+         FROM (SELECT child_id, count(*) AS n FROM job_edges WHERE parent_id IN (SELECT unhex(value) FROM json_each($1)) \
+         GROUP BY child_id) AS less WHERE jobs.id = less.child_id AND jobs.state = 'blocked' \
+         RETURNING jobs.id, workflow_id, queue, handler, state, transitions, attempt, epoch, skips, step_kind",
+    )
+    .bind(ids(ended))
+    .bind(now.micros())
+    .fetch_all(&mut *db)
+    .await?;
+    let mut unblocked = Vec::with_capacity(moved.len());
+    let mut log = Vec::new();
+    for row in moved {
+        if row.try_get::<&str, _>("state")? == "queued" {
+            log.push(json!([
+                hex(row.try_get("id")?),
+                row.try_get::<i64, _>("transitions")?,
+                row.try_get::<i64, _>("attempt")?,
+                row.try_get::<i64, _>("epoch")?
+            ]));
+            unblocked.push(row);
+        }
+    }
+    if !log.is_empty() {
+        sqlx::query(
+            "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+             SELECT unhex(value ->> 0), value ->> 1, $2, 'blocked', 'queued', value ->> 2, value ->> 3, NULL, NULL \
+             FROM json_each($1)",
+        )
+        .bind(serde_json::Value::from(log).to_string())
+        .bind(now.micros())
+        .execute(db)
+        .await?;
+    }
+    Ok(unblocked)
+}
+
+/// Adds to the counts of workflows, and has them run until somebody says otherwise. Answers their counts.
+pub(super) async fn workflows_count(db: &mut Connection, rows: &[CountRow]) -> Result<Vec<Row>> {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| json!([hex(row.workflow), row.delta.blocked, row.delta.active, row.delta.done]))
+        .collect();
+    Ok(sqlx::query(
+        "UPDATE workflows SET steps_blocked = steps_blocked + (d.value ->> 1), \
+         steps_active = steps_active + (d.value ->> 2), steps_done = steps_done + (d.value ->> 3), state = 'running', \
+         finished_at = NULL FROM json_each($1) d WHERE workflows.id = unhex(d.value ->> 0) \
+         RETURNING workflows.id, steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled, batch_id, parent_job_id",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .fetch_all(db)
+    .await?)
+}
+
+/// Workflows that run no longer.
+pub(super) async fn workflows_end(
+    db: &mut Connection,
+    now: Timestamp,
+    ended: &[(Uuid, WorkflowState)],
+) -> Result<()> {
+    let rows: Vec<_> =
+        ended.iter().map(|(workflow, state)| json!([hex(*workflow), state.as_str()])).collect();
+    sqlx::query(
+        "UPDATE workflows SET state = d.value ->> 1, finished_at = $2 FROM json_each($1) d \
+         WHERE workflows.id = unhex(d.value ->> 0)",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Events; one whose payload was refused counts as handed on.
+pub(super) async fn events_insert(db: &mut Connection, now: Timestamp, events: &[EventRecord]) -> Result<()> {
+    let rows: Vec<_> = events
+        .iter()
+        .map(|event| {
+            json!([
+                hex(event.id.uuid()),
+                event.namespace,
+                event.name,
+                event.at.micros(),
+                event.job.map(|job| hex(job.uuid())),
+                event.workflow.map(|workflow| hex(workflow.uuid())),
+                event.step,
+                event.attempt,
+                event.outcome,
+                event.correlation_id,
+                event.data,
+                event.problem,
+            ])
+        })
+        .collect();
+    sqlx::query(
+        "INSERT INTO events (id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, data, \
+         problem, routed_at) SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), \
+         unhex(value ->> 5), value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, \
+         CASE WHEN value ->> 11 IS NULL THEN NULL ELSE $2 END FROM json_each($1)",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Deliveries that ended, and their tries. Answers the events of those whose claim was good.
+pub(super) async fn deliveries_settle(
+    db: &mut Connection,
+    now: Timestamp,
+    subscriber: Uuid,
+    ends: &[DeliveryRow<'_>],
+) -> Result<Vec<Row>> {
+    let rows: Vec<_> = ends
+        .iter()
+        .map(|end| {
+            json!([
+                hex(end.event),
+                hex(end.claim),
+                end.state,
+                end.due_at,
+                end.uncount,
+                end.status,
+                end.error,
+                end.took_us,
+                hex(subscriber)
+            ])
+        })
+        .collect();
+    let rows = serde_json::Value::from(rows).to_string();
+    // The try first: it is told by the claim, which the delivery then loses.
+    sqlx::query(
+        "INSERT INTO delivery_attempts (subscriber_id, event_id, attempt, at, took_us, status, error) \
+         SELECT $2, d.event_id, d.attempt, $3, s.value ->> 7, s.value ->> 5, s.value ->> 6 FROM json_each($1) s \
+         CROSS JOIN deliveries d WHERE d.subscriber_id = $2 AND d.event_id = unhex(s.value ->> 0) \
+         AND d.claim = unhex(s.value ->> 1) AND d.state = 'pending' AND s.value ->> 4 = 0 \
+         ON CONFLICT (subscriber_id, event_id, attempt) DO UPDATE SET at = excluded.at, took_us = excluded.took_us, \
+         status = excluded.status, error = excluded.error",
+    )
+    .bind(&rows)
+    .bind(subscriber)
+    .bind(now.micros())
+    .execute(&mut *db)
+    .await?;
+    // The subscriber comes with each row: by itself it would have all that waits for it looked through.
+    Ok(sqlx::query(
+        "UPDATE deliveries SET state = s.value ->> 2, due_at = COALESCE(s.value ->> 3, due_at), \
+         attempt = attempt - (s.value ->> 4), claim = NULL, \
+         ended_at = CASE WHEN s.value ->> 2 = 'pending' THEN NULL ELSE $2 END, status = COALESCE(s.value ->> 5, status), \
+         error = CASE WHEN s.value ->> 2 = 'delivered' THEN NULL ELSE COALESCE(s.value ->> 6, error) END \
+         FROM json_each($1) s WHERE deliveries.subscriber_id = unhex(s.value ->> 8) \
+         AND deliveries.event_id = unhex(s.value ->> 0) AND deliveries.claim = unhex(s.value ->> 1) \
+         AND deliveries.state = 'pending' RETURNING event_id",
+    )
+    .bind(&rows)
+    .bind(now.micros())
+    .fetch_all(db)
+    .await?)
 }
 
 /// Limits of steps, and of a workflow.
@@ -411,4 +622,10 @@ pub(super) async fn keyed_candidates(
         rows.extend(found);
     }
     Ok(rows)
+}
+
+/// SQLite plans our statements by their indexes alone.
+#[expect(clippy::unused_async, reason = "the other engine's waits")]
+pub(super) async fn statistics_refresh(_: &mut Connection) -> Result<u64> {
+    Ok(0)
 }

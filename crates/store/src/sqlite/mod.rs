@@ -25,6 +25,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::fail::fail_point;
 use crate::open::{OpenOptions, Synchronous};
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
@@ -155,7 +156,9 @@ impl Driver {
         let mut connection =
             SqliteConnection::connect_with(&connect).await.map_err(|error| place(error.into()))?;
         if options.migrate {
+            fail_point!("migrate.before");
             migrate(&mut connection).await.map_err(place)?;
+            fail_point!("migrate.after");
         }
         let readers = path.map(|_| {
             SqlitePoolOptions::new()
@@ -284,7 +287,9 @@ async fn dispatch(
         let claimed = statements::limited::claim(db, now, claim, cursor).await?;
         return Ok(Dispatched { settled, claimed: claimed.jobs, look_again: claimed.look_again });
     }
-    Ok(Dispatched { settled, claimed: bulk::claim(db, now, claim).await?, look_again: None })
+    let claimed = bulk::claim(db, now, claim).await?;
+    fail_point!("claim.before_commit");
+    Ok(Dispatched { settled, claimed, look_again: None })
 }
 
 /// Brings the schema up to date. Another process may be doing the same: then the loser of the race looks again.

@@ -46,7 +46,7 @@ where
         Box::pin(async move {
             let mut outcome = work(&mut *db, now, &mut *effects).await;
             if outcome.is_ok()
-                && let Err(error) = super::statements::batches::flush(db, effects).await
+                && let Err(error) = flush(db, now, effects).await
             {
                 outcome = Err(error);
             }
@@ -239,4 +239,10 @@ async fn run_group(
         db.execute("RELEASE piece").await?;
     }
     Ok(true)
+}
+
+/// What a piece of work gathered, as its last statements.
+async fn flush(db: &mut SqliteConnection, now: Timestamp, effects: &mut Effects) -> Result<()> {
+    super::statements::events::flush(db, now, effects).await?;
+    super::statements::batches::flush(db, effects).await
 }

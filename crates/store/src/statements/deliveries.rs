@@ -1,5 +1,6 @@
 //! Deliveries: claimed, sent by somebody else, settled.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use recache_model::event::DeliveryState;
@@ -9,7 +10,7 @@ use recache_model::webhook::Secret;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, Row, ids};
+use super::super::{Connection, Row, bulk, ids};
 use super::effects::Effects;
 use super::{events, jobs, subscribers};
 use crate::error::{Error, Result};
@@ -183,8 +184,12 @@ pub(super) async fn settle(db: &mut Connection, now: Timestamp, ends: &[Delivery
         .fetch_optional(&mut *db)
         .await?;
     let (mut settled, mut rest, mut delivered, mut is_gone) = (0, None, false, false);
+    let rows: Vec<DeliveryRow<'_>> = ends.iter().map(|end| row_of(now, end)).collect();
+    let accepted = bulk::deliveries_settle(db, now, subscriber.uuid(), &rows).await?;
+    let accepted =
+        accepted.iter().map(|row| Ok(row.try_get("event_id")?)).collect::<Result<HashSet<Uuid>>>()?;
     for end in ends {
-        if !settle_one(db, now, end).await? {
+        if !accepted.contains(&end.token.event.uuid()) {
             continue;
         }
         settled += 1;
@@ -226,8 +231,22 @@ pub(super) async fn settle(db: &mut Connection, now: Timestamp, ends: &[Delivery
     Ok(settled)
 }
 
-/// False when the claim is no longer good.
-async fn settle_one(db: &mut Connection, now: Timestamp, end: &DeliveryEnd) -> Result<bool> {
+/// A delivery's end, as it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct DeliveryRow<'a> {
+    pub(in super::super) event: Uuid,
+    pub(in super::super) claim: Uuid,
+    pub(in super::super) state: &'static str,
+    /// Due again then.
+    pub(in super::super) due_at: Option<i64>,
+    /// 1 when the try does not count.
+    pub(in super::super) uncount: i64,
+    pub(in super::super) status: Option<i64>,
+    pub(in super::super) error: Option<&'a str>,
+    pub(in super::super) took_us: i64,
+}
+
+fn row_of(now: Timestamp, end: &DeliveryEnd) -> DeliveryRow<'_> {
     let (state, due_at, uncount) = match end.outcome {
         DeliveryOutcome::Delivered => (DeliveryState::Delivered, None, 0),
         DeliveryOutcome::Dead { .. } | DeliveryOutcome::Gone => (DeliveryState::Dead, None, 0),
@@ -235,43 +254,16 @@ async fn settle_one(db: &mut Connection, now: Timestamp, end: &DeliveryEnd) -> R
         DeliveryOutcome::Snoozed { after } => (DeliveryState::Pending, Some(now.plus(after)), 1),
         DeliveryOutcome::Released => (DeliveryState::Pending, Some(now), 1),
     };
-    let error = end.error.as_deref().map(bounded);
-    let row = sqlx::query(
-        "UPDATE deliveries SET state = $4, due_at = COALESCE($5, due_at), attempt = attempt - $6, claim = NULL, \
-         ended_at = $7, status = COALESCE($8, status), error = CASE WHEN $4 = 'delivered' THEN NULL \
-         ELSE COALESCE($9, error) END WHERE subscriber_id = $1 AND event_id = $2 AND claim = $3 AND state = 'pending' \
-         RETURNING attempt",
-    )
-    .bind(end.token.subscriber.uuid())
-    .bind(end.token.event.uuid())
-    .bind(end.token.claim)
-    .bind(state.as_str())
-    .bind(due_at.map(Timestamp::micros))
-    .bind(i64::from(uncount))
-    .bind((state != DeliveryState::Pending).then_some(now.micros()))
-    .bind(end.status.map(i64::from))
-    .bind(error)
-    .fetch_optional(&mut *db)
-    .await?;
-    let Some(row) = row else { return Ok(false) };
-    if uncount > 0 {
-        return Ok(true);
+    DeliveryRow {
+        event: end.token.event.uuid(),
+        claim: end.token.claim,
+        state: state.as_str(),
+        due_at: due_at.map(Timestamp::micros),
+        uncount,
+        status: end.status.map(i64::from),
+        error: end.error.as_deref().map(bounded),
+        took_us: micros(end.took),
     }
-    sqlx::query(
-        "INSERT INTO delivery_attempts (subscriber_id, event_id, attempt, at, took_us, status, error) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (subscriber_id, event_id, attempt) DO UPDATE SET at = excluded.at, \
-         took_us = excluded.took_us, status = excluded.status, error = excluded.error",
-    )
-    .bind(end.token.subscriber.uuid())
-    .bind(end.token.event.uuid())
-    .bind(row.try_get::<i64, _>("attempt")?)
-    .bind(now.micros())
-    .bind(micros(end.took))
-    .bind(end.status.map(i64::from))
-    .bind(error)
-    .execute(db)
-    .await?;
-    Ok(true)
 }
 
 fn bounded(text: &str) -> &str {

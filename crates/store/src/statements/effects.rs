@@ -20,6 +20,8 @@ pub(in super::super) struct Effects {
     are_touches_asked: bool,
     signals: Vec<Signal>,
     events_written: bool,
+    /// To be written as one of the last statements.
+    events: Vec<EventRecord>,
 }
 
 impl Effects {
@@ -92,6 +94,16 @@ impl Effects {
     /// Somebody may have to be told.
     pub(in super::super) fn events_written(&mut self) {
         self.events_written = true;
+    }
+
+    /// Something to be kept.
+    pub(in super::super) fn event(&mut self, event: EventRecord) {
+        self.events.push(event);
+    }
+
+    /// What is to be kept; nothing is left.
+    pub(in super::super) fn take_events(&mut self) -> Vec<EventRecord> {
+        std::mem::take(&mut self.events)
     }
 
     /// Whoever listens in this process hears of it at once.

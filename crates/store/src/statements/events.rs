@@ -13,7 +13,7 @@ use recache_model::webhook::Secret;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, Driver, Row, ids};
+use super::super::{Connection, Driver, Row, bulk, ids};
 use super::effects::Effects;
 use super::maintenance::check_lead;
 use super::{deliveries, jobs, subscribers};
@@ -25,6 +25,9 @@ use crate::events::{
 use crate::maintenance::Leadership;
 use crate::queues::Word;
 use crate::schemas;
+
+/// Rows that one statement inserts.
+const ROWS_MAX: usize = 1_000;
 
 #[async_trait]
 impl Events for Driver {
@@ -179,7 +182,17 @@ pub(super) struct Ended<'a> {
     pub(super) error: Option<&'a JobError>,
 }
 
-/// Writes what a step's end publishes. `declared` is the job's own column.
+/// Whose end it is.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) job: JobId,
+    pub(super) namespace: String,
+    pub(super) workflow: Option<WorkflowId>,
+    pub(super) step: Option<String>,
+    pub(super) correlation_id: String,
+}
+
+/// Gathers what a step's end publishes. `declared` is the job's own column.
 pub(super) async fn publish(
     db: &mut Connection,
     now: Timestamp,
@@ -188,11 +201,6 @@ pub(super) async fn publish(
     ended: &Ended<'_>,
     effects: &mut Effects,
 ) -> Result<()> {
-    let declared: Vec<StepEvent> = jobs::json("publishes", declared)?;
-    let mut published = at_end(&declared, ended.end).peekable();
-    if published.peek().is_none() {
-        return Ok(());
-    }
     let row = sqlx::query(
         "SELECT namespace, workflow_id, step, correlation_id, COALESCE(output, (SELECT r.output FROM job_results r \
          WHERE r.job_id = jobs.id)) AS output FROM jobs WHERE id = $1",
@@ -201,59 +209,78 @@ pub(super) async fn publish(
     .fetch_one(&mut *db)
     .await?;
     let kept: Option<String> = row.try_get("output")?;
-    for event in published {
+    let who = Publisher {
+        job,
+        namespace: row.try_get("namespace")?,
+        workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
+        step: row.try_get("step")?,
+        correlation_id: row.try_get("correlation_id")?,
+    };
+    let ended = Ended {
+        end: ended.end,
+        attempt: ended.attempt,
+        output: ended.output.or(kept.as_deref()),
+        error: ended.error,
+    };
+    gather(now, &who, declared, &ended, effects)
+}
+
+/// The same for whoever knows all that an event says. They are written at the end of the transaction, in one statement.
+pub(super) fn gather(
+    now: Timestamp,
+    who: &Publisher,
+    declared: &str,
+    ended: &Ended<'_>,
+    effects: &mut Effects,
+) -> Result<()> {
+    let declared: Vec<StepEvent> = jobs::json("publishes", declared)?;
+    for event in at_end(&declared, ended.end) {
         let schema = event.schema.as_ref().map(schemas::compiled);
         let schema = schema.as_deref().map(|schema| schema.as_ref().map_err(String::as_str));
-        let payload = payload(ended.end, ended.output.or(kept.as_deref()), ended.error, schema);
+        let payload = payload(ended.end, ended.output, ended.error, schema);
         let record = EventRecord {
             id: EventId::make(),
-            namespace: row.try_get("namespace")?,
+            namespace: who.namespace.clone(),
             name: event.name.clone(),
             at: now,
-            job: Some(job),
-            workflow: row.try_get::<Option<Uuid>, _>("workflow_id")?.map(WorkflowId::from_uuid),
-            step: row.try_get("step")?,
+            job: Some(who.job),
+            workflow: who.workflow,
+            step: who.step.clone(),
             attempt: Some(ended.attempt),
             outcome: Some(ended.end.word().to_owned()),
-            correlation_id: row.try_get("correlation_id")?,
+            correlation_id: Some(who.correlation_id.clone()),
             data: payload.data,
             problem: payload.problem,
         };
         if let Some(problem) = &record.problem {
-            tracing::warn!(event = record.name, job_id = %job, problem, "an event's payload was refused; nobody is told");
+            tracing::warn!(event = record.name, job_id = %who.job, problem, "an event's payload was refused; nobody is told");
         }
+        let is_live = event.live && record.problem.is_none();
         // One that only lives for the moment leaves no trace, unless somebody must learn why nobody heard of it.
         if event.durable || record.problem.is_some() {
-            insert(db, now, &record).await?;
-            effects.events_written();
+            effects.event(record.clone());
         }
-        if event.live && record.problem.is_none() {
+        if is_live {
             effects.happened(record);
         }
     }
     Ok(())
 }
 
-async fn insert(db: &mut Connection, now: Timestamp, event: &EventRecord) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO events (id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, data, \
-         problem, routed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-    )
-    .bind(event.id.uuid())
-    .bind(&event.namespace)
-    .bind(&event.name)
-    .bind(event.at.micros())
-    .bind(event.job.map(JobId::uuid))
-    .bind(event.workflow.map(WorkflowId::uuid))
-    .bind(&event.step)
-    .bind(event.attempt.map(i64::from))
-    .bind(&event.outcome)
-    .bind(&event.correlation_id)
-    .bind(&event.data)
-    .bind(&event.problem)
-    .bind(event.problem.is_some().then_some(now.micros()))
-    .execute(db)
-    .await?;
+/// Writes the events that the transaction gathered.
+pub(in super::super) async fn flush(
+    db: &mut Connection,
+    now: Timestamp,
+    effects: &mut Effects,
+) -> Result<()> {
+    let events = effects.take_events();
+    if events.is_empty() {
+        return Ok(());
+    }
+    for events in events.chunks(ROWS_MAX) {
+        bulk::events_insert(db, now, events).await?;
+    }
+    effects.events_written();
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use recache_model::workflow::StepKind;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, Row, ids};
+use super::super::{Connection, Row, bulk, ids};
 use super::effects::Effects;
 use super::events::Ended;
 use super::{batches, events, letters, lifecycles, steps, views, workflows};
@@ -347,35 +347,7 @@ pub(in super::super) async fn lock(db: &mut Connection, job: JobId) -> Result<Op
 /// Locks the views and workflows that these jobs belong to, in the one order.
 pub(super) async fn lock_links(db: &mut Connection, jobs: &[JobId]) -> Result<()> {
     let jobs: Vec<Uuid> = jobs.iter().map(|job| job.uuid()).collect();
-    let rows = sqlx::query(concat!(
-        "SELECT DISTINCT view_id, workflow_id FROM jobs WHERE (view_id IS NOT NULL OR workflow_id IS NOT NULL) AND id ",
-        in_ids!("$1")
-    ))
-    .bind(ids(&jobs))
-    .fetch_all(&mut *db)
-    .await?;
-    let mut views: Vec<Uuid> = Vec::new();
-    let mut workflows: Vec<Uuid> = Vec::new();
-    for row in rows {
-        views.extend(row.try_get::<Option<Uuid>, _>("view_id")?);
-        workflows.extend(row.try_get::<Option<Uuid>, _>("workflow_id")?);
-    }
-    views.sort_unstable();
-    workflows.sort_unstable();
-    workflows.dedup();
-    for view in views {
-        sqlx::query(concat!("SELECT id FROM views WHERE id = $1", for_update!()))
-            .bind(view)
-            .fetch_optional(&mut *db)
-            .await?;
-    }
-    for workflow in workflows {
-        sqlx::query(concat!("SELECT id FROM workflows WHERE id = $1", for_update!()))
-            .bind(workflow)
-            .fetch_optional(&mut *db)
-            .await?;
-    }
-    Ok(())
+    bulk::links_lock(db, &jobs).await
 }
 
 /// What a move changes besides the state.
@@ -401,8 +373,18 @@ pub(super) struct Change {
     pub(super) note: Option<String>,
     /// Children or steps that it waits for from now on.
     pub(super) waiting_on: i64,
-    /// It fails, and nobody need look at it.
-    pub(super) without_letter: bool,
+    /// What becomes of its dead letter.
+    pub(super) letter: Deposit,
+}
+
+/// Whether somebody need look at a job that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Deposit {
+    /// It leaves a dead letter.
+    #[default]
+    Written,
+    /// Nobody asked for one.
+    LeftOut,
 }
 
 /// Moves a locked job as the table of transitions allows, with its history row and what follows for its
@@ -418,7 +400,18 @@ pub(super) async fn advance(
 ) -> Result<Option<JobState>> {
     let mut following = Vec::new();
     let to = advance_one(db, now, job, event, change, &mut following, effects).await?;
-    // A list rather than recursion: a chain of skipped steps may be as long as a template.
+    follow(db, now, following, effects).await?;
+    Ok(to)
+}
+
+/// Carries out what follows for other steps, and what follows from that. A list rather than recursion: a chain of skipped steps
+/// may be as long as a template.
+pub(super) async fn follow(
+    db: &mut Connection,
+    now: Timestamp,
+    mut following: Vec<Following>,
+    effects: &mut Effects,
+) -> Result<()> {
     while let Some(next) = following.pop() {
         let Some(job) = lock(db, next.job).await? else { continue };
         let error =
@@ -427,7 +420,7 @@ pub(super) async fn advance(
         let change = Change { error, note, by_force: true, ..Change::default() };
         advance_one(db, now, &job, next.event, change, &mut following, effects).await?;
     }
-    Ok(to)
+    Ok(())
 }
 
 /// What happens to another step because one has moved.
@@ -537,13 +530,14 @@ async fn advance_one(
         let ended = Ended { end, attempt: job.attempt, output, error: change.error.as_ref() };
         events::publish(db, now, job.id, declared, &ended, effects).await?;
     }
-    if !change.without_letter {
+    if change.letter == Deposit::Written {
         follow_letter(db, now, job, event, to, change.word).await?;
     }
     if let Some(workflow) = job.workflow
         && (is_renewed || event == JobEvent::OperatorResolve)
     {
-        lifecycles::renew(db, now, job.id, workflow).await?;
+        let above = [Some(workflow.uuid()), job.parent.map(JobId::uuid)];
+        lifecycles::renew(db, now, job.id, above).await?;
     }
     if waits.skipped > 0 {
         following.extend(steps::skips_set(db, job.id, &waits, effects).await?);

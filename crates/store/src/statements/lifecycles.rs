@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, bulk};
 use super::effects::Effects;
-use super::jobs::{self, Change, Locked};
+use super::jobs::{self, Change, Deposit, Locked};
 use super::{attempts, letters};
 use crate::error::Result;
 use crate::flow::{FLOW, LimitsRecord};
@@ -53,19 +53,21 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// An operator moves a step on: its limits count from now, and its workflow's too if that had been judged or had ended.
+/// An operator moves a step on: its limits count from now, and so do those of its workflow and of the step that was split into it, if
+/// they had been judged or had ended.
 pub(super) async fn renew(
     db: &mut Connection,
     now: Timestamp,
     job: JobId,
-    workflow: WorkflowId,
+    above: [Option<Uuid>; 2],
 ) -> Result<()> {
     sqlx::query(
-        "UPDATE lifecycles SET found = '[]', counted_from = $3, look_at = $3 \
-         WHERE subject_id = $1 OR (subject_id = $2 AND look_at IS NULL)",
+        "UPDATE lifecycles SET found = '[]', counted_from = $4, look_at = $4 \
+         WHERE subject_id = $1 OR ((subject_id = $2 OR subject_id = $3) AND look_at IS NULL)",
     )
     .bind(job.uuid())
-    .bind(workflow.uuid())
+    .bind(above[0])
+    .bind(above[1])
     .bind(now.micros())
     .execute(db)
     .await?;
@@ -374,8 +376,8 @@ async fn tell(
     Ok(())
 }
 
-/// A step fails; one that was split fails by its runs, as it does when one of them fails by itself. False: there are
-/// more of them than one look fails.
+/// A step fails; one that waits for its runs fails by them, as it does when one of them fails by itself: it never goes on before
+/// they have ended. False: there are more of them than one look fails.
 async fn expire_step(
     db: &mut Connection,
     now: Timestamp,
@@ -385,8 +387,13 @@ async fn expire_step(
     effects: &mut Effects,
 ) -> Result<bool> {
     let error = error_of(passed, "the step");
+    if job.state != JobState::Blocked || !is_split(db, job.id).await? {
+        expire(db, now, job.id, &error, passed, judged, effects).await?;
+        return Ok(true);
+    }
     let mut expired = 0;
-    loop {
+    while expired < EXPIRED_MAX {
+        // The end of one may let another begin.
         let runs = sqlx::query(
             "SELECT id FROM jobs WHERE parent_id = $1 AND state IN ('blocked', 'queued', 'running') ORDER BY id LIMIT $2",
         )
@@ -395,20 +402,22 @@ async fn expire_step(
         .fetch_all(&mut *db)
         .await?;
         if runs.is_empty() {
-            break;
+            return Ok(true);
         }
         for row in runs {
             expired += 1;
             expire(db, now, JobId::from_uuid(row.try_get("id")?), &error, passed, judged, effects).await?;
         }
-        if expired >= EXPIRED_MAX {
-            return Ok(false);
-        }
     }
-    if expired == 0 {
-        expire(db, now, job.id, &error, passed, judged, effects).await?;
-    }
-    Ok(true)
+    Ok(false)
+}
+
+async fn is_split(db: &mut Connection, job: JobId) -> Result<bool> {
+    let run = sqlx::query("SELECT id FROM jobs WHERE parent_id = $1 LIMIT 1")
+        .bind(job.uuid())
+        .fetch_optional(db)
+        .await?;
+    Ok(run.is_some())
 }
 
 /// What of a workflow can move fails, and so does the workflow; what is blocked stays, as behind any failure. False: there is
@@ -456,7 +465,7 @@ async fn expire(
     let change = Change {
         error: Some(error.clone()),
         by_force: true,
-        without_letter: !passed.limit.letter,
+        letter: if passed.limit.letter { Deposit::Written } else { Deposit::LeftOut },
         ..Change::default()
     };
     if jobs::advance(db, now, &job, JobEvent::Expire, change, effects).await?.is_some() {

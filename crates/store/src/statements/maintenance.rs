@@ -11,7 +11,7 @@ use recache_model::workflow::{StepCounts, WorkflowState};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, Driver, ids};
+use super::super::{Connection, Driver, bulk, ids};
 use super::lifecycles;
 use super::workflows::counts;
 use super::{audit, request_keys};
@@ -104,6 +104,15 @@ impl Maintenance for Driver {
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
             letters_remove(db, now.minus(keep), rows_max).await
+        }))
+        .await
+    }
+
+    async fn statistics_refresh(&self, leadership: &Leadership) -> Result<u64> {
+        let lead = leadership.clone();
+        self.write(work!([lead] db, now, effects => {
+            check_lead(db, &lead).await?;
+            bulk::statistics_refresh(db).await
         }))
         .await
     }

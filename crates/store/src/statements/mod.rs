@@ -20,6 +20,7 @@ pub(super) mod deliveries;
 pub(super) mod effects;
 pub(super) mod events;
 pub(super) mod figures;
+pub(super) mod finished;
 pub(super) mod flow;
 pub(super) mod given;
 pub(super) mod items;

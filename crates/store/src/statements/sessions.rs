@@ -13,6 +13,7 @@ use super::effects::Effects;
 use super::jobs::{self, Change};
 use super::views;
 use crate::error::Result;
+use crate::fail::fail_point;
 use crate::flow::FLOW;
 use crate::records::{Beat, LeaseToken, Swept};
 
@@ -131,6 +132,7 @@ pub(in super::super) async fn sweep(
         if is_alive(db, now, session).await? {
             continue;
         }
+        fail_point!("reap.between");
         if take_away(db, now, &job, "its worker stopped beating", effects).await? {
             swept.requeued += 1;
         } else {

@@ -8,8 +8,9 @@ use recache_model::time::Timestamp;
 use super::super::Connection;
 use super::effects::Effects;
 use super::jobs::{self, Change, Locked};
-use super::{flow, steps, views};
+use super::{finished, flow, steps, views};
 use crate::error::{Error, Result};
+use crate::fail::fail_point;
 use crate::records::{Outcome, Revoked, Settled, Settlement};
 
 /// What a settlement writes, for the bulk statements.
@@ -59,7 +60,7 @@ pub(in super::super) fn columns(outcome: &Outcome) -> Result<SettledColumns<'_>>
     })
 }
 
-/// Settles in order, locking what they belong to first.
+/// Settles: what completed with all others at once, the rest in order. What they belong to is locked first.
 pub(in super::super) async fn settle(
     db: &mut Connection,
     now: Timestamp,
@@ -68,11 +69,17 @@ pub(in super::super) async fn settle(
 ) -> Result<Vec<Settled>> {
     let ids: Vec<_> = settlements.iter().map(|settlement| settlement.token.job).collect();
     jobs::lock_links(db, &ids).await?;
-    let mut answers = Vec::with_capacity(settlements.len());
-    for settlement in settlements {
-        answers.push(settle_one(db, now, settlement, effects).await?);
+    let mut answers = vec![None; settlements.len()];
+    for place in finished::complete(db, now, settlements, effects).await? {
+        answers[place] = Some(Settled::Accepted);
     }
-    Ok(answers)
+    for (answer, settlement) in answers.iter_mut().zip(settlements) {
+        if answer.is_none() {
+            *answer = Some(settle_one(db, now, settlement, effects).await?);
+        }
+    }
+    fail_point!("settle.before_commit");
+    Ok(answers.into_iter().flatten().collect())
 }
 
 fn workflow_of(job: &Locked) -> Result<WorkflowId> {

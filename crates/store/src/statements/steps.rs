@@ -177,23 +177,7 @@ pub(super) async fn child_moved(
             .await?;
     }
     if !had_ended && has_ended {
-        let row = sqlx::query(
-            "UPDATE jobs SET waiting_on = waiting_on - 1, \
-             state = CASE WHEN waiting_on = 1 THEN 'queued' ELSE state END, \
-             due_at = CASE WHEN waiting_on = 1 THEN $2 ELSE due_at END, \
-             transitions = transitions + CASE WHEN waiting_on = 1 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END \
-             WHERE id = $1 AND state = 'blocked' RETURNING id, queue, state, transitions, attempt, epoch",
-        )
-        .bind(parent.uuid())
-        .bind(now.micros())
-        .fetch_optional(&mut *db)
-        .await?;
-        if let Some(row) = row
-            && jobs::state(&row, "state")? == JobState::Queued
-        {
-            unblocked(db, now, &row, effects).await?;
-            moved += 1;
-        }
+        moved += parent_waits_less(db, now, parent, 1, effects).await?;
     }
     if child.kind == StepKind::FailFastChild && to == JobState::Failed {
         let rows = sqlx::query(
@@ -213,30 +197,74 @@ pub(super) async fn child_moved(
         return Ok(moved);
     }
     if to.is_terminal() && !child.state.is_terminal() {
-        moved += release_next(db, now, parent, effects).await?;
+        moved += release_next(db, now, parent, 1, effects).await?;
     }
     Ok(moved)
 }
 
-/// The first child that is held back begins.
+/// So many children of a step completed: it waits for so many less, and as many of those that are held back begin. Answers how many
+/// steps were unblocked.
+pub(super) async fn children_ended(
+    db: &mut Connection,
+    now: Timestamp,
+    parent: JobId,
+    count: i64,
+    effects: &mut Effects,
+) -> Result<i64> {
+    let moved = parent_waits_less(db, now, parent, count, effects).await?;
+    Ok(moved + release_next(db, now, parent, count, effects).await?)
+}
+
+async fn parent_waits_less(
+    db: &mut Connection,
+    now: Timestamp,
+    parent: JobId,
+    count: i64,
+    effects: &mut Effects,
+) -> Result<i64> {
+    let row = sqlx::query(
+        "UPDATE jobs SET waiting_on = waiting_on - $3, \
+         state = CASE WHEN waiting_on = $3 THEN 'queued' ELSE state END, \
+         due_at = CASE WHEN waiting_on = $3 THEN $2 ELSE due_at END, \
+         transitions = transitions + CASE WHEN waiting_on = $3 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END \
+         WHERE id = $1 AND state = 'blocked' RETURNING id, queue, state, transitions, attempt, epoch",
+    )
+    .bind(parent.uuid())
+    .bind(now.micros())
+    .bind(count)
+    .fetch_optional(&mut *db)
+    .await?;
+    match row {
+        Some(row) if jobs::state(&row, "state")? == JobState::Queued => {
+            unblocked(db, now, &row, effects).await?;
+            Ok(1)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// The first children that are held back begin, so many of them.
 async fn release_next(
     db: &mut Connection,
     now: Timestamp,
     parent: JobId,
+    count: i64,
     effects: &mut Effects,
 ) -> Result<i64> {
-    let row = sqlx::query(
+    let rows = sqlx::query(
         "UPDATE jobs SET waiting_on = 0, state = 'queued', due_at = $2, transitions = transitions + 1 \
-         WHERE id = (SELECT id FROM jobs WHERE parent_id = $1 AND state = 'blocked' ORDER BY item_index LIMIT 1) \
+         WHERE id IN (SELECT id FROM jobs WHERE parent_id = $1 AND state = 'blocked' ORDER BY item_index LIMIT $3) \
          RETURNING id, queue, state, transitions, attempt, epoch",
     )
     .bind(parent.uuid())
     .bind(now.micros())
-    .fetch_optional(&mut *db)
+    .bind(count)
+    .fetch_all(&mut *db)
     .await?;
-    let Some(row) = row else { return Ok(0) };
-    unblocked(db, now, &row, effects).await?;
-    Ok(1)
+    for row in &rows {
+        unblocked(db, now, row, effects).await?;
+    }
+    i64::try_from(rows.len()).map_err(|_| Error::broken("too many children"))
 }
 
 /// Writes the history of a step that has just gone from `blocked` to `queued`.

@@ -14,6 +14,7 @@ use super::effects::Effects;
 use super::jobs::{self, Change};
 use super::touch_requests;
 use crate::error::{Error, Result};
+use crate::fail::fail_point;
 use crate::queues::Word;
 use crate::records::{Due, GenerationRecord, NewJob, NewView, Reconciled, Touch, TouchOutcome, ViewRecord};
 use crate::view_control::{Restoration, ViewPause};
@@ -230,6 +231,7 @@ async fn touch_one(
         && let Some(build) = view.build.take()
     {
         supersede(db, now, build, touched.version, effects).await?;
+        fail_point!("supersede.between");
         superseded = Some(build);
     }
     save(db, &view).await?;

@@ -15,6 +15,7 @@ use super::jobs::{self, Following, Locked};
 use super::steps::{self, StepRow};
 use super::{batches, cache_epochs, given, lifecycles};
 use crate::error::{Error, Result};
+use crate::fail::fail_point;
 use crate::flow::WorkflowFilter;
 use crate::records::{
     CacheMark, CacheRaise, NewWorkflow, StepInputs, StepRecord, TemplateRecord, WorkflowRecord,
@@ -186,6 +187,7 @@ pub(super) async fn insert(
         });
     }
     steps::insert(db, now, workflow.id, &rows, effects).await?;
+    fail_point!("workflow.after_rows");
     steps::edges_insert(db, &edges).await?;
     lifecycles::insert(db, now, workflow.id, [(workflow.id.uuid(), workflow.limits)]).await?;
     if let Some(takes_over) = &workflow.takes_over {
@@ -484,36 +486,42 @@ pub(in super::super) async fn steps(db: &mut Connection, workflow: WorkflowId) -
         .collect()
 }
 
+/// Two kinds of rows in one round trip, which every attempt of a step makes: what is known of it, then the results before it. A
+/// child sees what the step saw that was split into it.
 pub(in super::super) async fn step_inputs(db: &mut Connection, job: JobId) -> Result<StepInputs> {
-    let row = sqlx::query(
-        "SELECT w.input, w.template_digest, w.environment, j.has_rules, j.item, j.item_index, j.call, \
-         COALESCE(j.parent_id, j.id) AS waits FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.id = $1",
+    let rows = sqlx::query(
+        "SELECT 0 AS place, CAST(NULL AS TEXT) AS step, w.input AS output, w.template_digest, w.environment, j.has_rules, \
+         j.item, j.item_index, j.call FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.id = $1 \
+         UNION ALL SELECT 1, p.step, COALESCE(p.output, (SELECT r.output FROM job_results r WHERE r.job_id = p.id)), \
+         NULL, NULL, 0, NULL, NULL, NULL FROM jobs j JOIN job_edges e ON e.child_id = COALESCE(j.parent_id, j.id) \
+         JOIN jobs p ON p.id = e.parent_id WHERE j.id = $1 ORDER BY place, step",
     )
     .bind(job.uuid())
-    .fetch_optional(&mut *db)
-    .await?
-    .ok_or_else(|| Error::not_found("step", job))?;
-    // A child sees what the step saw that was split into it.
-    let rows = sqlx::query(
-        "SELECT * FROM (SELECT p.step, COALESCE(p.output, (SELECT r.output FROM job_results r WHERE r.job_id = p.id)) \
-         AS output FROM job_edges e JOIN jobs p ON p.id = e.parent_id WHERE e.child_id = $1) AS d \
-         WHERE output IS NOT NULL ORDER BY step",
-    )
-    .bind(row.try_get::<Uuid, _>("waits")?)
     .fetch_all(db)
     .await?;
+    let Some((row, before)) = rows.split_first().filter(|(row, _)| matches!(is_step(row), Ok(true))) else {
+        return Err(Error::not_found("step", job));
+    };
+    let mut results = Vec::with_capacity(before.len());
+    for row in before {
+        if let Some(output) = row.try_get::<Option<String>, _>("output")? {
+            results.push((row.try_get("step")?, output));
+        }
+    }
     let item: Option<String> = row.try_get("item")?;
     let index = row.try_get::<Option<i64>, _>("item_index")?.and_then(|index| u64::try_from(index).ok());
     Ok(StepInputs {
-        workflow_input: row.try_get("input")?,
-        call: jobs::call(&row)?,
-        results: rows
-            .iter()
-            .map(|row| Ok((row.try_get("step")?, row.try_get("output")?)))
-            .collect::<Result<_>>()?,
+        workflow_input: row.try_get("output")?,
+        call: jobs::call(row)?,
+        results,
         template_digest: row.try_get("template_digest")?,
         environment: row.try_get("environment")?,
         has_rules: row.try_get::<i64, _>("has_rules")? != 0,
         item: item.zip(index),
     })
+}
+
+/// The row of the step itself; a job of no workflow has none.
+fn is_step(row: &Row) -> Result<bool> {
+    Ok(row.try_get::<Option<String>, _>("template_digest")?.is_some())
 }

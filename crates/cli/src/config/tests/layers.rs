@@ -97,6 +97,11 @@ fn rows() -> Vec<Row> {
             numbers([720, 1, 87_600, 5]),
         ),
         row(
+            "engine.result_bytes_max",
+            |config| json!(config.engine.result_bytes_max),
+            numbers([8 * 1024 * 1024, 1024, 256 * 1024 * 1024, 4096]),
+        ),
+        row(
             "server.address",
             |config| json!(config.server.address.to_string()),
             texts(["127.0.0.1:7878", "[::1]:1", "127.0.0.1:0", "127.0.0.2:80"]),
