@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use super::calls::Tokens;
 use crate::documents;
-use crate::refusal::Refusal;
 
 /// A word for programs, and the document's value.
 pub(super) fn loss(why: Revoked) -> (&'static str, WorkerLoss) {
@@ -31,12 +30,12 @@ fn verdict(token: &str, refused: Option<Revoked>) -> WorkerVerdict {
     WorkerVerdict { token: token.to_owned(), result, reason: refused.map(|why| loss(why).1) }
 }
 
-pub(super) fn answer(answer: Answer, tokens: &Tokens) -> Result<WorkerAnswer, Refusal> {
+pub(super) fn answer(answer: Answer, tokens: &Tokens) -> WorkerAnswer {
     let settled = answer.settled.into_iter().map(|settled| match settled {
         Settled::Accepted => None,
         Settled::Refused(why) => Some(why),
     });
-    Ok(WorkerAnswer {
+    WorkerAnswer {
         schema: WorkerAnswer::SCHEMA.to_owned(),
         alive: answer.is_alive,
         draining: answer.is_draining,
@@ -52,8 +51,8 @@ pub(super) fn answer(answer: Answer, tokens: &Tokens) -> Result<WorkerAnswer, Re
             .into_iter()
             .map(|(token, why)| WorkerStop { token: lease_token_text(token), reason: reason(why) })
             .collect(),
-        jobs: answer.jobs.into_iter().map(job).collect::<Result<_, _>>()?,
-    })
+        jobs: answer.jobs.into_iter().map(job).collect(),
+    }
 }
 
 fn reason(why: Stop) -> WorkerStopReason {
@@ -65,10 +64,10 @@ fn reason(why: Stop) -> WorkerStopReason {
     }
 }
 
-fn job(offer: Offer) -> Result<WorkerJob, Refusal> {
+fn job(offer: Offer) -> WorkerJob {
     let facts = offer.facts;
     let results = facts.results.iter().map(|(step, result)| (step.clone(), of_value(result)));
-    Ok(WorkerJob {
+    WorkerJob {
         token: facts.attempt_token,
         id: JobId::from_uuid(facts.id).to_string(),
         handler: facts.handler,
@@ -91,7 +90,7 @@ fn job(offer: Offer) -> Result<WorkerJob, Refusal> {
         item: facts.item.as_ref().map(of_value),
         index: facts.index,
         signal: facts.signal.as_ref().map(of_value),
-    })
+    }
 }
 
 fn of_value(value: &Value) -> Json {

@@ -118,7 +118,7 @@ async fn worker_call(
             answering.await
         }
     };
-    Ok(Json(answers::answer(answer?, &tokens)?))
+    Ok(Json(answers::answer(answer?, &tokens)))
 }
 
 /// Begin the build of a view: what it starts from

@@ -69,13 +69,16 @@ pub(super) struct Rebuild {
 
 /// Make the content of an older generation live again, and pause the view
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "recache view rollback NAMESPACE/KEY --to VERSION --reason REASON [OPTIONS]",
+    after_help = "Examples:
   recache view diff shop/prices 41 42
   recache view rollback shop/prices --to 41 --reason \"42 lacks half of the items\"
   recache view resume shop/prices
 
 It becomes a version of its own, newer than every other: no reader goes back.
-The view is paused, because its next build would undo it.")]
+The view is paused, because its next build would undo it."
+)]
 pub(super) struct Rollback {
     /// The view
     #[arg(value_name = "NAMESPACE/KEY")]
