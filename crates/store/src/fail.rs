@@ -1,8 +1,8 @@
 //! Named places at which a test has this process die, fail, stand still or lose an answer.
 //!
 //! Only with the feature `fail-points`, which no release has; without it the places are no code at all. What happens is
-//! said by [`VARIABLE`], as `settle.before_commit=abort@3`: at every third visit. That a place was reached is left as a file
-//! named by [`MARK_VARIABLE`], because a process that dies says nothing.
+//! said by the variable `RECACHE_FAIL_POINT`, as `settle.before_commit=abort@3`: at every third visit. That a place was reached is left as a file
+//! named by `RECACHE_FAIL_MARK`, because a process that dies says nothing.
 
 /// A place. Inside an async function that answers a store's result.
 macro_rules! fail_point {

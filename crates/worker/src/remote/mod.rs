@@ -1,4 +1,4 @@
-//! Runs the same [`Handlers`] against a server, over the worker protocol: no database, any number of machines.
+//! Runs the same [`Handlers`](crate::Handlers) against a server, over the worker protocol: no database, any number of machines.
 //!
 //! ```no_run
 //! use recache_worker::remote::{RemoteWorker, ServerOptions};

@@ -121,8 +121,10 @@ pub(crate) async fn flapping(backend: Backend) {
     })
     .await;
     for Resets { reset, opened } in one {
-        // A connection may be on its way when the count begins, and when it ends.
-        assert!(opened <= reset + 2, "{opened} connections were opened for {reset} that were reset");
+        // When the first connection to a Redis is lost, the others are given up with it. Some may be on their way when the count
+        // begins, and when it ends.
+        assert!(opened <= 3 * reset + 4, "{opened} connections were opened for {reset} that were reset");
+        assert!(!is_long() || opened <= 10 * lasts.as_secs(), "{opened} connections in {lasts:?}");
     }
     reset_for(&mut campaign, lasts, |proxy| {
         proxy.end_some(Chance::percent(30), Ending::Reset);
