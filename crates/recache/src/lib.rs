@@ -28,7 +28,7 @@
 //! }).await?;
 //!
 //! // The inputs changed. Whoever caused it can read its own write: version or newer.
-//! let touch = Touch { namespace: "shop".into(), key: "prices".into(), items: vec![], at_once: false, word: None };
+//! let touch = Touch { namespace: "shop".into(), key: "prices".into(), ..Touch::default() };
 //! let version = engine.touch(touch).await?.version;
 //! let items = engine
 //!     .read_items_since("shop", "prices", &["tea", "cocoa"], version, Duration::from_secs(5))
