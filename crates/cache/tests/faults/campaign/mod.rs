@@ -219,7 +219,8 @@ impl Campaign {
             stop: watch::Sender::new(false),
             recovery: Vec::new(),
             remarks: Vec::new(),
-            longest_max: LONGEST_MAX,
+            // Beside other work a bound of seconds is a bound too, and the long form holds the one that is meant.
+            longest_max: if is_long() { LONGEST_MAX } else { LONGEST_MAX * 2 },
         }
     }
 

@@ -70,7 +70,7 @@ pub(super) struct Rebuild {
 /// Make the content of an older generation live again, and pause the view
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "recache view rollback NAMESPACE/KEY --to VERSION --reason REASON [OPTIONS]",
+    override_usage = "recache view rollback [OPTIONS] --to VERSION --reason TEXT NAMESPACE/KEY",
     after_help = "Examples:
   recache view diff shop/prices 41 42
   recache view rollback shop/prices --to 41 --reason \"42 lacks half of the items\"
