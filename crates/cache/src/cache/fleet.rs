@@ -171,7 +171,7 @@ impl Cache {
                 }
                 Ok(Leased::Present(item)) => {
                     if let Found::Fresh(live) =
-                        self.judge(key, &item, policy.schema_of(), core.calls.clock.now())
+                        self.judge_shared(key, &item, policy.schema_of(), core.calls.clock.now())
                     {
                         core.calls.counters.fleet_coalesced.one();
                         return Turn::Answer(live);

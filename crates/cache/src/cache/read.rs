@@ -242,12 +242,23 @@ impl Cache {
         let Some(item) = item else {
             return Look { found: Found::Nothing, item: None, was_answered: true, tier };
         };
-        let found = self.judge(key, &item, schema, now);
+        let found = self.judge_shared(key, &item, schema, now);
         let look = Look { found, item: Some(item), was_answered: true, tier };
         if let (Some(live), Some(item), Some(mark)) = (look.live(), &look.item, mark) {
             self.core.keep_copy(key, item.clone(), live.header.keep_until, mark);
         }
         look
+    }
+
+    /// Whether an item that the shared tier answered may be served; by epochs that were read since it was last entered.
+    pub(super) fn judge_shared<V: Value>(
+        &self,
+        key: &Key,
+        item: &Item,
+        schema: u32,
+        now: Timestamp,
+    ) -> Found<V> {
+        if self.core.is_sighted() { self.judge(key, item, schema, now) } else { Found::Nothing }
     }
 
     /// Whether a stored item may be served to this handle at the moment `now`.
@@ -302,7 +313,7 @@ impl Core {
                 (self.calls.provider.name(), "the shared epochs cannot be had".to_owned());
             return Err(provider::Error::Unavailable { provider, reason }.into());
         };
-        let began = self.calls.clock.elapsed();
+        let (began, entered) = (self.calls.clock.elapsed(), store.entered());
         let (incarnation, version) = self.epochs.known();
         let both = async {
             let (read, record) = futures_util::future::join(read, store.read(incarnation, version)).await;
@@ -312,7 +323,7 @@ impl Core {
         if let Some(record) = record {
             self.epochs.adopt(&record);
         }
-        self.upkeep.epochs_heard(began);
+        self.upkeep.epochs_heard(began, entered);
         Ok(read)
     }
 

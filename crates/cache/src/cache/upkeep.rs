@@ -30,6 +30,8 @@ pub(super) struct Upkeep {
     wake: Notify,
     /// When the shared epochs were last known for sure, in microseconds of the clock's elapsed time.
     epochs_heard_us: AtomicU64,
+    /// How often the store had been [entered](EpochStore::entered) when that was asked for.
+    entered_heard: AtomicU64,
     /// When an own message last came back, likewise: the moment when it was sent.
     own_heard_us: AtomicU64,
     has_lost_sight: AtomicBool,
@@ -53,6 +55,7 @@ impl Upkeep {
             is_running: AtomicBool::new(false),
             wake: Notify::new(),
             epochs_heard_us: AtomicU64::new(NEVER),
+            entered_heard: AtomicU64::new(0),
             own_heard_us: AtomicU64::new(NEVER),
             has_lost_sight: AtomicBool::new(false),
             paying: tokio::sync::Mutex::default(),
@@ -70,7 +73,8 @@ impl Upkeep {
     }
 
     /// The shared epochs are known as they were at `elapsed` or later.
-    pub(super) fn epochs_heard(&self, elapsed: Duration) {
+    pub(super) fn epochs_heard(&self, elapsed: Duration, entered: u64) {
+        self.entered_heard.fetch_max(entered, Ordering::SeqCst);
         raise_to(&self.epochs_heard_us, elapsed);
     }
 
@@ -99,7 +103,16 @@ impl Core {
             let heard = heard.load(Ordering::SeqCst);
             heard != NEVER && now.saturating_sub(heard) <= lag_max
         };
-        is_recent(&self.upkeep.epochs_heard_us) && (!self.hears_keys || is_recent(&self.upkeep.own_heard_us))
+        self.is_sighted()
+            && is_recent(&self.upkeep.epochs_heard_us)
+            && (!self.hears_keys || is_recent(&self.upkeep.own_heard_us))
+    }
+
+    /// Whether the shared epochs were read since the last connection was opened: before that, what comes over it may be from long
+    /// ago.
+    pub(super) fn is_sighted(&self) -> bool {
+        let Some(store) = self.epoch_store() else { return true };
+        store.entered() <= self.upkeep.entered_heard.load(Ordering::SeqCst)
     }
 
     /// Whether this process knows of the change that left `token`.
@@ -136,11 +149,11 @@ impl Core {
             return true;
         }
         let slots: Vec<_> = debts.iter().map(|(slot, _)| *slot).collect();
-        let began = self.calls.clock.elapsed();
+        let (began, entered) = (self.calls.clock.elapsed(), store.entered());
         match self.calls.run("raise_epochs", store.raise(&slots)).await {
             Ok(record) => {
                 self.epochs.paid(&debts, &record);
-                self.upkeep.epochs_heard(began);
+                self.upkeep.epochs_heard(began, entered);
                 true
             }
             Err(_) => false,
@@ -204,14 +217,14 @@ impl Core {
     /// Asks for the shared epochs.
     async fn ask(&self) -> bool {
         let Some(store) = self.epoch_store() else { return !self.shares_epochs };
-        let began = self.calls.clock.elapsed();
+        let (began, entered) = (self.calls.clock.elapsed(), store.entered());
         let (incarnation, version) = self.epochs.known();
         match self.calls.run("read_epochs", store.read(incarnation, version)).await {
             Ok(record) => {
                 if let Some(record) = record {
                     self.epochs.adopt(&record);
                 }
-                self.upkeep.epochs_heard(began);
+                self.upkeep.epochs_heard(began, entered);
                 true
             }
             Err(_) => false,

@@ -77,6 +77,13 @@ pub trait EpochStore: fmt::Debug + Send + Sync {
     /// Raises the epoch of each slot by at least one, and answers the whole record.
     async fn raise(&self, slots: &[Slot]) -> Result<EpochRecord, Error>;
 
+    /// How often a connection to a server was opened, counted before anybody uses it. What was read over a new one may come from a
+    /// server that was restarted with what it held long ago, so it is judged by a record that was read after that. 0 where
+    /// a server that restarts has lost everything.
+    fn entered(&self) -> u64 {
+        0
+    }
+
     /// Returns when the record may have changed. A hint, as with [`Leases::ended`]; for ever pending where nobody tells.
     async fn changed(&self);
 }

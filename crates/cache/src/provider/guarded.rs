@@ -422,6 +422,10 @@ impl EpochStore for Guarded {
         self.call(CallClass::Write, || epochs.raise(slots)).await
     }
 
+    fn entered(&self) -> u64 {
+        self.inner.epochs().map_or(0, EpochStore::entered)
+    }
+
     async fn changed(&self) {
         match self.inner.epochs() {
             Some(epochs) => epochs.changed().await,

@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use redis::AsyncConnectionConfig;
@@ -46,6 +47,8 @@ pub(super) struct Dial {
     pub(super) timeout: Duration,
     /// Counts how often the first connection to a server was opened.
     pub(super) opened: Arc<watch::Sender<u64>>,
+    /// Counts connections, each before it is used.
+    pub(super) entered: Arc<AtomicU64>,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

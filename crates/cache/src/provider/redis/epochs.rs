@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use redis::cmd;
@@ -45,6 +46,10 @@ impl EpochStore for Redis {
 
     async fn raise(&self, slots: &[Slot]) -> Result<EpochRecord, Error> {
         self.raise_at(&self.run()?, slots).await
+    }
+
+    fn entered(&self) -> u64 {
+        self.inner.entered.load(Ordering::SeqCst)
     }
 
     fn changed<'life0, 'async_trait>(&'life0 self) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>>

@@ -166,6 +166,7 @@ async fn hold(lane: &Lane, door: &Door, (connection, driver): Opened, is_first: 
     let mut driving = tokio::spawn(driver);
     let _guard = AbortOnDrop(driving.abort_handle());
     let reopened = door.reopened();
+    door.say_entering();
     if is_first {
         door.say_opening();
     }

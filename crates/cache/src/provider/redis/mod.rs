@@ -74,6 +74,8 @@ struct Inner {
     wakes: Arc<Wakes>,
     hub: Arc<Hub>,
     opened: Arc<watch::Sender<u64>>,
+    /// Counts connections, each before it is used.
+    entered: Arc<AtomicU64>,
     capabilities: RwLock<Capabilities>,
     evictions: AtomicU64,
     known: Option<KnownServer>,
@@ -89,15 +91,16 @@ impl Redis {
 
     /// As [`new`](Self::new), with detectors for servers that are not known here.
     pub fn with_detectors(settings: &RedisSettings, prefix: KeyPrefix, detectors: Vec<Detector>) -> Self {
-        let opened = Arc::new(watch::Sender::new(0));
+        let (opened, entered) = (Arc::new(watch::Sender::new(0)), Arc::new(AtomicU64::new(0)));
         debug!(provider = errors::NAME, mode = settings.servers.kind(), "cache server is being connected");
         let inner = Inner {
-            servers: Arc::new(Servers::new(settings, Arc::clone(&opened))),
+            servers: Arc::new(Servers::new(settings, Arc::clone(&opened), Arc::clone(&entered))),
             epochs_name: names::epochs(&prefix),
             wakes: Arc::new(Wakes::new(names::wakes(&prefix))),
             prefix,
             hub: Arc::default(),
             opened,
+            entered,
             capabilities: RwLock::new(unprobed("", settings.known.or(Some(KnownServer::Redis)), &[])),
             evictions: AtomicU64::new(u64::MAX),
             known: settings.known,

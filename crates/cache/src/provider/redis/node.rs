@@ -101,6 +101,11 @@ impl Door {
         self.dial.listening(&place, &self.login).await
     }
 
+    /// A connection is about to be open.
+    pub(super) fn say_entering(&self) {
+        self.dial.entered.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// The first connection is about to be open: its server is the one that counts.
     pub(super) fn say_opening(&self) {
         self.first.send_modify(|count| *count += 1);

@@ -4,6 +4,7 @@
 //! redirection at once, if it has a connection there; it never waits for one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -41,13 +42,18 @@ pub(super) struct Share {
 }
 
 impl Servers {
-    /// Connects in the background; `opened` counts how often a server was entered.
-    pub(super) fn new(settings: &RedisSettings, opened: Arc<watch::Sender<u64>>) -> Self {
+    /// Connects in the background; `opened` counts how often a server was entered, `entered` every connection.
+    pub(super) fn new(
+        settings: &RedisSettings,
+        opened: Arc<watch::Sender<u64>>,
+        entered: Arc<AtomicU64>,
+    ) -> Self {
         let dial = Arc::new(Dial {
             has_tls: settings.has_tls,
             ca_file: settings.ca_file.clone(),
             timeout: settings.connection_timeout,
             opened,
+            entered,
         });
         let (login, max) = (settings.login.clone(), settings.connections_max);
         let one = |target| Self::One(Arc::new(Node::new(target, login.clone(), Arc::clone(&dial), max)));
