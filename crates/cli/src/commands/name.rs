@@ -13,6 +13,13 @@ pub(crate) struct ViewName {
     pub(crate) key: String,
 }
 
+impl ViewName {
+    /// As the store names it.
+    pub(crate) fn in_store(&self) -> recache_store::ViewName {
+        recache_store::ViewName::new(&self.namespace, &self.key)
+    }
+}
+
 impl fmt::Display for ViewName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.key)

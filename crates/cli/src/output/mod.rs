@@ -9,7 +9,7 @@ pub(crate) use recache_server::documents::instant as timestamp;
 pub(crate) use recache_server::documents::{
     analysis, attempts, batch, batch_member, bottlenecks, delivery, event, generation, history, items, job,
     job_state, json_text, letter, letter_note, limit, log, ms, passed_limits, performance, queue, schedule,
-    subscriber, tracked, view, view_diff, view_explanation, view_history, view_restored, workflow,
+    subscriber, touched, tracked, view, view_diff, view_explanation, view_history, view_restored, workflow,
     workflow_signal, workflow_step,
 };
 pub(crate) use table::{Table, Tone, terminal_width};

@@ -19,4 +19,4 @@ pub use records::{
     letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, workflow, workflow_signal,
     workflow_step,
 };
-pub use views::{view_diff, view_explanation, view_history, view_restored};
+pub use views::{touched, view_diff, view_explanation, view_history, view_restored};

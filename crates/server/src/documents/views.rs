@@ -5,7 +5,9 @@ use std::time::Duration;
 use recache_api as api;
 use recache_model::time::Timestamp;
 use recache_model::view_wait::{ViewWait, wait_of};
-use recache_store::{Error, GenerationRecord, ItemChange, JobRecord, Restored, Store, ViewName, ViewRecord};
+use recache_store::{
+    Error, GenerationRecord, ItemChange, JobRecord, Restored, Store, TouchOutcome, ViewName, ViewRecord,
+};
 
 use super::{instant, job, ms};
 
@@ -165,5 +167,17 @@ fn words(
             let word = word.unwrap_or_else(|| "somebody".to_owned());
             (format!("its builds are paused by {word}"), Some(format!("recache view resume {view}")))
         }
+    }
+}
+
+/// What a touch did.
+pub fn touched(namespace: String, key: String, outcome: &TouchOutcome) -> api::Touched {
+    api::Touched {
+        schema: api::Touched::SCHEMA.to_owned(),
+        view_id: outcome.view.to_string(),
+        namespace,
+        key,
+        recache_version: outcome.version,
+        superseded_job_id: outcome.superseded.map(|id| id.to_string()),
     }
 }

@@ -47,6 +47,16 @@ impl Page {
         self.place.as_ref().map(read).transpose()
     }
 
+    /// Rows that it holds.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// The cursor of the page that begins after `place`.
+    pub(crate) fn after(&self, place: &str) -> String {
+        cursor::write(self.list, &self.filter, place)
+    }
+
     /// Rows to ask for: one more than it holds, which tells whether there is a next one.
     pub(crate) fn rows_max(&self) -> u32 {
         self.limit.saturating_add(1)
@@ -58,7 +68,7 @@ impl Page {
         let has_more = rows.len() > limit;
         rows.truncate(limit);
         let next = rows.last().filter(|_| has_more);
-        let next = next.map(|last| cursor::write(self.list, &self.filter, place(last)));
+        let next = next.map(|last| self.after(place(last)));
         (rows, next)
     }
 }

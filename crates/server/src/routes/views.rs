@@ -15,7 +15,7 @@ use recache_api::{
 };
 use recache_model::ids::JobId;
 use recache_model::view::{OnTouch, ViewPolicy};
-use recache_store::{NewView, Touch, TouchOutcome, ViewName, Word};
+use recache_store::{NewView, Touch, ViewName, Word};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -62,10 +62,20 @@ pub(super) fn routes() -> Routes {
         .write_once(OPERATE, routes!(roll_back))
 }
 
-type Named = Segments<(String, String)>;
+/// Which view, in the path.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct ViewPath {
+    /// Who it belongs to
+    namespace: String,
+    /// Its key there
+    key: String,
+}
+
+type Named = Segments<ViewPath>;
 
 /// The view that the path names, if it may exist for the caller.
-fn named(caller: &Caller, Segments((namespace, key)): Named) -> Result<ViewName, Refusal> {
+fn named(caller: &Caller, Segments(ViewPath { namespace, key }): Named) -> Result<ViewName, Refusal> {
     let view = ViewName { namespace, key };
     caller.check_found(&view.namespace, "view", &view.to_string())?;
     Ok(view)
@@ -112,7 +122,7 @@ async fn list(
 
 /// A view with its build and its last generations
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}", tag = "views",
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "The view", body = ViewDetails)))]
 async fn show(State(app): State<App>, caller: Caller, name: Named) -> Result<Json<ViewDetails>, Refusal> {
     let view = named(&caller, name)?;
@@ -129,12 +139,12 @@ async fn show(State(app): State<App>, caller: Caller, name: Named) -> Result<Jso
 
 /// Create a view, or change how it is built; its versions and items stay
 #[utoipa::path(put, path = "/v1/views/{namespace}/{key}", tag = "views", request_body = DefineView,
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "The view as it stands now", body = ViewDetails)))]
 async fn define(
     State(app): State<App>,
     caller: Caller,
-    Segments((namespace, key)): Named,
+    Segments(ViewPath { namespace, key }): Named,
     Input(asked): Input<DefineView>,
 ) -> Result<Json<ViewDetails>, Refusal> {
     caller.check_namespace(&namespace)?;
@@ -178,7 +188,7 @@ fn definition(namespace: String, key: String, asked: DefineView) -> Result<NewVi
 /// When this is answered, the version that it names will be built, or a newer one: whoever reads with that as `min_version` sees
 /// the change.
 #[utoipa::path(post, path = "/v1/views/{namespace}/{key}/touch", tag = "views", request_body = TouchView,
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "Which version is wanted now", body = Touched)))]
 async fn touch(
     State(app): State<App>,
@@ -196,18 +206,7 @@ async fn touch(
         word,
     };
     let outcome = app.engine().touch(touch).await?;
-    Ok(Json(touched(namespace, key, &outcome)))
-}
-
-fn touched(namespace: String, key: String, outcome: &TouchOutcome) -> Touched {
-    Touched {
-        schema: Touched::SCHEMA.to_owned(),
-        view_id: outcome.view.to_string(),
-        namespace,
-        key,
-        recache_version: outcome.version,
-        superseded_job_id: outcome.superseded.map(|id| id.to_string()),
-    }
+    Ok(Json(documents::touched(namespace, key, &outcome)))
 }
 
 /// Touch up to 1,000 views, all or none
@@ -234,13 +233,13 @@ async fn touch_many(
     let outcomes = app.store().views_touch(touches.clone()).await?;
     let answers = touches.into_iter().zip(&outcomes);
     Ok(Json(TouchedViews::new(
-        answers.map(|(touch, outcome)| touched(touch.namespace, touch.key, outcome)).collect(),
+        answers.map(|(touch, outcome)| documents::touched(touch.namespace, touch.key, outcome)).collect(),
     )))
 }
 
 /// Build a view anew at once, whether or not an input changed
 #[utoipa::path(post, path = "/v1/views/{namespace}/{key}/rebuild", tag = "views", request_body = Because,
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "Which version is wanted now", body = Touched)))]
 async fn rebuild(
     State(app): State<App>,
@@ -253,14 +252,14 @@ async fn rebuild(
     let touch =
         Touch { namespace: namespace.clone(), key: key.clone(), items: Vec::new(), at_once: true, word };
     let outcome = app.engine().touch(touch).await?;
-    Ok(Json(touched(namespace, key, &outcome)))
+    Ok(Json(documents::touched(namespace, key, &outcome)))
 }
 
 /// Say from which other views a view is made, in place of what was said before
 ///
 /// A publication of one of them that changed anything touches the view; one that changed nothing does not.
 #[utoipa::path(put, path = "/v1/views/{namespace}/{key}/sources", tag = "views", request_body = DeriveView,
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "What it is made from", body = ViewSources)))]
 async fn derive(
     State(app): State<App>,
@@ -292,7 +291,7 @@ async fn derive(
 
 /// Why a view is behind, what will build it, and what that waits for
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/explain", tag = "views",
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "Why", body = ViewExplanation)))]
 async fn explain(
     State(app): State<App>,
@@ -315,7 +314,7 @@ struct PagesParams {
 
 /// The builds of a view, newest first: what became of each, and how much of its work was used
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/history", tag = "views",
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there"), PagesParams),
+    params(ViewPath, PagesParams),
     responses((status = 200, description = "A page", body = ViewHistory)))]
 async fn history(
     State(app): State<App>,
@@ -353,7 +352,7 @@ struct DiffParams {
 
 /// At which items two generations differ
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/diff", tag = "views",
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there"), DiffParams),
+    params(ViewPath, DiffParams),
     responses((status = 200, description = "A page, by item", body = ViewDiff)))]
 async fn diff(
     State(app): State<App>,
@@ -381,7 +380,7 @@ async fn diff(
 ///
 /// All pages are of the generation of the first one, whatever is published meanwhile; 409 when that is no longer kept.
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/items", tag = "views",
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there"), PagesParams),
+    params(ViewPath, PagesParams),
     responses((status = 200, description = "A page", body = ItemList)))]
 async fn items(
     State(app): State<App>,
@@ -396,16 +395,10 @@ async fn items(
     let place: Option<String> = page.before()?;
     let from = place.as_deref().and_then(|place| place.split_once('/'));
     let from = from.and_then(|(version, item)| Some((version.parse().ok()?, item.to_owned())));
-    let found = app.engine().list_items(&view.namespace, &view.key, from, page.rows_max() - 1).await?;
+    let found = app.engine().list_items(&view.namespace, &view.key, from, page.limit()).await?;
     let version = found.version;
-    let mut next = None;
-    if let (true, Some((last, _))) = (found.has_more, found.items.last()) {
-        next = Some(crate::input::cursor::write(
-            "view items",
-            &format!("{filter:?}"),
-            &format!("{version}/{last}"),
-        ));
-    }
+    let last = found.items.last().filter(|_| found.has_more);
+    let next = last.map(|(item, _)| page.after(&format!("{version}/{item}")));
     let item = |(item, value): (String, String)| ViewItem { item, value: documents::json_text(&value) };
     let items = found.items.into_iter().map(item).collect();
     let ViewName { namespace, key } = view;
@@ -424,7 +417,7 @@ struct ItemParams {
 ///
 /// `ETag` is the generation: with `If-None-Match` the answer is 304 as long as no other one is live.
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/items/{item}", tag = "views",
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there"),
+    params(ViewPath,
         ("item" = String, Path, description = "The item's key"), ItemParams,
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` that was answered before"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
@@ -438,7 +431,7 @@ async fn item(
     turn: Turn,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let view = named(&caller, Segments((namespace, key)))?;
+    let view = named(&caller, Segments(ViewPath { namespace, key }))?;
     if let Some(min_version) = asked.min_version {
         reach(&app, &turn, &view, min_version, wait).await?;
     }
@@ -488,7 +481,7 @@ async fn reach(
     let wait = wait.unwrap_or_default();
     let now = engine.wait_for_version(&view.namespace, &view.key, min_version, Duration::ZERO).await;
     let live = match now {
-        Ok(version) => return if version >= min_version { Ok(()) } else { Err(Refusal::internal()) },
+        Ok(_) => return Ok(()),
         Err(recache_engine::Error::TimedOut { .. }) if !wait.is_zero() => {
             let waiting = engine.wait_for_version(&view.namespace, &view.key, min_version, wait);
             match app.wait(turn, wait, waiting).await {
@@ -517,7 +510,7 @@ fn deed<'a>(action: &'a str, view: &'a ViewName, reason: &'a str, request: &'a R
 
 /// Let no build of a view begin; one that has begun goes on to its end
 #[utoipa::path(post, path = "/v1/views/{namespace}/{key}/pause", tag = "views", request_body = Because,
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "It is paused, by this call or before", body = ViewChange)))]
 async fn pause(
     State(app): State<App>,
@@ -544,7 +537,7 @@ async fn paused_now(app: &App, view: &ViewName) -> Result<serde_json::Value, Ref
 
 /// Let the builds of a view begin again
 #[utoipa::path(post, path = "/v1/views/{namespace}/{key}/resume", tag = "views", request_body = Because,
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "Its builds begin", body = ViewChange)))]
 async fn resume(
     State(app): State<App>,
@@ -568,7 +561,7 @@ async fn resume(
 ///
 /// It becomes a version of its own, newer than every other. The view is paused, because its next build would undo it.
 #[utoipa::path(post, path = "/v1/views/{namespace}/{key}/rollback", tag = "views", request_body = RollBackView,
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there")),
+    params(ViewPath),
     responses((status = 200, description = "It is live", body = ViewRestored)))]
 async fn roll_back(
     State(app): State<App>,
@@ -601,7 +594,7 @@ struct DeleteParams {
 ///
 /// Its build is cancelled and nobody finds it any more. Refused while other views are made from it.
 #[utoipa::path(delete, path = "/v1/views/{namespace}/{key}", tag = "views",
-    params(("namespace" = String, Path, description = "Who it belongs to"), ("key" = String, Path, description = "Its key there"), DeleteParams),
+    params(ViewPath, DeleteParams),
     responses((status = 200, description = "It is gone", body = ViewChange)))]
 async fn delete(
     State(app): State<App>,

@@ -219,8 +219,7 @@ impl Campaign {
             stop: watch::Sender::new(false),
             recovery: Vec::new(),
             remarks: Vec::new(),
-            // Beside other work a bound of seconds is a bound too, and the long form holds the one that is meant.
-            longest_max: if is_long() { LONGEST_MAX } else { LONGEST_MAX * 2 },
+            longest_max: LONGEST_MAX,
         }
     }
 

@@ -105,10 +105,6 @@ pub(super) struct Delete {
     why: Why,
 }
 
-fn name(view: &ViewName) -> recache_store::ViewName {
-    recache_store::ViewName::new(&view.namespace, &view.key)
-}
-
 /// Prints what changed: `done` when something did, `before` otherwise.
 fn changed(
     view: ViewName,
@@ -129,14 +125,14 @@ fn changed(
 impl Pause {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
-        let is_new = store.view_control().view_pause(name(&self.view), word).await?;
+        let is_new = store.view_control().view_pause(self.view.in_store(), word).await?;
         changed(self.view, is_new, ("paused", "was paused before"), context)
     }
 }
 
 impl Resume {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let is_new = store.view_control().view_resume(name(&self.view)).await?;
+        let is_new = store.view_control().view_resume(self.view.in_store()).await?;
         changed(self.view, is_new, ("its builds begin again", "was not paused"), context)
     }
 }
@@ -150,7 +146,7 @@ impl Rebuild {
 
 impl Rollback {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let (view, word) = (name(&self.view), self.why.word(context));
+        let (view, word) = (self.view.in_store(), self.why.word(context));
         let restored = store.view_control().view_restore(view.clone(), self.to, word).await?;
         let restored = output::view_restored(&view, self.to, &restored);
         match context.format() {
@@ -176,7 +172,7 @@ impl Rollback {
 impl Delete {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
-        store.view_control().view_delete(name(&self.view), word).await?;
+        store.view_control().view_delete(self.view.in_store(), word).await?;
         changed(self.view, true, ("deleted", ""), context)
     }
 }

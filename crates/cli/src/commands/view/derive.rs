@@ -28,9 +28,8 @@ pub(super) struct Derive {
 
 impl Derive {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let name = |view: &ViewName| recache_store::ViewName::new(&view.namespace, &view.key);
-        let from = self.from.iter().map(name).collect();
-        let is_news = store.chains().view_derive(name(&self.view), from).await?;
+        let from = self.from.iter().map(ViewName::in_store).collect();
+        let is_news = store.chains().view_derive(self.view.in_store(), from).await?;
         context.note(if is_news {
             "it is touched now, and built from them"
         } else {

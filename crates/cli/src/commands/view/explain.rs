@@ -19,8 +19,7 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let name = recache_store::ViewName::new(&self.view.namespace, &self.view.key);
-        let explanation = output::view_explanation(store, &name).await?;
+        let explanation = output::view_explanation(store, &self.view.in_store()).await?;
         if context.format() != Format::Table {
             context.print(&explanation)?;
             return Ok(ExitStatus::Ok);

@@ -62,8 +62,7 @@ impl History {
         let has_more = page::cut(&mut builds, self.limit);
         let next = builds.last().filter(|_| has_more).map(|build| build.id.to_string());
         let generations = store.generations_list(view, GENERATIONS_MAX).await?;
-        let name = recache_store::ViewName::new(&self.view.namespace, &self.view.key);
-        let history = output::view_history(&name, builds, &generations, next);
+        let history = output::view_history(&self.view.in_store(), builds, &generations, next);
         match context.format() {
             Format::Json => context.print(&history)?,
             Format::Jsonl => context.print_lines(&history.builds)?,
@@ -121,8 +120,7 @@ impl Diff {
         };
         let has_more = page::cut(&mut items, self.limit);
         let next = items.last().filter(|_| has_more).map(|(item, _)| item.clone());
-        let name = recache_store::ViewName::new(&self.view.namespace, &self.view.key);
-        let diff = output::view_diff(&name, (self.from, self.to), items, next);
+        let diff = output::view_diff(&self.view.in_store(), (self.from, self.to), items, next);
         match context.format() {
             Format::Json => context.print(&diff)?,
             Format::Jsonl => context.print_lines(&diff.items)?,

@@ -10,7 +10,7 @@ mod list;
 use std::time::Duration;
 
 use clap::Subcommand;
-use recache_api::{Generation, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue};
+use recache_api::{Generation, View, ViewDetails, ViewItems, ViewStatus, ViewValue};
 use recache_store::{Error, Store, Touch, ViewRead, Word};
 use tokio::time::{Instant, sleep_until};
 
@@ -189,14 +189,7 @@ async fn touch(
     let outcome = outcomes
         .first()
         .ok_or_else(|| CliError::new("E-BROKEN", ExitStatus::Failed, "the store did not answer the touch"))?;
-    let touched = Touched {
-        schema: Touched::SCHEMA.to_owned(),
-        view_id: outcome.view.to_string(),
-        namespace,
-        key,
-        recache_version: outcome.version,
-        superseded_job_id: outcome.superseded.map(|id| id.to_string()),
-    };
+    let touched = output::touched(namespace, key, outcome);
     match context.format() {
         Format::Json | Format::Jsonl => context.print(&touched)?,
         Format::Table => {
