@@ -11,7 +11,10 @@
 mod world;
 
 mod access;
+mod analytics;
+mod cache;
 mod description;
+mod events;
 mod health;
 mod hostile;
 mod jobs;
@@ -19,5 +22,6 @@ mod once;
 mod sdk;
 mod tls;
 mod views;
+mod webhooks;
 mod workers;
 mod workflows;
