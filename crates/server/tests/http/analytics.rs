@@ -66,6 +66,15 @@ async fn performance_and_bottlenecks_are_told_from_what_ended() {
 async fn answers_come_from_the_cache_under_the_keys_that_are_documented() {
     let world = World::sqlite().await;
     some_work(&world).await;
+    // Before the epochs of the store were heard nothing is served from the cache.
+    let heard = tokio::time::timeout(Duration::from_secs(20), async {
+        let hits = async || world.get("/v1/cache/stats").await.expect(200)["process"]["hits"].clone();
+        let before = hits().await;
+        while hits().await == before {
+            world.get("/v1/analytics/performance?hours=8").await.expect(200);
+        }
+    });
+    heard.await.unwrap();
     let first = world.get("/v1/analytics/performance?hours=7").await.expect(200);
     assert_eq!(first["total_tasks"], 4);
     let bottlenecks = world.get("/v1/analytics/bottlenecks?limit=9&min_executions=2").await.expect(200);
