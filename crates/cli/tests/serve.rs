@@ -311,3 +311,41 @@ fn bench_touch_sees_every_build_stopped() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["rows"].as_array().unwrap().len(), 6);
 }
+
+#[test]
+fn webhooks_to_addresses_that_are_not_public_are_refused_and_the_secret_is_shown_once() {
+    let served = Served::start(&[]);
+    for url in [
+        "https://127.0.0.1/hook",
+        "https://10.0.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[::ffff:7f00:1]/",
+        "https://[64:ff9b::10.0.0.1]/",
+        "https://2130706433/",
+        "https://0x7f.1/",
+        "http://example.com/",
+        "https://user:hunter2@example.com/",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "example.com",
+    ] {
+        let body = serde_json::json!({ "name": "x", "url": url, "types": ["*"] }).to_string();
+        let (status, refused) = served.ask("POST", "/v1/webhooks", &[], &body);
+        assert_eq!((status, &refused["errors"][0]["pointer"]), (422, &"/url".into()), "{url}: {refused}");
+        assert!(!refused.to_string().contains("hunter2"), "{refused}");
+    }
+    let body = r#"{"name":"shop","url":"https://shop.example/hooks?key=canary","types":["order.*"]}"#;
+    let (status, made) = served.ask("POST", "/v1/webhooks", &[], body);
+    assert_eq!(status, 201, "{made}");
+    let secret = made["secret"].as_str().unwrap().strip_prefix("whsec_").unwrap().to_owned();
+    let (_, shown) = served.ask("GET", "/v1/webhooks/shop", &[], "");
+    let (_, listed) = served.ask("GET", "/v1/webhooks", &[], "");
+    let (_, audit) = served.ask("GET", "/v1/audit", &[], "");
+    let (_, said, _) = served.run(&["webhook", "show", "shop", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&said).unwrap(), shown, "the same document");
+    for text in [shown.to_string(), listed.to_string(), audit.to_string()] {
+        assert!(text.contains("shop") && !text.contains(&secret) && !text.contains("canary"), "{text}");
+    }
+}

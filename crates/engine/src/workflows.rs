@@ -38,7 +38,22 @@ impl Engine {
         environment: Option<&str>,
         input: &Value,
     ) -> Result<WorkflowId> {
+        self.submit_workflow_traced(id, template, environment, input, None).await
+    }
+
+    /// The same as a part of a trace: the steps that are there from the beginning keep this `traceparent` (W3C Trace Context).
+    pub async fn submit_workflow_traced(
+        &self,
+        id: WorkflowId,
+        template: &Template,
+        environment: Option<&str>,
+        input: &Value,
+        traceparent: Option<String>,
+    ) -> Result<WorkflowId> {
         let mut new = plan::new_workflow(id, template, environment, input, &id.uuid().to_string())?;
+        for step in &mut new.steps {
+            step.job.trace_context.clone_from(&traceparent);
+        }
         new.template_raise = Some(self.shared.templates.raise(&new.template));
         self.shared.store.workflow_submit(new).await?;
         Ok(id)

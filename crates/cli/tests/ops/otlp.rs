@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::served::{Running, Served, recache, terminate};
+use crate::served::{Running, Served, ask, recache, terminate};
 
 const PARENT: &str = "b7ad6b7169203331";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -229,6 +229,19 @@ fn nothing_is_told_where_no_collector_is_configured() {
     let job = served.get(&format!("/v1/jobs/{}", answer["id"].as_str().unwrap()));
     let job: Value = serde_json::from_str(&job).unwrap();
     // The caller's trace is carried on all the same.
-    assert_eq!(job["job"]["trace_context"], format!("00-{TRACE}-{PARENT}-01"));
+    let traceparent = format!("00-{TRACE}-{PARENT}-01");
+    assert_eq!(job["job"]["trace_context"], traceparent);
+    let template = r#"{"namespace":"default","name":"t","version":"1.0.0","steps":[{"name":"s","handler":{"callable":"echo"}}]}"#;
+    let length = template.len();
+    let put = format!("PUT /v1/templates HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", served.address);
+    let put = format!("{put}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{template}");
+    ask(&served.address, &put);
+    let workflow =
+        served.post_with(&format!("traceparent: {traceparent}\r\n"), "/v1/workflows", r#"{"template":"t"}"#);
+    let workflow: Value = serde_json::from_str(&workflow).unwrap();
+    let steps = served.get(&format!("/v1/workflows/{}/steps", workflow["id"].as_str().unwrap()));
+    let steps: Value = serde_json::from_str(&steps).unwrap();
+    let step = served.get(&format!("/v1/jobs/{}", steps["steps"][0]["job_id"].as_str().unwrap()));
+    assert!(step.contains(&traceparent), "{step}");
     assert_eq!(served.terminate(), Some(0));
 }

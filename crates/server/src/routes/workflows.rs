@@ -24,7 +24,7 @@ use super::{Routes, reason_or};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
-use crate::frame::{RequestId, Seed, Turn};
+use crate::frame::{RequestId, Seed, Trace, Turn};
 use crate::input::{Id, Input, Params, Segments, Wait, read_id};
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
@@ -57,6 +57,7 @@ async fn submit(
     State(app): State<App>,
     caller: Caller,
     Seed(seed): Seed,
+    trace: Trace,
     Input(asked): Input<SubmitWorkflow>,
 ) -> Result<Response, Refusal> {
     caller.check_namespace(&asked.namespace)?;
@@ -66,7 +67,7 @@ async fn submit(
     // In a repetition the store finds the workflow of the first time by this id.
     let id = WorkflowId::from_uuid(seed);
     let environment = asked.environment.as_deref();
-    app.engine().submit_workflow_in(id, &template, environment, &input).await?;
+    app.engine().submit_workflow_traced(id, &template, environment, &input, trace.text()).await?;
     let location = format!("/v1/workflows/{id}");
     let document = WorkflowChange::new(id.to_string(), "submitted", None, 1);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(document)).into_response())
