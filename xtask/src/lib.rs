@@ -6,6 +6,7 @@
 //! cargo xtask servers -- env            any command, with the same servers
 //! cargo xtask faults                    the cache under faults, long and loud
 //! cargo xtask crashes                   processes that die at named places; `--long` tries everything
+//! cargo xtask fuzz                      any bytes at all, under a fuzzer
 //! cargo xtask verify                    format, lints, documentation, dependencies
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod crashes;
 mod faults;
 mod find;
+mod fuzz;
 mod install;
 pub mod layering;
 mod process;
@@ -36,6 +38,7 @@ usage: cargo xtask test [--keep-going] [-- FILTER...]   run the suite against se
        cargo xtask servers -- COMMAND [ARG...]          run a command with those servers
        cargo xtask faults [--seconds N] [--seed S]      the cache under faults; each lasts N seconds (20)
        cargo xtask crashes [--long]                     processes that die at named places, commits whose answers are lost
+       cargo xtask fuzz [TARGET...] [--seconds N]       any bytes at all, under a fuzzer; each target N seconds (60)
        cargo xtask verify                               format, lints, documentation, dependencies
 
 FILTER goes to `cargo nextest run` where it is installed, else to `cargo test`.
@@ -86,6 +89,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         ("crashes", rest) => match crashes::Options::parse(rest) {
             Ok(options) => crashes::run(options),
+            Err(wrong) => return usage(&wrong),
+        },
+        ("fuzz", rest) => match fuzz::Options::parse(rest) {
+            Ok(options) => fuzz::run(&options),
             Err(wrong) => return usage(&wrong),
         },
         ("verify", []) => verify::run(),

@@ -19,6 +19,15 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// The platform that the toolchain builds for unless told otherwise.
+pub(crate) fn host() -> Result<String, Failure> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().map_err(Failure::at("cannot start `rustc`"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| Failure::new("`rustc -vV` names no host"))
+}
+
 /// Runs to the end with our own stdin, stdout and stderr.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus, Failure> {
     let program = command.get_program().to_string_lossy().into_owned();

@@ -228,12 +228,14 @@ impl Core {
         self.epochs_elsewhere.as_deref().or_else(|| self.calls.provider.epochs())
     }
 
-    /// Whether other processes hear of a changed key by nothing but its epoch: they have copies of their own and nobody
-    /// carries messages.
+    /// Whether a changed key raises its epoch. Other processes with copies of their own may hear of it by nothing else, where nobody
+    /// carries messages. And where the epochs are kept elsewhere, a provider that comes back with what it held long ago goes
+    /// back alone: what was only removed from it would be there again.
     fn tells_keys_by_epoch(&self) -> bool {
         let provider = &self.calls.provider;
         let has_copies = provider.copies().is_some() || !self.capabilities().has(Capability::Shared);
-        self.epoch_store().is_some() && provider.messages().is_none() && has_copies
+        let is_only_word = has_copies && provider.messages().is_none() && provider.epochs().is_some();
+        self.epochs_elsewhere.is_some() || is_only_word
     }
 
     /// What an entry with this header must carry to be served now.

@@ -161,9 +161,9 @@ fn millis(time: Timestamp) -> u64 {
     u64::try_from(time.as_micros().div_euclid(1_000)).unwrap_or(0)
 }
 
-fn time_of(millis: u64) -> Timestamp {
-    let micros = millis.saturating_mul(1_000);
-    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+/// `None` beyond what a moment can be: that nobody has written.
+fn time_of(millis: u64) -> Option<Timestamp> {
+    i64::try_from(millis.checked_mul(1_000)?).ok().map(Timestamp::from_micros)
 }
 
 fn low_48(number: u64) -> [u8; 6] {
@@ -197,9 +197,9 @@ impl<'a> Rest<'a> {
         let build_cost = Duration::from_micros(self.varint()?);
         let tags = if flags.has_tags { self.tags()? } else { TagSlots::default() };
         let header = Header {
-            written_at: time_of(written),
-            fresh_until: time_of(fresh),
-            keep_until: time_of(keep),
+            written_at: time_of(written)?,
+            fresh_until: time_of(fresh)?,
+            keep_until: time_of(keep)?,
             stamp,
             tags,
             schema: u32::try_from(schema).ok()?,

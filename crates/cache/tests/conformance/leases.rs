@@ -1,7 +1,7 @@
 //! Leases: one load per key for the whole fleet, and a fill that lost its right changes nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use recache_cache::provider::{Capability, Entry, Lease, Leased, Leases, Scope};
 use recache_cache::{Key, Provider};
@@ -11,6 +11,10 @@ use super::world::{KEEP_FOR, PATIENCE, World, item};
 
 const LEASE_FOR: Duration = Duration::from_mins(1);
 
+/// Writes that are given up, each a little later than the one before, in steps shorter than an exchange with a server.
+const WRITES_GIVEN_UP: u32 = 400;
+const GIVEN_UP_STEP: Duration = Duration::from_micros(50);
+
 async fn ask(leases: &dyn Leases, key: &Key) -> Leased {
     leases.take(key, Uuid::new_v4().as_u128(), LEASE_FOR, None).await.unwrap()
 }
@@ -19,6 +23,14 @@ async fn take(leases: &dyn Leases, key: &Key) -> Lease {
     match ask(leases, key).await {
         Leased::Granted(lease) => lease,
         other => panic!("expected a lease, got {other:?}"),
+    }
+}
+
+/// A time shorter than a timer can tell.
+async fn moment(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -167,6 +179,26 @@ pub(crate) async fn replace_leaves_nothing_old_behind_a_lease(world: &World) {
     assert!(!world.provider.replace(&key, &item(b"old"), item(b"new"), KEEP_FOR).await.unwrap());
     assert!(leases.fill(&key, &lease, item(b"loaded"), KEEP_FOR).await.unwrap(), "nothing was written");
     assert_eq!(world.read(&key).await.unwrap(), b"loaded");
+}
+
+/// A write that is given up half way, or comes late, may take the lease of one that goes on. That one stores its value or none, and
+/// what was there before is gone in any case: its writer is told that it is.
+pub(crate) async fn write_beside_one_that_is_given_up_leaves_nothing_old(world: &World) {
+    let Some(_) = world.leases() else { return };
+    for round in 0..WRITES_GIVEN_UP {
+        let key = world.key(&round.to_string());
+        world.put(&key, b"old").await;
+        let given_up = async {
+            moment(GIVEN_UP_STEP * (round % 20)).await;
+            tokio::select! {
+                _ = world.peer().set(&key, item(b"given up"), KEEP_FOR) => {}
+                () = moment(GIVEN_UP_STEP) => {}
+            }
+        };
+        let ((), stored) = tokio::join!(given_up, world.provider.set(&key, item(b"new"), KEEP_FOR));
+        stored.unwrap();
+        assert_ne!(world.read(&key).await.as_deref(), Some(&b"old"[..]), "round {round}");
+    }
 }
 
 pub(crate) async fn lease_ends_with_its_time(world: &World) {

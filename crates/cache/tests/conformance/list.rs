@@ -52,6 +52,7 @@ macro_rules! conformance {
             delete_voids_a_lease,
             clear_voids_a_lease,
             replace_leaves_nothing_old_behind_a_lease,
+            write_beside_one_that_is_given_up_leaves_nothing_old,
             lease_ends_with_its_time,
             lease_of_another_holder_survives_a_late_fill_and_release,
             released_lease_lets_the_next_in,

@@ -1,13 +1,14 @@
 //! Epochs never go back: a server that forgot begins anew.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use recache_cache::Provider;
 use recache_cache::epochs::Slot;
+use recache_cache::{Cache, Policy, Provider, SystemClock};
 use tokio::time::timeout;
 
 use crate::redis_server::RedisServer;
-use crate::{PATIENCE, connected, until_healthy};
+use crate::{KEEP_FOR, PATIENCE, PREFIX, connected, until_healthy};
 
 #[tokio::test]
 async fn a_server_that_came_back_from_an_old_snapshot_begins_a_new_incarnation() {
@@ -29,6 +30,35 @@ async fn a_server_that_came_back_from_an_old_snapshot_begins_a_new_incarnation()
     let peer = connected(&server.url()).await;
     let same = peer.epochs().unwrap().read(record.incarnation, record.version).await.unwrap();
     assert_eq!(same, None, "one new incarnation for all");
+}
+
+/// The record of epochs is elsewhere and as new as ever, so it says nothing of the restart.
+#[tokio::test]
+async fn what_an_old_snapshot_brings_back_is_not_served_with_epochs_kept_elsewhere() {
+    let (mut server, elsewhere) = (RedisServer::start().await, RedisServer::start().await);
+    let redis = connected(&server.url()).await;
+    let cache = Cache::builder(redis.clone(), Arc::new(SystemClock))
+        .key_prefix(PREFIX)
+        .epochs(connected(&elsewhere.url()).await)
+        .build();
+    let [removed, replaced, kept] =
+        ["removed", "replaced", "kept"].map(|name| cache.keys().space("s").key([name]));
+    let policy = Policy::new(KEEP_FOR);
+    for key in [&removed, &replaced, &kept] {
+        assert!(cache.set(key, 1_u64, &policy).await.is_confirmed());
+    }
+    let _: () = server.ask(&["SAVE"]).await;
+    assert!(cache.invalidate(&removed).await.is_confirmed());
+    assert!(cache.set(&replaced, 2_u64, &policy).await.is_confirmed());
+    server.kill();
+    server.start_again().await;
+    let old: u64 = server.ask(&["EXISTS", removed.as_str(), replaced.as_str(), kept.as_str()]).await;
+    assert_eq!(old, 3, "the snapshot has all three");
+    until_healthy(&*redis).await;
+    let [removed, replaced, kept] = [&removed, &replaced, &kept].map(|key| cache.get::<u64>(key));
+    assert_eq!(removed.await, None);
+    assert_eq!(replaced.await, None);
+    assert_eq!(kept.await.as_deref(), Some(&1), "what nobody changed is still right");
 }
 
 #[tokio::test]

@@ -22,22 +22,24 @@ impl Memcached {
             .iter()
             .map(|entry| (record::ends_at(now, entry.keep_for), leases::name(&entry.key)))
             .collect();
+        let (mut refusal, mut contended) = (None, Vec::new());
         let mut commands = Vec::with_capacity(entries.len());
-        for ((place, Entry { key, item, keep_for }), (ends_at, lease_name)) in
-            entries.iter().enumerate().zip(&beside)
-        {
+        for ((place, entry), (ends_at, lease_name)) in entries.iter().enumerate().zip(&beside) {
+            let Entry { key, item, keep_for } = entry;
             let mode = match fences.as_ref().map(|fences| fences.get(&place)) {
                 None => Mode::Set,
                 Some(Some(cas)) => Mode::Swap(*cas),
-                // Removed by somebody else again and again while this write goes on: the removals come after it.
-                Some(None) => continue,
+                // Changed by somebody else again and again while this write goes on.
+                Some(None) => {
+                    contended.push(entry);
+                    continue;
+                }
             };
             let (key, lease) = (WireKey::new(key.as_str())?, WireKey::new(lease_name)?);
             let store = store_entry(key, mode, ends_at, item, *keep_for);
             commands.push((place, (key, [store, Command::Remove { key: lease, cas: None }])));
         }
         let (places, commands): (Vec<_>, Vec<_>) = commands.into_iter().unzip();
-        let (mut refusal, mut contended) = (None, Vec::new());
         for (at, answers) in self.servers.all(&commands).await? {
             for answer in answers {
                 match answer {

@@ -83,21 +83,21 @@ return #KEYS",
 });
 
 /// Keys: value and lease of each entry. Arguments: token, channel; then value, its life in ms and message of each entry.
-/// Stores what still has its lease; answers how many. Where another holder's lease stands, his write decides. Where none
-/// stands, it may have ended by itself or been evicted, and nobody has removed the old value: it goes.
+/// Stores what still has its lease; answers how many. Where it has not, the old value goes: the lease may have ended by itself or
+/// been evicted, and who holds another may have been given up, or be long over and have come late, and never write.
 pub(super) static WRITE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local stored = 0
 for i = 1, #KEYS, 2 do
   local at = 3 + (i - 1) / 2 * 3
   local lease = redis.call('GET', KEYS[i + 1])
-  if not lease then
-    redis.call('DEL', KEYS[i])
-  elseif string.sub(lease, 1, #ARGV[1]) == ARGV[1] then
+  if lease and string.sub(lease, 1, #ARGV[1]) == ARGV[1] then
     redis.call('SET', KEYS[i], ARGV[at], 'PX', ARGV[at + 1])
     redis.call('DEL', KEYS[i + 1])
     if #lease > #ARGV[1] then redis.call('PUBLISH', ARGV[2], ARGV[at + 2]) end
     stored = stored + 1
+  else
+    redis.call('DEL', KEYS[i])
   end
 end
 return stored",

@@ -45,7 +45,7 @@ impl Redis {
             keys.extend([entry.key.as_str(), *lease]);
             arguments.extend([&entry.item.bytes[..], keep_ms.as_bytes(), message.as_bytes()]);
         }
-        // Those that were overtaken are not among the stored, and need not be: what overtook them came later.
+        // Those that were overtaken are not among the stored, and need not be: what was there before them is gone.
         let stored: Value = servers.script(&script::WRITE, &keys, &arguments).await?;
         value::integer(&stored).map(drop)
     }
