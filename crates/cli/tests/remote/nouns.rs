@@ -90,7 +90,7 @@ async fn workflows_are_submitted_looked_at_and_moved_on() {
             if state == "completed" {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         assert_eq!(state, "completed");
         served.same(&["workflow", "show", id]);
@@ -127,7 +127,7 @@ async fn batches_and_dead_letters_are_kept_in_hand() {
             if shown["batch"]["finished_at"].is_string() {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         assert!(served.same(&["batch", "show", batch])["batch"]["on_finish"]["job_id"].is_string());
         assert_eq!(served.same(&["batch", "members", batch, "--failed"])["members"][0]["id"], job);
@@ -189,6 +189,11 @@ async fn views_are_touched_listed_and_read() {
         for view in ["shop/prices", "shop/sums/de", "shop/names"] {
             served.here(&["view", "define", view, "--handler", "nobody"]).ok();
         }
+        let page = served.same(&["view", "list", "--limit", "2"]);
+        assert_eq!(page["next"], "shop/prices");
+        assert_eq!(served.same(&["view", "list", "--after", "shop/prices"])["views"][0]["key"], "sums/de");
+        served.same(&["view", "list", "--namespace", "shop", "--status", "idle", "--limit", "1"]);
+        served.same(&["view", "list", "--status", "failed"]);
         let touched = served.there(&[
             "view",
             "touch",
@@ -202,17 +207,12 @@ async fn views_are_touched_listed_and_read() {
             "json",
         ]);
         assert_eq!(touched.json()["recache_version"], 1);
-        let page = served.same(&["view", "list", "--limit", "2"]);
-        assert_eq!(page["next"], "shop/prices");
-        assert_eq!(served.same(&["view", "list", "--after", "shop/prices"])["views"][0]["key"], "sums/de");
-        served.same(&["view", "list", "--namespace", "shop", "--status", "idle", "--limit", "1"]);
-        served.same(&["view", "list", "--status", "failed"]);
         for _ in 0..200 {
             let history = served.there(&["view", "history", "shop/prices", "-o", "json"]).json();
             if !history["builds"].as_array().unwrap().is_empty() {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         let history = served.same(&["view", "history", "shop/prices"]);
         assert_eq!(history["builds"].as_array().unwrap().len(), 1, "{history}");

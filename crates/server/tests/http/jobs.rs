@@ -161,7 +161,7 @@ async fn submit_waits_for_the_end_if_it_is_asked_to_and_no_longer_than_that() {
         let ended = submit("wait=20", r#"{"handler":"echo","input":7}"#).await.expect(201);
         assert_eq!((&ended["job"]["state"], &ended["job"]["output"]), (&json!("completed"), &json!(7)));
         assert_eq!(ended["job"]["id"], ended["id"]);
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         let standing = submit("wait=1", r#"{"handler":"none"}"#).await.expect(201);
         assert_eq!(standing["job"]["state"], "queued");
         assert!(began.elapsed() >= std::time::Duration::from_secs(1), "it was not waited for");
@@ -177,7 +177,7 @@ async fn wait_is_bounded_by_the_server_s_limit() {
         ..recache_server::Settings::default()
     };
     let world = World::over(recache_store::conformance::sqlite_database(), settings).await;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let headers = [("content-type", "application/json"), ("prefer", "wait=3600")];
     let standing = world.send("POST", "/v1/jobs", &headers, r#"{"handler":"none"}"#).await.expect(201);
     assert_eq!(standing["job"]["state"], "queued");
