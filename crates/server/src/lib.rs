@@ -35,6 +35,7 @@ mod settings;
 mod state;
 
 mod connection;
+mod slow_reader;
 mod tls;
 
 use std::net::SocketAddr;

@@ -103,6 +103,7 @@ fn settings(config: &Config) -> Settings {
         waits_max: count(server.waits_max),
         wait_max: server.wait_max,
         request_max: server.request_max,
+        answer_wait_max: server.answer_wait_max,
         requests_per_second_max: server.requests_per_second_max,
         body_bytes_max: count(server.body_kib_max).saturating_mul(1024),
         drain: config.engine.drain,

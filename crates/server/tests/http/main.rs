@@ -11,13 +11,18 @@
 mod world;
 
 mod access;
+mod batches;
 mod description;
 mod health;
 mod hostile;
 mod jobs;
+mod letters;
 mod once;
+mod queues;
+mod schedules;
 mod sdk;
 mod tls;
+mod tracked;
 mod views;
 mod workers;
 mod workflows;
