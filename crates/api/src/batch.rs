@@ -124,6 +124,8 @@ pub struct BatchAnswer {
     pub batch: Batch,
     /// Members, or the batch itself, that this call changed.
     pub changed: u64,
+    /// Of a retry: there may be more, repeat the call with this as `cursor`. `null`: all were looked at.
+    pub next: Option<String>,
 }
 
 impl BatchAnswer {
@@ -132,7 +134,7 @@ impl BatchAnswer {
 
     /// What stands.
     pub fn new(batch: Batch, changed: u64) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), batch, changed }
+        Self { schema: Self::SCHEMA.to_owned(), batch, changed, next: None }
     }
 }
 

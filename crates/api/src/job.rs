@@ -259,7 +259,7 @@ impl JobChange {
 }
 
 /// What a submit did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobSubmitted {
     /// [`JobSubmitted::SCHEMA`]
@@ -270,6 +270,8 @@ pub struct JobSubmitted {
     pub existed: bool,
     /// It was there before, and waits now with what this submit said.
     pub replaced: bool,
+    /// How it stands when this is answered, where that was waited for; otherwise `null`.
+    pub job: Option<Job>,
 }
 
 impl JobSubmitted {
@@ -278,6 +280,6 @@ impl JobSubmitted {
 
     /// What a submit answered.
     pub fn new(id: String, existed: bool, replaced: bool) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), id, existed, replaced }
+        Self { schema: Self::SCHEMA.to_owned(), id, existed, replaced, job: None }
     }
 }

@@ -148,7 +148,7 @@ pub struct SubmitJobs {
 }
 
 /// What submitting several jobs did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobsSubmitted {
     /// [`JobsSubmitted::SCHEMA`]

@@ -149,6 +149,8 @@ pub struct BulkChange {
     pub skipped: u64,
     /// With a preview: so many match, counted no further than 100,000; nothing was changed.
     pub matching: Option<u64>,
+    /// There may be more: repeat the call with this as `cursor`. `null`: all were looked at.
+    pub next: Option<String>,
 }
 
 impl BulkChange {
@@ -157,11 +159,11 @@ impl BulkChange {
 
     /// What was done.
     pub fn done(changed: u64, skipped: u64) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), changed, skipped, matching: None }
+        Self { schema: Self::SCHEMA.to_owned(), changed, skipped, matching: None, next: None }
     }
 
     /// What would be looked at.
     pub fn preview(matching: u64) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), changed: 0, skipped: 0, matching: Some(matching) }
+        Self { schema: Self::SCHEMA.to_owned(), changed: 0, skipped: 0, matching: Some(matching), next: None }
     }
 }

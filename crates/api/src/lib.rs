@@ -20,10 +20,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "client")]
+pub mod client;
+
 mod analysis;
 mod analytics;
 mod audit;
 mod batch;
+mod batch_request;
 mod cache;
 mod cache_request;
 mod event;
@@ -33,12 +37,16 @@ mod job;
 mod job_request;
 mod json;
 mod letter;
+mod letter_request;
 mod operation;
 mod problem;
 mod queue;
+mod queue_request;
 mod schedule;
+mod schedule_request;
 mod template;
 mod tracked;
+mod tracked_request;
 mod view;
 mod view_request;
 mod webhook_request;
@@ -58,6 +66,7 @@ pub use audit::{ApiKey, ApiKeyCreated, ApiKeyList, ApiKeyRevoked, AuditList, Aud
 pub use batch::{
     Batch, BatchAnswer, BatchCallback, BatchCounts, BatchList, BatchMember, BatchMemberList, BatchState,
 };
+pub use batch_request::{CallBack, CreateBatch, RetryBatch};
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
     CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlSimulation, TtlSimulationRow,
@@ -79,10 +88,13 @@ pub use job_request::{
 };
 pub use json::Json;
 pub use letter::{BulkChange, FailedAttempt, Letter, LetterDetails, LetterList, LetterNote, LetterStatus};
+pub use letter_request::{LetterWord, NoteLetter, RedriveLetters};
 pub use operation::{Check, CheckStatus, Diagnosis, Migration};
 pub use problem::{FieldProblem, Problem};
-pub use queue::{Limit, LimitList, Queue, QueueList, QueuePause};
-pub use schedule::{Schedule, ScheduleList, Ticks};
+pub use queue::{Limit, LimitList, Queue, QueueAnswer, QueueList, QueuePause};
+pub use queue_request::{LimitOf, PauseQueue, SetLimit};
+pub use schedule::{Schedule, ScheduleAnswer, ScheduleList, Ticks};
+pub use schedule_request::{DefineSchedule, OnMissed, OnOverlap};
 pub use template::{
     TemplateApplied, TemplateChange, TemplateCheck, TemplateChecks, TemplateDetails, TemplateDiff,
     TemplateFieldChange, TemplateGraph, TemplateList, TemplateProblem, TemplateStepChange, TemplateSummary,
@@ -92,6 +104,7 @@ pub use tracked::{
     TrackedContext, TrackedImport, TrackedImportUnread, TrackedJob, TrackedJobAnswer, TrackedJobList,
     TrackedState,
 };
+pub use tracked_request::{JobContext, ReportJob, TrackJob};
 pub use view::{
     Backoff, Generation, ItemChange, ItemDifference, ItemList, ItemRead, OnTouch, Restoration, RetryPolicy,
     Touched, TouchedViews, View, ViewBuild, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory,

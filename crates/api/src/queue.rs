@@ -46,7 +46,7 @@ pub struct Queue {
 pub struct QueueList {
     /// [`QueueList::SCHEMA`]
     pub schema: String,
-    /// All of them.
+    /// All of them, at most 1,000.
     pub queues: Vec<Queue>,
 }
 
@@ -57,6 +57,28 @@ impl QueueList {
     /// A list.
     pub fn new(queues: Vec<Queue>) -> Self {
         Self { schema: Self::SCHEMA.to_owned(), queues }
+    }
+}
+
+/// One queue, after a call about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QueueAnswer {
+    /// [`QueueAnswer::SCHEMA`]
+    pub schema: String,
+    /// What stands now.
+    pub queue: Queue,
+    /// Whether this call made it so.
+    pub changed: bool,
+}
+
+impl QueueAnswer {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.queue.v1";
+
+    /// What stands.
+    pub fn new(queue: Queue, changed: bool) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), queue, changed }
     }
 }
 

@@ -56,17 +56,41 @@ pub struct Schedule {
 pub struct ScheduleList {
     /// [`ScheduleList::SCHEMA`]
     pub schema: String,
-    /// All of them, at most 1,000.
+    /// The page.
     pub schedules: Vec<Schedule>,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
 }
 
 impl ScheduleList {
     /// The name and version of this shape.
     pub const SCHEMA: &'static str = "recache.schedules.v1";
 
-    /// A list.
-    pub fn new(schedules: Vec<Schedule>) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), schedules }
+    /// A page.
+    pub fn new(schedules: Vec<Schedule>, next: Option<String>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), schedules, next }
+    }
+}
+
+/// One schedule, after a call about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ScheduleAnswer {
+    /// [`ScheduleAnswer::SCHEMA`]
+    pub schema: String,
+    /// What stands now; of one that was deleted, what stood last.
+    pub schedule: Schedule,
+    /// Whether this call made it so.
+    pub changed: bool,
+}
+
+impl ScheduleAnswer {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.schedule.v1";
+
+    /// What stands.
+    pub fn new(schedule: Schedule, changed: bool) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), schedule, changed }
     }
 }
 

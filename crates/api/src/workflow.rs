@@ -178,6 +178,8 @@ pub struct WorkflowChange {
     pub step: Option<String>,
     /// How many steps it concerned; 0 when nothing had to be changed.
     pub count: u64,
+    /// Of a submit: how it stands when this is answered, where that was waited for; otherwise `null`.
+    pub workflow: Option<Workflow>,
 }
 
 impl WorkflowChange {
@@ -186,6 +188,6 @@ impl WorkflowChange {
 
     /// A change.
     pub fn new(id: String, change: &str, step: Option<String>, count: u64) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), id, change: change.to_owned(), step, count }
+        Self { schema: Self::SCHEMA.to_owned(), id, change: change.to_owned(), step, count, workflow: None }
     }
 }

@@ -38,6 +38,10 @@ pub struct SubmitWorkflow {
     /// What its steps see; it must fit the template's `input_schema`.
     #[serde(default = "empty_object")]
     pub input: Json,
+    /// `batch_…`: it is a member of this batch.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
+    pub batch_id: Option<String>,
 }
 
 /// Which steps are run again.
@@ -48,6 +52,8 @@ pub enum RetryMode {
     /// Those that failed; what they held up follows by itself.
     #[default]
     Failed,
+    /// Those that failed and all that stands behind them, as a new workflow, whose other steps have the results of the old one.
+    Downstream,
     /// All, as a new workflow of the same template, environment and input; the old one stays as it is.
     All,
 }

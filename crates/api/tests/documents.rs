@@ -7,8 +7,9 @@ use recache_api::{
     Backoff, BulkChange, Check, CheckStatus, Diagnosis, ErrorKind, FailedAttempt, FieldProblem, Generation,
     Instant, Job, JobAttempt, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobLogLine, JobState,
     JobSubmitted, Json, Letter, LetterDetails, LetterList, LetterNote, LetterStatus, Limit, LimitList,
-    Migration, OnTouch, Problem, Queue, QueueList, QueuePause, RetryPolicy, Schedule, ScheduleList, Ticks,
-    Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy, ViewStatus, ViewValue,
+    Migration, OnTouch, Problem, Queue, QueueAnswer, QueueList, QueuePause, RetryPolicy, Schedule,
+    ScheduleAnswer, ScheduleList, Ticks, Touched, View, ViewDetails, ViewItem, ViewItems, ViewPolicy,
+    ViewStatus, ViewValue,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -152,7 +153,9 @@ fn documents_of_queues_keep_their_shape() {
         starts_max: Some(100),
         period_ms: Some(60_000),
     };
-    insta::assert_snapshot!("queues", printed(&QueueList::new(vec![queue])));
+    insta::assert_snapshot!("queues", printed(&QueueList::new(vec![queue.clone()])));
+    let answer = QueueAnswer::new(queue, true);
+    assert!(printed(&answer).starts_with("{\n  \"schema\": \"recache.queue.v1\",\n  \"queue\": {"));
     let limit = Limit {
         scope: text("key"),
         namespace: Some(text("shop")),
@@ -222,7 +225,9 @@ fn documents_of_schedules_keep_their_shape() {
         pause_actor: Some(text("ops")),
         pause_reason: Some(text("closed")),
     };
-    insta::assert_snapshot!("schedules", printed(&ScheduleList::new(vec![schedule])));
+    insta::assert_snapshot!("schedules", printed(&ScheduleList::new(vec![schedule.clone()], None)));
+    let answer = ScheduleAnswer::new(schedule, true);
+    assert!(printed(&answer).starts_with("{\n  \"schema\": \"recache.schedule.v1\",\n  \"schedule\": {"));
     insta::assert_snapshot!("ticks", printed(&Ticks::new(text("UTC"), vec![at(1), at(2)])));
 }
 

@@ -26,7 +26,7 @@ fn request_with_only_what_must_be_said_has_the_documented_defaults() {
     let workflow: SubmitWorkflow = serde_json::from_str(r#"{"template":"order"}"#).unwrap();
     assert_eq!(
         text(&workflow),
-        r#"{"template":"order","namespace":"default","version":null,"environment":null,"input":{}}"#
+        r#"{"template":"order","namespace":"default","version":null,"environment":null,"input":{},"batch_id":null}"#
     );
     assert!(serde_json::from_str::<SubmitJob>(r#"{"handler":"echo","quue":"x"}"#).is_err());
 }
@@ -36,7 +36,7 @@ fn answers_keep_their_shape() {
     let submitted = JobsSubmitted::new(vec![JobSubmitted::new("job_1".to_owned(), false, false)]);
     assert_eq!(
         text(&submitted),
-        r#"{"schema":"recache.jobs-submitted.v1","jobs":[{"schema":"recache.job-submitted.v1","id":"job_1","existed":false,"replaced":false}]}"#
+        r#"{"schema":"recache.jobs-submitted.v1","jobs":[{"schema":"recache.job-submitted.v1","id":"job_1","existed":false,"replaced":false,"job":null}]}"#
     );
     assert_eq!(
         text(&WorkflowStepList::new("wf_1".to_owned(), Vec::new())),

@@ -74,6 +74,6 @@ fn documents_about_workflows_keep_their_shape() {
     let change = WorkflowChange::new("wf_1".to_owned(), "told", None, 0);
     assert_eq!(
         serde_json::to_string(&change).unwrap(),
-        r#"{"schema":"recache.workflow-change.v1","id":"wf_1","change":"told","step":null,"count":0}"#
+        r#"{"schema":"recache.workflow-change.v1","id":"wf_1","change":"told","step":null,"count":0,"workflow":null}"#
     );
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use recache_model::ids::{JobId, WorkflowId};
+use recache_model::ids::{BatchId, JobId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::template::{StepType, Template};
 use recache_model::workflow::WorkflowState;
@@ -59,6 +59,20 @@ impl Engine {
         Ok(id)
     }
 
+    /// The same, as a member of a batch of the template's namespace. True when it is new.
+    pub async fn submit_workflow_to(
+        &self,
+        batch: BatchId,
+        id: WorkflowId,
+        template: &Template,
+        environment: Option<&str>,
+        input: &Value,
+    ) -> Result<bool> {
+        let mut new = plan::new_workflow(id, template, environment, input, &id.uuid().to_string())?;
+        new.template_raise = Some(self.shared.templates.raise(&new.template));
+        Ok(self.shared.store.batches().batch_add_workflow(batch, new).await?)
+    }
+
     /// Tells a workflow something that a step of it waits for, now or later. Telling it again is harmless: false then.
     pub async fn signal(&self, workflow: WorkflowId, signal: SignalRecord) -> Result<bool> {
         Ok(self.shared.store.flows().signal_send(workflow, signal).await?)
@@ -90,6 +104,11 @@ impl Engine {
     /// and input, whose other steps end with the results that they have. The old one stays as it is. A workflow that still runs, or in which nothing
     /// failed, is a conflict.
     pub async fn run_failed_again(&self, workflow: WorkflowId) -> Result<WorkflowId> {
+        self.run_failed_again_as(workflow, WorkflowId::make()).await
+    }
+
+    /// The same, as the workflow of this id: harmless to repeat.
+    pub async fn run_failed_again_as(&self, workflow: WorkflowId, id: WorkflowId) -> Result<WorkflowId> {
         let store = &self.shared.store;
         let old = store.workflow_get(workflow).await?;
         if old.state == WorkflowState::Running {
@@ -114,7 +133,6 @@ impl Engine {
         let input = serde_json::from_str(&old.input).map_err(|error| {
             Error::Invalid(format!("the input of workflow {workflow} is not JSON: {error}"))
         })?;
-        let id = WorkflowId::make();
         let environment = old.environment.as_deref();
         let mut new = plan::new_workflow(id, &template, environment, &input, &id.uuid().to_string())?;
         let steps = plan::unharmed(&template, &failed).into_iter().map(str::to_owned).collect();

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::settings::Settings;
+use crate::slow_reader::Unhurried;
 use crate::state::App;
 use crate::tls::Tls;
 use crate::{Error, routes};
@@ -104,6 +105,7 @@ pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>) -> Result<
 async fn connection(stream: TcpStream, tls: Option<Tls>, router: Router, app: App, cut: CancellationToken) {
     // Small answers go out at once; that it cannot be set is no reason to refuse.
     let _ = stream.set_nodelay(true);
+    let stream = Unhurried::new(stream, app.settings().answer_wait_max);
     let Some(Tls(acceptor)) = tls else {
         return exchange(stream, router, app.settings(), app.stop(), &cut).await;
     };

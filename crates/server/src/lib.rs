@@ -37,6 +37,7 @@ mod settings;
 mod state;
 
 mod connection;
+mod slow_reader;
 mod tls;
 
 use std::net::SocketAddr;

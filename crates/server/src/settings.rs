@@ -34,6 +34,8 @@ pub struct Settings {
     pub headers_wait_max: Duration,
     /// How long a request's body may take to come. Default 30 s.
     pub body_wait_max: Duration,
+    /// For how long a client may take less than 64 KiB of its answer, while more is to be taken; then its connection ends. Default 30 s.
+    pub answer_wait_max: Duration,
     /// Bytes of all headers. Default 32 KiB.
     pub header_bytes_max: usize,
     /// Number of headers. Default 64.
@@ -63,6 +65,7 @@ impl Default for Settings {
             request_max: Duration::from_secs(30),
             headers_wait_max: Duration::from_secs(10),
             body_wait_max: Duration::from_secs(30),
+            answer_wait_max: Duration::from_secs(30),
             header_bytes_max: 32 * 1024,
             headers_max: 64,
             body_bytes_max: 8 * 1024 * 1024,

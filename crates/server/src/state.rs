@@ -40,7 +40,7 @@ impl App {
         let gate = Gate::new(auth, engine.store(), &clock);
         let stop = CancellationToken::new();
         Self(Arc::new(Parts {
-            streams: Streams::new(engine.store(), &settings, !gate.is_open(), &stop),
+            streams: Streams::new(&engine, &settings, !gate.is_open(), &stop),
             rates: Rates::new(settings.requests_per_second_max),
             admission: Admission::new(&settings),
             metrics: Metrics::new(&engine),

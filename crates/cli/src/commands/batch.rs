@@ -1,12 +1,17 @@
 //! `recache batch`: what is watched together.
 
 use clap::Subcommand;
-use recache_api::{Batch, BatchAnswer, BatchList, BatchMember, BatchMemberList, BatchState as State};
+use recache_api::client::{BatchMembersQuery, BatchesQuery, Client};
+use recache_api::{
+    Batch, BatchAnswer, BatchList, BatchMember, BatchMemberList, BatchState as State, CallBack, CreateBatch,
+    Json, RetryBatch,
+};
 use recache_model::batch::BatchCallback;
 use recache_model::ids::{BatchId, JobId};
 use recache_store::{BatchFilter, NewBatch, Store, Word};
 
-use super::{Context, Outcome, page};
+use super::against::{Against, because, no_actor};
+use super::{Context, Failure, Outcome, page};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
 use crate::run::read_input;
@@ -26,6 +31,8 @@ const MEMBERS_MAX: u32 = 500;
   recache batch members batch_0190c7a2-7b5e-7000-8000-000000000001 --failed"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -178,6 +185,9 @@ struct Retry {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return self.verb.ask(&client, context).await;
+        }
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::Create(arguments) => arguments.run(&*store, context).await,
@@ -193,7 +203,67 @@ impl Args {
     }
 }
 
+impl Verb {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        match self {
+            Self::Create(arguments) => {
+                let answer = client.create_batch(&arguments.asked()?).await?;
+                print_created(&answer, context)
+            }
+            Self::List(arguments) => arguments.ask(client, context).await,
+            Self::Show(Show { id }) => print_one(&client.batch(&id.to_string(), None).await?, context),
+            Self::Members(arguments) => arguments.ask(client, context).await,
+            Self::Close(Close { id }) => {
+                let answer = client.close_batch(&id.to_string()).await?;
+                if answer.changed == 0 {
+                    context.note("it was closed before")?;
+                }
+                print_one(&answer, context)
+            }
+            Self::Cancel(Cancel { id, reason }) => {
+                let answer = client.cancel_batch(&id.to_string(), &because(reason)).await?;
+                context.note(&format!("{} members called off", answer.changed))?;
+                if answer.batch.counts.pending > 0 {
+                    context.note(&format!(
+                        "{} are still to be called off; the server goes on",
+                        answer.batch.counts.pending
+                    ))?;
+                }
+                print_one(&answer, context)
+            }
+            Self::Retry(arguments) => arguments.ask(client, context).await,
+        }
+    }
+}
+
 impl Create {
+    /// As it is asked of a server.
+    fn asked(self) -> Result<CreateBatch, Failure> {
+        let document = |text: Option<&str>, otherwise: &str| -> Result<Json, Failure> {
+            let text = match text {
+                Some(_) => read_input(text)?.to_string(),
+                None => otherwise.to_owned(),
+            };
+            Ok(Json::from_text(&text).unwrap_or_else(|_| Json::null()))
+        };
+        let input = document(self.input.as_deref(), "null")?;
+        let queue = self.queue;
+        let callback = |handler: Option<String>| {
+            handler.map(|handler| CallBack { handler, queue: queue.clone(), input: input.clone() })
+        };
+        Ok(CreateBatch {
+            action: self.action,
+            id: self.id.map(|id| id.to_string()),
+            namespace: self.namespace,
+            parent_id: self.parent.map(|id| id.to_string()),
+            expected: self.expect,
+            metadata: document(self.metadata.as_deref(), "{}")?,
+            on_success: callback(self.on_success),
+            on_finish: callback(self.on_finish),
+            on_first_failure: callback(self.on_first_failure),
+        })
+    }
+
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let new = NewBatch::new(self.action);
         let document = |text: Option<&str>, otherwise: &str| match text {
@@ -217,18 +287,21 @@ impl Create {
             ..new
         };
         let (record, is_new) = store.batches().batch_create(batch).await?;
-        let batch = output::batch(record);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&BatchAnswer::new(batch, u64::from(is_new)))?,
-            Format::Table => {
-                context.print_text(&format!("{}\n", batch.id))?;
-                if !is_new {
-                    context.note("it was there already; nothing was stored")?;
-                }
+        print_created(&BatchAnswer::new(output::batch(record), u64::from(is_new)), context)
+    }
+}
+
+fn print_created(answer: &BatchAnswer, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(answer)?,
+        Format::Table => {
+            context.print_text(&format!("{}\n", answer.batch.id))?;
+            if answer.changed == 0 {
+                context.note("it was there already; nothing was stored")?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
 
 impl List {
@@ -244,46 +317,57 @@ impl List {
         let found = store.batches().batches_list(filter).await?;
         let mut batches: Vec<Batch> = found.into_iter().map(output::batch).collect();
         let next = page::cut_at(&mut batches, self.limit, |batch| &batch.id);
-        match context.format() {
-            Format::Json => context.print(&BatchList::new(batches, next))?,
-            Format::Jsonl => context.print_lines(&batches)?,
-            Format::Table => {
-                if batches.is_empty() {
-                    context.note("no batches")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context.table([
-                    "ID",
-                    "STATE",
-                    "ACTION",
-                    "ENDED",
-                    "TOTAL",
-                    "FAILED",
-                    "CANCELLED",
-                    "CREATED",
+        print_list(BatchList::new(batches, next), context)
+    }
+
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let query = BatchesQuery {
+            namespace: self.namespace,
+            action: self.action,
+            parent: self.parent.map(|id| id.to_string()),
+            unfinished: Some(self.unfinished),
+            limit: Some(self.limit),
+            before: self.before.map(|id| id.to_string()),
+            cursor: None,
+        };
+        let mut list = client.batches(&query).await?;
+        list.next = list.next.and(list.batches.last().map(|last| last.id.clone()));
+        print_list(list, context)
+    }
+}
+
+fn print_list(list: BatchList, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.batches)?,
+        Format::Table => {
+            if list.batches.is_empty() {
+                context.note("no batches")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table =
+                context.table(["ID", "STATE", "ACTION", "ENDED", "TOTAL", "FAILED", "CANCELLED", "CREATED"]);
+            for batch in list.batches {
+                let plain = |text| (text, Tone::Plain);
+                let counts = batch.counts;
+                table.toned([
+                    plain(batch.id.clone()),
+                    state(&batch),
+                    plain(batch.action.clone()),
+                    plain((counts.total - counts.pending).to_string()),
+                    plain(counts.total.to_string()),
+                    plain(counts.failed.to_string()),
+                    plain(counts.cancelled.to_string()),
+                    plain(output::instant(batch.created_at)),
                 ]);
-                for batch in batches {
-                    let plain = |text| (text, Tone::Plain);
-                    let counts = batch.counts;
-                    table.toned([
-                        plain(batch.id.clone()),
-                        state(&batch),
-                        plain(batch.action.clone()),
-                        plain((counts.total - counts.pending).to_string()),
-                        plain(counts.total.to_string()),
-                        plain(counts.failed.to_string()),
-                        plain(counts.cancelled.to_string()),
-                        plain(output::instant(batch.created_at)),
-                    ]);
-                }
-                context.print_text(&table.text())?;
-                if let Some(next) = next {
-                    context.note(&format!("there are more: --before {next}"))?;
-                }
+            }
+            context.print_text(&table.text())?;
+            if let Some(next) = list.next {
+                context.note(&format!("there are more: --before {next}"))?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
 
 fn state(batch: &Batch) -> (String, Tone) {
@@ -300,10 +384,15 @@ fn state(batch: &Batch) -> (String, Tone) {
 /// The batch as it stands; `changed`, what the command did to it.
 async fn show(id: BatchId, changed: u64, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
     let batch = output::batch(store.batches().batch_get(id).await?);
+    print_one(&BatchAnswer::new(batch, changed), context)
+}
+
+fn print_one(answer: &BatchAnswer, context: &mut Context<'_>) -> Outcome {
     if context.format() != Format::Table {
-        context.print(&BatchAnswer::new(batch, changed))?;
+        context.print(answer)?;
         return Ok(ExitStatus::Ok);
     }
+    let batch = &answer.batch;
     let mut table = context.table(["", ""]);
     let mut fact = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -312,7 +401,7 @@ async fn show(id: BatchId, changed: u64, store: &dyn Store, context: &mut Contex
     };
     let counts = batch.counts;
     fact("batch", Some(batch.id.clone()));
-    fact("state", Some(state(&batch).0));
+    fact("state", Some(state(batch).0));
     fact("action", Some(batch.action.clone()));
     fact("namespace", Some(batch.namespace.clone()));
     fact("within", batch.parent_id.clone());
@@ -366,32 +455,48 @@ impl Members {
             store.batches().batch_members(self.id, self.failed, after, page::rows_max(self.limit)).await?;
         let mut members: Vec<BatchMember> = found.into_iter().map(output::batch_member).collect();
         let next = page::cut_at(&mut members, self.limit, |member| &member.id);
-        match context.format() {
-            Format::Json => context.print(&BatchMemberList::new(members, next))?,
-            Format::Jsonl => context.print_lines(&members)?,
-            Format::Table => {
-                if members.is_empty() {
-                    context.note(if self.failed { "no member failed" } else { "no members" })?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context.table(["KIND", "ID", "STATE", "CODE", "MESSAGE"]);
-                for member in members {
-                    table.row([
-                        member.kind,
-                        member.id,
-                        member.state,
-                        member.code.unwrap_or_default(),
-                        member.message.unwrap_or_default(),
-                    ]);
-                }
-                context.print_text(&table.text())?;
-                if let Some(next) = next {
-                    context.note(&format!("there are more: --after {next}"))?;
-                }
+        print_members(BatchMemberList::new(members, next), self.failed, context)
+    }
+
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let query = BatchMembersQuery {
+            failed: Some(self.failed),
+            limit: Some(self.limit),
+            after: self.after,
+            cursor: None,
+        };
+        let mut list = client.batch_members(&self.id.to_string(), &query).await?;
+        list.next = list.next.and(list.members.last().map(|last| last.id.clone()));
+        print_members(list, self.failed, context)
+    }
+}
+
+fn print_members(list: BatchMemberList, failed: bool, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.members)?,
+        Format::Table => {
+            if list.members.is_empty() {
+                context.note(if failed { "no member failed" } else { "no members" })?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table = context.table(["KIND", "ID", "STATE", "CODE", "MESSAGE"]);
+            for member in list.members {
+                table.row([
+                    member.kind,
+                    member.id,
+                    member.state,
+                    member.code.unwrap_or_default(),
+                    member.message.unwrap_or_default(),
+                ]);
+            }
+            context.print_text(&table.text())?;
+            if let Some(next) = list.next {
+                context.note(&format!("there are more: --after {next}"))?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
 
 impl Close {
@@ -423,6 +528,22 @@ impl Cancel {
 }
 
 impl Retry {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        no_actor(self.actor.as_deref())?;
+        let mut asked = RetryBatch { cursor: None, reason: Some(self.reason) };
+        let mut changed = 0;
+        loop {
+            let mut answer = client.retry_batch(&self.id.to_string(), &asked).await?;
+            changed += answer.changed;
+            if answer.next.is_none() {
+                answer.changed = changed;
+                context.note(&format!("{changed} jobs run again"))?;
+                return print_one(&answer, context);
+            }
+            asked.cursor = answer.next;
+        }
+    }
+
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = Word::new(context.actor(self.actor.as_deref()), self.reason);
         let (mut changed, mut skipped, mut last) = (0, 0, None);

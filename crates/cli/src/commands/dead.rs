@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use recache_api::{BulkChange, Letter as ApiLetter, LetterDetails, LetterList, LetterStatus as ApiStatus};
+use recache_api::client::{Client, LettersQuery};
+use recache_api::{
+    BulkChange, Letter as ApiLetter, LetterDetails, LetterList, LetterStatus as ApiStatus, LetterWord,
+    NoteLetter, RedriveLetters,
+};
 use recache_model::ids::JobId;
 use recache_model::letter::LetterStatus;
 use recache_store::{BatchDone, LetterFilter, Store, Word};
 
+use super::against::{Against, ms, no_actor, no_remote_form};
+use super::failure::Result;
 use super::job::{bulk_changed, error_text};
 use super::name::far;
 use super::{Context, Outcome, page};
@@ -31,6 +37,8 @@ const PREVIEW_MAX: u32 = 100_000;
   recache dead discard job_0190c7a2-7b5e-7000-8000-000000000001 --reason \"a test\""
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -89,6 +97,12 @@ struct By {
 }
 
 impl By {
+    /// As it is asked of a server.
+    fn asked(self) -> Result<LetterWord> {
+        no_actor(self.actor.as_deref())?;
+        Ok(LetterWord { reason: self.reason })
+    }
+
     fn word(&self, context: &Context<'_>) -> Word {
         Word::new(context.actor(self.actor.as_deref()), self.reason.clone())
     }
@@ -200,6 +214,9 @@ struct Note {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return self.verb.ask(&client, context).await;
+        }
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::List(arguments) => arguments.run(&*store, context).await,
@@ -220,6 +237,30 @@ impl Args {
     }
 }
 
+impl Verb {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let details = match self {
+            Self::List(arguments) => return arguments.ask(client, context).await,
+            Self::Redrive(arguments) => return arguments.ask(client, context).await,
+            Self::Show(Show { id }) => client.dead_letter(&id.to_string()).await?,
+            Self::Resolve(Resolve { id, by }) => {
+                client.resolve_dead_letter(&id.to_string(), &by.asked()?).await?
+            }
+            Self::Investigate(Investigate { id, by }) => {
+                client.investigate_dead_letter(&id.to_string(), &by.asked()?).await?
+            }
+            Self::Discard(Discard { id, by }) => {
+                client.discard_dead_letter(&id.to_string(), &by.asked()?).await?
+            }
+            Self::Note(Note { id, text, actor }) => {
+                no_actor(actor.as_deref())?;
+                client.note_dead_letter(&id.to_string(), &NoteLetter { text }).await?
+            }
+        };
+        print_details(details, context)
+    }
+}
+
 fn status(status: ApiStatus) -> (String, Tone) {
     let (name, tone) = match status {
         ApiStatus::Pending => ("pending", Tone::Bad),
@@ -237,43 +278,78 @@ impl List {
         let found = store.letters().letters_list(filter, page::rows_max(self.limit)).await?;
         let mut letters: Vec<ApiLetter> = found.into_iter().map(output::letter).collect();
         let next = page::cut_at(&mut letters, self.limit, |letter| &letter.job_id);
-        match context.format() {
-            Format::Json => context.print(&LetterList::new(letters, next))?,
-            Format::Jsonl => context.print_lines(&letters)?,
-            Format::Table => {
-                if letters.is_empty() {
-                    context.note("no dead letters")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context.table(["JOB", "STATUS", "HANDLER", "QUEUE", "FAILED", "ERROR"]);
-                for letter in letters {
-                    let plain = |text| (text, Tone::Plain);
-                    table.toned([
-                        plain(letter.job_id),
-                        status(letter.status),
-                        plain(letter.handler),
-                        plain(letter.queue),
-                        plain(output::instant(letter.failed_at)),
-                        plain(error_text(&letter.error)),
-                    ]);
-                }
-                context.print_text(&table.leaving_out(&["QUEUE", "FAILED"]).text())?;
-                if let Some(next) = next {
-                    context.note(&format!("there are more: --before {next}"))?;
-                }
+        print_list(LetterList::new(letters, next), context)
+    }
+
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let query = LettersQuery {
+            namespace: self.filter.namespace,
+            queue: self.filter.queue,
+            handler: self.filter.handler,
+            status: self.status.map(api_status),
+            stale_ms: self.filter.stale.map(ms),
+            limit: Some(self.limit),
+            before: self.before.map(|id| id.to_string()),
+            cursor: None,
+        };
+        let mut list = client.dead_letters(&query).await?;
+        list.next = list.next.and(list.letters.last().map(|last| last.job_id.clone()));
+        print_list(list, context)
+    }
+}
+
+fn api_status(status: LetterStatus) -> ApiStatus {
+    match status {
+        LetterStatus::Pending => ApiStatus::Pending,
+        LetterStatus::Investigating => ApiStatus::Investigating,
+        LetterStatus::Redriven => ApiStatus::Redriven,
+        LetterStatus::Resolved => ApiStatus::Resolved,
+        LetterStatus::Discarded => ApiStatus::Discarded,
+    }
+}
+
+fn print_list(list: LetterList, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.letters)?,
+        Format::Table => {
+            if list.letters.is_empty() {
+                context.note("no dead letters")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table = context.table(["JOB", "STATUS", "HANDLER", "QUEUE", "FAILED", "ERROR"]);
+            for letter in list.letters {
+                let plain = |text| (text, Tone::Plain);
+                table.toned([
+                    plain(letter.job_id),
+                    status(letter.status),
+                    plain(letter.handler),
+                    plain(letter.queue),
+                    plain(output::instant(letter.failed_at)),
+                    plain(error_text(&letter.error)),
+                ]);
+            }
+            context.print_text(&table.leaving_out(&["QUEUE", "FAILED"]).text())?;
+            if let Some(next) = list.next {
+                context.note(&format!("there are more: --before {next}"))?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
 
 async fn show(id: JobId, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
     let (letter, notes) = store.letters().letter_get(id).await?;
     let letter = output::letter(letter);
     let notes: Vec<_> = notes.into_iter().map(output::letter_note).collect();
+    print_details(LetterDetails::new(letter, notes), context)
+}
+
+fn print_details(details: LetterDetails, context: &mut Context<'_>) -> Outcome {
     match context.format() {
-        Format::Json | Format::Jsonl => context.print(&LetterDetails::new(letter, notes))?,
+        Format::Json | Format::Jsonl => context.print(&details)?,
         Format::Table => {
+            let LetterDetails { letter, notes, .. } = details;
             let mut facts = context.table(["", ""]);
             let mut fact = |name: &str, value: String| facts.row([name.to_owned(), value]);
             fact("job", letter.job_id.clone());
@@ -311,6 +387,40 @@ async fn show(id: JobId, store: &dyn Store, context: &mut Context<'_>) -> Outcom
 }
 
 impl Redrive {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let word = self.by.asked()?;
+        if let Some(id) = self.id {
+            if self.dry_run || self.all || !self.filter.is_empty() {
+                return Err(no_remote_form("recache dead redrive ID with a filter or --dry-run"));
+            }
+            client.redrive_dead_letter(&id.to_string(), &word).await?;
+            return bulk_changed(&BulkChange::done(1, 0), context);
+        }
+        let mut asked = RedriveLetters {
+            namespace: self.filter.namespace,
+            queue: self.filter.queue,
+            handler: self.filter.handler,
+            stale_ms: self.filter.stale.map(ms),
+            all: self.all,
+            dry_run: self.dry_run,
+            cursor: None,
+            reason: word.reason,
+        };
+        let mut sum = BulkChange::done(0, 0);
+        loop {
+            let done = client.redrive_dead_letters(&asked).await?;
+            if done.matching.is_some() {
+                return bulk_changed(&done, context);
+            }
+            sum.changed += done.changed;
+            sum.skipped += done.skipped;
+            if done.next.is_none() {
+                return bulk_changed(&sum, context);
+            }
+            asked.cursor = done.next;
+        }
+    }
+
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let is_filtered = !self.filter.is_empty() || self.all;
         let mut filter = LetterFilter { job: self.id, ..self.filter.letters() };

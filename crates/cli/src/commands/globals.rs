@@ -61,6 +61,11 @@ impl Colour {
 }
 
 impl Globals {
+    /// Whether the command line itself names a database.
+    pub(crate) fn has_database_flag(&self) -> bool {
+        self.database.is_some()
+    }
+
     /// The database that the command line names, if it does: who said so, and the URL. An empty variable says nothing.
     pub(crate) fn database<'a>(&'a self, variable: Option<&'a str>) -> Option<(&'static str, &'a str)> {
         match (&self.database, variable) {

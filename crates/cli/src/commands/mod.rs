@@ -28,6 +28,7 @@ mod workflow;
 
 mod completions;
 
+mod against;
 mod analyzed;
 mod compose;
 mod context;

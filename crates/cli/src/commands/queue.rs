@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use recache_api::{Limit as ApiLimit, LimitList, Queue, QueueList};
+use recache_api::client::Client;
+use recache_api::{
+    Limit as ApiLimit, LimitList, LimitOf, PauseQueue, Queue, QueueAnswer, QueueList, SetLimit,
+};
 use recache_model::limits::{Limit as ModelLimit, Rate};
 use recache_store::{Due, LimitScope, Store, Word};
 use tokio::time::Instant;
 
+use super::against::{Against, WAIT_OF_ONE_REQUEST, because, ms, no_actor, now_micros};
+use super::failure::Result;
 use super::name::{far, wait};
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
@@ -15,6 +20,8 @@ use crate::output::{self, Format, Tone};
 
 /// Between two looks at a queue that is drained.
 const LOOK: Duration = Duration::from_millis(100);
+/// The same through a server.
+const LOOK_AT_SERVER: Duration = Duration::from_millis(500);
 
 /// Look at queues, pause, drain and limit them
 #[derive(Debug, clap::Args)]
@@ -28,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(100);
   recache queue limit mail --running 5 --rate 100/1m"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -158,7 +167,7 @@ struct Limit {
 struct Limits {}
 
 /// Reads `100/1m`.
-fn rate(text: &str) -> Result<Rate, String> {
+fn rate(text: &str) -> std::result::Result<Rate, String> {
     let form = "expected a number of starts and a length of time: 100/1m";
     let (starts, period) = text.split_once('/').ok_or(form)?;
     let starts_max = starts.trim().parse().map_err(|_| form)?;
@@ -169,10 +178,13 @@ fn rate(text: &str) -> Result<Rate, String> {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return self.verb.ask(&client, context).await;
+        }
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::List(_) => list(&*store, context).await,
-            Verb::Show(arguments) => show(&arguments.name, &*store, context).await,
+            Verb::Show(arguments) => show(&arguments.name, false, &*store, context).await,
             Verb::Pause(arguments) => arguments.run(&*store, context).await,
             Verb::Drain(arguments) => arguments.run(&*store, context).await,
             Verb::Resume(arguments) => arguments.run(&*store, context).await,
@@ -184,24 +196,51 @@ impl Args {
     }
 }
 
+impl Verb {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        match self {
+            Self::List(_) => print_list(&client.queues().await?, now_micros(), context),
+            Self::Show(arguments) => print_one(&client.queue(&arguments.name).await?, context),
+            Self::Pause(Pause { name, why }) => {
+                print_one(&client.pause_queue(&name, &why.asked()?).await?, context)
+            }
+            Self::Drain(arguments) => arguments.ask(client, context).await,
+            Self::Resume(Resume { name }) => {
+                let answer =
+                    client.resume_queue(&name, &because("resumed from the command line".into())).await?;
+                if !answer.changed {
+                    context.note(&format!("queue `{name}` was not paused"))?;
+                }
+                print_one(&answer, context)
+            }
+            Self::Limit(arguments) => print_limits(&client.set_limit(&arguments.asked()?).await?, context),
+            Self::Limits(_) => print_limits(&client.limits().await?, context),
+        }
+    }
+}
+
 async fn list(store: &dyn Store, context: &mut Context<'_>) -> Outcome {
     let queues: Vec<Queue> = store.queues().queues_list().await?.into_iter().map(output::queue).collect();
     let now = store.now().await?;
+    print_list(&QueueList::new(queues), now.micros(), context)
+}
+
+fn print_list(list: &QueueList, now_micros: i64, context: &mut Context<'_>) -> Outcome {
     match context.format() {
-        Format::Json => context.print(&QueueList::new(queues))?,
-        Format::Jsonl => context.print_lines(&queues)?,
+        Format::Json => context.print(list)?,
+        Format::Jsonl => context.print_lines(&list.queues)?,
         Format::Table => {
-            if queues.is_empty() {
+            if list.queues.is_empty() {
                 context.note("no queue holds jobs, is paused or is limited")?;
                 return Ok(ExitStatus::Ok);
             }
             let mut table =
                 context.table(["QUEUE", "STATE", "QUEUED", "RUNNING", "LIMIT", "WAITS", "REASON"]);
-            for queue in queues {
+            for queue in &list.queues {
                 let (state, tone) =
                     if queue.pause.is_some() { ("paused", Tone::Doubtful) } else { ("open", Tone::Good) };
                 let plain = |text| (text, Tone::Plain);
-                let waits = queue.due_since.map(|since| now.micros().saturating_sub(since.micros()) / 1000);
+                let waits = queue.due_since.map(|since| now_micros.saturating_sub(since.micros()) / 1000);
                 let waits = waits.and_then(|ms| u64::try_from(ms).ok()).map(output::duration);
                 let reason = queue.pause.as_ref().map(|pause| format!("{}: {}", pause.actor, pause.reason));
                 table.toned([
@@ -232,11 +271,17 @@ fn limit_text(running_max: Option<u32>, starts_max: Option<u32>, period_ms: Opti
     [running, rate].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-async fn show(name: &str, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+/// The queue as it stands; `changed`, whether the command made it so.
+async fn show(name: &str, changed: bool, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
     let queue = output::queue(store.queues().queue_get(name).await?);
+    print_one(&QueueAnswer::new(queue, changed), context)
+}
+
+fn print_one(answer: &QueueAnswer, context: &mut Context<'_>) -> Outcome {
     match context.format() {
-        Format::Json | Format::Jsonl => context.print(&queue)?,
+        Format::Json | Format::Jsonl => context.print(answer)?,
         Format::Table => {
+            let queue = &answer.queue;
             let mut table = context.table(["", ""]);
             let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
             fact("queue", queue.name.clone());
@@ -261,12 +306,18 @@ async fn show(name: &str, store: &dyn Store, context: &mut Context<'_>) -> Outco
 }
 
 impl Why {
+    /// As it is asked of a server.
+    fn asked(&self) -> Result<PauseQueue> {
+        no_actor(self.actor.as_deref())?;
+        Ok(PauseQueue { reason: self.reason.clone(), for_ms: self.length.map(ms), until: None })
+    }
+
     async fn pause(
         &self,
         queue: &str,
         store: &dyn Store,
         context: &Context<'_>,
-    ) -> Result<(), recache_store::Error> {
+    ) -> std::result::Result<(), recache_store::Error> {
         let word = Word::new(context.actor(self.actor.as_deref()), self.reason.clone());
         store.queues().queue_pause(queue, self.length.map(Due::In), word).await
     }
@@ -275,24 +326,42 @@ impl Why {
 impl Pause {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         self.why.pause(&self.name, store, context).await?;
-        show(&self.name, store, context).await
+        show(&self.name, true, store, context).await
     }
 }
 
 impl Drain {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let deadline = Instant::now() + self.timeout;
+        let left = || deadline.saturating_duration_since(Instant::now()).min(WAIT_OF_ONE_REQUEST);
+        let mut answer = client.drain_queue(&self.name, &self.why.asked()?, Some(left())).await?;
+        while answer.queue.running > 0 {
+            if left().is_zero() {
+                return Err(self.late(answer.queue.running).into());
+            }
+            tokio::time::sleep(LOOK_AT_SERVER.min(left())).await;
+            answer = QueueAnswer { changed: true, ..client.queue(&self.name).await? };
+        }
+        print_one(&answer, context)
+    }
+
+    /// Something still runs.
+    fn late(&self, running: i64) -> CliError {
+        let what = format!("queue `{}` is paused, but {running} of its jobs still run", self.name);
+        CliError::new("E-TIMED-OUT", ExitStatus::TimedOut, what)
+            .help("run the command again to go on waiting, or cancel them: recache job list --state running")
+    }
+
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         self.why.pause(&self.name, store, context).await?;
         let deadline = Instant::now() + self.timeout;
         loop {
             let running = store.queues().queue_get(&self.name).await?.running;
             if running == 0 {
-                return show(&self.name, store, context).await;
+                return show(&self.name, true, store, context).await;
             }
             if Instant::now() >= deadline {
-                let what = format!("queue `{}` is paused, but {running} of its jobs still run", self.name);
-                return Err(CliError::new("E-TIMED-OUT", ExitStatus::TimedOut, what)
-                    .help("run the command again to go on waiting, or cancel them: recache job list --state running")
-                    .into());
+                return Err(self.late(running).into());
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -301,14 +370,35 @@ impl Drain {
 
 impl Resume {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        if !store.queues().queue_resume(&self.name).await? {
+        let changed = store.queues().queue_resume(&self.name).await?;
+        if !changed {
             context.note(&format!("queue `{}` was not paused", self.name))?;
         }
-        show(&self.name, store, context).await
+        show(&self.name, changed, store, context).await
     }
 }
 
 impl Limit {
+    /// As it is asked of a server.
+    fn asked(self) -> Result<SetLimit> {
+        no_actor(self.actor.as_deref())?;
+        let (scope, name) = match (self.name, self.handler, self.key) {
+            (Some(name), _, _) => (LimitOf::Queue, name),
+            (_, Some(name), _) => (LimitOf::Handler, name),
+            (_, _, key) => (LimitOf::Key, key.unwrap_or_default()),
+        };
+        Ok(SetLimit {
+            scope,
+            name,
+            namespace: (scope == LimitOf::Key).then_some(self.namespace),
+            running_max: self.running,
+            starts_max: self.rate.map(|rate| rate.starts_max),
+            period_ms: self.rate.map(|rate| ms(rate.period)),
+            off: self.off,
+            reason: Some("set from the command line".to_owned()),
+        })
+    }
+
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let scope = match (self.name, self.handler, self.key) {
             (Some(name), _, _) => LimitScope::Queue(name),
@@ -325,16 +415,20 @@ impl Limit {
 
 async fn limits(store: &dyn Store, context: &mut Context<'_>) -> Outcome {
     let limits: Vec<ApiLimit> = store.queues().limits_list().await?.into_iter().map(output::limit).collect();
+    print_limits(&LimitList::new(limits), context)
+}
+
+fn print_limits(list: &LimitList, context: &mut Context<'_>) -> Outcome {
     match context.format() {
-        Format::Json => context.print(&LimitList::new(limits))?,
-        Format::Jsonl => context.print_lines(&limits)?,
+        Format::Json => context.print(list)?,
+        Format::Jsonl => context.print_lines(&list.limits)?,
         Format::Table => {
-            if limits.is_empty() {
+            if list.limits.is_empty() {
                 context.note("no limits are set")?;
                 return Ok(ExitStatus::Ok);
             }
             let mut table = context.table(["OF", "NAMESPACE", "NAME", "LIMIT", "SET BY", "AT"]);
-            for limit in limits {
+            for limit in list.limits.clone() {
                 table.row([
                     limit.scope,
                     limit.namespace.unwrap_or_default(),

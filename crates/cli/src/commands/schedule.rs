@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use recache_api::{Schedule, ScheduleList, Ticks};
+use recache_api::{Schedule, ScheduleAnswer, ScheduleList, Ticks};
 use recache_model::retry::RetryPolicy;
 use recache_model::schedule::{CatchUp, CronSpec, Overlap};
 use recache_store::{Error, NewSchedule, ScheduleRecord, Store, Word};
@@ -14,8 +14,8 @@ use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
 use crate::run::read_input;
 
-/// Schedules that one list shows.
-const LISTED_MAX: u32 = 1_000;
+/// Schedules that one look at the database takes.
+const PAGE_ROWS: u32 = 1_000;
 
 /// Make jobs at the ticks of a clock
 #[derive(Debug, clap::Args)]
@@ -203,7 +203,7 @@ impl Args {
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::List(arguments) => arguments.run(&*store, context).await,
-            Verb::Show(arguments) => arguments.which.show(&*store, context).await,
+            Verb::Show(arguments) => arguments.which.show(false, &*store, context).await,
             Verb::Add(arguments) => arguments.run(&*store, context).await,
             Verb::Pause(arguments) => arguments.run(&*store, context).await,
             Verb::Resume(arguments) => arguments.run(&*store, context).await,
@@ -217,16 +217,16 @@ impl Args {
 }
 
 impl Which {
-    async fn show(&self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+    async fn show(&self, changed: bool, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let record = store.schedules().schedule_get(&self.namespace, &self.name).await?;
-        show(record, context)
+        show(record, changed, context)
     }
 }
 
-fn show(record: ScheduleRecord, context: &mut Context<'_>) -> Outcome {
+fn show(record: ScheduleRecord, changed: bool, context: &mut Context<'_>) -> Outcome {
     let schedule = output::schedule(record);
     match context.format() {
-        Format::Json | Format::Jsonl => context.print(&schedule)?,
+        Format::Json | Format::Jsonl => context.print(&ScheduleAnswer::new(schedule, changed))?,
         Format::Table => {
             let mut table = context.table(["", ""]);
             let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
@@ -267,10 +267,20 @@ fn state(schedule: &Schedule) -> (String, Tone) {
 
 impl List {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let listed = store.schedules().schedules_list(self.namespace.as_deref(), None, LISTED_MAX).await?;
-        let schedules: Vec<Schedule> = listed.into_iter().map(output::schedule).collect();
+        let (mut schedules, mut after): (Vec<Schedule>, _) = (Vec::new(), None);
+        loop {
+            let namespace = self.namespace.as_deref();
+            let page = store.schedules().schedules_list(namespace, after, PAGE_ROWS).await?;
+            let last = page.last().map(|one| (one.definition.namespace.clone(), one.definition.name.clone()));
+            let is_full = u32::try_from(page.len()).is_ok_and(|rows| rows >= PAGE_ROWS);
+            after = last.filter(|_| is_full);
+            schedules.extend(page.into_iter().map(output::schedule));
+            if after.is_none() {
+                break;
+            }
+        }
         match context.format() {
-            Format::Json => context.print(&ScheduleList::new(schedules))?,
+            Format::Json => context.print(&ScheduleList::new(schedules, None))?,
             Format::Jsonl => context.print_lines(&schedules)?,
             Format::Table => {
                 if schedules.is_empty() {
@@ -333,7 +343,7 @@ impl Add {
             timeout: self.timeout,
             ..NewSchedule::new(self.which.name, self.cron, self.handler)
         };
-        show(store.schedules().schedule_put(schedule).await?, context)
+        show(store.schedules().schedule_put(schedule).await?, true, context)
     }
 }
 
@@ -341,23 +351,24 @@ impl Pause {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = Word::new(context.actor(self.actor.as_deref()), self.reason);
         store.schedules().schedule_pause(&self.which.namespace, &self.which.name, word).await?;
-        self.which.show(store, context).await
+        self.which.show(true, store, context).await
     }
 }
 
 impl Resume {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        if !store.schedules().schedule_resume(&self.which.namespace, &self.which.name).await? {
+        let changed = store.schedules().schedule_resume(&self.which.namespace, &self.which.name).await?;
+        if !changed {
             context.note(&format!("schedule `{}` was not paused", self.which.name))?;
         }
-        self.which.show(store, context).await
+        self.which.show(changed, store, context).await
     }
 }
 
 impl Run {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         store.schedules().schedule_run(&self.which.namespace, &self.which.name).await?;
-        self.which.show(store, context).await
+        self.which.show(true, store, context).await
     }
 }
 

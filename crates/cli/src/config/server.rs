@@ -29,6 +29,8 @@ pub(crate) struct ServerConfig {
     pub(crate) wait_max: Duration,
     /// How long a request may take, waits not counted. Default 30 s.
     pub(crate) request_max: Duration,
+    /// For how long a client may leave its answer unread. Default 30 s.
+    pub(crate) answer_wait_max: Duration,
     /// Requests a second of one caller. Default 20,000.
     pub(crate) requests_per_second_max: u32,
     /// KiB of one body. Default 8,192.
@@ -72,6 +74,7 @@ impl Default for ServerConfig {
             streams_per_caller_max: 128,
             wait_max: Duration::from_secs(30),
             request_max: Duration::from_secs(30),
+            answer_wait_max: Duration::from_secs(30),
             requests_per_second_max: 20_000,
             body_kib_max: 8_192,
             tls_certificate_file: None,
@@ -211,6 +214,11 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
     ),
     length!("server.wait_max_ms", "for how long a request may wait for something", wait_max),
     length!("server.request_max_ms", "how long a request may take, waits not counted", request_max),
+    length!(
+        "server.answer_wait_max_ms",
+        "for how long a client may take less than 64 KiB of an answer, then it is hung up on",
+        answer_wait_max
+    ),
     count!(
         "server.requests_per_second_max",
         "requests a second of one caller, on average",

@@ -40,11 +40,11 @@ fn queue_verbs_work(world: &World) {
     }
     let table = queue(&["list"]).expect(0);
     assert!(table.contains("ops: it moves") && table.contains("open"), "{table}");
-    assert!(queue(&["show", "mail", "-o", "json"]).json()["pause"]["until"].is_string());
+    assert!(queue(&["show", "mail", "-o", "json"]).json()["queue"]["pause"]["until"].is_string());
     let drained = queue(&["drain", "default", "--reason", "r", "--timeout", "200ms"]);
     drained.refused(124, &["E-TIMED-OUT", "1 of its jobs still run"]);
     world.run(&["job", "cancel", RUNNING]).expect(0);
-    assert_eq!(queue(&["drain", "default", "--reason", "r", "-o", "json"]).json()["running"], 0);
+    assert_eq!(queue(&["drain", "default", "--reason", "r", "-o", "json"]).json()["queue"]["running"], 0);
     for name in ["default", "mail"] {
         assert!(queue(&["resume", name]).expect(0).contains("open"));
     }
@@ -62,7 +62,7 @@ fn queue_verbs_work(world: &World) {
         limits["limits"].as_array().unwrap().iter().map(|limit| limit["scope"].as_str()).collect();
     assert_eq!(scopes, [Some("queue"), Some("handler"), Some("key")]);
     assert_eq!(limits["limits"][2]["namespace"], "shop");
-    assert_eq!(queue(&["show", "mail", "-o", "json"]).json()["period_ms"], 60_000);
+    assert_eq!(queue(&["show", "mail", "-o", "json"]).json()["queue"]["period_ms"], 60_000);
     queue(&["limit", "mail", "--off"]).expect(0);
     assert_eq!(queue(&["limits", "-o", "jsonl"]).expect(0).lines().count(), 2);
 }

@@ -24,6 +24,8 @@ fn schedule_verbs_work(world: &World) {
     let add =
         ["add", "report", "30 2 * * *", "make_report", "--zone", "Europe/Berlin", "--input", "{\"n\":1}"];
     let added = schedule(&[&add[..], &["-o", "json"]].concat()).json();
+    assert_eq!(added["schema"], "recache.schedule.v1");
+    let added = &added["schedule"];
     assert_eq!((added["zone"].as_str(), added["input"]["n"].as_i64()), (Some("Europe/Berlin"), Some(1)));
     assert!(added["next_at"].is_string());
     let shown = schedule(&["show", "report"]).expect(0);
@@ -44,7 +46,8 @@ fn schedule_verbs_work(world: &World) {
     assert!(schedule(&["resume", "report"]).expect(0).contains("ticking"));
     assert!(schedule(&["resume", "report"]).err.contains("was not paused"));
     let ran = schedule(&["run", "report", "-o", "json"]).json();
-    let job = world.run(&["job", "show", ran["last_job_id"].as_str().unwrap(), "-o", "json"]).json();
+    let job =
+        world.run(&["job", "show", ran["schedule"]["last_job_id"].as_str().unwrap(), "-o", "json"]).json();
     assert_eq!(
         (job["job"]["handler"].as_str(), job["job"]["state"].as_str()),
         (Some("make_report"), Some("queued"))

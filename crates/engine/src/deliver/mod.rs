@@ -53,6 +53,11 @@ pub(crate) async fn register(shared: &Shared) -> Result<()> {
 }
 
 impl Engine {
+    /// Hands on all events that are new, to subscribers and to the stream, as the engine does by itself now and then.
+    pub async fn route_events(&self) -> Result<()> {
+        Ok(route(&self.shared).await?)
+    }
+
     /// Whoever carries webhooks out of this process, if anybody does.
     pub fn courier(&self) -> Option<&dyn Courier> {
         self.shared.courier.as_deref()

@@ -9,6 +9,7 @@ use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
 use recache_api::FieldProblem;
 use serde_json::{Map, Value, json};
+use utoipa::openapi::Required;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
@@ -63,7 +64,11 @@ pub(crate) fn of_query<T: IntoParams + 'static>() -> Result<Arc<Schema>, String>
         let schemas: Map<String, Value> =
             parameters.iter().map(|one| (one.name.clone(), json!(one.schema))).collect();
         let types = schemas.iter().map(|(name, schema)| (name.clone(), type_of(schema))).collect();
-        let schema = json!({ "type": "object", "properties": schemas, "additionalProperties": false });
+        let required = parameters.iter().filter(|one| one.required == Required::True).map(|one| &one.name);
+        let required: Vec<&String> = required.collect();
+        let schema = json!({
+            "type": "object", "properties": schemas, "required": required, "additionalProperties": false,
+        });
         Ok((schema, types))
     })
 }

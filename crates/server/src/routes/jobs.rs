@@ -1,5 +1,6 @@
 //! Jobs: submit, look, wait, cancel, run again, move in time and order.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,12 +15,13 @@ use recache_model::ids::JobId;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::unique::{KEY_BYTES_MAX, OnDuplicate, UniqueRule};
-use recache_store::{Due, JobFilter, JobRecord, NewJob};
+use recache_store::{Due, JobFilter, JobRecord, NewJob, Submitted};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 
+use super::batches::of_foreign_batch;
 use super::page::{Page, PageParams};
 use super::{Routes, reason_or, wrong};
 use crate::access::{Action, Caller, Permission};
@@ -52,14 +54,17 @@ pub(super) fn routes() -> Routes {
 /// Submit a job
 ///
 /// When this is answered, the job survives any crash. With an `Idempotency-Key` it is safe to repeat; the key is kept with the job, in
-/// the same transaction.
-#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "submit_job", request_body = SubmitJob, responses(
+/// the same transaction. With `Prefer: wait=SECONDS` the answer comes when the job has ended, or after that time; `job` says how it stands then.
+#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "submit_job", request_body = SubmitJob,
+    params(("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")), responses(
     (status = 201, description = "It is stored", body = JobSubmitted),
     (status = 200, description = "It was there before, by its idempotency key or its unique key", body = JobSubmitted)))]
 async fn submit(
     State(app): State<App>,
     caller: Caller,
     Key(key): Key,
+    Wait(wait): Wait,
+    turn: Turn,
     trace: Trace,
     Input(asked): Input<SubmitJob>,
 ) -> Result<Response, Refusal> {
@@ -69,13 +74,39 @@ async fn submit(
         return Err(Refusal::field(Code::Invalid, "/idempotency_key", message));
     }
     let job = new_job(asked, key, trace).map_err(|problems| wrong(&problems))?;
-    let submitted = app.engine().submit_many(vec![job]).await?;
+    let submitted = store_jobs(&app, vec![job]).await?;
     let submitted = submitted.first().ok_or_else(Refusal::internal)?;
-    let id = submitted.id.to_string();
     let status = if submitted.existed { StatusCode::OK } else { StatusCode::CREATED };
-    let location = format!("/v1/jobs/{id}");
-    let document = JobSubmitted::new(id, submitted.existed, submitted.replaced);
+    let location = format!("/v1/jobs/{}", submitted.id);
+    let mut document = JobSubmitted::new(submitted.id.to_string(), submitted.existed, submitted.replaced);
+    if let Some(wait) = wait {
+        // It is stored: whatever keeps us from waiting, the answer is not that it failed.
+        let record = match app.wait(&turn, wait, app.engine().wait_for_job(submitted.id)).await {
+            Ok(Some(ended)) => Some(ended),
+            Ok(None) | Err(_) => app.engine().job(submitted.id).await.ok(),
+        };
+        document.job = record.map(documents::job);
+    }
     Ok((status, [(header::LOCATION, location)], Json(document)).into_response())
+}
+
+/// Stores jobs, all or none. A batch of another namespace than theirs does not exist for them.
+async fn store_jobs(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Submitted>, Refusal> {
+    let members: BTreeSet<_> =
+        jobs.iter().filter_map(|job| Some((job.batch?, job.namespace.clone()))).collect();
+    match app.engine().submit_many(jobs).await {
+        Ok(submitted) => Ok(submitted),
+        Err(error) => {
+            let mut refusal = Refusal::from(error);
+            for (batch, namespace) in members {
+                refusal = of_foreign_batch(app, Some(batch), &namespace, refusal).await;
+                if refusal.code() == Code::NotFound {
+                    break;
+                }
+            }
+            Err(refusal)
+        }
+    }
 }
 
 /// Submit up to 1,000 jobs, all or none
@@ -106,9 +137,8 @@ async fn submit_many(
     if !problems.is_empty() {
         return Err(wrong(&problems));
     }
-    let submitted = app.engine().submit_many(jobs).await?;
-    let document =
-        |one: &recache_store::Submitted| JobSubmitted::new(one.id.to_string(), one.existed, one.replaced);
+    let submitted = store_jobs(&app, jobs).await?;
+    let document = |one: &Submitted| JobSubmitted::new(one.id.to_string(), one.existed, one.replaced);
     Ok(Json(JobsSubmitted::new(submitted.iter().map(document).collect())))
 }
 
@@ -140,6 +170,9 @@ struct ListParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only older than this job, `job_…`; not together with `cursor`
+    #[param(min_length = 1, max_length = 2048)]
+    before: Option<String>,
     /// `next` of the page before
     cursor: Option<String>,
 }
@@ -161,7 +194,8 @@ async fn list(
         rows_max: 0,
     };
     let page = Page::new("jobs", &filter, PageParams { limit: asked.limit, cursor: asked.cursor })?;
-    let filter = JobFilter { before: page.before()?, rows_max: page.rows_max(), ..filter };
+    let filter =
+        JobFilter { before: page.before_or("before", asked.before)?, rows_max: page.rows_max(), ..filter };
     let jobs: Vec<Job> = app.store().jobs_list(filter).await?.into_iter().map(documents::job).collect();
     let (jobs, next) = page.cut(jobs, |job| &job.id);
     Ok(Json(JobList::new(jobs, next)))

@@ -30,19 +30,25 @@
 
 mod analytics;
 mod audit;
+mod batches;
 mod cache;
 mod description;
 mod events;
 mod health;
 mod jobs;
+mod letters;
 mod metrics;
 mod page;
+mod queues;
+mod schedules;
 mod templates;
+mod tracked;
 mod views;
 mod webhooks;
 mod workflows;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -65,10 +71,20 @@ use crate::worker_protocol;
 /// Where the permission of a route stands in the API's description.
 const PERMISSION: &str = "x-permission";
 
+/// Rows that a change by filter goes through in one request; the answer says where to go on.
+const BULK_ROWS_MAX: u32 = 5_000;
+/// After so long a change of many rows answers with what it has done so far.
+const BULK_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Everything that is served.
 fn all() -> Routes {
     Routes::new()
         .merge(jobs::routes())
+        .merge(tracked::routes())
+        .merge(batches::routes())
+        .merge(queues::routes())
+        .merge(letters::routes())
+        .merge(schedules::routes())
         .merge(views::routes())
         .merge(worker_protocol::routes())
         .merge(workflows::routes())

@@ -47,6 +47,22 @@ impl Page {
         self.place.as_ref().map(read).transpose()
     }
 
+    /// The same, or the one that the caller names instead of a cursor.
+    pub(crate) fn before_or<T>(&self, parameter: &str, named: Option<String>) -> Result<Option<T>, Refusal>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        let Some(named) = named else { return self.before() };
+        let pointer = format!("?{parameter}");
+        if self.place.is_some() {
+            let message = "must not be given together with `cursor`";
+            return Err(Refusal::field(Code::InvalidParameter, pointer, message));
+        }
+        let wrong = |error: T::Err| Refusal::field(Code::InvalidParameter, pointer, error.to_string());
+        named.parse().map(Some).map_err(wrong)
+    }
+
     /// Rows that it holds.
     pub(crate) fn limit(&self) -> u32 {
         self.limit

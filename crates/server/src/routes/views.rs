@@ -90,6 +90,9 @@ struct ListParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only those after this one, `NAMESPACE/KEY`; not together with `cursor`
+    #[param(min_length = 1, max_length = 2048)]
+    after: Option<String>,
     /// `next` of the page before
     cursor: Option<String>,
 }
@@ -104,11 +107,14 @@ async fn list(
 ) -> Result<Json<ViewList>, Refusal> {
     let namespace = caller.list_namespace(asked.namespace)?;
     let page = Page::new("views", &namespace, PageParams { limit: asked.limit, cursor: asked.cursor })?;
-    let after: Option<String> = page.before()?;
+    let after: Option<String> = page.before_or("after", asked.after)?;
     // A namespace holds no slash.
-    let after = after.and_then(|place| {
-        place.split_once('/').map(|(namespace, key)| (namespace.to_owned(), key.to_owned()))
-    });
+    let no_name = || Refusal::field(Code::InvalidParameter, "?after", "is no view: expected `NAMESPACE/KEY`");
+    let split = |place: String| match place.split_once('/') {
+        Some((namespace, key)) => Ok((namespace.to_owned(), key.to_owned())),
+        None => Err(no_name()),
+    };
+    let after = after.map(split).transpose()?;
     let now = app.store().now().await?;
     let found = app.store().views_list(namespace.as_deref(), after, page.rows_max()).await?;
     let views: Vec<(String, View)> = found
@@ -312,20 +318,33 @@ struct PagesParams {
     cursor: Option<String>,
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct HistoryParams {
+    /// At most so many
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Only builds older than this one, `job_…`; not together with `cursor`
+    #[param(min_length = 1, max_length = 2048)]
+    before: Option<String>,
+    /// `next` of the page before
+    cursor: Option<String>,
+}
+
 /// The builds of a view, newest first: what became of each, and how much of its work was used
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/history", tag = "views",
-    params(ViewPath, PagesParams),
+    params(ViewPath, HistoryParams),
     responses((status = 200, description = "A page", body = ViewHistory)))]
 async fn history(
     State(app): State<App>,
     caller: Caller,
     name: Named,
-    Params(asked): Params<PagesParams>,
+    Params(asked): Params<HistoryParams>,
 ) -> Result<Json<ViewHistory>, Refusal> {
     let view = named(&caller, name)?;
     let id = app.store().view_get(&view.namespace, &view.key).await?.id;
     let page = Page::new("view builds", &id, PageParams { limit: asked.limit, cursor: asked.cursor })?;
-    let before: Option<JobId> = page.before()?;
+    let before: Option<JobId> = page.before_or("before", asked.before)?;
     let builds = app.store().view_control().view_builds(id, before, page.rows_max()).await?;
     let builds: Vec<_> = builds.into_iter().map(|build| (build.id.to_string(), build)).collect();
     let (builds, next) = page.cut(builds, |(id, _)| id);

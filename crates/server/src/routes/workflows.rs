@@ -9,7 +9,7 @@ use recache_api::{
     TimelineStep, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowStepList,
     WorkflowTimeline,
 };
-use recache_model::ids::WorkflowId;
+use recache_model::ids::{BatchId, WorkflowId};
 use recache_model::time::Timestamp;
 use recache_model::workflow::WorkflowState;
 use recache_store::{SignalKind, SignalRecord, WorkflowFilter, WorkflowRecord};
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
+use super::batches::of_foreign_batch;
 use super::page::{Page, PageParams};
 use super::templates::{stored, template_of};
 use super::{Routes, reason_or};
@@ -32,6 +33,9 @@ use crate::state::App;
 const READ: Permission = Permission::new("workflows", Action::Read);
 const WRITE: Permission = Permission::new("workflows", Action::Write);
 const OPERATE: Permission = Permission::new("workflows", Action::Operate);
+
+/// Steps whose passed limits are answered.
+const LIMITS_MAX: u32 = 1_000;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -50,26 +54,53 @@ pub(super) fn routes() -> Routes {
 }
 
 /// Submit a workflow of a stored template
+///
+/// With `Prefer: wait=SECONDS` the answer comes when it no longer runs, or after that time; `workflow` says how it stands then.
 #[utoipa::path(post, path = "/v1/workflows", tag = "workflows", operation_id = "submit_workflow",
+    params(("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
     request_body = SubmitWorkflow,
     responses((status = 201, description = "It is stored with all its steps", body = WorkflowChange)))]
 async fn submit(
     State(app): State<App>,
     caller: Caller,
     Seed(seed): Seed,
+    Wait(wait): Wait,
+    turn: Turn,
     trace: Trace,
     Input(asked): Input<SubmitWorkflow>,
 ) -> Result<Response, Refusal> {
     caller.check_namespace(&asked.namespace)?;
+    let not_an_id = |_| Refusal::field(Code::Invalid, "/batch_id", "is no id of a batch");
+    let batch: Option<BatchId> =
+        asked.batch_id.as_deref().map(|text| text.parse().map_err(not_an_id)).transpose()?;
     let record = stored(&app, &asked.namespace, &asked.template, asked.version.as_deref()).await?;
     let template = template_of(&record)?;
     let input = value(asked.input.text())?;
     // In a repetition the store finds the workflow of the first time by this id.
     let id = WorkflowId::from_uuid(seed);
     let environment = asked.environment.as_deref();
-    app.engine().submit_workflow_traced(id, &template, environment, &input, trace.text()).await?;
+    let trace = trace.text();
+    match batch {
+        None => {
+            app.engine().submit_workflow_traced(id, &template, environment, &input, trace).await?;
+        }
+        Some(batch) => {
+            let added = app.engine().submit_workflow_to(batch, id, &template, environment, &input).await;
+            if let Err(error) = added {
+                return Err(of_foreign_batch(&app, Some(batch), &asked.namespace, error.into()).await);
+            }
+        }
+    }
     let location = format!("/v1/workflows/{id}");
-    let document = WorkflowChange::new(id.to_string(), "submitted", None, 1);
+    let mut document = WorkflowChange::new(id.to_string(), "submitted", None, 1);
+    if let Some(wait) = wait {
+        // It is stored: whatever keeps us from waiting, the answer is not that it failed.
+        let record = match app.wait(&turn, wait, app.engine().wait_for_workflow(id)).await {
+            Ok(Some(ended)) => Some(ended),
+            Ok(None) | Err(_) => app.store().workflow_get(id).await.ok(),
+        };
+        document.workflow = record.map(documents::workflow);
+    }
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(document)).into_response())
 }
 
@@ -98,6 +129,9 @@ struct ListParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only older than this workflow, `wf_…`; not together with `cursor`
+    #[param(min_length = 1, max_length = 2048)]
+    before: Option<String>,
     /// `next` of the page before
     cursor: Option<String>,
 }
@@ -123,7 +157,11 @@ async fn list(
         rows_max: 0,
     };
     let page = Page::new("workflows", &filter, PageParams { limit: asked.limit, cursor: asked.cursor })?;
-    let filter = WorkflowFilter { before: page.before()?, rows_max: page.rows_max(), ..filter };
+    let filter = WorkflowFilter {
+        before: page.before_or("before", asked.before)?,
+        rows_max: page.rows_max(),
+        ..filter
+    };
     let found = app.store().flows().workflows_list(filter).await?;
     let workflows: Vec<Workflow> = found.into_iter().map(documents::workflow).collect();
     let (workflows, next) = page.cut(workflows, |workflow| &workflow.id);
@@ -154,8 +192,11 @@ async fn show(
     let steps = app.store().workflow_steps(id).await?.into_iter().map(documents::workflow_step).collect();
     let signals = app.store().flows().signals_list(id).await?;
     let signals = signals.into_iter().map(documents::workflow_signal).collect();
+    let limits = app.store().flows().limits_list(id, true, LIMITS_MAX).await?;
+    let limits = limits.iter().flat_map(documents::passed_limits).collect();
     let input = documents::json_text(&record.input);
-    Ok(Json(WorkflowDetails::new(documents::workflow(record), input, steps, signals)))
+    let details = WorkflowDetails::new(documents::workflow(record), input, steps, signals);
+    Ok(Json(details.with_limits(limits)))
 }
 
 /// The steps of a workflow
@@ -253,7 +294,7 @@ async fn cancel(
     .await
 }
 
-/// Run the failed steps of a workflow again, or all of it as a new workflow
+/// Run the failed steps of a workflow again, these with all that stands behind them as a new workflow, or all of it as one
 #[utoipa::path(post, path = "/v1/workflows/{id}/retry", tag = "workflows", operation_id = "retry_workflow",
     params(("id" = String, Path, description = "`wf_…`")), request_body = RetryWorkflow,
     responses((status = 200, description = "`count` steps are queued; of a new workflow, its id", body = WorkflowChange)))]
@@ -277,6 +318,10 @@ async fn retry(
                 RetryMode::Failed => {
                     let count = app.engine().retry_failed_steps(id, caller.word(&reason)).await?;
                     WorkflowChange::new(id.to_string(), "retried", None, count)
+                }
+                RetryMode::Downstream => {
+                    let new = app.engine().run_failed_again_as(id, WorkflowId::from_uuid(seed)).await?;
+                    WorkflowChange::new(new.to_string(), "run_failed_again", None, 1)
                 }
                 RetryMode::All => {
                     let new = app.engine().run_again_as(id, WorkflowId::from_uuid(seed)).await?;

@@ -15,7 +15,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use recache_store::{Store, StreamExtent};
+use recache_engine::Engine;
+use recache_store::StreamExtent;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -45,7 +46,7 @@ pub(crate) struct Streams {
 impl Streams {
     /// Ends with `stop`. Callers are told apart only where they are known.
     pub(crate) fn new(
-        store: &Arc<dyn Store>,
+        engine: &Engine,
         settings: &Settings,
         knows_callers: bool,
         stop: &CancellationToken,
@@ -53,7 +54,7 @@ impl Streams {
         // In the store each process has its own name, so that none forgets what another one listens for.
         let name = format!("server-{}", Uuid::now_v7());
         Self {
-            tail: Arc::new(Tail::new(Arc::clone(store), name, stop.clone())),
+            tail: Arc::new(Tail::new(engine.clone(), name, stop.clone())),
             places: Arc::new(Semaphore::new(settings.streams_max)),
             replays: Semaphore::new(REPLAYS_MAX),
             per_caller_max: knows_callers.then_some(settings.streams_per_caller_max),

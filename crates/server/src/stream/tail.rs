@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use recache_engine::Engine;
 use recache_model::event::state_changes_of;
 use recache_store::{Error, Signal, Store};
 use tokio::sync::broadcast::error::RecvError;
@@ -15,15 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::ring::{Ring, Told};
 
 /// Without a hint the store is asked this often.
-const POLL: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(100);
 /// After a hint others may follow: they are waited for this long.
 const GATHER: Duration = Duration::from_millis(25);
 /// After the store failed it is left alone this long.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Events that are read at once.
 pub(super) const PAGE_ROWS: u32 = 200;
-/// Events that are handed on at once.
-const ROUTED_ROWS: u32 = 500;
 /// Changes of state are written for this long after the last stream that wants them: so long may a client be away and miss nothing.
 const LINGER: Duration = Duration::from_mins(10);
 /// How often the store is told so.
@@ -32,7 +31,7 @@ const RENEW_EVERY: Duration = Duration::from_mins(1);
 /// Reads while somebody listens.
 #[derive(Debug)]
 pub(super) struct Tail {
-    store: Arc<dyn Store>,
+    engine: Engine,
     name: String,
     stop: CancellationToken,
     readers: AtomicUsize,
@@ -57,9 +56,9 @@ impl Drop for Reader {
 }
 
 impl Tail {
-    pub(super) fn new(store: Arc<dyn Store>, name: String, stop: CancellationToken) -> Self {
+    pub(super) fn new(engine: Engine, name: String, stop: CancellationToken) -> Self {
         Self {
-            store,
+            engine,
             name,
             stop,
             readers: AtomicUsize::new(0),
@@ -72,7 +71,7 @@ impl Tail {
     }
 
     pub(super) fn store(&self) -> &dyn Store {
-        &*self.store
+        &**self.engine.store()
     }
 
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
@@ -99,7 +98,7 @@ impl Tail {
         self.want(types).await?;
         let mut running = self.running.lock().await;
         if !*running {
-            let extent = self.store.event_stream().stream_extent(types.to_vec()).await?;
+            let extent = self.store().event_stream().stream_extent(types.to_vec()).await?;
             *self.ring() = Ring::new(extent.last);
             *running = true;
             tokio::spawn(Arc::clone(self).run());
@@ -147,7 +146,7 @@ impl Tail {
         if types.is_empty() {
             return Ok(());
         }
-        self.store.event_stream().stream_listen(&self.name, types, LINGER).await
+        self.store().event_stream().stream_listen(&self.name, types, LINGER).await
     }
 
     async fn renew(&self) {
@@ -163,7 +162,7 @@ impl Tail {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut hints = self.store.subscribe();
+        let mut hints = self.store().subscribe();
         let mut has_failed = false;
         loop {
             let wait = match self.turn().await {
@@ -193,11 +192,11 @@ impl Tail {
     }
 
     /// Hands on what is new, whoever wrote it, and reads it.
-    async fn turn(&self) -> Result<(), Error> {
-        while self.store.events().events_route(ROUTED_ROWS).await?.events == u64::from(ROUTED_ROWS) {}
+    async fn turn(&self) -> Result<(), recache_engine::Error> {
+        self.engine.route_events().await?;
         loop {
             let after = self.ring().through();
-            let page = self.store.event_stream().stream_read(after, PAGE_ROWS).await?;
+            let page = self.store().event_stream().stream_read(after, PAGE_ROWS).await?;
             let is_last = u32::try_from(page.len()).unwrap_or(u32::MAX) < PAGE_ROWS;
             if let Some(last) = page.last().map(|placed| placed.place) {
                 let told: Vec<_> = page.into_iter().map(|placed| Arc::new(Told::new(placed))).collect();

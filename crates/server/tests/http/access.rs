@@ -57,6 +57,43 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/events", "events:read"),
         ("GET /v1/events/kept", "events:read"),
         ("GET /v1/events/kept/{id}", "events:read"),
+        ("GET /v1/batches", "batches:read"),
+        ("POST /v1/batches", "batches:write"),
+        ("GET /v1/batches/{id}", "batches:read"),
+        ("POST /v1/batches/{id}/cancel", "batches:operate"),
+        ("POST /v1/batches/{id}/close", "batches:write"),
+        ("GET /v1/batches/{id}/members", "batches:read"),
+        ("POST /v1/batches/{id}/retry", "batches:operate"),
+        ("GET /v1/dead-letters", "dead_letters:read"),
+        ("POST /v1/dead-letters/redrive", "dead_letters:operate"),
+        ("GET /v1/dead-letters/{id}", "dead_letters:read"),
+        ("POST /v1/dead-letters/{id}/discard", "dead_letters:operate"),
+        ("POST /v1/dead-letters/{id}/investigate", "dead_letters:operate"),
+        ("POST /v1/dead-letters/{id}/notes", "dead_letters:operate"),
+        ("POST /v1/dead-letters/{id}/redrive", "dead_letters:operate"),
+        ("POST /v1/dead-letters/{id}/resolve", "dead_letters:operate"),
+        ("GET /v1/limits", "queues:read"),
+        ("PUT /v1/limits", "queues:operate"),
+        ("GET /v1/queues", "queues:read"),
+        ("GET /v1/queues/{queue}", "queues:read"),
+        ("POST /v1/queues/{queue}/drain", "queues:operate"),
+        ("POST /v1/queues/{queue}/pause", "queues:operate"),
+        ("POST /v1/queues/{queue}/resume", "queues:operate"),
+        ("GET /v1/schedules", "schedules:read"),
+        ("DELETE /v1/schedules/{namespace}/{schedule}", "schedules:operate"),
+        ("GET /v1/schedules/{namespace}/{schedule}", "schedules:read"),
+        ("PUT /v1/schedules/{namespace}/{schedule}", "schedules:write"),
+        ("POST /v1/schedules/{namespace}/{schedule}/pause", "schedules:operate"),
+        ("POST /v1/schedules/{namespace}/{schedule}/resume", "schedules:operate"),
+        ("POST /v1/schedules/{namespace}/{schedule}/run", "schedules:operate"),
+        ("GET /v1/schedules/{namespace}/{schedule}/ticks", "schedules:read"),
+        ("GET /v1/ticks", "schedules:read"),
+        ("GET /v1/tracked-jobs", "tracked_jobs:read"),
+        ("POST /v1/tracked-jobs", "tracked_jobs:write"),
+        ("GET /v1/tracked-jobs/{id}", "tracked_jobs:read"),
+        ("POST /v1/tracked-jobs/{id}/acknowledge", "tracked_jobs:write"),
+        ("POST /v1/tracked-jobs/{id}/heartbeat", "tracked_jobs:write"),
+        ("POST /v1/tracked-jobs/{id}/report", "tracked_jobs:write"),
         ("GET /v1/jobs", "jobs:read"),
         ("POST /v1/jobs", "jobs:write"),
         ("POST /v1/jobs/bulk", "jobs:write"),
@@ -125,19 +162,37 @@ const TEMPLATE: &str =
 
 const HOOK: &str = r#"{"name":"order","namespace":"a","url":"https://example.com/","types":["*"]}"#;
 
+/// Things of namespace `a`.
+struct Things {
+    job: String,
+    workflow: String,
+    batch: String,
+    letter: String,
+    tracked: String,
+    event: String,
+}
+
 /// Every operation of the description with a body that is right, on things of namespace `a`.
-fn requests(job: &str, workflow: &str, event: &str) -> Vec<(String, String, String, String)> {
+fn requests(things: &Things) -> Vec<(String, String, String, String)> {
     let api = recache_server::api();
     operations(&api)
         .into_iter()
         .map(|(method, route, _)| {
-            let id = if route.contains("/workflows/") { workflow } else { job };
-            let id = if route.contains("/events/") { event } else { id };
+            let id = match route.split('/').nth(2) {
+                Some("workflows") => &things.workflow,
+                Some("batches") => &things.batch,
+                Some("dead-letters") => &things.letter,
+                Some("tracked-jobs") => &things.tracked,
+                Some("events") => &things.event,
+                _ => &things.job,
+            };
             let mut path = route.replace("{id}", id).replace("{step}", "fetch");
             // What is deleted is nothing that others look at.
             let name = if method == "DELETE" { "gone" } else { "order" };
             path = path.replace("{namespace}", "a").replace("{name}", name).replace("{item}", "version");
             path = path.replace("{session}", "ses_01890000-0000-7000-8000-000000000000");
+            path = path.replace("{queue}", "q");
+            path = path.replace("{schedule}", if method == "DELETE" { "gone" } else { "report" });
             path = path.replace("{key}", if method == "DELETE" { "gone" } else { "prices" });
             match route.as_str() {
                 "/v1/templates/{namespace}/{name}/diff" => path.push_str("?from=1.0.0"),
@@ -147,6 +202,7 @@ fn requests(job: &str, workflow: &str, event: &str) -> Vec<(String, String, Stri
                     "/v1/analytics/explain/completion_rate?namespace=a".clone_into(&mut path);
                 }
                 "/v1/events" => path.push_str("?namespace=a&seconds=0"),
+                "/v1/ticks" => path.push_str("?cron=0%200%201%201%20*"),
                 "/v1/analytics/performance"
                 | "/v1/analytics/bottlenecks"
                 | "/v1/events/kept"
@@ -156,6 +212,10 @@ fn requests(job: &str, workflow: &str, event: &str) -> Vec<(String, String, Stri
                 | "/v1/templates"
                 | "/v1/audit"
                 | "/v1/views"
+                | "/v1/batches"
+                | "/v1/dead-letters"
+                | "/v1/schedules"
+                | "/v1/tracked-jobs"
                     if method == "GET" =>
                 {
                     path.push_str("?namespace=a");
@@ -171,6 +231,18 @@ fn requests(job: &str, workflow: &str, event: &str) -> Vec<(String, String, Stri
                 ("PUT", "/v1/views/{namespace}/{key}") => r#"{"handler":"counting"}"#.to_owned(),
                 (_, "/v1/views/{namespace}/{key}/sources") => r#"{"from":["a/base"]}"#.to_owned(),
                 (_, "/v1/views/{namespace}/{key}/rollback") => r#"{"to_version":1}"#.to_owned(),
+                (_, "/v1/limits") => r#"{"scope":"queue","name":"q","running_max":5}"#.to_owned(),
+                (_, "/v1/queues/{queue}/pause" | "/v1/queues/{queue}/drain") => {
+                    r#"{"reason":"x"}"#.to_owned()
+                }
+                (_, "/v1/dead-letters/redrive") => r#"{"namespace":"a","reason":"x"}"#.to_owned(),
+                (_, "/v1/dead-letters/{id}/notes") => r#"{"text":"x"}"#.to_owned(),
+                (_, route) if route.starts_with("/v1/dead-letters/") => r#"{"reason":"x"}"#.to_owned(),
+                (_, "/v1/batches" | "/v1/tracked-jobs") => r#"{"action":"x","namespace":"a"}"#.to_owned(),
+                (_, "/v1/batches/{id}/close") => String::new(),
+                ("PUT", "/v1/schedules/{namespace}/{schedule}") => {
+                    r#"{"cron":"0 0 1 1 *","handler":"none"}"#.to_owned()
+                }
                 ("POST", "/v1/jobs") => r#"{"handler":"none","namespace":"a"}"#.to_owned(),
                 (_, "/v1/jobs/bulk") => r#"{"jobs":[{"handler":"none","namespace":"a"}]}"#.to_owned(),
                 (_, "/v1/cache/invalidate") => r#"{"tag":"x"}"#.to_owned(),
@@ -230,6 +302,21 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
     let workflow =
         ask(&world, Some(&admin), "POST", "/v1/workflows", r#"{"template":"order","namespace":"a"}"#).await;
     let workflow = workflow.expect(201)["id"].as_str().unwrap().to_owned();
+    let id = async |path: &str, body: &str, pointer: &str| {
+        let made = ask(&world, Some(&admin), "POST", path, body).await.expect(201);
+        made.pointer(pointer).unwrap().as_str().unwrap().to_owned()
+    };
+    let batch = id("/v1/batches", r#"{"action":"x","namespace":"a"}"#, "/batch/id").await;
+    let tracked = id("/v1/tracked-jobs", r#"{"action":"x","namespace":"a"}"#, "/job/id").await;
+    let letter = id("/v1/jobs", r#"{"handler":"fail","namespace":"a"}"#, "/id").await;
+    let waiting = format!("Bearer {admin}");
+    let waiting = [("authorization", waiting.as_str()), ("prefer", "wait=20")];
+    let failed = world.send("GET", &format!("/v1/jobs/{letter}"), &waiting, "").await.expect(200);
+    assert_eq!(failed["job"]["state"], "failed");
+    for name in ["report", "gone"] {
+        let schedule = r#"{"cron":"0 0 1 1 *","handler":"none"}"#;
+        ask(&world, Some(&admin), "PUT", &format!("/v1/schedules/a/{name}"), schedule).await.expect(200);
+    }
     for key in ["prices", "base", "gone"] {
         let defined = r#"{"handler":"counting","debounce_quiet_ms":0}"#;
         ask(&world, Some(&admin), "PUT", &format!("/v1/views/a/{key}"), defined).await.expect(200);
@@ -247,15 +334,16 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
     ask(&world, Some(&admin), "POST", &format!("/v1/jobs/{other}/cancel"), "{}").await.expect(200);
     let kept = ask(&world, Some(&admin), "GET", "/v1/events/kept?type=job.cancelled", "").await.expect(200);
     let event = kept["events"][0]["id"].as_str().unwrap().to_owned();
+    let things = Things { job, workflow, batch, letter, tracked, event };
 
     let mut wrong = Vec::new();
     let mut asked = 0;
-    for (method, route, path, body) in requests(&job, &workflow, &event) {
+    for (method, route, path, body) in requests(&things) {
         let name = format!("{method} {route}");
         let needed = *expected.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
         let may = |role: &str| -> bool {
             let (resource, action) = needed.split_once(':').unwrap();
-            let is_global = matches!(resource, "metrics" | "health" | "cache");
+            let is_global = matches!(resource, "metrics" | "health" | "cache" | "queues");
             match role {
                 "viewer" => action == "read",
                 "writer" => action == "write",
@@ -268,7 +356,7 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
                 // What is checked and thrown away belongs to nobody; a list holds what is his; a session that does not exist
                 // is nobody's.
                 "admin_b" => {
-                    matches!(name.as_str(), "POST /v1/templates/check" | "GET /v1/workers")
+                    matches!(name.as_str(), "POST /v1/templates/check" | "GET /v1/workers" | "GET /v1/ticks")
                         || route.contains("{session}")
                 }
                 _ => false,
@@ -306,7 +394,7 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
         }
     }
     assert!(wrong.is_empty(), "{} of {asked}:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(expected.len(), requests(&job, &workflow, &event).len());
+    assert_eq!(expected.len(), requests(&things).len());
     world.end().await;
 }
 
@@ -332,6 +420,38 @@ async fn foreign_id_is_answered_like_one_that_does_not_exist() {
     assert_eq!(ask(&world, Some(&b), "GET", "/v1/jobs?namespace=a", "").await.code(403), "forbidden");
     let both = token(&world, "both", &["*:*@a", "*:*@b"], None).await;
     assert_eq!(ask(&world, Some(&both), "GET", "/v1/jobs", "").await.code(400), "invalid_parameter");
+    world.end().await;
+}
+
+/// What is said of an id of another namespace, and of one that does not exist: the same, and nothing was changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn batch_of_another_namespace_takes_no_members_and_is_not_there() {
+    let world = guarded().await;
+    let (a, b) = (token(&world, "a", &["*:*@a"], None).await, token(&world, "b", &["*:*@b"], None).await);
+    let template = TEMPLATE.replace("namespace: a", "namespace: b");
+    let bearer = format!("Bearer {b}");
+    let headers = [("content-type", "application/yaml"), ("authorization", bearer.as_str())];
+    world.send("PUT", "/v1/templates", &headers, &template).await.expect(201);
+    let batch = ask(&world, Some(&a), "POST", "/v1/batches", r#"{"action":"x","namespace":"a"}"#).await;
+    let batch = batch.expect(201)["batch"]["id"].as_str().unwrap().to_owned();
+    let unknown = "batch_01890000-0000-7000-8000-000000000000";
+    for (path, body) in [
+        ("/v1/jobs", r#"{"handler":"none","namespace":"b","batch_id":"ID"}"#),
+        ("/v1/jobs/bulk", r#"{"jobs":[{"handler":"none","namespace":"b","batch_id":"ID"}]}"#),
+        ("/v1/tracked-jobs", r#"{"action":"x","namespace":"b","batch_id":"ID"}"#),
+        ("/v1/batches", r#"{"action":"x","namespace":"b","parent_id":"ID"}"#),
+        ("/v1/workflows", r#"{"template":"order","namespace":"b","batch_id":"ID"}"#),
+    ] {
+        let foreign = ask(&world, Some(&b), "POST", path, &body.replace("ID", &batch)).await;
+        let missing = ask(&world, Some(&b), "POST", path, &body.replace("ID", unknown)).await;
+        let said =
+            |answer: &Answer, id: &str| answer.expect(404)["detail"].as_str().unwrap().replace(id, "ID");
+        assert_eq!(said(&foreign, &batch), said(&missing, unknown), "{path}");
+    }
+    let standing = ask(&world, Some(&a), "GET", &format!("/v1/batches/{batch}"), "").await;
+    assert_eq!(standing.expect(200)["batch"]["counts"]["total"], 0);
+    let listed = ask(&world, Some(&b), "GET", "/v1/jobs", "").await.expect(200);
+    assert_eq!(listed["jobs"], serde_json::json!([]));
     world.end().await;
 }
 

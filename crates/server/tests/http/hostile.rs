@@ -184,6 +184,76 @@ async fn slow_clients_are_ended_and_others_served() {
     world.end().await;
 }
 
+/// More than the kernel holds for a connection on its own.
+const LONG: usize = 24 * 1024 * 1024;
+
+async fn with_a_long_answer(settings: Settings) -> World {
+    let world = World::over(sqlite_database(), settings).await;
+    let body = json!({ "handler": "none", "input": "x".repeat(LONG / 6) }).to_string();
+    for _ in 0..6 {
+        world.post("/v1/jobs", &body).await.expect(201);
+    }
+    world
+}
+
+/// Waits until so many connections are open beside the one that asks.
+async fn connections(world: &World, expected: usize) {
+    let line = format!("http_connections {}", expected + 1);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let metrics = world.get("/metrics").await.body;
+        if metrics.lines().any(|found| found.ends_with(&line)) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never {expected} connections:\n{metrics}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn ask(world: &World) -> TcpStream {
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head = format!("GET /v1/jobs HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", world.address);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn read_all(mut stream: TcpStream, pause: Duration) -> usize {
+    let (mut buffer, mut read) = (vec![0; 256 * 1024], 0);
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return read,
+            Ok(count) => read += count,
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_does_not_read_its_answer_is_hung_up_on() {
+    let settings = Settings { answer_wait_max: Duration::from_secs(1), ..Settings::default() };
+    let world = with_a_long_answer(settings).await;
+    let held = [ask(&world).await, ask(&world).await];
+    connections(&world, 2).await;
+    // Without a word of theirs.
+    connections(&world, 0).await;
+    for stream in held {
+        let read = read_all(stream, Duration::ZERO).await;
+        assert!((1..LONG).contains(&read), "{read} bytes are none or all of it");
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_reads_slowly_gets_all_of_its_answer() {
+    let settings = Settings { answer_wait_max: Duration::from_secs(2), ..Settings::default() };
+    let world = with_a_long_answer(settings).await;
+    let began = tokio::time::Instant::now();
+    let read = read_all(ask(&world).await, Duration::from_millis(20)).await;
+    assert!(read > LONG, "{read} bytes are not all of it");
+    assert!(began.elapsed() > Duration::from_secs(2), "it took longer than the limit of one part");
+    world.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_and_requests_beyond_the_limit_are_told_to_come_back() {
     let settings = Settings { connections_max: 2, ..Settings::default() };

@@ -149,3 +149,38 @@ async fn unknown_jobs_and_wrong_ids_are_not_found() {
     assert_eq!(world.get(&format!("/v1/jobs/{unknown}")).await.code(404), "not_found");
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submit_waits_for_the_end_if_it_is_asked_to_and_no_longer_than_that() {
+    for world in World::both().await {
+        let submit = async |prefer: &str, body: &str| {
+            world
+                .send("POST", "/v1/jobs", &[("content-type", "application/json"), ("prefer", prefer)], body)
+                .await
+        };
+        let ended = submit("wait=20", r#"{"handler":"echo","input":7}"#).await.expect(201);
+        assert_eq!((&ended["job"]["state"], &ended["job"]["output"]), (&json!("completed"), &json!(7)));
+        assert_eq!(ended["job"]["id"], ended["id"]);
+        let began = tokio::time::Instant::now();
+        let standing = submit("wait=1", r#"{"handler":"none"}"#).await.expect(201);
+        assert_eq!(standing["job"]["state"], "queued");
+        assert!(began.elapsed() >= std::time::Duration::from_secs(1), "it was not waited for");
+        assert_eq!(submit("respond-async", r#"{"handler":"echo"}"#).await.expect(201)["job"], Value::Null);
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wait_is_bounded_by_the_server_s_limit() {
+    let settings = recache_server::Settings {
+        wait_max: std::time::Duration::from_millis(300),
+        ..recache_server::Settings::default()
+    };
+    let world = World::over(recache_store::conformance::sqlite_database(), settings).await;
+    let began = tokio::time::Instant::now();
+    let headers = [("content-type", "application/json"), ("prefer", "wait=3600")];
+    let standing = world.send("POST", "/v1/jobs", &headers, r#"{"handler":"none"}"#).await.expect(201);
+    assert_eq!(standing["job"]["state"], "queued");
+    assert!(began.elapsed() < std::time::Duration::from_secs(20));
+    world.end().await;
+}

@@ -175,3 +175,54 @@ async fn failed_step_is_retried_or_resolved_and_all_is_cancelled() {
         world.end().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submit_waits_for_the_end_of_a_workflow() {
+    for world in World::both().await {
+        let text = "namespace: shop\nname: good\nversion: 1.0.0\nsteps:\n  - name: a\n    handler: {callable: echo}\n";
+        put(&world, text).await.expect(201);
+        let headers = [("content-type", "application/json"), ("prefer", "wait=20")];
+        let body = r#"{"template":"good","namespace":"shop"}"#;
+        let ended = world.send("POST", "/v1/workflows", &headers, body).await.expect(201);
+        assert_eq!(
+            (&ended["workflow"]["state"], &ended["workflow"]["id"]),
+            (&json!("completed"), &ended["id"])
+        );
+        assert_eq!(world.post("/v1/workflows", body).await.expect(201)["workflow"], Value::Null);
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_steps_and_all_behind_them_run_again_as_a_new_workflow() {
+    for world in World::both().await {
+        let text = "namespace: shop\nname: half\nversion: 1.0.0\nsteps:\n  - name: a\n    handler: {callable: echo}\n  \
+                    - name: b\n    handler: {callable: fail}\n    dependencies: [a]\n  \
+                    - name: c\n    handler: {callable: none}\n    dependencies: [b]\n";
+        put(&world, text).await.expect(201);
+        let body = r#"{"template":"half","namespace":"shop"}"#;
+        let id = world.post("/v1/workflows", body).await.expect(201)["id"].as_str().unwrap().to_owned();
+        let retry = format!("/v1/workflows/{id}/retry");
+        let mode = r#"{"mode":"downstream","reason":"mended"}"#;
+        assert_eq!(ended(&world, &id).await["workflow"]["state"], "failed");
+        let new = world.post_once("d", &retry, mode).await.expect(200);
+        assert_eq!(world.post_once("d", &retry, mode).await.json(), new, "carried out once");
+        assert_eq!(new["change"], "run_failed_again");
+        let new = new["id"].as_str().unwrap().to_owned();
+        assert_ne!(new, id);
+        let details = ended(&world, &new).await;
+        let step = |name: &str| {
+            let steps = details["steps"].as_array().unwrap();
+            steps.iter().find(|step| step["name"] == name).unwrap().clone()
+        };
+        // The engine itself ends it with the result that stands.
+        assert_eq!(
+            (&step("a")["state"], &step("a")["handler"]),
+            (&json!("completed"), &json!(recache_store::FLOW))
+        );
+        assert_eq!(step("b")["handler"], "fail");
+        assert_eq!(step("b")["attempt"], 1, "run again");
+        assert_eq!(world.get("/v1/workflows").await.expect(200)["workflows"].as_array().unwrap().len(), 2);
+        world.end().await;
+    }
+}

@@ -121,6 +121,12 @@ fn handlers() -> Handlers {
         })
         .unwrap();
     handlers
+        .job("nap", async |_: Context, ms: u64| {
+            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+            Ok(ms)
+        })
+        .unwrap();
+    handlers
         .view("counting", async |build: BuildContext| {
             build.put("same", None, &"x").await?;
             build.put("version", None, &build.version()).await?;

@@ -4,15 +4,18 @@ mod bulk;
 mod import;
 mod submit;
 mod tracked;
+mod wait;
 
 use clap::Subcommand;
+use recache_api::client::{Client, Error as ClientError, JobsQuery};
 use recache_api::{
     BulkChange, ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState as State,
 };
 use recache_model::ids::JobId;
 use recache_model::job::JobState;
-use recache_store::{BulkJobChange, Error, JobFilter, Store, Word};
+use recache_store::{BulkJobChange, Error, JobFilter, JobRecord, Store, Word};
 
+use super::against::{Against, because, no_remote_form, now_micros};
 use super::{Context, Outcome, page};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
@@ -30,6 +33,8 @@ use bulk::Many;
   recache job retry job_0190c7a2-7b5e-7000-8000-000000000001"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -39,6 +44,7 @@ enum Verb {
     Submit(submit::Submit),
     List(List),
     Show(Show),
+    Wait(wait::Wait),
     Cancel(Cancel),
     Retry(Retry),
     Delete(Delete),
@@ -150,11 +156,15 @@ struct Delete {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return self.verb.ask(&client, context).await;
+        }
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::Submit(arguments) => arguments.run(&*store, context).await,
             Verb::List(arguments) => arguments.run(&*store, context).await,
             Verb::Show(arguments) => arguments.run(&*store, context).await,
+            Verb::Wait(arguments) => arguments.run(&*store, context).await,
             Verb::Cancel(arguments) => arguments.run(&*store, context).await,
             Verb::Retry(arguments) => arguments.run(&*store, context).await,
             Verb::Delete(arguments) => arguments.run(&*store, context).await,
@@ -182,42 +192,95 @@ impl List {
         };
         let mut jobs: Vec<Job> = store.jobs_list(filter).await?.into_iter().map(output::job).collect();
         let next = page::cut_at(&mut jobs, self.limit, |job| &job.id);
-        match context.format() {
-            Format::Json => context.print(&JobList::new(jobs, next))?,
-            Format::Jsonl => context.print_lines(&jobs)?,
-            Format::Table => {
-                if jobs.is_empty() {
-                    context.note("no jobs")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context.table(LIST).leaving_out(&[
-                    "QUEUE",
-                    "NAMESPACE",
-                    "ATTEMPT",
-                    "CREATED",
-                    "PROGRESS",
+        print_list(JobList::new(jobs, next), context)
+    }
+
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let query = JobsQuery {
+            namespace: self.namespace,
+            state: self.state.map(output::job_state),
+            queue: self.queue,
+            handler: self.handler,
+            limit: Some(self.limit),
+            before: self.before.map(|id| id.to_string()),
+            cursor: None,
+        };
+        let mut list = client.jobs(&query).await?;
+        list.next = list.next.and(list.jobs.last().map(|last| last.id.clone()));
+        print_list(list, context)
+    }
+}
+
+fn print_list(list: JobList, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.jobs)?,
+        Format::Table => {
+            if list.jobs.is_empty() {
+                context.note("no jobs")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table =
+                context.table(LIST).leaving_out(&["QUEUE", "NAMESPACE", "ATTEMPT", "CREATED", "PROGRESS"]);
+            for job in list.jobs {
+                let (state, tone) = state(job.state);
+                let plain = |text| (text, Tone::Plain);
+                table.toned([
+                    plain(job.id),
+                    (state, tone),
+                    plain(job.handler),
+                    plain(job.namespace),
+                    plain(job.queue),
+                    plain(format!("{}/{}", job.attempt, job.attempts_max)),
+                    plain(output::instant(job.created_at)),
+                    plain(job.progress.map(percent).unwrap_or_default()),
                 ]);
-                for job in jobs {
-                    let (state, tone) = state(job.state);
-                    let plain = |text| (text, Tone::Plain);
-                    table.toned([
-                        plain(job.id),
-                        (state, tone),
-                        plain(job.handler),
-                        plain(job.namespace),
-                        plain(job.queue),
-                        plain(format!("{}/{}", job.attempt, job.attempts_max)),
-                        plain(output::instant(job.created_at)),
-                        plain(job.progress.map(percent).unwrap_or_default()),
-                    ]);
-                }
-                context.print_text(&table.text())?;
-                if let Some(next) = next {
-                    context.note(&format!("there are more: --before {next}"))?;
-                }
+            }
+            context.print_text(&table.text())?;
+            if let Some(next) = list.next {
+                context.note(&format!("there are more: --before {next}"))?;
             }
         }
-        Ok(ExitStatus::Ok)
+    }
+    Ok(ExitStatus::Ok)
+}
+
+impl Verb {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        match self {
+            Self::Submit(arguments) => arguments.ask(client, context).await,
+            Self::List(arguments) => arguments.ask(client, context).await,
+            Self::Show(Show { id }) => match client.job(&id.to_string(), None).await {
+                Err(ClientError::Refused(problem)) if problem.code == "not_found" => {
+                    // A job that is none of the engine's may be one that some other system runs.
+                    match client.tracked_job(&id.to_string()).await {
+                        Ok(answer) => tracked::show(answer.job, false, context),
+                        Err(ClientError::Refused(_)) => Err(ClientError::Refused(problem).into()),
+                        Err(error) => Err(error.into()),
+                    }
+                }
+                found => print_details(found?, now_micros(), context),
+            },
+            Self::Wait(arguments) => arguments.ask(client, context).await,
+            Self::Cancel(Cancel { id: Some(id), reason, .. }) => {
+                let change = client.cancel_job(&id.to_string(), &because(reason)).await?;
+                changed_to(id, change.state, change.changed, context)
+            }
+            Self::Retry(Retry { id: Some(id), .. }) => {
+                let because = because("retried from the command line".to_owned());
+                let change = client.retry_job(&id.to_string(), &because).await?;
+                changed_to(id, change.state, change.changed, context)
+            }
+            Self::Cancel(_) => Err(no_remote_form("recache job cancel by filter")),
+            Self::Retry(_) => Err(no_remote_form("recache job retry by filter")),
+            Self::Delete(_) => Err(no_remote_form("recache job delete")),
+            Self::Import(_) => Err(no_remote_form("recache job import")),
+            Self::Track(arguments) => arguments.ask(client, context).await,
+            Self::Report(arguments) => arguments.ask(client, context).await,
+            Self::Heartbeat(arguments) => arguments.ask(client, context).await,
+            Self::Ack(arguments) => arguments.ask(client, context).await,
+            Self::Tracked(arguments) => arguments.ask(client, context).await,
+        }
     }
 }
 
@@ -232,31 +295,39 @@ impl Show {
             Err(Error::NotFound { .. }) => return self.tracked(store, context).await,
             found => found?,
         };
-        let history = output::history(record.created_at, store.job_history(self.id).await?);
-        let log = output::log(store.attempts().log_read(self.id, LOG_LINES_SHOWN).await?);
         let now = store.now().await?;
-        let job = output::job(record);
-        match context.format() {
-            Format::Json | Format::Jsonl => {
-                let attempts = output::attempts(&history);
-                context.print(&JobDetails::new(job, history, attempts, log))?;
-            }
-            Format::Table => {
-                let facts = facts(&job, context.table(["", ""]));
-                let timeline = timeline(&job, history, now.micros(), context.table(TIMELINE));
-                let mut text = format!("{facts}\n{timeline}");
-                if !log.is_empty() {
-                    let mut said = context.table(["SAID AT", "ATTEMPT", "LINE"]);
-                    for line in log {
-                        said.row([output::instant(line.at), line.attempt.to_string(), line.text]);
-                    }
-                    text = format!("{text}\n{}", said.text());
-                }
-                context.print_text(&text)?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        let details = details(record, store).await?;
+        print_details(details, now.micros(), context)
     }
+}
+
+/// A job with its attempts, its history and what its handler said.
+async fn details(record: JobRecord, store: &dyn Store) -> Result<JobDetails, Error> {
+    let history = output::history(record.created_at, store.job_history(record.id).await?);
+    let log = output::log(store.attempts().log_read(record.id, LOG_LINES_SHOWN).await?);
+    let attempts = output::attempts(&history);
+    Ok(JobDetails::new(output::job(record), history, attempts, log))
+}
+
+fn print_details(details: JobDetails, now_micros: i64, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&details)?,
+        Format::Table => {
+            let JobDetails { job, history, log, .. } = details;
+            let facts = facts(&job, context.table(["", ""]));
+            let timeline = timeline(&job, history, now_micros, context.table(TIMELINE));
+            let mut text = format!("{facts}\n{timeline}");
+            if !log.is_empty() {
+                let mut said = context.table(["SAID AT", "ATTEMPT", "LINE"]);
+                for line in log {
+                    said.row([output::instant(line.at), line.attempt.to_string(), line.text]);
+                }
+                text = format!("{text}\n{}", said.text());
+            }
+            context.print_text(&text)?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }
 
 impl Show {

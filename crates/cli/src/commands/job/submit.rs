@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use recache_api::JobSubmitted;
+use recache_api::client::Client;
+use recache_api::{IfThere as ApiIfThere, JobSubmitted, Json, SubmitJob, SubmitRetry, SubmitUnique};
 use recache_model::ids::BatchId;
 use recache_model::job::JobState;
 use recache_model::retry::RetryPolicy;
 use recache_model::unique::{OnDuplicate, UniqueRule};
 use recache_store::{Due, NewJob, Store};
 
+use super::super::against::ms;
 use super::super::name::{far, wait};
 use super::{Context, Outcome};
 use crate::cli_error::ExitStatus;
-use crate::output::Format;
+use crate::output::{self, Format};
 use crate::run::read_input;
 
 /// Submit a job for the workers of its queue
@@ -101,6 +103,54 @@ impl Submit {
         })
     }
 
+    /// The same as it is asked of a server.
+    fn unique_asked(&self) -> Option<SubmitUnique> {
+        self.unique().map(|rule| SubmitUnique {
+            key: rule.key,
+            by_input: rule.by_arguments,
+            per_ms: rule.period.map(ms),
+            also_ended: rule.also_ended.into_iter().map(output::job_state).collect(),
+            if_there: match self.if_there {
+                IfThere::Return => ApiIfThere::Return,
+                IfThere::Reject => ApiIfThere::Reject,
+                IfThere::Replace => ApiIfThere::Replace,
+            },
+        })
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let input = match &self.input {
+            Some(_) => read_input(self.input.as_deref())?.to_string(),
+            None => "null".to_owned(),
+        };
+        let unique = self.unique_asked();
+        let retry = SubmitRetry {
+            attempts_max: Some(self.attempts),
+            backoff: None,
+            base_ms: None,
+            cap_ms: None,
+            jitter: None,
+        };
+        let job = SubmitJob {
+            handler: self.handler,
+            namespace: self.namespace,
+            queue: self.queue,
+            input: Json::from_text(&input).unwrap_or_else(|_| Json::null()),
+            priority: self.priority,
+            delay_ms: self.delay.map(ms),
+            due_at: None,
+            retry: Some(retry),
+            timeout_ms: self.timeout.map(ms),
+            correlation_id: None,
+            trace_context: None,
+            idempotency_key: self.idempotency_key,
+            unique,
+            concurrency_key: self.concurrency_key,
+            batch_id: self.batch.map(|id| id.to_string()),
+        };
+        print_submitted(&client.submit_job(&job, None).await?, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let input = match &self.input {
             Some(_) => read_input(self.input.as_deref())?.to_string(),
@@ -123,20 +173,23 @@ impl Submit {
         let answer = store.jobs_submit(vec![job]).await?;
         for submitted in answer {
             let id = submitted.id.to_string();
-            match context.format() {
-                Format::Json | Format::Jsonl => {
-                    context.print(&JobSubmitted::new(id, submitted.existed, submitted.replaced))?;
-                }
-                Format::Table => {
-                    context.print_text(&format!("{id}\n"))?;
-                    match (submitted.replaced, submitted.existed) {
-                        (true, _) => context.note("it was queued already and waits now with this input")?,
-                        (false, true) => context.note("it was there already; nothing was stored")?,
-                        (false, false) => {}
-                    }
-                }
-            }
+            print_submitted(&JobSubmitted::new(id, submitted.existed, submitted.replaced), context)?;
         }
         Ok(ExitStatus::Ok)
     }
+}
+
+fn print_submitted(submitted: &JobSubmitted, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(submitted)?,
+        Format::Table => {
+            context.print_text(&format!("{}\n", submitted.id))?;
+            match (submitted.replaced, submitted.existed) {
+                (true, _) => context.note("it was queued already and waits now with this input")?,
+                (false, true) => context.note("it was there already; nothing was stored")?,
+                (false, false) => {}
+            }
+        }
+    }
+    Ok(ExitStatus::Ok)
 }

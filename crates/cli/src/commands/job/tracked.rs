@@ -3,11 +3,16 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use recache_api::{TrackedJob, TrackedJobAnswer, TrackedJobList, TrackedState as State};
+use recache_api::client::{Client, TrackedJobsQuery};
+use recache_api::{
+    JobContext, Json, ReportJob, TrackJob, TrackedJob, TrackedJobAnswer, TrackedJobList,
+    TrackedState as State,
+};
 use recache_model::ids::{BatchId, JobId};
 use recache_model::tracked::{Report as ModelReport, TrackedState};
 use recache_store::{NewTrackedJob, Store, TrackedContext, TrackedFilter};
 
+use super::super::against::{ms, no_actor};
 use super::super::name::far;
 use super::super::page;
 use super::{Context, Outcome, percent};
@@ -166,7 +171,29 @@ fn document(text: Option<&str>) -> Result<Option<String>, crate::commands::Failu
     }
 }
 
+/// JSON as it is sent.
+fn json(text: Option<&str>) -> Result<Option<Json>, crate::commands::Failure> {
+    let text = document(text)?;
+    Ok(text.map(|text| Json::from_text(&text).unwrap_or_else(|_| Json::null())))
+}
+
 impl Track {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let about = |About(TrackedContext { kind, id, field })| JobContext { kind, id, field };
+        let empty = || Json::from_text("{}").unwrap_or_else(|_| Json::null());
+        let job = TrackJob {
+            action: self.action,
+            id: self.id.map(|id| id.to_string()),
+            namespace: self.namespace,
+            context: self.context.map(about),
+            batch_id: self.batch.map(|id| id.to_string()),
+            owner: self.owner,
+            metadata: json(self.metadata.as_deref())?.unwrap_or_else(empty),
+            stale_after_ms: Some(ms(self.stale_after)),
+        };
+        print_tracked(&client.track_job(&job).await?, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let new = NewTrackedJob::new(self.action);
         let job = NewTrackedJob {
@@ -180,24 +207,43 @@ impl Track {
             ..new
         };
         for answer in store.tracked_jobs().tracked_create(vec![job]).await? {
-            let job = output::tracked(answer.job);
-            match context.format() {
-                Format::Json | Format::Jsonl => {
-                    context.print(&TrackedJobAnswer::new(job, answer.changed))?;
-                }
-                Format::Table => {
-                    context.print_text(&format!("{}\n", job.id))?;
-                    if !answer.changed {
-                        context.note("it was there already; nothing was stored")?;
-                    }
-                }
-            }
+            print_tracked(&TrackedJobAnswer::new(output::tracked(answer.job), answer.changed), context)?;
         }
         Ok(ExitStatus::Ok)
     }
 }
 
+fn print_tracked(answer: &TrackedJobAnswer, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(answer)?,
+        Format::Table => {
+            context.print_text(&format!("{}\n", answer.job.id))?;
+            if !answer.changed {
+                context.note("it was there already; nothing was stored")?;
+            }
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
 impl Report {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let report = ReportJob {
+            state: self.state.map(api_state),
+            message: self.message,
+            code: self.code,
+            data: json(self.data.as_deref())?,
+            progress: self.progress,
+            items_done: self.done,
+            items_total: self.total,
+        };
+        let answer = client.report_tracked_job(&self.id.to_string(), &report).await?;
+        if !answer.changed {
+            context.note("nothing changed: the report is late or was made before")?;
+        }
+        show(answer.job, answer.changed, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let report = ModelReport {
             state: self.state,
@@ -223,6 +269,14 @@ impl Report {
 }
 
 impl Heartbeat {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let answer = client.heartbeat_tracked_job(&self.id.to_string()).await?;
+        if answer.job.finished_at.is_some() {
+            context.note(&format!("it has ended: {}", state(answer.job.state).0))?;
+        }
+        show(answer.job, answer.changed, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let job = store.tracked_jobs().tracked_heartbeat(self.id).await?;
         let has_ended = job.finished_at.is_some();
@@ -234,6 +288,15 @@ impl Heartbeat {
 }
 
 impl Ack {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        no_actor(self.actor.as_deref())?;
+        let answer = client.acknowledge_tracked_job(&self.id.to_string()).await?;
+        if !answer.changed {
+            context.note("it was acknowledged before")?;
+        }
+        show(answer.job, answer.changed, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let actor = context.actor(self.actor.as_deref());
         let answer = store.tracked_jobs().tracked_acknowledge(self.id, &actor).await?;
@@ -253,6 +316,16 @@ pub(super) fn show(job: TrackedJob, changed: bool, context: &mut Context<'_>) ->
         context.print(&TrackedJobAnswer::new(job, changed))?;
     }
     Ok(ExitStatus::Ok)
+}
+
+fn api_state(state: TrackedState) -> State {
+    match state {
+        TrackedState::Queued => State::Queued,
+        TrackedState::Processing => State::Processing,
+        TrackedState::Completed => State::Completed,
+        TrackedState::Failed => State::Failed,
+        TrackedState::Cancelled => State::Cancelled,
+    }
 }
 
 fn state(state: State) -> (String, Tone) {
@@ -329,37 +402,65 @@ impl TrackedList {
         let found = store.tracked_jobs().tracked_list(filter).await?;
         let mut jobs: Vec<TrackedJob> = found.into_iter().map(output::tracked).collect();
         let next = page::cut_at(&mut jobs, self.limit, |job| &job.id);
-        match context.format() {
-            Format::Json => context.print(&TrackedJobList::new(jobs, next))?,
-            Format::Jsonl => context.print_lines(&jobs)?,
-            Format::Table => {
-                if jobs.is_empty() {
-                    context.note("no tracked jobs")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context
-                    .table(["ID", "STATE", "ACTION", "ABOUT", "OWNER", "PROGRESS", "HEARD OF", "MESSAGE"]);
-                for job in jobs {
-                    let plain = |text| (text, Tone::Plain);
-                    table.toned([
-                        plain(job.id.clone()),
-                        state(job.state),
-                        plain(job.action.clone()),
-                        plain(about(&job).unwrap_or_default()),
-                        plain(job.owner.clone().unwrap_or_default()),
-                        plain(course(&job).unwrap_or_default()),
-                        plain(output::instant(job.heard_at)),
-                        plain(job.message.unwrap_or_default()),
-                    ]);
-                }
-                context.print_text(&table.text())?;
-                if let Some(next) = next {
-                    context.note(&format!("there are more: --before {next}"))?;
-                }
+        print_list(TrackedJobList::new(jobs, next), context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let namespace = match (self.namespace, &self.context) {
+            (None, Some(_)) => Some("default".to_owned()),
+            (namespace, _) => namespace,
+        };
+        let about = self.context.map(|about| about.0);
+        let query = TrackedJobsQuery {
+            namespace,
+            context_type: about.as_ref().map(|about| about.kind.clone()),
+            context_id: about.as_ref().map(|about| about.id.clone()),
+            context_field: about.and_then(|about| about.field),
+            state: self.state.map(api_state),
+            action: self.action,
+            owner: self.owner,
+            unacknowledged: Some(self.unacknowledged),
+            limit: Some(self.limit),
+            before: self.before.map(|id| id.to_string()),
+            cursor: None,
+        };
+        let mut list = client.tracked_jobs(&query).await?;
+        list.next = list.next.and(list.jobs.last().map(|last| last.id.clone()));
+        print_list(list, context)
+    }
+}
+
+fn print_list(list: TrackedJobList, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.jobs)?,
+        Format::Table => {
+            if list.jobs.is_empty() {
+                context.note("no tracked jobs")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table =
+                context.table(["ID", "STATE", "ACTION", "ABOUT", "OWNER", "PROGRESS", "HEARD OF", "MESSAGE"]);
+            for job in list.jobs {
+                let plain = |text| (text, Tone::Plain);
+                table.toned([
+                    plain(job.id.clone()),
+                    state(job.state),
+                    plain(job.action.clone()),
+                    plain(about(&job).unwrap_or_default()),
+                    plain(job.owner.clone().unwrap_or_default()),
+                    plain(course(&job).unwrap_or_default()),
+                    plain(output::instant(job.heard_at)),
+                    plain(job.message.unwrap_or_default()),
+                ]);
+            }
+            context.print_text(&table.text())?;
+            if let Some(next) = list.next {
+                context.note(&format!("there are more: --before {next}"))?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
 
 #[cfg(test)]

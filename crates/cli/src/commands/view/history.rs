@@ -1,6 +1,7 @@
 //! `recache view history` and `recache view diff`: what builds did, and in what generations differ.
 
-use recache_api::ViewBuild;
+use recache_api::client::{Client, ViewBuildsQuery};
+use recache_api::{ViewBuild, ViewHistory};
 use recache_model::ids::JobId;
 use recache_store::{Error, Store};
 
@@ -63,45 +64,58 @@ impl History {
         let next = builds.last().filter(|_| has_more).map(|build| build.id.to_string());
         let generations = store.generations_list(view, GENERATIONS_MAX).await?;
         let history = output::view_history(&self.view.in_store(), builds, &generations, next);
-        match context.format() {
-            Format::Json => context.print(&history)?,
-            Format::Jsonl => context.print_lines(&history.builds)?,
-            Format::Table => {
-                if history.builds.is_empty() {
-                    context.note("no builds are kept")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table =
-                    context.table(["BUILD", "VERSION", "STATE", "BY", "AT", "REUSED", "STARTED", "ATTEMPT"]);
-                table = table.leaving_out(&["ATTEMPT", "STARTED"]);
-                for ViewBuild { job, successor_version, successor_reused, successor_computed } in
-                    history.builds
-                {
-                    let reused = match (successor_version, successor_reused, successor_computed) {
-                        (Some(version), Some(reused), Some(computed)) => {
-                            format!("{reused} of {} by {version}", reused + computed)
-                        }
-                        _ => String::new(),
-                    };
-                    table.row([
-                        job.id,
-                        job.view_version.map(|version| version.to_string()).unwrap_or_default(),
-                        serde_json::to_value(job.state).map_or_else(|_| String::new(), word),
-                        job.superseded_by.map(|version| version.to_string()).unwrap_or_default(),
-                        job.progress.map(|done| format!("{:.0} %", done * 100.0)).unwrap_or_default(),
-                        reused,
-                        job.started_at.map(output::instant).unwrap_or_default(),
-                        format!("{}/{}", job.attempt, job.attempts_max),
-                    ]);
-                }
-                context.print_text(&table.text())?;
-                if let Some(next) = history.next {
-                    context.note(&format!("there are more: --before {next}"))?;
-                }
+        print_history(history, context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let query = ViewBuildsQuery {
+            limit: Some(self.limit),
+            before: self.before.map(|id| id.to_string()),
+            cursor: None,
+        };
+        let mut history = client.view_history(&self.view.namespace, &self.view.key, &query).await?;
+        history.next = history.next.and(history.builds.last().map(|last| last.job.id.clone()));
+        print_history(history, context)
+    }
+}
+
+fn print_history(history: ViewHistory, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&history)?,
+        Format::Jsonl => context.print_lines(&history.builds)?,
+        Format::Table => {
+            if history.builds.is_empty() {
+                context.note("no builds are kept")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table =
+                context.table(["BUILD", "VERSION", "STATE", "BY", "AT", "REUSED", "STARTED", "ATTEMPT"]);
+            table = table.leaving_out(&["ATTEMPT", "STARTED"]);
+            for ViewBuild { job, successor_version, successor_reused, successor_computed } in history.builds {
+                let reused = match (successor_version, successor_reused, successor_computed) {
+                    (Some(version), Some(reused), Some(computed)) => {
+                        format!("{reused} of {} by {version}", reused + computed)
+                    }
+                    _ => String::new(),
+                };
+                table.row([
+                    job.id,
+                    job.view_version.map(|version| version.to_string()).unwrap_or_default(),
+                    serde_json::to_value(job.state).map_or_else(|_| String::new(), word),
+                    job.superseded_by.map(|version| version.to_string()).unwrap_or_default(),
+                    job.progress.map(|done| format!("{:.0} %", done * 100.0)).unwrap_or_default(),
+                    reused,
+                    job.started_at.map(output::instant).unwrap_or_default(),
+                    format!("{}/{}", job.attempt, job.attempts_max),
+                ]);
+            }
+            context.print_text(&table.text())?;
+            if let Some(next) = history.next {
+                context.note(&format!("there are more: --before {next}"))?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
 
 impl Diff {

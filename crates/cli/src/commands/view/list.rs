@@ -1,5 +1,6 @@
 //! `recache view list`.
 
+use recache_api::client::{Client, ViewsQuery};
 use recache_api::{View, ViewList, ViewStatus};
 use recache_store::Store;
 
@@ -55,40 +56,69 @@ impl List {
         let has_more = page::cut(&mut views, self.limit);
         let last = views.last().filter(|_| has_more);
         let next = last.map(|view| format!("{}/{}", view.namespace, view.key));
-        match context.format() {
-            Format::Json => context.print(&ViewList::new(views, next))?,
-            Format::Jsonl => context.print_lines(&views)?,
-            Format::Table => {
-                if views.is_empty() {
-                    context.note("no views")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table =
-                    context.table(["VIEW", "STATUS", "LIVE", "WANTED", "BEHIND", "PUBLISHED", "HANDLER"]);
-                table = table.leaving_out(&["HANDLER", "PUBLISHED"]);
-                for view in views {
-                    let status =
-                        serde_json::to_value(view.recache_status).map_or_else(|_| String::new(), word);
-                    table.row([
-                        format!("{}/{}", view.namespace, view.key),
-                        if view.pause.is_some() { format!("{status}, paused") } else { status },
-                        view.live_version.to_string(),
-                        view.recache_version.to_string(),
-                        if view.staleness_ms == 0 {
-                            String::new()
-                        } else {
-                            output::duration(view.staleness_ms)
-                        },
-                        view.last_recached_at.map(output::instant).unwrap_or_default(),
-                        view.handler,
-                    ]);
-                }
-                context.print_text(&table.text())?;
-                if let Some(next) = next {
-                    context.note(&format!("there are more: --after {next}"))?;
-                }
+        print_list(ViewList::new(views, next), context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let mut query = ViewsQuery {
+            namespace: self.namespace,
+            limit: Some(self.limit),
+            after: self.after.map(|view| view.to_string()),
+            cursor: None,
+        };
+        let mut views: Vec<View> = Vec::new();
+        loop {
+            let page = client.views(&query).await?;
+            let is_wanted = |view: &View| self.status.is_none_or(|status| view.recache_status == status);
+            views.extend(page.views.into_iter().filter(is_wanted));
+            let Some(next) = page.next else { break };
+            query = ViewsQuery { after: None, cursor: Some(next), ..query };
+            // One more than is shown, or as many with more behind them where nothing was left out.
+            if views.len() > wanted || (views.len() == wanted && self.status.is_none()) {
+                let next = views
+                    .get(wanted.saturating_sub(1))
+                    .map(|view| format!("{}/{}", view.namespace, view.key));
+                views.truncate(wanted);
+                return print_list(ViewList::new(views, next), context);
             }
         }
-        Ok(ExitStatus::Ok)
+        let has_more = page::cut(&mut views, self.limit);
+        let last = views.last().filter(|_| has_more);
+        let next = last.map(|view| format!("{}/{}", view.namespace, view.key));
+        print_list(ViewList::new(views, next), context)
     }
+}
+
+fn print_list(list: ViewList, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.views)?,
+        Format::Table => {
+            if list.views.is_empty() {
+                context.note("no views")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table =
+                context.table(["VIEW", "STATUS", "LIVE", "WANTED", "BEHIND", "PUBLISHED", "HANDLER"]);
+            table = table.leaving_out(&["HANDLER", "PUBLISHED"]);
+            for view in list.views {
+                let status = serde_json::to_value(view.recache_status).map_or_else(|_| String::new(), word);
+                table.row([
+                    format!("{}/{}", view.namespace, view.key),
+                    if view.pause.is_some() { format!("{status}, paused") } else { status },
+                    view.live_version.to_string(),
+                    view.recache_version.to_string(),
+                    if view.staleness_ms == 0 { String::new() } else { output::duration(view.staleness_ms) },
+                    view.last_recached_at.map(output::instant).unwrap_or_default(),
+                    view.handler,
+                ]);
+            }
+            context.print_text(&table.text())?;
+            if let Some(next) = list.next {
+                context.note(&format!("there are more: --after {next}"))?;
+            }
+        }
+    }
+    Ok(ExitStatus::Ok)
 }

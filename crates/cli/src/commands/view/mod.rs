@@ -10,10 +10,12 @@ mod list;
 use std::time::Duration;
 
 use clap::Subcommand;
-use recache_api::{Generation, View, ViewDetails, ViewItems, ViewStatus, ViewValue};
+use recache_api::client::{Client, Error as ClientError};
+use recache_api::{Generation, TouchView, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue};
 use recache_store::{Error, Store, Touch, ViewRead, Word};
 use tokio::time::{Instant, sleep_until};
 
+use super::against::{Against, WAIT_OF_ONE_REQUEST, no_actor, no_remote_form};
 use super::name::{ViewName, wait};
 use control::{Delete, Pause, Rebuild, Resume, Rollback};
 use define::Define;
@@ -37,6 +39,8 @@ use crate::output::{self, Format, Table};
   recache view get shop/prices sku-1 --min-version 7"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -144,6 +148,25 @@ struct Get {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return match self.verb {
+                Verb::List(arguments) => arguments.ask(&client, context).await,
+                Verb::Touch(arguments) => arguments.ask(&client, context).await,
+                Verb::Show(arguments) => arguments.ask(&client, context).await,
+                Verb::History(arguments) => arguments.ask(&client, context).await,
+                Verb::Get(arguments) => arguments.ask(&client, context).await,
+                Verb::Define(_) => Err(no_remote_form("recache view define")),
+                Verb::Rebuild(_) => Err(no_remote_form("recache view rebuild")),
+                Verb::Explain(_) => Err(no_remote_form("recache view explain")),
+                Verb::Derive(_) => Err(no_remote_form("recache view derive")),
+                Verb::Items(_) => Err(no_remote_form("recache view items")),
+                Verb::Pause(_) => Err(no_remote_form("recache view pause")),
+                Verb::Resume(_) => Err(no_remote_form("recache view resume")),
+                Verb::Diff(_) => Err(no_remote_form("recache view diff")),
+                Verb::Rollback(_) => Err(no_remote_form("recache view rollback")),
+                Verb::Delete(_) => Err(no_remote_form("recache view delete")),
+            };
+        }
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::Define(arguments) => arguments.run(&*store, context).await,
@@ -168,6 +191,14 @@ impl Args {
 }
 
 impl TouchArgs {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        no_actor(self.actor.as_deref())?;
+        let ViewName { namespace, key } = &self.view;
+        let touch = TouchView { items: self.items, at_once: self.now, reason: self.reason };
+        let touched = client.touch_view(namespace, key, &touch).await?;
+        print_touched(&self.view, &touched, context)
+    }
+
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.reason.map(|reason| Word::new(context.actor(self.actor.as_deref()), reason));
         touch(&self.view, self.items, self.now, word, store, context).await
@@ -189,9 +220,12 @@ async fn touch(
     let outcome = outcomes
         .first()
         .ok_or_else(|| CliError::new("E-BROKEN", ExitStatus::Failed, "the store did not answer the touch"))?;
-    let touched = output::touched(namespace, key, outcome);
+    print_touched(view, &output::touched(namespace, key, outcome), context)
+}
+
+fn print_touched(view: &ViewName, touched: &Touched, context: &mut Context<'_>) -> Outcome {
     match context.format() {
-        Format::Json | Format::Jsonl => context.print(&touched)?,
+        Format::Json | Format::Jsonl => context.print(touched)?,
         Format::Table => {
             context.print_text(&format!("{view}: version {} wanted\n", touched.recache_version))?;
             if let Some(job) = &touched.superseded_job_id {
@@ -212,32 +246,51 @@ impl Show {
         };
         let view = output::view(record, store.now().await?);
         let generations: Vec<Generation> = generations.iter().map(output::generation).collect();
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&ViewDetails::new(view, build, generations))?,
-            Format::Table => {
-                let mut text = facts(&view, context.table(["", ""]));
-                if let Some(build) = &build {
-                    let mut table = context.table(["BUILD", "STATE", "VERSION", "ATTEMPT", "PROGRESS"]);
-                    table = table.leaving_out(&["ATTEMPT"]);
-                    table.row([
-                        build.id.clone(),
-                        serde_json::to_value(build.state).map_or_else(|_| String::new(), word),
-                        build.view_version.map(|version| version.to_string()).unwrap_or_default(),
-                        format!("{}/{}", build.attempt, build.attempts_max),
-                        build.progress.map(|done| format!("{:.0} %", done * 100.0)).unwrap_or_default(),
-                    ]);
-                    text.push('\n');
-                    text.push_str(&table.text());
-                }
-                if !generations.is_empty() {
-                    text.push('\n');
-                    text.push_str(&generation_rows(generations, context.table(GENERATIONS)));
-                }
-                context.print_text(&text)?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print_details(ViewDetails::new(view, build, generations), context)
     }
+
+    /// The server shows no more than so many generations.
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let mut details = client.view(&self.view.namespace, &self.view.key).await?;
+        let wanted = usize::try_from(self.generations).unwrap_or(usize::MAX);
+        if wanted > GENERATIONS_OF_SERVER && details.generations.len() >= GENERATIONS_OF_SERVER {
+            context.note(&format!("a server shows the last {GENERATIONS_OF_SERVER} generations"))?;
+        }
+        details.generations.truncate(wanted);
+        print_details(details, context)
+    }
+}
+
+/// Generations that a server shows with a view.
+const GENERATIONS_OF_SERVER: usize = 10;
+
+fn print_details(details: ViewDetails, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&details)?,
+        Format::Table => {
+            let ViewDetails { view, build, generations, .. } = details;
+            let mut text = facts(&view, context.table(["", ""]));
+            if let Some(build) = &build {
+                let mut table = context.table(["BUILD", "STATE", "VERSION", "ATTEMPT", "PROGRESS"]);
+                table = table.leaving_out(&["ATTEMPT"]);
+                table.row([
+                    build.id.clone(),
+                    serde_json::to_value(build.state).map_or_else(|_| String::new(), word),
+                    build.view_version.map(|version| version.to_string()).unwrap_or_default(),
+                    format!("{}/{}", build.attempt, build.attempts_max),
+                    build.progress.map(|done| format!("{:.0} %", done * 100.0)).unwrap_or_default(),
+                ]);
+                text.push('\n');
+                text.push_str(&table.text());
+            }
+            if !generations.is_empty() {
+                text.push('\n');
+                text.push_str(&generation_rows(generations, context.table(GENERATIONS)));
+            }
+            context.print_text(&text)?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }
 
 impl Items {
@@ -297,11 +350,24 @@ impl Items {
     }
 }
 
+fn print_value(value: &ViewValue, standing: &str, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(value)?,
+        Format::Table => {
+            context.print_text(&format!("{}\n", output::visible_json(value.value.text())))?;
+            if value.staleness_ms > 0 {
+                context.note(standing)?;
+            }
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// Between two looks while waiting.
+const POLL: Duration = Duration::from_millis(50);
+
 impl Get {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        /// How often the store is asked while waiting.
-        const POLL: Duration = Duration::from_millis(50);
-
         let deadline = Instant::now() + self.timeout;
         let read = loop {
             let asked = Instant::now();
@@ -330,27 +396,70 @@ impl Get {
                 })
                 .into());
         };
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&ViewValue {
-                schema: ViewValue::SCHEMA.to_owned(),
-                view_id: read.view_id,
-                namespace: read.namespace,
-                key: read.key,
-                item: found.item,
-                value: found.value,
-                version: read.version,
-                recache_version: read.recache_version,
-                published_at: read.published_at,
-                staleness_ms: read.staleness_ms,
-            })?,
-            Format::Table => {
-                context.print_text(&format!("{}\n", output::visible_json(found.value.text())))?;
-                if read.staleness_ms > 0 {
-                    context.note(&standing)?;
+        let value = ViewValue {
+            schema: ViewValue::SCHEMA.to_owned(),
+            view_id: read.view_id,
+            namespace: read.namespace,
+            key: read.key,
+            item: found.item,
+            value: found.value,
+            version: read.version,
+            recache_version: read.recache_version,
+            published_at: read.published_at,
+            staleness_ms: read.staleness_ms,
+        };
+        print_value(&value, &standing, context)
+    }
+
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let (namespace, key) = (&self.view.namespace, &self.view.key);
+        let deadline = Instant::now() + self.timeout;
+        let min_version = (self.min_version > 0).then_some(self.min_version);
+        let read = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = min_version.map(|_| left.min(WAIT_OF_ONE_REQUEST));
+            match client.view_item(namespace, key, &self.item, min_version, wait).await {
+                // Not live yet: the server says so after the time that it was asked to wait.
+                Err(ClientError::Refused(problem)) if problem.code == "conflict" && min_version.is_some() => {
+                    if left.is_zero() {
+                        return Err(self.late_at_server(&problem.detail).into());
+                    }
+                    tokio::time::sleep(POLL).await;
                 }
+                read => break read?,
             }
-        }
-        Ok(ExitStatus::Ok)
+        };
+        let view = client.view(namespace, key).await?.view;
+        let is_live = view.live_version == read.version;
+        let value = ViewValue {
+            schema: ViewValue::SCHEMA.to_owned(),
+            view_id: view.id,
+            namespace: read.namespace,
+            key: read.key,
+            item: read.item,
+            value: read.value,
+            version: read.version,
+            recache_version: view.recache_version,
+            published_at: read.published_at,
+            // Of another generation than the one that was read nobody has said how old it is.
+            staleness_ms: if is_live { view.staleness_ms } else { 0 },
+        };
+        let behind = output::duration(value.staleness_ms);
+        let standing = format!(
+            "{}: version {}, {behind} behind version {}",
+            self.view, value.version, value.recache_version
+        );
+        print_value(&value, &standing, context)
+    }
+
+    fn late_at_server(&self, detail: &str) -> CliError {
+        let waited = output::duration(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX));
+        let what = format!(
+            "version {} of view `{}` was not live within {waited}: {detail}",
+            self.min_version, self.view
+        );
+        CliError::new("E-TIMED-OUT", ExitStatus::TimedOut, what)
+            .help(format!("see `recache view show {}`, or wait longer with --timeout", self.view))
     }
 
     /// The version did not come in time: says how far the view is, and why.

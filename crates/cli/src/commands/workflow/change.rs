@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use recache_api::WorkflowChange;
+use recache_api::client::Client;
+use recache_api::{
+    CompleteStep, Json, ResolveStep, RetryMode, RetryWorkflow, SendSignal, SubmitWorkflow, WorkflowChange,
+};
 use recache_engine::Engine;
 use recache_model::ids::WorkflowId;
 use recache_model::template::Template;
@@ -10,6 +13,7 @@ use recache_model::time::Timestamp;
 use recache_store::{SignalKind, SignalRecord, Store, Word};
 use serde_json::Value;
 
+use super::super::against::{because, no_actor};
 use super::super::{Context, Failure, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::Format;
@@ -25,7 +29,19 @@ struct By {
     actor: Option<String>,
 }
 
+/// JSON as it is sent.
+fn json(text: Option<&str>) -> Result<Json, Failure> {
+    let text = read_input(text)?.to_string();
+    Ok(Json::from_text(&text).unwrap_or_else(|_| Json::null()))
+}
+
 impl By {
+    /// The reason as it is sent.
+    fn asked(self) -> Result<Option<String>, Failure> {
+        no_actor(self.actor.as_deref())?;
+        Ok(Some(self.reason))
+    }
+
     fn word(&self, context: &Context<'_>) -> Word {
         Word::new(context.actor(self.actor.as_deref()), self.reason.clone())
     }
@@ -161,6 +177,19 @@ pub(super) struct Resolve {
 }
 
 impl Submit {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let (namespace, name) = self.template.split_once('/').unwrap_or(("default", &self.template));
+        let workflow = SubmitWorkflow {
+            template: name.to_owned(),
+            namespace: namespace.to_owned(),
+            version: self.version,
+            environment: self.environment,
+            input: json(self.input.as_deref())?,
+            batch_id: None,
+        };
+        said(&client.submit_workflow(&workflow, None).await?, context)
+    }
+
     pub(super) async fn run(self, store: &Arc<dyn Store>, context: &mut Context<'_>) -> Outcome {
         let input = read_input(self.input.as_deref())?;
         let (namespace, name) = self.template.split_once('/').unwrap_or(("default", &self.template));
@@ -178,6 +207,10 @@ impl Submit {
 }
 
 impl Cancel {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        said(&client.cancel_workflow(&self.id.to_string(), &because(self.reason)).await?, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let before = store.workflow_get(self.id).await?.counts;
         store.workflow_cancel(self.id, &self.reason).await?;
@@ -188,6 +221,16 @@ impl Cancel {
 }
 
 impl Retry {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let mode = match (self.all, self.downstream) {
+            (true, _) => RetryMode::All,
+            (false, true) => RetryMode::Downstream,
+            (false, false) => RetryMode::Failed,
+        };
+        let retry = RetryWorkflow { mode, reason: self.by.asked()? };
+        said(&client.retry_workflow(&self.id.to_string(), &retry).await?, context)
+    }
+
     pub(super) async fn run(self, store: &Arc<dyn Store>, context: &mut Context<'_>) -> Outcome {
         if self.all {
             let id = with_engine(store, async |engine| engine.run_again(self.id).await).await?;
@@ -203,6 +246,17 @@ impl Retry {
 }
 
 impl Signal {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let (id, signal) = self.asked()?;
+        said(&client.signal_workflow(&id, &signal).await?, context)
+    }
+
+    fn asked(self) -> Result<(String, SendSignal), Failure> {
+        no_actor(self.actor.as_deref())?;
+        let payload = json(self.payload.as_deref())?;
+        Ok((self.id.to_string(), SendSignal { name: self.name, payload }))
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         self.send(SignalKind::Signal, store, context).await
     }
@@ -222,12 +276,22 @@ impl Signal {
 }
 
 impl Approve {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let (id, approval) = self.signal.asked()?;
+        said(&client.approve_workflow(&id, &approval).await?, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         self.signal.send(SignalKind::Approval, store, context).await
     }
 }
 
 impl Complete {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let result = CompleteStep { result: json(self.result.as_deref())?, reason: self.by.asked()? };
+        said(&client.complete_step(&self.id.to_string(), &self.step, &result).await?, context)
+    }
+
     pub(super) async fn run(self, store: &Arc<dyn Store>, context: &mut Context<'_>) -> Outcome {
         let result = read_input(self.result.as_deref())?;
         let word = self.by.word(context);
@@ -240,6 +304,12 @@ impl Complete {
 }
 
 impl Resolve {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let result = self.result.as_deref().map(|given| json(Some(given))).transpose()?;
+        let word = ResolveStep { result, reason: self.by.asked()? };
+        said(&client.resolve_step(&self.id.to_string(), &self.step, &word).await?, context)
+    }
+
     pub(super) async fn run(self, store: &Arc<dyn Store>, context: &mut Context<'_>) -> Outcome {
         let result: Option<Value> =
             self.result.as_deref().map(|given| read_input(Some(given))).transpose()?;

@@ -1,5 +1,6 @@
 //! Looking at workflows.
 
+use recache_api::client::{Client, WorkflowsQuery};
 use recache_api::{JobError, WorkflowDetails, WorkflowList};
 use recache_model::ids::WorkflowId;
 use recache_model::workflow::WorkflowState;
@@ -69,39 +70,56 @@ impl List {
         let found = store.flows().workflows_list(filter).await?;
         let mut workflows: Vec<_> = found.into_iter().map(output::workflow).collect();
         let next = page::cut_at(&mut workflows, self.limit, |workflow| &workflow.id);
-        match context.format() {
-            Format::Json => context.print(&WorkflowList::new(workflows, next))?,
-            Format::Jsonl => context.print_lines(&workflows)?,
-            Format::Table => {
-                if workflows.is_empty() {
-                    context.note("no workflows")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table =
-                    context.table(LIST).leaving_out(&["NAMESPACE", "FINISHED", "CREATED", "FAILED"]);
-                for workflow in workflows {
-                    let plain = |text| (text, Tone::Plain);
-                    let steps = workflow.steps;
-                    let total = steps.blocked + steps.active + steps.done + steps.failed + steps.cancelled;
-                    table.toned([
-                        plain(workflow.id),
-                        toned(&workflow.state),
-                        plain(format!("{} {}", workflow.template, workflow.version)),
-                        plain(workflow.namespace),
-                        plain(format!("{}/{total}", steps.done)),
-                        plain(steps.failed.to_string()),
-                        plain(output::instant(workflow.created_at)),
-                        plain(workflow.finished_at.map(output::instant).unwrap_or_default()),
-                    ]);
-                }
-                context.print_text(&table.text())?;
-                if let Some(next) = next {
-                    context.note(&format!("there are more: --before {next}"))?;
-                }
+        print_list(WorkflowList::new(workflows, next), context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let query = WorkflowsQuery {
+            namespace: self.namespace,
+            state: self.state.map(|state| state.as_str().to_owned()),
+            template: self.template,
+            limit: Some(self.limit),
+            before: self.before.map(|id| id.to_string()),
+            cursor: None,
+        };
+        let mut list = client.workflows(&query).await?;
+        list.next = list.next.and(list.workflows.last().map(|last| last.id.clone()));
+        print_list(list, context)
+    }
+}
+
+fn print_list(list: WorkflowList, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.workflows)?,
+        Format::Table => {
+            if list.workflows.is_empty() {
+                context.note("no workflows")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table = context.table(LIST).leaving_out(&["NAMESPACE", "FINISHED", "CREATED", "FAILED"]);
+            for workflow in list.workflows {
+                let plain = |text| (text, Tone::Plain);
+                let steps = workflow.steps;
+                let total = steps.blocked + steps.active + steps.done + steps.failed + steps.cancelled;
+                table.toned([
+                    plain(workflow.id),
+                    toned(&workflow.state),
+                    plain(format!("{} {}", workflow.template, workflow.version)),
+                    plain(workflow.namespace),
+                    plain(format!("{}/{total}", steps.done)),
+                    plain(steps.failed.to_string()),
+                    plain(output::instant(workflow.created_at)),
+                    plain(workflow.finished_at.map(output::instant).unwrap_or_default()),
+                ]);
+            }
+            context.print_text(&table.text())?;
+            if let Some(next) = list.next {
+                context.note(&format!("there are more: --before {next}"))?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
 
 impl Show {
@@ -115,15 +133,23 @@ impl Show {
         let input = output::json_text(&record.input);
         let details =
             WorkflowDetails::new(output::workflow(record), input, steps, signals).with_limits(limits);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&details)?,
-            Format::Table => {
-                let text = text(&details, context);
-                context.print_text(&text)?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print_details(&details, context)
     }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        print_details(&client.workflow(&self.id.to_string(), None).await?, context)
+    }
+}
+
+fn print_details(details: &WorkflowDetails, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(details)?,
+        Format::Table => {
+            let text = text(details, context);
+            context.print_text(&text)?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }
 
 fn text(details: &WorkflowDetails, context: &Context<'_>) -> String {

@@ -6,6 +6,7 @@ mod look;
 
 use clap::Subcommand;
 
+use super::against::{Against, no_remote_form};
 use super::{Context, Outcome};
 
 /// Submit workflows, look at them, tell them something, end and retry them
@@ -22,6 +23,8 @@ use super::{Context, Outcome};
   recache workflow retry wf_0190c7a2-7b5e-7000-8000-000000000001 --reason mended"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -42,6 +45,20 @@ enum Verb {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return match self.verb {
+                Verb::Analyze(_) => Err(no_remote_form("recache workflow analyze")),
+                Verb::Submit(arguments) => arguments.ask(&client, context).await,
+                Verb::List(arguments) => arguments.ask(&client, context).await,
+                Verb::Show(arguments) => arguments.ask(&client, context).await,
+                Verb::Cancel(arguments) => arguments.ask(&client, context).await,
+                Verb::Retry(arguments) => arguments.ask(&client, context).await,
+                Verb::Signal(arguments) => arguments.ask(&client, context).await,
+                Verb::Approve(arguments) => arguments.ask(&client, context).await,
+                Verb::Complete(arguments) => arguments.ask(&client, context).await,
+                Verb::Resolve(arguments) => arguments.ask(&client, context).await,
+            };
+        }
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::Analyze(arguments) => arguments.run(&*store, context).await,

@@ -77,10 +77,10 @@ fn unknown_keys_and_sections_are_shown_with_a_suggestion_and_what_is_allowed() {
         "\
 error[E-CONFIG]: unknown option `server.adress`
   at recache.toml:2:1
-  help: did you mean `address`? allowed in [server]: address, builtin_handlers, connections_max, requests_max, waits_max, streams_max, streams_per_caller_max, wait_max_ms, request_max_ms, requests_per_second_max, body_kib_max, tls_certificate_file, tls_key_file
+  help: did you mean `address`? allowed in [server]: address, builtin_handlers, connections_max, requests_max, waits_max, streams_max, streams_per_caller_max, wait_max_ms, request_max_ms, answer_wait_max_ms, requests_per_second_max, body_kib_max, tls_certificate_file, tls_key_file
 error[E-CONFIG]: unknown option `server.slots`
   at recache.toml:3:1
-  help: did you mean `engine.slots`? allowed in [server]: address, builtin_handlers, connections_max, requests_max, waits_max, streams_max, streams_per_caller_max, wait_max_ms, request_max_ms, requests_per_second_max, body_kib_max, tls_certificate_file, tls_key_file
+  help: did you mean `engine.slots`? allowed in [server]: address, builtin_handlers, connections_max, requests_max, waits_max, streams_max, streams_per_caller_max, wait_max_ms, request_max_ms, answer_wait_max_ms, requests_per_second_max, body_kib_max, tls_certificate_file, tls_key_file
 error[E-CONFIG]: unknown section `engin`
   at recache.toml:4:2
   help: did you mean `engine`? allowed at the top: database, engine, server, auth, outbound, log, telemetry, common
@@ -100,7 +100,8 @@ E-CONFIG
    ╰────
   help: did you mean `address`? allowed in [server]: address, builtin_handlers, connections_max,
         requests_max, waits_max, streams_max, streams_per_caller_max, wait_max_ms, request_max_ms,
-        requests_per_second_max, body_kib_max, tls_certificate_file, tls_key_file
+        answer_wait_max_ms, requests_per_second_max, body_kib_max, tls_certificate_file,
+        tls_key_file
 1 problem
 ",
     );

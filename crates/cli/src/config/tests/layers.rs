@@ -137,6 +137,11 @@ fn rows() -> Vec<Row> {
             numbers([30_000, 1, 600_000, 5]),
         ),
         row(
+            "server.answer_wait_max_ms",
+            |config| ms(config.server.answer_wait_max),
+            numbers([30_000, 1, 600_000, 5]),
+        ),
+        row(
             "server.requests_per_second_max",
             |config| json!(config.server.requests_per_second_max),
             numbers([20_000, 1, 1_000_000, 5]),

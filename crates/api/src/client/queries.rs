@@ -1,0 +1,147 @@
+//! What lists can be asked for. Fields are the parameters of the routes; what is `None` does not choose.
+
+use serde::Serialize;
+
+use crate::job::JobState;
+use crate::letter::LetterStatus;
+use crate::tracked::TrackedState;
+
+/// Of [`Client::jobs`](super::Client::jobs).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct JobsQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only in this state.
+    pub state: Option<JobState>,
+    /// Only of this queue.
+    pub queue: Option<String>,
+    /// Only of this handler.
+    pub handler: Option<String>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only older than this job.
+    pub before: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::workflows`](super::Client::workflows).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct WorkflowsQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only in this state: `running`, `completed`, `failed` or `cancelled`.
+    pub state: Option<String>,
+    /// Only of templates of this name.
+    pub template: Option<String>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only older than this workflow.
+    pub before: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::batches`](super::Client::batches).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BatchesQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of this action.
+    pub action: Option<String>,
+    /// Only those within this batch.
+    pub parent: Option<String>,
+    /// Only those that have not ended.
+    pub unfinished: Option<bool>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only older than this batch.
+    pub before: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::batch_members`](super::Client::batch_members).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BatchMembersQuery {
+    /// Only those that failed.
+    pub failed: Option<bool>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only those after this one.
+    pub after: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::dead_letters`](super::Client::dead_letters).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LettersQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of this queue.
+    pub queue: Option<String>,
+    /// Only of this handler.
+    pub handler: Option<String>,
+    /// Only in this status; without it pending and investigating.
+    pub status: Option<LetterStatus>,
+    /// Only those whose status is at least this old.
+    pub stale_ms: Option<u64>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only of jobs older than this one.
+    pub before: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::tracked_jobs`](super::Client::tracked_jobs).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TrackedJobsQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only about things of this type.
+    pub context_type: Option<String>,
+    /// Only about this one.
+    pub context_id: Option<String>,
+    /// Only about this part of it.
+    pub context_field: Option<String>,
+    /// Only in this state.
+    pub state: Option<TrackedState>,
+    /// Only of this action.
+    pub action: Option<String>,
+    /// Only of this owner.
+    pub owner: Option<String>,
+    /// Only those that nobody has acknowledged.
+    pub unacknowledged: Option<bool>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only older than this job.
+    pub before: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::views`](super::Client::views).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ViewsQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only those after this one, `NAMESPACE/KEY`.
+    pub after: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::view_history`](super::Client::view_history).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ViewBuildsQuery {
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only builds older than this one.
+    pub before: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}

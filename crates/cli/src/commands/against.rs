@@ -1,0 +1,171 @@
+//! A verb against a server in place of a database: the same documents, the same output.
+
+use std::time::Duration;
+
+use recache_api::client::{Client, Error, Options};
+use recache_api::{Because, Problem};
+use recache_model::time::{Clock as _, SystemClock};
+
+use super::Context;
+use super::failure::{Failure, Result};
+use crate::cli_error::{CliError, ExitStatus};
+
+/// One request lets the server wait no longer than it likes to by default; whoever waits longer asks again.
+pub(super) const WAIT_OF_ONE_REQUEST: Duration = Duration::from_secs(25);
+
+/// Which server.
+#[derive(Debug, clap::Args)]
+pub(super) struct Against {
+    /// Ask this server in place of a database [env: RECACHE_SERVER]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
+    server: Option<String>,
+    /// API key or JWT, where the server asks for one [env: RECACHE_TOKEN]
+    #[arg(long, global = true, value_name = "TOKEN", help_heading = "Server")]
+    token: Option<String>,
+}
+
+impl Against {
+    /// A client of the server that was named, if one was. A flag stands above the environment; a server and a database in the same place
+    /// are one too many.
+    pub(super) fn client(&self, context: &mut Context<'_>) -> Result<Option<Client>> {
+        let variable = |name: &str| {
+            context.environment.variable(name).filter(|value| !value.is_empty()).map(str::to_owned)
+        };
+        let database = context.globals.has_database_flag();
+        let server = match (&self.server, variable("RECACHE_SERVER")) {
+            (Some(_), _) if database => return Err(both("--server", "--database")),
+            (Some(server), _) => server.clone(),
+            (None, Some(_)) if database => return Ok(None),
+            (None, Some(_)) if variable("RECACHE_DATABASE").is_some() => {
+                return Err(both("RECACHE_SERVER", "RECACHE_DATABASE"));
+            }
+            (None, Some(server)) => server,
+            (None, None) if self.token.is_some() => {
+                return Err(CliError::new(
+                    "E-USAGE",
+                    ExitStatus::Usage,
+                    "--token is for a server, and none is named",
+                )
+                .help("name it with --server, or RECACHE_SERVER")
+                .into());
+            }
+            (None, None) => return Ok(None),
+        };
+        context.log();
+        let token = self.token.clone().or_else(|| variable("RECACHE_TOKEN"));
+        let options = Options { token, ..Options::new(|| uuid::Uuid::new_v4().to_string()) };
+        Ok(Some(Client::new(&server, options)?))
+    }
+}
+
+fn both(one: &str, other: &str) -> Failure {
+    let what = format!("{one} and {other} are both given: a command asks a server or a database");
+    CliError::new("E-USAGE", ExitStatus::Usage, what)
+        .help(format!("leave {other} out to ask the server"))
+        .into()
+}
+
+/// What a verb says that only a database can answer.
+pub(super) fn no_remote_form(verb: &str) -> Failure {
+    let what = format!("`{verb}` has no form against a server");
+    CliError::new("E-UNSUPPORTED", ExitStatus::Usage, what)
+        .help("run it where the database is, with --database and without --server")
+        .into()
+}
+
+/// Refuses a name of one's own: who asks a server is known by the token.
+pub(super) fn no_actor(actor: Option<&str>) -> Result<()> {
+    if actor.is_none() {
+        return Ok(());
+    }
+    let what = "--actor has no form against a server: who asks is known by the token";
+    Err(CliError::new("E-UNSUPPORTED", ExitStatus::Usage, what).help("leave --actor out").into())
+}
+
+/// The reason as it is sent.
+pub(super) fn because(reason: String) -> Because {
+    Because { reason: Some(reason) }
+}
+
+/// What time it is on this machine.
+pub(super) fn now_micros() -> i64 {
+    SystemClock.now().micros()
+}
+
+/// A length of time as it is sent.
+pub(super) fn ms(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Said(of_server(&error))
+    }
+}
+
+/// What a server, or the way to it, says as the command's own error.
+fn of_server(error: &Error) -> CliError {
+    match error {
+        Error::Invalid(what) => CliError::new("E-USAGE", ExitStatus::Usage, what.clone()),
+        Error::Refused(problem) => of_problem(problem),
+        Error::Unreachable { .. } => {
+            CliError::new("E-UNAVAILABLE", ExitStatus::Unavailable, error.to_string())
+                .help("check that `recache serve` runs there, and --server")
+        }
+        Error::Unreadable { .. } => CliError::new("E-SERVER", ExitStatus::Failed, error.to_string())
+            .help("check that --server names a Recache server, not older than this program"),
+    }
+}
+
+fn of_problem(problem: &Problem) -> CliError {
+    let (code, exit) = match problem.code.as_str() {
+        "invalid" | "invalid_parameter" | "malformed" | "too_large" | "key_reused" => {
+            ("E-INVALID", ExitStatus::Usage)
+        }
+        "not_found" => ("E-NOT-FOUND", ExitStatus::NotFound),
+        "conflict" | "in_progress" => ("E-CONFLICT", ExitStatus::Conflict),
+        "unauthenticated" | "forbidden" => ("E-DENIED", ExitStatus::Denied),
+        "unavailable" | "overloaded" | "too_many_requests" => ("E-UNAVAILABLE", ExitStatus::Unavailable),
+        "outcome_unknown" => ("E-OUTCOME-UNKNOWN", ExitStatus::Unavailable),
+        "timed_out" => ("E-TIMEOUT", ExitStatus::TimedOut),
+        _ => ("E-SERVER", ExitStatus::Failed),
+    };
+    let mut error = CliError::new(code, exit, problem.detail.clone());
+    if let Some(request) = &problem.request_id {
+        error = error.at(format!("request {request}"));
+    }
+    // What the server says to programs is said here in flags.
+    let remedy = match problem.code.as_str() {
+        "unauthenticated" => Some("give a token: --token, or RECACHE_TOKEN".to_owned()),
+        "forbidden" => Some("give a token with that scope, in that namespace".to_owned()),
+        "not_found" => Some("check the name, the namespace of the token, and --server".to_owned()),
+        _ => problem.remedy.clone(),
+    };
+    match remedy {
+        Some(remedy) => error.help(remedy),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problem_has_the_exit_code_that_a_database_would_give() {
+        for (code, exit) in [
+            ("invalid", ExitStatus::Usage),
+            ("not_found", ExitStatus::NotFound),
+            ("conflict", ExitStatus::Conflict),
+            ("forbidden", ExitStatus::Denied),
+            ("overloaded", ExitStatus::Unavailable),
+            ("outcome_unknown", ExitStatus::Unavailable),
+            ("internal", ExitStatus::Failed),
+            ("a word of tomorrow", ExitStatus::Failed),
+        ] {
+            let problem = Problem::new(500, code, "title", "detail");
+            let said = of_server(&Error::Refused(Box::new(problem)));
+            assert_eq!((said.exit, said.what.as_str()), (exit, "detail"), "{code}");
+        }
+    }
+}

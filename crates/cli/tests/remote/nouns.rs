@@ -1,0 +1,225 @@
+use std::fs;
+
+use super::{both, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_submitted_waited_for_listed_cancelled_and_retried() {
+    for served in both().await {
+        let done = served.there(&["job", "submit", "echo", "--input", "{\"n\":1.50}", "-o", "json"]).json();
+        let done = text(&done["id"]);
+        let waited = served.there(&["job", "wait", done, "--timeout", "20s", "-o", "json"]).json();
+        assert_eq!(waited["job"]["state"], "completed");
+        assert_eq!(served.same(&["job", "show", done]), waited);
+        assert_eq!(served.same(&["job", "wait", done])["job"]["id"], done);
+        let failed = served.there(&["job", "submit", "fail", "--attempts", "1"]).ok();
+        let failed = failed.trim();
+        assert_eq!(served.there(&["job", "wait", failed, "--timeout", "20s"]).code, 7);
+        assert_eq!(served.here(&["job", "wait", failed, "--timeout", "20s"]).code, 7);
+        let page = served.same(&["job", "list", "--limit", "1"]);
+        let next = text(&page["next"]);
+        assert_eq!(next, failed, "an id, not a cursor");
+        assert_eq!(served.same(&["job", "list", "--before", next])["jobs"][0]["id"], done);
+        served.same(&["job", "list", "--state", "failed", "--handler", "fail", "--namespace", "default"]);
+        served.same(&["job", "list", "--queue", "none"]);
+
+        let late = served.there(&["job", "submit", "echo", "--delay", "2h", "--idempotency-key", "k"]).ok();
+        let again = served.there(&["job", "submit", "echo", "--delay", "2h", "--idempotency-key", "k"]);
+        assert_eq!((&again.out, again.err.contains("was there already")), (&late, true));
+        let late = late.trim();
+        served.there(&["job", "wait", late, "--timeout", "100ms"]).refused(124, &["E-TIMED-OUT", "queued"]);
+        served.here(&["job", "wait", late, "--timeout", "100ms"]).refused(124, &["E-TIMED-OUT", "queued"]);
+        let cancelled = served.there(&["job", "cancel", late, "--reason", "wrong", "-o", "json"]).json();
+        assert_eq!((&cancelled["state"], &cancelled["changed"]), (&"cancelled".into(), &true.into()));
+        let shown = served.same(&["job", "show", late]);
+        assert_eq!(shown["history"][0]["error"]["message"], "wrong", "{shown}");
+        let retried = served.there(&["job", "retry", failed, "-o", "json"]).json();
+        assert_eq!(retried["state"], "queued");
+        assert_eq!(served.there(&["job", "wait", failed, "--timeout", "20s"]).code, 7);
+        for (here, there) in [
+            (served.here(&["job", "retry", done]), served.there(&["job", "retry", done])),
+            (served.here(&["job", "cancel", done]), served.there(&["job", "cancel", done])),
+        ] {
+            assert_eq!((here.code, there.code), (5, 5), "{there:?}");
+            assert!(there.err.contains("E-CONFLICT"), "{there:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tracked_jobs_are_reported_and_found_again() {
+    for served in both().await {
+        let track = ["job", "track", "translate", "--context", "product/42/title", "--owner", "w7"];
+        let id = served.there(&track).ok();
+        let id = id.trim();
+        let report = ["job", "report", id, "--state", "processing", "--done", "1", "--total", "4"];
+        let reported = served.there(&[&report[..], &["-o", "json"]].concat()).json();
+        assert_eq!((&reported["job"]["progress"], &reported["changed"]), (&0.25.into(), &true.into()));
+        assert!(served.there(&report).err.contains("nothing changed"));
+        served.there(&["job", "heartbeat", id]).ok();
+        served.there(&["job", "ack", id]).refused(5, &["E-CONFLICT"]);
+        served.there(&["job", "report", id, "--state", "completed", "--data", "{\"n\":1}"]).ok();
+        served.there(&["job", "ack", id]).ok();
+        served.same(&["job", "show", id]);
+        assert_eq!(served.same(&["job", "tracked", "--context", "product/42"])["jobs"][0]["id"], id);
+        served.same(&["job", "tracked", "--unacknowledged"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workflows_are_submitted_looked_at_and_moved_on() {
+    for served in both().await {
+        let template = "namespace: shop\nname: order\nversion: 1.0.0\nsteps:\n  - name: fetch\n    handler: {callable: none}\n  \
+                        - name: paid\n    dependencies: [fetch]\n    wait_for: {signal: paid}\n";
+        fs::write(served.folder.path().join("order.yaml"), template).unwrap();
+        served.here(&["template", "apply", "order.yaml"]).ok();
+        let submit = ["workflow", "submit", "shop/order", "--input", "{\"n\":1}", "-o", "json"];
+        let submitted = served.there(&submit).json();
+        let id = text(&submitted["id"]);
+        served.there(&["workflow", "complete", id, "fetch", "--result", "{}", "--reason", "by hand"]).ok();
+        served.there(&["workflow", "signal", id, "paid", "--payload", "{\"sum\":7}"]).ok();
+        assert!(
+            served
+                .there(&["workflow", "signal", id, "paid", "--payload", "{\"sum\":7}"])
+                .ok()
+                .contains("before")
+        );
+        let mut state = String::new();
+        for _ in 0..200 {
+            let shown = served.there(&["workflow", "show", id, "-o", "json"]).json();
+            state = text(&shown["workflow"]["state"]).to_owned();
+            if state == "completed" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(state, "completed");
+        served.same(&["workflow", "show", id]);
+        let again =
+            served.there(&["workflow", "retry", id, "--all", "--reason", "again", "-o", "json"]).json();
+        let again = text(&again["id"]);
+        let cancelled = served.there(&["workflow", "cancel", again, "-o", "json"]).json();
+        assert_eq!(cancelled["count"], 2);
+        let anew = ["workflow", "retry", again, "--downstream", "--reason", "again", "-o", "json"];
+        assert_eq!(served.there(&anew).json()["change"], "run_failed_again");
+        let page = served.same(&["workflow", "list", "--limit", "2"]);
+        served.same(&["workflow", "list", "--before", text(&page["next"]), "--template", "order"]);
+        served.same(&["workflow", "list", "--state", "cancelled", "--namespace", "shop"]);
+        served.there(&["workflow", "resolve", id, "fetch", "--reason", "x"]).refused(5, &["E-CONFLICT"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_and_dead_letters_are_kept_in_hand() {
+    for served in both().await {
+        let create =
+            ["batch", "create", "import", "--metadata", "{\"file\":7}", "--on-finish", "echo", "-o", "json"];
+        let created = served.there(&create).json();
+        let batch = text(&created["batch"]["id"]);
+        let submit = ["job", "submit", "fail", "--attempts", "1", "--batch", batch];
+        let job = served.there(&submit).ok();
+        let job = job.trim();
+        assert_eq!(served.there(&["job", "wait", job, "--timeout", "20s"]).code, 7);
+        let closed = served.there(&["batch", "close", batch, "-o", "json"]).json();
+        assert_eq!((&closed["changed"], &closed["batch"]["counts"]["failed"]), (&1.into(), &1.into()));
+        assert!(served.there(&["batch", "close", batch]).err.contains("closed before"));
+        for _ in 0..200 {
+            let shown = served.there(&["batch", "show", batch, "-o", "json"]).json();
+            if shown["batch"]["finished_at"].is_string() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(served.same(&["batch", "show", batch])["batch"]["on_finish"]["job_id"].is_string());
+        assert_eq!(served.same(&["batch", "members", batch, "--failed"])["members"][0]["id"], job);
+        assert_eq!(served.same(&["batch", "list", "--action", "import"])["batches"][0]["id"], batch);
+        served.same(&["batch", "list", "--unfinished"]);
+
+        assert_eq!(served.same(&["dead", "list"])["letters"][0]["job_id"], job);
+        served.same(&["dead", "list", "--status", "resolved", "--stale", "1h"]);
+        served.there(&["dead", "investigate", job, "--reason", "I look"]).ok();
+        served.there(&["dead", "note", job, "the address is wrong"]).ok();
+        let shown = served.same(&["dead", "show", job]);
+        assert_eq!(
+            (&shown["letter"]["status"], &shown["notes"][0]["actor"]),
+            (&"investigating".into(), &"anonymous".into())
+        );
+        served.same(&["dead", "redrive", "--all", "--reason", "x", "--dry-run"]);
+        let redriven = served.there(&["dead", "redrive", "--all", "--reason", "mended", "-o", "json"]).json();
+        assert_eq!((&redriven["changed"], &redriven["next"]), (&1.into(), &serde_json::Value::Null));
+        assert_eq!(served.there(&["job", "wait", job, "--timeout", "20s"]).code, 7);
+        let retried = served.there(&["batch", "retry", batch, "-o", "json"]).json();
+        assert_eq!(retried["changed"], 1, "{retried}");
+        assert_eq!(served.there(&["job", "wait", job, "--timeout", "20s"]).code, 7);
+        served.there(&["dead", "redrive", job, "--reason", "again"]).ok();
+        assert_eq!(served.there(&["job", "wait", job, "--timeout", "20s"]).code, 7);
+        served.there(&["dead", "resolve", job, "--reason", "by hand"]).ok();
+        served.there(&["dead", "discard", job, "--reason", "x"]).refused(5, &["E-CONFLICT"]);
+        served.same(&["dead", "show", job]);
+        let other = served.there(&["batch", "create", "other", "--expect", "3"]).ok();
+        let cancelled =
+            served.there(&["batch", "cancel", other.trim(), "--reason", "wrong file", "-o", "json"]).json();
+        assert_eq!(cancelled["batch"]["cancel_reason"], "wrong file");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_are_paused_drained_resumed_and_limited() {
+    for served in both().await {
+        let pause = ["queue", "pause", "mail", "--reason", "it moves", "--for", "2h", "-o", "json"];
+        assert_eq!(served.there(&pause).json()["queue"]["pause"]["reason"], "it moves");
+        served.there(&["job", "submit", "echo", "--queue", "mail"]).ok();
+        assert_eq!(served.same(&["queue", "show", "mail"])["queue"]["queued"], 1);
+        assert!(served.there(&["queue", "list"]).ok().contains("anonymous: it moves"));
+        let drained = ["queue", "drain", "mail", "--reason", "r", "--timeout", "10s", "-o", "json"];
+        assert_eq!(served.there(&drained).json()["queue"]["running"], 0);
+        assert!(served.there(&["queue", "resume", "mail"]).ok().contains("open"));
+        assert!(served.there(&["queue", "resume", "mail"]).err.contains("was not paused"));
+        served.there(&["queue", "limit", "mail", "--running", "5", "--rate", "100/1m"]).ok();
+        served.there(&["queue", "limit", "--handler", "send", "--running", "2"]).ok();
+        served.there(&["queue", "limit", "--key", "k", "--namespace", "shop", "--running", "3"]).ok();
+        assert_eq!(served.same(&["queue", "limits"])["limits"].as_array().unwrap().len(), 3);
+        served.there(&["queue", "limit", "mail", "--off"]).ok();
+        assert_eq!(served.same(&["queue", "limits"])["limits"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_touched_listed_and_read() {
+    for served in both().await {
+        for view in ["shop/prices", "shop/sums/de", "shop/names"] {
+            served.here(&["view", "define", view, "--handler", "nobody"]).ok();
+        }
+        let page = served.same(&["view", "list", "--limit", "2"]);
+        assert_eq!(page["next"], "shop/prices");
+        assert_eq!(served.same(&["view", "list", "--after", "shop/prices"])["views"][0]["key"], "sums/de");
+        served.same(&["view", "list", "--namespace", "shop", "--status", "idle", "--limit", "1"]);
+        served.same(&["view", "list", "--status", "failed"]);
+        let touched = served.there(&[
+            "view",
+            "touch",
+            "shop/prices",
+            "--item",
+            "a",
+            "--now",
+            "--reason",
+            "r",
+            "-o",
+            "json",
+        ]);
+        assert_eq!(touched.json()["recache_version"], 1);
+        for _ in 0..200 {
+            let history = served.there(&["view", "history", "shop/prices", "-o", "json"]).json();
+            if !history["builds"].as_array().unwrap().is_empty() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let history = served.same(&["view", "history", "shop/prices"]);
+        assert_eq!(history["builds"].as_array().unwrap().len(), 1, "{history}");
+        assert_eq!(served.same(&["view", "show", "shop/sums/de"])["view"]["key"], "sums/de");
+        served.there(&["view", "get", "shop/prices", "a"]).refused(3, &["E-NOT-FOUND", "no generation yet"]);
+        let late = ["view", "get", "shop/prices", "a", "--min-version", "1", "--timeout", "300ms"];
+        served.there(&late).refused(124, &["E-TIMED-OUT", "is not live"]);
+        served.there(&["view", "show", "shop/none"]).refused(3, &["E-NOT-FOUND"]);
+    }
+}
