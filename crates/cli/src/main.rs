@@ -16,6 +16,9 @@ mod run;
 use std::io;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Not locked: whoever logs from another thread must not wait for this one.
     commands::run(std::env::args_os(), &mut io::stdout(), &mut io::stderr()).into()
