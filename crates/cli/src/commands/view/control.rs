@@ -198,7 +198,7 @@ fn print_restored(view: &ViewName, to: i64, restored: &ViewRestored, context: &m
             if let Some(job) = &restored.superseded_job_id {
                 context.note(&format!("the running build {job} is superseded"))?;
             }
-            context.note(&format!("it is paused now; `recache view resume {}` lets it build again", view))?;
+            context.note(&format!("it is paused now; `recache view resume {view}` lets it build again"))?;
         }
     }
     Ok(ExitStatus::Ok)
