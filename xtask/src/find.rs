@@ -15,10 +15,13 @@ pub(crate) enum Tool {
     Memcached,
     /// For an example of a worker.
     Php,
+    /// Scrapes a server.
+    Prometheus,
 }
 
 impl Tool {
-    pub(crate) const ALL: [Self; 4] = [Self::Postgres, Self::Redis, Self::Memcached, Self::Php];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Postgres, Self::Redis, Self::Memcached, Self::Php, Self::Prometheus];
 
     /// The package that holds it on Debian and its descendants.
     pub(crate) fn debian_package(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Tool {
             Self::Redis => "redis-server",
             Self::Memcached => "memcached",
             Self::Php => "php-cli",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -37,6 +41,7 @@ impl Tool {
             Self::Redis => "redis-server",
             Self::Memcached => "memcached",
             Self::Php => "php",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -47,6 +52,7 @@ impl Tool {
             Self::Redis => "RECACHE_TEST_REDIS_URL",
             Self::Memcached => "RECACHE_TEST_MEMCACHED_URL",
             Self::Php => "RECACHE_TEST_PHP",
+            Self::Prometheus => "RECACHE_TEST_PROMETHEUS",
         }
     }
 }
@@ -59,6 +65,7 @@ pub(crate) struct Found {
     pub(crate) redis: Option<PathBuf>,
     pub(crate) memcached: Option<PathBuf>,
     pub(crate) php: Option<PathBuf>,
+    pub(crate) prometheus: Option<PathBuf>,
 }
 
 impl Found {
@@ -68,6 +75,7 @@ impl Found {
             Tool::Redis => self.redis.is_some(),
             Tool::Memcached => self.memcached.is_some(),
             Tool::Php => self.php.is_some(),
+            Tool::Prometheus => self.prometheus.is_some(),
         };
         Tool::ALL.into_iter().filter(|&tool| !is_there(tool)).collect()
     }
@@ -81,6 +89,7 @@ pub(crate) fn all() -> Result<Found, Failure> {
         redis: on_path("redis-server"),
         memcached: on_path("memcached"),
         php: on_path("php"),
+        prometheus: on_path("prometheus"),
     })
 }
 
@@ -178,6 +187,6 @@ mod tests {
     #[test]
     fn what_was_not_found_is_missing() {
         let found = Found { redis: Some("/usr/bin/redis-server".into()), ..Found::default() };
-        assert_eq!(found.missing(), [Tool::Postgres, Tool::Memcached, Tool::Php]);
+        assert_eq!(found.missing(), [Tool::Postgres, Tool::Memcached, Tool::Php, Tool::Prometheus]);
     }
 }

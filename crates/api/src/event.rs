@@ -57,6 +57,30 @@ impl EventList {
     }
 }
 
+/// In a stream of events, under `event: gap`: something may be missing here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StreamGap {
+    /// The id after which it is.
+    pub after: i64,
+    /// The id up to which it is.
+    pub through: i64,
+    /// `removed`, `unwritten` or `unknown`.
+    pub reason: String,
+    /// In a sentence.
+    pub detail: String,
+}
+
+/// In a stream of events, under `event: end`: why nothing follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StreamEnd {
+    /// `over`, `draining`, `slow`, `revoked` or `failed`.
+    pub reason: String,
+    /// In a sentence.
+    pub detail: String,
+}
+
 /// Who is told of events; a webhook where it has an address. Never with its secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

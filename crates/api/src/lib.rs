@@ -29,6 +29,7 @@ mod audit;
 mod batch;
 mod batch_request;
 mod cache;
+mod cache_request;
 mod event;
 mod health;
 mod instant;
@@ -48,6 +49,7 @@ mod tracked;
 mod tracked_request;
 mod view;
 mod view_request;
+mod webhook_request;
 mod worker;
 mod workflow;
 mod workflow_request;
@@ -69,8 +71,10 @@ pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
     CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlSimulation, TtlSimulationRow,
 };
+pub use cache_request::InvalidateCache;
 pub use event::{
-    Delivery, DeliveryAttempt, DeliveryList, Event, EventList, Subscriber, SubscriberList, WebhookSecret,
+    Delivery, DeliveryAttempt, DeliveryList, Event, EventList, StreamEnd, StreamGap, Subscriber,
+    SubscriberList, WebhookSecret,
 };
 pub use health::{DatabaseHealth, Health, HealthDetails, HealthStatus, ServerCacheHealth, WorkHealth};
 pub use instant::{Instant, OutOfRange};
@@ -107,6 +111,7 @@ pub use view::{
     ViewItem, ViewItems, ViewList, ViewPause, ViewPolicy, ViewRestored, ViewSources, ViewStatus, ViewValue,
 };
 pub use view_request::{DefineView, DeriveView, RollBackView, TouchOne, TouchView, TouchViews};
+pub use webhook_request::{CreateWebhook, Redeliver, Redelivered, RotateWebhook, SubscriberChange};
 pub use worker::{
     BeginBuild, PutItem, PutItems, RegisterWorker, Worker, WorkerAnswer, WorkerBuild, WorkerCall,
     WorkerClaim, WorkerDone, WorkerEnd, WorkerError, WorkerErrorKind, WorkerHandler, WorkerJob,

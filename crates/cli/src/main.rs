@@ -12,6 +12,7 @@ mod import;
 mod outbound;
 mod output;
 mod run;
+mod telemetry;
 
 use std::io;
 use std::process::ExitCode;

@@ -19,6 +19,7 @@ use recache_worker::{
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use crate::engine::Shared;
 use crate::held::stop_for;
@@ -93,7 +94,9 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
             }
             let began = Instant::now();
             // A handler that was dropped unfinished may panic while it is; its job must not stay with it.
-            let outcome = match AssertUnwindSafe(attempt(shared, &job, &stop)).catch_unwind().await {
+            note_wait(&job);
+            let attempting = attempt(shared, &job, &stop).instrument(span_of(&job));
+            let outcome = match AssertUnwindSafe(attempting).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(panic) => {
                     one(&shared.counters.panicked);
@@ -110,6 +113,28 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: ClaimedJob, stop: StopSignal,
     };
     ended.settlement = outcome.map(|outcome| Settlement::of(&job, outcome));
     ended
+}
+
+/// The span of an attempt, of a job that belongs to a trace: others cost nothing. What exports it reads `traceparent` for the span above.
+fn span_of(job: &ClaimedJob) -> Span {
+    let Some(traceparent) = &job.trace_context else { return Span::none() };
+    tracing::info_span!(
+        "attempt",
+        traceparent,
+        job_id = %job.token.job,
+        handler = job.handler,
+        queue = job.queue,
+        attempt = job.attempt,
+        correlation_id = job.correlation_id,
+    )
+}
+
+/// A span for the time that a job waited after it was due; it is over when it begins.
+pub(crate) fn note_wait(job: &ClaimedJob) {
+    if let Some(traceparent) = &job.trace_context {
+        let began_ago_us = u64::try_from(job.waited.as_micros()).unwrap_or(u64::MAX);
+        tracing::info_span!("wait", traceparent, job_id = %job.token.job, queue = job.queue, began_ago_us);
+    }
 }
 
 pub(crate) fn count_stop(shared: &Shared, why: Stop) {

@@ -166,6 +166,10 @@ struct TestCourier {
 
 #[async_trait]
 impl Courier for TestCourier {
+    fn refuses(&self, _: &str, _: bool) -> Option<String> {
+        None
+    }
+
     async fn post(&self, posting: Posting) -> Result<Reply, String> {
         let url = posting.url.clone();
         if url.ends_with("/hangs") {

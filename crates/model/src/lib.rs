@@ -31,6 +31,7 @@ pub mod retry;
 pub mod schedule;
 pub mod template;
 pub mod time;
+pub mod trace;
 pub mod tracked;
 pub mod ttl;
 pub mod unique;

@@ -5,14 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::Request;
+use axum::http::request::Parts;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service as _;
 
 use crate::settings::Settings;
 use crate::slow_reader::Unhurried;
@@ -29,6 +34,18 @@ const TURN_AWAY_WITHIN: Duration = Duration::from_secs(1);
 const TURN_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/problem+json\r\n\
 connection: close\r\ncontent-length: 169\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Too much to do\",\"status\":503,\
 \"code\":\"overloaded\",\"detail\":\"too many connections\",\"remedy\":\"try again later\",\"request_id\":null,\"errors\":[]}";
+
+/// Ends the connection of a request at once, whatever is still to be written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HangUp(pub(crate) CancellationToken);
+
+impl FromRequestParts<App> for HangUp {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
 
 /// Takes the address. One that others can reach needs callers that are known.
 pub async fn bind(address: SocketAddr, has_auth: bool) -> Result<TcpListener, Error> {
@@ -115,14 +132,20 @@ async fn exchange<S>(
         .header_read_timeout(settings.headers_wait_max)
         .max_buf_size(settings.header_bytes_max)
         .max_headers(settings.headers_max);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
+    let hang_up = HangUp::default();
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(hang_up.clone());
+        router.clone().call(request)
+    });
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = hang_up.0.cancelled() => return,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection.as_mut() => ended,
+                () = hang_up.0.cancelled() => return,
                 () = cut.cancelled() => return,
             }
         }

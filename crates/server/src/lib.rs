@@ -14,12 +14,14 @@
 //! ```
 //!
 //! Where things are: [`documents`] makes what is answered; `routes` holds the handlers by noun, and says how one is added; `input` reads
-//! what comes in, strictly; `access` knows who asks and what they may do; `frame` is what stands around every handler; `connection` is
+//! what comes in, strictly; `access` knows who asks and what they may do; `frame` is what stands around every handler; `stream` tells many
+//! clients of events; `connection` is
 //! what stands around the frame. It translates, and decides nothing about the work itself.
 
 pub mod documents;
 
 mod routes;
+mod stream;
 mod worker_protocol;
 
 mod audited;

@@ -1,5 +1,6 @@
 //! What is counted and timed. Labels are bounded: a route's pattern, a method, a class of statuses; never an id, a key or a name.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -12,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use recache_cache::provider::CallClass;
 use recache_engine::Engine;
 
 use crate::refusal::Refusal;
@@ -46,6 +48,84 @@ pub(crate) struct Metrics {
     waiting: Gauge,
     connections: Gauge,
     connections_refused: Counter,
+    streams: StreamMetrics,
+    looks: LookMetrics,
+}
+
+/// What is found out when somebody asks for the figures.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Looked {
+    /// A write could be committed.
+    pub(crate) is_ready: bool,
+    /// The cache was to cache, and cannot.
+    pub(crate) is_cache_degraded: bool,
+    /// The breakers before the cache's backend that refuse.
+    pub(crate) breakers_open: Vec<CallClass>,
+    /// For how long the oldest job has been due; `None`: it is not known.
+    pub(crate) oldest_due: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabels {
+    class: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct LookMetrics {
+    ready: Gauge,
+    cache_degraded: Gauge,
+    breakers_open: Family<ClassLabels, Gauge>,
+    oldest_due: Gauge<f64, AtomicU64>,
+}
+
+impl LookMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let made = Self::default();
+        registry.register("ready", "1: a write can be committed", made.ready.clone());
+        let help = "1: the cache was to cache, and cannot";
+        registry.register("cache_degraded", help, made.cache_degraded.clone());
+        let help = "1: the breaker before the cache's backend refuses calls of this class";
+        registry.register("cache_breaker_open", help, Family::clone(&made.breakers_open));
+        let help = "For how long the oldest job of a queue that is not paused has been due";
+        registry.register_with_unit("oldest_due", help, Unit::Seconds, made.oldest_due.clone());
+        made
+    }
+
+    fn note(&self, looked: &Looked) {
+        self.ready.set(looked.is_ready.into());
+        self.cache_degraded.set(looked.is_cache_degraded.into());
+        for class in [CallClass::Read, CallClass::Write] {
+            let is_open = looked.breakers_open.contains(&class);
+            self.breakers_open.get_or_create(&ClassLabels { class: class.name() }).set(is_open.into());
+        }
+        // What is not known stays as it was: `ready` says that something is wrong.
+        if let Some(oldest_due) = looked.oldest_due {
+            self.oldest_due.set(oldest_due.as_secs_f64());
+        }
+    }
+}
+
+/// Of streams of events.
+#[derive(Debug, Default)]
+struct StreamMetrics {
+    open: Gauge,
+    refused: Counter,
+    slow: Counter,
+    replays: Counter,
+}
+
+impl StreamMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let made = Self::default();
+        registry.register("event_streams", "Open streams of events", made.open.clone());
+        let help = "Streams of events refused because there were too many";
+        registry.register("event_streams_refused", help, made.refused.clone());
+        let help = "Streams of events ended because their clients were too slow";
+        registry.register("event_streams_slow", help, made.slow.clone());
+        let help = "Streams of events that read the store to catch up";
+        registry.register("event_streams_replayed", help, made.replays.clone());
+        made
+    }
 }
 
 impl Metrics {
@@ -68,8 +148,10 @@ impl Metrics {
         let connections_refused = Counter::default();
         let help = "Connections refused because there were too many";
         registry.register("http_connections_refused", help, connections_refused.clone());
+        let streams = StreamMetrics::new(&mut registry);
+        let looks = LookMetrics::new(&mut registry);
         registry.register_collector(Box::new(Engines(engine.clone())));
-        Self { registry, requests, times, working, waiting, connections, connections_refused }
+        Self { registry, requests, times, working, waiting, connections, connections_refused, streams, looks }
     }
 
     /// A request was answered.
@@ -88,9 +170,28 @@ impl Metrics {
     }
 
     /// A connection was opened; it is counted until the guard is dropped.
-    pub(crate) fn connected(&self) -> Connected {
-        self.connections.inc();
-        Connected(self.connections.clone())
+    pub(crate) fn connected(&self) -> Counted {
+        Counted::new(&self.connections)
+    }
+
+    /// A stream was opened; it is counted until the guard is dropped.
+    pub(crate) fn stream_opened(&self) -> Counted {
+        Counted::new(&self.streams.open)
+    }
+
+    /// A stream was refused.
+    pub(crate) fn stream_refused(&self) {
+        self.streams.refused.inc();
+    }
+
+    /// A stream was ended because its client was too slow.
+    pub(crate) fn stream_was_slow(&self) {
+        self.streams.slow.inc();
+    }
+
+    /// A stream reads the store by itself.
+    pub(crate) fn stream_replayed(&self) {
+        self.streams.replays.inc();
     }
 
     /// A connection was refused.
@@ -99,7 +200,8 @@ impl Metrics {
     }
 
     /// All of them as text.
-    pub(crate) fn text(&self, app: &App) -> Result<String, Refusal> {
+    pub(crate) fn text(&self, app: &App, looked: &Looked) -> Result<String, Refusal> {
+        self.looks.note(looked);
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.working.set(gauge(app.admission().working_count(app.settings())));
         self.waiting.set(gauge(app.admission().waiting_count(app.settings())));
@@ -109,11 +211,18 @@ impl Metrics {
     }
 }
 
-/// An open connection.
+/// Something open, such as a connection.
 #[derive(Debug)]
-pub(crate) struct Connected(Gauge);
+pub(crate) struct Counted(Gauge);
 
-impl Drop for Connected {
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }

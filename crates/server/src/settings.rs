@@ -16,6 +16,16 @@ pub struct Settings {
     pub waits_max: usize,
     /// For how long a request may wait for something to happen. Default 30 s.
     pub wait_max: Duration,
+    /// Streams of events at once. Fewer than connections, so that other requests find one. Default 512.
+    pub streams_max: usize,
+    /// Streams of events of one caller at once, where callers are known. Default 128.
+    pub streams_per_caller_max: usize,
+    /// A stream whose client takes nothing for this long is ended. Default 10 s.
+    pub stream_stall_max: Duration,
+    /// A stream says at least this often that it lives. Default 15 s.
+    pub stream_keep_alive: Duration,
+    /// Of a thousand traces that begin here so many are kept; 0: requests are not traced. Default 0.
+    pub traces_per_mille: u32,
     /// Requests a second of one caller, on average; twice as many in a burst. Default 20,000.
     pub requests_per_second_max: u32,
     /// How long a request may take once its body is there, waits not counted. Default 30 s.
@@ -46,6 +56,11 @@ impl Default for Settings {
             admission_wait: Duration::from_millis(20),
             waits_max: 1_024,
             wait_max: Duration::from_secs(30),
+            streams_max: 512,
+            streams_per_caller_max: 128,
+            stream_stall_max: Duration::from_secs(10),
+            stream_keep_alive: Duration::from_secs(15),
+            traces_per_mille: 0,
             requests_per_second_max: 20_000,
             request_max: Duration::from_secs(30),
             headers_wait_max: Duration::from_secs(10),

@@ -13,6 +13,7 @@ use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
+use crate::stream::Streams;
 
 /// The state of a server; cheap to clone. Templates and the cache are the engine's.
 #[derive(Debug, Clone)]
@@ -28,6 +29,7 @@ struct Parts {
     admission: Admission,
     metrics: Metrics,
     readiness: Readiness,
+    streams: Streams,
     stop: CancellationToken,
 }
 
@@ -35,14 +37,17 @@ impl App {
     /// A server over this engine. Without authentication it is for loopback addresses only, which [`crate::bind`] holds.
     pub fn new(engine: Engine, settings: Settings, auth: Auth) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let gate = Gate::new(auth, engine.store(), &clock);
+        let stop = CancellationToken::new();
         Self(Arc::new(Parts {
+            streams: Streams::new(engine.store(), &settings, !gate.is_open(), &stop),
             rates: Rates::new(settings.requests_per_second_max),
             admission: Admission::new(&settings),
             metrics: Metrics::new(&engine),
             readiness: Readiness::default(),
-            gate: Gate::new(auth, engine.store(), &clock),
+            gate,
             clock,
-            stop: CancellationToken::new(),
+            stop,
             engine,
             settings,
         }))
@@ -56,6 +61,11 @@ impl App {
     /// The store below it.
     pub fn store(&self) -> &dyn Store {
         &**self.0.engine.store()
+    }
+
+    /// All figures as OpenMetrics text, as `/metrics` answers them.
+    pub async fn figures(&self) -> Result<String, Refusal> {
+        crate::routes::figures(self).await
     }
 
     /// The limits.
@@ -87,6 +97,10 @@ impl App {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.0.streams
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {

@@ -16,6 +16,7 @@ use crate::batches::Batches;
 use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::error::Result;
+use crate::event_stream::EventStream;
 use crate::events::Events;
 use crate::figures::Figures;
 use crate::flow::Flows;
@@ -80,6 +81,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Events, and who is told of them.
     fn events(&self) -> &dyn Events;
+
+    /// Events in one order, for those who read on from where they were.
+    fn event_stream(&self) -> &dyn EventStream;
 
     /// Jobs that failed for good.
     fn letters(&self) -> &dyn Letters;

@@ -20,6 +20,7 @@ use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::contract::Store;
 use crate::error::Result;
+use crate::event_stream::EventStream;
 use crate::events::Events;
 use crate::fail::fail_point;
 use crate::figures::Figures;
@@ -76,6 +77,10 @@ impl Store for Driver {
     }
 
     fn events(&self) -> &dyn Events {
+        self
+    }
+
+    fn event_stream(&self) -> &dyn EventStream {
         self
     }
 

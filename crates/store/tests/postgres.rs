@@ -136,3 +136,48 @@ async fn touch_of_an_application_lives_and_dies_with_its_transaction() {
     owner.execute(AssertSqlSafe(format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"))).await.unwrap();
     subject.store.close().await;
 }
+
+/// What was written first and is committed last has a place after what was read meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn event_that_is_committed_late_is_not_lost_to_whoever_reads_on() {
+    let Some(database) = postgres_database().await else { return };
+    let url = database.url().to_owned();
+    let subject = Subject::new(database).await;
+    let stream = subject.store.event_stream();
+    let mut slow = PgConnection::connect(&url).await.unwrap();
+    let mut quick = PgConnection::connect(&url).await.unwrap();
+    let write =
+        "INSERT INTO recache.events (id, namespace, type, at, data) VALUES (gen_random_uuid(), 'default', ";
+    slow.execute("BEGIN").await.unwrap();
+    slow.execute(AssertSqlSafe(format!("{write} 'order.first', 1, '1')"))).await.unwrap();
+    quick.execute(AssertSqlSafe(format!("{write} 'order.second', 2, '2')"))).await.unwrap();
+    subject.store.events().events_route(10).await.unwrap();
+    let read = stream.stream_read(0, 10).await.unwrap();
+    assert_eq!(read.iter().map(|placed| placed.event.name.as_str()).collect::<Vec<_>>(), ["order.second"]);
+    slow.execute("COMMIT").await.unwrap();
+    subject.store.events().events_route(10).await.unwrap();
+    let late = stream.stream_read(read[0].place, 10).await.unwrap();
+    assert_eq!(late.iter().map(|placed| placed.event.name.as_str()).collect::<Vec<_>>(), ["order.first"]);
+    subject.store.close().await;
+}
+
+/// A change whose trigger ran before somebody began to listen, and which is committed after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_begins_to_listen_waits_for_changes_that_are_under_way() {
+    let Some(database) = postgres_database().await else { return };
+    let url = database.url().to_owned();
+    let subject = Subject::new(database).await;
+    let stream = subject.store.event_stream();
+    let keep = Duration::from_mins(10);
+    // The trigger is there, for another type.
+    stream.stream_listen("a", vec!["job.failed".to_owned()], keep).await.unwrap();
+    let mut hand = PgConnection::connect(&url).await.unwrap();
+    hand.execute("BEGIN; LOCK TABLE recache.job_history IN ROW EXCLUSIVE MODE").await.unwrap();
+    let listening = stream.stream_listen("b", vec!["job.completed".to_owned()], keep);
+    let mut listening = std::pin::pin!(listening);
+    let soon = tokio::time::timeout(Duration::from_millis(300), &mut listening).await;
+    assert!(soon.is_err(), "a writer is in the middle of something");
+    hand.execute("COMMIT").await.unwrap();
+    listening.await.unwrap();
+    subject.store.close().await;
+}

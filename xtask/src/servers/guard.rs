@@ -74,7 +74,13 @@ mod tests {
         let found = parse(&arguments).unwrap();
         assert_eq!(
             found,
-            Found { postgres_bin: Some("/p".into()), redis: Some("/r".into()), memcached: None, php: None }
+            Found {
+                postgres_bin: Some("/p".into()),
+                redis: Some("/r".into()),
+                memcached: None,
+                php: None,
+                prometheus: None
+            }
         );
         assert!(parse(&["--redis".to_owned()]).is_err());
         assert!(parse(&["--valkey".to_owned(), "/v".to_owned()]).is_err());

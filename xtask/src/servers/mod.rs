@@ -63,9 +63,11 @@ impl Servers {
         if let Some(folder) = &found.postgres_bin {
             servers.variables.push((POSTGRES_BIN_VARIABLE.to_owned(), folder.into()));
         }
-        if let Some(program) = &found.php {
-            // No server: the tests that need it start it themselves.
-            servers.variables.push((Tool::Php.variable().to_owned(), program.into()));
+        // No servers: the tests that need them start them themselves.
+        for (tool, program) in [(Tool::Php, &found.php), (Tool::Prometheus, &found.prometheus)] {
+            if let Some(program) = program {
+                servers.variables.push((tool.variable().to_owned(), program.into()));
+            }
         }
         Ok(servers)
     }

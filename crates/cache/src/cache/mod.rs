@@ -156,6 +156,11 @@ impl Cache {
         Policy::new(self.lifetime)
     }
 
+    /// The lives that configuration gives to values.
+    pub fn lifetimes(&self) -> &Lifetimes {
+        &self.core.lifetimes
+    }
+
     /// The counters of all handles of this cache.
     pub fn stats(&self) -> Stats {
         self.core.calls.counters.snapshot(self.core.calls.provider.evictions())

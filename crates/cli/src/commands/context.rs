@@ -7,6 +7,10 @@ use miette::Severity;
 use recache_store::Store;
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::database::Database;
 use super::failure::{Failure, Result};
@@ -14,6 +18,7 @@ use super::globals::Globals;
 use crate::cli_error::ExitStatus;
 use crate::config::{self, Environment, Flag, Loaded, LogConfig, LogFormat, LogLevel, Style};
 use crate::output::{self, Format, Table};
+use crate::telemetry::Spans;
 
 /// What a command is given.
 pub(crate) struct Context<'a> {
@@ -97,7 +102,7 @@ impl Context<'_> {
     }
 
     /// The same for one that runs on: `[log]` says how much and in which form; `-q` and `-v` stand above its level.
-    pub(crate) fn log_as_configured(&self, config: &LogConfig) {
+    pub(crate) fn log_as_configured(&self, config: &LogConfig, spans: Option<Spans>) {
         let level = match config.level {
             LogLevel::Error => LevelFilter::ERROR,
             LogLevel::Warn => LevelFilter::WARN,
@@ -105,7 +110,7 @@ impl Context<'_> {
             LogLevel::Debug => LevelFilter::DEBUG,
             LogLevel::Trace => LevelFilter::TRACE,
         };
-        self.log_at(self.asked_level().unwrap_or(level), config.format);
+        self.log_to(self.asked_level().unwrap_or(level), config.format, spans);
     }
 
     fn asked_level(&self) -> Option<LevelFilter> {
@@ -118,15 +123,21 @@ impl Context<'_> {
     }
 
     fn log_at(&self, level: LevelFilter, format: LogFormat) {
-        let log = tracing_subscriber::fmt()
-            .with_max_level(level)
+        self.log_to(level, format, None);
+    }
+
+    /// `spans` hear what they want to hear, whatever the level of the log.
+    fn log_to(&self, level: LevelFilter, format: LogFormat, spans: Option<Spans>) {
+        let log = tracing_subscriber::fmt::layer()
             .with_writer(io::stderr)
             .with_ansi(self.colour(io::stderr().is_terminal()));
-        // A second one is not needed: the first stays.
-        let _ = match format {
-            LogFormat::Text => log.try_init(),
-            LogFormat::Json => log.json().try_init(),
+        let log = match format {
+            LogFormat::Text => log.with_filter(level).boxed(),
+            LogFormat::Json => log.json().with_filter(level).boxed(),
         };
+        let spans = spans.map(|spans| spans.with_filter(filter_fn(Spans::is_told)));
+        // A second one is not needed: the first stays.
+        let _ = tracing_subscriber::registry().with(log).with(spans).try_init();
     }
 
     /// An empty table with these columns.

@@ -12,6 +12,7 @@ use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::config::{AuthConfig, BuiltinHandlers, Config, JwtConfig};
 use crate::outbound::WebhookCourier;
+use crate::telemetry::Telemetry;
 
 /// Serve the HTTP API, sweep dead workers, start due builds, send webhooks
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,8 @@ impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let loaded = context.load()?;
         let config = &loaded.config;
-        context.log_as_configured(&config.log);
+        let telemetry = Telemetry::start(&config.telemetry, "serve").map_err(|why| of_telemetry(&why))?;
+        context.log_as_configured(&config.log, telemetry.as_ref().map(Telemetry::layer));
         // What needs no database first: a start that cannot listen touches none.
         let auth = auth(&config.auth)?;
         let tls = tls(config)?;
@@ -44,6 +46,9 @@ impl Args {
         say_choices(config, &store, &place, &engine).await;
 
         let app = App::new(engine.clone(), settings(config), auth);
+        if let Some(telemetry) = &telemetry {
+            telemetry.watch(app.clone());
+        }
         let scheme = if has_tls { "https" } else { "http" };
         context.note(&format!("{} ready, health on {scheme}://{address}/health", store.kind()))?;
         let serving = tokio::spawn(serve(listener, app.clone(), tls));
@@ -54,12 +59,20 @@ impl Args {
         engine.shut_down().await;
         let served = serving.await;
         store.close().await;
+        if let Some(telemetry) = telemetry {
+            telemetry.end().await;
+        }
         match served {
             Ok(Ok(())) => Ok(ExitStatus::Ok),
             Ok(Err(error)) => Err(of_server(&error).into()),
             Err(error) => Err(CliError::new("E-SERVE", ExitStatus::Failed, error.to_string()).into()),
         }
     }
+}
+
+pub(super) fn of_telemetry(why: &str) -> CliError {
+    CliError::new("E-TELEMETRY", ExitStatus::Failed, format!("nothing can be sent to the collector: {why}"))
+        .at("telemetry.otlp_endpoint")
 }
 
 async fn start(config: &Config, store: &Arc<dyn Store>) -> Result<Engine, CliError> {
@@ -87,6 +100,9 @@ async fn say_choices(config: &Config, store: &Arc<dyn Store>, place: &str, engin
     let health = engine.cache().health().await;
     tracing::info!(provider = health.provider, condition = ?health.condition, "cache");
     let auth = &config.auth;
+    if config.telemetry.is_on() {
+        tracing::info!(collector = config.telemetry.otlp_endpoint, "telemetry");
+    }
     match (auth.is_on(), auth.api_keys, auth.jwt.is_given()) {
         (false, ..) => tracing::info!("auth: none; only this machine can connect, and may do everything"),
         (_, api_keys, jwt) => tracing::info!(api_keys, jwt, "auth"),
@@ -101,9 +117,12 @@ fn settings(config: &Config) -> Settings {
         connections_max: count(server.connections_max),
         requests_max: count(server.requests_max),
         waits_max: count(server.waits_max),
+        streams_max: count(server.streams_max),
+        streams_per_caller_max: count(server.streams_per_caller_max),
         wait_max: server.wait_max,
         request_max: server.request_max,
         answer_wait_max: server.answer_wait_max,
+        traces_per_mille: if config.telemetry.is_on() { config.telemetry.traces_per_mille } else { 0 },
         requests_per_second_max: server.requests_per_second_max,
         body_bytes_max: count(server.body_kib_max).saturating_mul(1024),
         drain: config.engine.drain,

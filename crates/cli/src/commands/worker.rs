@@ -5,10 +5,11 @@ use std::time::Duration;
 use recache_worker::remote::{RemoteError, RemoteWorker, ServerOptions};
 use tokio_util::sync::CancellationToken;
 
-use super::serve::asked_to_stop;
+use super::serve::{asked_to_stop, of_telemetry};
 use super::{Context, Outcome};
 use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};
+use crate::telemetry::Telemetry;
 
 /// Do jobs of the built-in handlers for a server
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,9 @@ pub(crate) struct Args {
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         let loaded = context.load()?;
-        context.log_as_configured(&loaded.config.log);
+        let telemetry =
+            Telemetry::start(&loaded.config.telemetry, "worker").map_err(|why| of_telemetry(&why))?;
+        context.log_as_configured(&loaded.config.log, telemetry.as_ref().map(Telemetry::layer));
         let options =
             builtin::Options { allow_private_addresses: loaded.config.outbound.allow_private_addresses };
         let handlers = builtin::handlers(options)
@@ -74,6 +77,9 @@ impl Args {
         });
         let ran = running.await;
         told.abort();
+        if let Some(telemetry) = telemetry {
+            telemetry.end().await;
+        }
         match ran {
             Ok(Ok(())) => Ok(ExitStatus::Ok),
             Ok(Err(error)) => Err(of_worker(&error).into()),

@@ -19,6 +19,7 @@ mod engine;
 mod log;
 mod outbound;
 mod server;
+mod telemetry;
 
 mod schema;
 
@@ -47,6 +48,7 @@ pub(crate) use log::{LogConfig, LogFormat, LogLevel};
 pub(crate) use outbound::OutboundConfig;
 pub(crate) use problem::{Problem, Style};
 pub(crate) use server::{BuiltinHandlers, ServerConfig};
+pub(crate) use telemetry::TelemetryConfig;
 
 /// Everything that can be configured, with plain types: no text is left to be read later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) outbound: OutboundConfig,
     /// `[log]`
     pub(crate) log: LogConfig,
+    /// `[telemetry]`
+    pub(crate) telemetry: TelemetryConfig,
     /// `[common.cache]` and `[common.circuit_breakers.component_configs.cache]`
     pub(crate) cache: CacheConfig,
 }
@@ -77,6 +81,7 @@ impl Config {
             auth: AuthConfig::default(),
             outbound: OutboundConfig::default(),
             log: LogConfig::default(),
+            telemetry: TelemetryConfig::default(),
             cache: CacheConfig::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Config, auth, cache, database, engine, log, outbound, server};
+use super::{Config, auth, cache, database, engine, log, outbound, server, telemetry};
 
 /// One option: its name in the file, what it means, what it accepts, and how it is put into and read from [`Config`].
 ///
@@ -78,6 +78,7 @@ pub(super) fn options() -> impl Iterator<Item = &'static ConfigOption> {
         auth::OPTIONS,
         outbound::OPTIONS,
         log::OPTIONS,
+        telemetry::OPTIONS,
         cache::OPTIONS,
     ]
     .into_iter()
@@ -157,7 +158,10 @@ mod tests {
 
     #[test]
     fn sections_and_their_names_follow_from_the_options() {
-        assert_eq!(names_in(""), ["database", "engine", "server", "auth", "outbound", "log", "common"]);
+        assert_eq!(
+            names_in(""),
+            ["database", "engine", "server", "auth", "outbound", "log", "telemetry", "common"]
+        );
         assert_eq!(names_in("common"), ["cache", "circuit_breakers"]);
         assert_eq!(names_in("common.cache.moka"), ["max_capacity"]);
         assert!(is_section("common.circuit_breakers") && !is_section("common.cach") && !is_section(""));

@@ -21,6 +21,10 @@ pub(crate) struct ServerConfig {
     pub(crate) requests_max: u32,
     /// Requests that wait for something to happen at once. Default 1,024.
     pub(crate) waits_max: u32,
+    /// Streams of events at once. Default 512.
+    pub(crate) streams_max: u32,
+    /// Streams of events of one caller at once, where callers are known. Default 128.
+    pub(crate) streams_per_caller_max: u32,
     /// For how long a request may wait for something to happen. Default 30 s.
     pub(crate) wait_max: Duration,
     /// How long a request may take, waits not counted. Default 30 s.
@@ -66,6 +70,8 @@ impl Default for ServerConfig {
             connections_max: 1_024,
             requests_max: 256,
             waits_max: 1_024,
+            streams_max: 512,
+            streams_per_caller_max: 128,
             wait_max: Duration::from_secs(30),
             request_max: Duration::from_secs(30),
             answer_wait_max: Duration::from_secs(30),
@@ -192,6 +198,20 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
     count!("server.connections_max", "connections at once", "connections", 100_000, connections_max),
     count!("server.requests_max", "requests being worked on at once", "requests", 100_000, requests_max),
     count!("server.waits_max", "requests that wait for something at once", "requests", 100_000, waits_max),
+    count!(
+        "server.streams_max",
+        "streams of events at once; fewer than connections, so that other requests find one",
+        "streams",
+        100_000,
+        streams_max
+    ),
+    count!(
+        "server.streams_per_caller_max",
+        "streams of events of one caller at once, where callers are known",
+        "streams",
+        100_000,
+        streams_per_caller_max
+    ),
     length!("server.wait_max_ms", "for how long a request may wait for something", wait_max),
     length!("server.request_max_ms", "how long a request may take, waits not counted", request_max),
     length!(

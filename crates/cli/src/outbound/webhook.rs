@@ -26,6 +26,10 @@ impl WebhookCourier {
 
 #[async_trait]
 impl Courier for WebhookCourier {
+    fn refuses(&self, url: &str, allow_plain: bool) -> Option<String> {
+        check_url(url, self.allow_private_addresses, allow_plain).err()
+    }
+
     async fn post(&self, posting: Posting) -> Result<Reply, String> {
         let client = self.client.get_or_init(|| super::client(self.allow_private_addresses));
         let client = client.as_ref().map_err(Clone::clone)?;

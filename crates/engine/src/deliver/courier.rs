@@ -36,6 +36,9 @@ pub struct Reply {
 /// must.
 #[async_trait]
 pub trait Courier: Send + Sync + Debug {
+    /// Why it would not send there, before a webhook is kept; `allow_plain`: not even without TLS.
+    fn refuses(&self, url: &str, allow_plain: bool) -> Option<String>;
+
     /// One exchange; `Err` says what went wrong, without any secret and without the address' query.
     async fn post(&self, posting: Posting) -> Result<Reply, String>;
 }

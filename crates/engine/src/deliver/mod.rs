@@ -19,7 +19,7 @@ use recache_store::{DueSubscriber, Error as StoreError, NewSubscriber, Subscribe
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::engine::Shared;
+use crate::engine::{Engine, Shared};
 use crate::error::Result;
 use crate::stats::{add, one};
 
@@ -30,6 +30,9 @@ pub use live::{Live, LiveEvents};
 const ROUTED_MAX: u32 = 500;
 /// A lane that has ended begins again after this long at the earliest: others may hold what seems due.
 const LANE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is looked after which changes of state are written: those that nobody listens for any more are not.
+const WATCH_EVERY: Duration = Duration::from_mins(1);
 
 /// Makes the subscribers of this process known.
 pub(crate) async fn register(shared: &Shared) -> Result<()> {
@@ -49,20 +52,31 @@ pub(crate) async fn register(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+impl Engine {
+    /// Whoever carries webhooks out of this process, if anybody does.
+    pub fn courier(&self) -> Option<&dyn Courier> {
+        self.shared.courier.as_deref()
+    }
+}
+
 /// Whether this process can tell anybody anything.
 pub(crate) fn can_deliver(shared: &Shared) -> bool {
     shared.courier.is_some() || !shared.subscribers.is_empty()
 }
 
 pub(crate) async fn run(shared: Arc<Shared>) {
-    if let Err(error) = shared.store.events().events_watch().await {
-        one(&shared.counters.store_errors);
-        tracing::warn!(%error, "not sure that all changes of state are written that are asked for");
-    }
     let (ended, mut ends) = mpsc::unbounded_channel();
     // Lanes under way, and until when those that have ended rest.
     let mut lanes: HashMap<SubscriberId, Option<Instant>> = HashMap::new();
+    let mut watched: Option<Instant> = None;
     loop {
+        if watched.is_none_or(|at| at.elapsed() >= WATCH_EVERY) {
+            watched = Some(Instant::now());
+            if let Err(error) = shared.store.events().events_watch().await {
+                one(&shared.counters.store_errors);
+                tracing::warn!(%error, "not sure that all changes of state are written that are asked for");
+            }
+        }
         let next = match turn(&shared, &mut lanes, &ended).await {
             Ok(next) => next,
             Err(error) => {

@@ -54,6 +54,9 @@ pub(super) async fn offer(
     job: &ClaimedJob,
     is_again: bool,
 ) -> Result<(Offer, Option<Arc<Rules>>), Failure> {
+    if !is_again {
+        execute::note_wait(job);
+    }
     // The input of a job that stands alone is passed on as it was written.
     let (facts, input, rules) = if job.workflow.is_none() {
         (execute::facts_alone(job), job.input.clone(), None)

@@ -147,6 +147,10 @@ impl Store for Faulty {
         self.store.api_keys()
     }
 
+    fn event_stream(&self) -> &dyn recache_store::EventStream {
+        self.store.event_stream()
+    }
+
     fn audits(&self) -> &dyn recache_store::Audits {
         self.store.audits()
     }

@@ -44,6 +44,20 @@ impl Caller {
         Err(Refusal::not_found(what, id))
     }
 
+    /// The same for something that may belong to all namespaces at once: then only whoever may do it in all of them sees it.
+    pub(crate) fn check_found_in(
+        &self,
+        namespace: Option<&str>,
+        what: &str,
+        id: &str,
+    ) -> Result<(), Refusal> {
+        match namespace {
+            Some(namespace) => self.check_found(namespace, what, id),
+            None if self.identity.grants.reach(self.permission) == Reach::All => Ok(()),
+            None => Err(Refusal::not_found(what, id)),
+        }
+    }
+
     /// The namespace that a list is limited to: the one that was asked for, or the only one that the caller may see. `None`:
     /// all.
     pub(crate) fn list_namespace(&self, asked: Option<String>) -> Result<Option<String>, Refusal> {

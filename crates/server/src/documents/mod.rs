@@ -5,7 +5,9 @@
 mod access;
 mod analysis;
 mod analytics;
+mod cache;
 mod events;
+mod figures;
 mod records;
 pub mod templates;
 mod views;
@@ -13,7 +15,9 @@ mod views;
 pub use access::{api_key, audit_row};
 pub use analysis::analysis;
 pub use analytics::{bottlenecks, performance};
+pub use cache::{cache_change, cache_explanation, cache_health, cache_overview, cache_stats, cache_value};
 pub use events::{address_shown, delivery, event, subscriber};
+pub use figures::{Figure, UnknownFigure, figure_explanation};
 pub use records::{
     attempts, batch, batch_member, generation, history, instant, items, job, job_state, json_text, letter,
     letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, workflow, workflow_signal,

@@ -7,6 +7,7 @@ mod answer;
 mod once;
 mod permit;
 mod request_id;
+mod trace;
 
 use std::panic::AssertUnwindSafe;
 
@@ -18,9 +19,10 @@ use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
 pub(crate) use admission::{Admission, Turn};
-pub(crate) use once::{Key, Seed, once};
+pub(crate) use once::{Key, NotKept, Seed, once};
 pub(crate) use permit::permit;
 pub(crate) use request_id::RequestId;
+pub(crate) use trace::Trace;
 
 use crate::access::Identity;
 use crate::refusal::{Code, Refusal};
@@ -42,9 +44,30 @@ pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Ne
     request.extensions_mut().insert(id.clone());
     request.extensions_mut().insert(app.clone());
 
-    let span = tracing::info_span!("request", request_id = %id, %method, route = route.as_deref().unwrap_or_default());
-    let answered = carry_out(&app, request, next).instrument(span).await;
+    let trace = Trace::of(request.headers(), app.settings().traces_per_mille);
+    request.extensions_mut().insert(trace);
+    let span = tracing::info_span!(
+        "request",
+        request_id = %id,
+        %method,
+        route = route.as_deref().unwrap_or_default(),
+        status = tracing::field::Empty,
+        trace_id = tracing::field::Empty,
+        span_id = tracing::field::Empty,
+        parent_id = tracing::field::Empty,
+        sampled = tracing::field::Empty,
+    );
+    if let Some(own) = trace.own.filter(|_| app.settings().traces_per_mille > 0) {
+        span.record("trace_id", own.trace_id());
+        span.record("span_id", own.span_id());
+        span.record("sampled", own.is_sampled());
+        if let Some(parent) = trace.parent {
+            span.record("parent_id", parent.span_id());
+        }
+    }
+    let answered = carry_out(&app, request, next).instrument(span.clone()).await;
     let response = answered.unwrap_or_else(Refusal::into_response);
+    span.record("status", response.status().as_u16());
     let response = answer::finish(response, &id, key.as_deref(), ends_connection);
     app.metrics().answered(&method, route, response.status(), started.elapsed());
     response

@@ -57,6 +57,22 @@ impl FromRequestParts<App> for Seed {
     }
 }
 
+/// An answer that is not kept for a repetition, because it holds what may be shown only once: the repetition is carried out again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotKept<T>(pub(crate) T);
+
+/// In the extensions of such an answer.
+#[derive(Debug, Clone, Copy)]
+struct ShownOnce;
+
+impl<T: axum::response::IntoResponse> axum::response::IntoResponse for NotKept<T> {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        response.extensions_mut().insert(ShownOnce);
+        response
+    }
+}
+
 fn read(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let wrong = |message: String| Err(Refusal::field(Code::InvalidParameter, "Idempotency-Key", message));
     let mut given = headers.get_all(NAME).iter();
@@ -155,6 +171,9 @@ fn fingerprint(parts: &Parts, body: &[u8]) -> String {
 
 /// Takes a copy of an answer, unless it is too large to be kept.
 async fn keep(response: Response) -> Result<(Response, Option<KeptAnswer>), Refusal> {
+    if response.extensions().get::<ShownOnce>().is_some() {
+        return Ok((response, None));
+    }
     let (parts, body) = response.into_parts();
     // Handlers answer documents that are in memory already.
     let bytes = Limited::new(body, usize::MAX).collect().await.map_err(|_| Refusal::unknown())?.to_bytes();

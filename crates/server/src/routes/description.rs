@@ -57,6 +57,9 @@ pub(super) fn complete(mut api: OpenApi) -> OpenApi {
     let components = api.components.get_or_insert_with(Components::new);
     let mut parts = vec![("Problem".to_owned(), <recache_api::Problem as utoipa::PartialSchema>::schema())];
     recache_api::Problem::schemas(&mut parts);
+    // What stands in a stream of events beside the events.
+    parts.push(("StreamGap".to_owned(), <recache_api::StreamGap as utoipa::PartialSchema>::schema()));
+    parts.push(("StreamEnd".to_owned(), <recache_api::StreamEnd as utoipa::PartialSchema>::schema()));
     components.schemas.extend(parts);
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)

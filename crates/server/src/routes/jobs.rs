@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use recache_api::{
     Because, FieldProblem, IfThere, Job, JobChange, JobDetails, JobList, JobState, JobSubmitted, JobUpdated,
@@ -27,7 +27,7 @@ use super::{Routes, reason_or, wrong};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
-use crate::frame::{Key, RequestId, Turn};
+use crate::frame::{Key, RequestId, Trace, Turn};
 use crate::input::{Id, Input, Params, Wait};
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
@@ -65,7 +65,7 @@ async fn submit(
     Key(key): Key,
     Wait(wait): Wait,
     turn: Turn,
-    headers: HeaderMap,
+    trace: Trace,
     Input(asked): Input<SubmitJob>,
 ) -> Result<Response, Refusal> {
     caller.check_namespace(&asked.namespace)?;
@@ -73,7 +73,7 @@ async fn submit(
         let message = "differs from the header `Idempotency-Key`";
         return Err(Refusal::field(Code::Invalid, "/idempotency_key", message));
     }
-    let job = new_job(asked, key, &headers).map_err(|problems| wrong(&problems))?;
+    let job = new_job(asked, key, trace).map_err(|problems| wrong(&problems))?;
     let submitted = store_jobs(&app, vec![job]).await?;
     let submitted = submitted.first().ok_or_else(Refusal::internal)?;
     let status = if submitted.existed { StatusCode::OK } else { StatusCode::CREATED };
@@ -118,7 +118,7 @@ async fn submit_many(
     State(app): State<App>,
     caller: Caller,
     Key(key): Key,
-    headers: HeaderMap,
+    trace: Trace,
     Input(asked): Input<SubmitJobs>,
 ) -> Result<Json<JobsSubmitted>, Refusal> {
     let mut jobs = Vec::with_capacity(asked.jobs.len());
@@ -126,7 +126,7 @@ async fn submit_many(
     for (place, job) in asked.jobs.into_iter().enumerate() {
         caller.check_namespace(&job.namespace)?;
         let key = key.as_ref().map(|key| key_at(key, place));
-        match new_job(job, key, &headers) {
+        match new_job(job, key, trace) {
             Ok(job) => jobs.push(job),
             Err(found) => problems.extend(found.into_iter().map(|problem| FieldProblem {
                 pointer: format!("/jobs/{place}{}", problem.pointer),
@@ -349,7 +349,7 @@ fn deed<'a>(action: &'a str, record: &'a JobRecord, reason: &'a str, request: &'
 }
 
 /// From what was asked to what is stored, with `key` where it names none of its own; or everything that is wrong.
-fn new_job(asked: SubmitJob, key: Option<String>, headers: &HeaderMap) -> Result<NewJob, Vec<FieldProblem>> {
+fn new_job(asked: SubmitJob, key: Option<String>, trace: Trace) -> Result<NewJob, Vec<FieldProblem>> {
     let mut problems = Vec::new();
     let mut problem = |pointer: &str, message: &str| {
         problems.push(FieldProblem { pointer: pointer.to_owned(), message: message.to_owned() });
@@ -367,7 +367,6 @@ fn new_job(asked: SubmitJob, key: Option<String>, headers: &HeaderMap) -> Result
         problem("/batch_id", "is no id of a batch");
         None
     });
-    let trace = headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let new = NewJob::new(asked.handler, asked.input.text());
     if !problems.is_empty() {
         return Err(problems);
@@ -380,7 +379,7 @@ fn new_job(asked: SubmitJob, key: Option<String>, headers: &HeaderMap) -> Result
         retry: asked.retry.as_ref().map(retry_of).unwrap_or_default(),
         timeout: asked.timeout_ms.map(Duration::from_millis),
         correlation_id: asked.correlation_id.unwrap_or_else(|| new.correlation_id.clone()),
-        trace_context: asked.trace_context.or(trace),
+        trace_context: asked.trace_context.or_else(|| trace.text()),
         idempotency_key: asked.idempotency_key.or(key),
         unique: asked.unique.map(unique_of),
         batch,

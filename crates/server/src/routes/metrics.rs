@@ -1,16 +1,25 @@
 //! Figures for Prometheus.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use recache_api::HealthStatus;
+use recache_cache::Condition;
+use recache_cache::provider::CallClass;
+use tokio::time::timeout;
 use utoipa_axum::routes;
 
 use super::Routes;
 use crate::access::{Action, Permission};
+use crate::metrics::Looked;
 use crate::refusal::Refusal;
 use crate::state::App;
 
 const READ: Permission = Permission::global("metrics", Action::Read);
+/// What is asked of others for the figures takes no longer than this, each.
+const PART_WITHIN: Duration = Duration::from_millis(500);
 
 pub(super) fn routes() -> Routes {
     Routes::new().read(READ, routes!(metrics))
@@ -21,7 +30,39 @@ pub(super) fn routes() -> Routes {
     responses((status = 200, description = "OpenMetrics text", body = String,
         content_type = "application/openmetrics-text")))]
 async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
-    let text = app.metrics().text(&app)?;
+    let text = text(&app).await?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// All figures, as they are now.
+pub(crate) async fn text(app: &App) -> Result<String, Refusal> {
+    let (looked, (is_cache_degraded, open), oldest) =
+        tokio::join!(app.readiness().look(app), cache(app), oldest_due(app));
+    let looked = Looked {
+        is_ready: looked.health.status == HealthStatus::Ready,
+        is_cache_degraded,
+        breakers_open: open,
+        oldest_due: oldest,
+    };
+    app.metrics().text(app, &looked)
+}
+
+/// Whether the cache is degraded, and which breakers refuse. One that does not answer is degraded.
+async fn cache(app: &App) -> (bool, Vec<CallClass>) {
+    let Ok(health) = timeout(PART_WITHIN, app.engine().cache().health()).await else {
+        return (true, Vec::new());
+    };
+    let open = health.breakers.iter().filter(|one| !matches!(one.state, "closed" | "disabled"));
+    let is_degraded = !matches!(health.condition, Condition::Active | Condition::Disabled);
+    (is_degraded, open.map(|one| one.class).collect())
+}
+
+/// For how long the oldest job has been due; zero when none is.
+async fn oldest_due(app: &App) -> Option<Duration> {
+    let queues = timeout(PART_WITHIN, app.store().queues().queues_list()).await.ok()?.ok()?;
+    let now = timeout(PART_WITHIN, app.store().now()).await.ok()?.ok()?;
+    let due =
+        queues.into_iter().filter(|queue| queue.pause.is_none()).filter_map(|queue| queue.due_since).min();
+    Some(due.map_or(Duration::ZERO, |due| now.since(due)))
 }

@@ -28,9 +28,12 @@
 //! [`Refusal`](crate::refusal::Refusal); `?` turns the errors of store and engine into one. A list goes on where its
 //! [cursor](crate::input::cursor) says.
 
+mod analytics;
 mod audit;
 mod batches;
+mod cache;
 mod description;
+mod events;
 mod health;
 mod jobs;
 mod letters;
@@ -41,6 +44,7 @@ mod schedules;
 mod templates;
 mod tracked;
 mod views;
+mod webhooks;
 mod workflows;
 
 use std::collections::BTreeSet;
@@ -85,6 +89,10 @@ fn all() -> Routes {
         .merge(worker_protocol::routes())
         .merge(workflows::routes())
         .merge(templates::routes())
+        .merge(analytics::routes())
+        .merge(cache::routes())
+        .merge(events::routes())
+        .merge(webhooks::routes())
         .merge(audit::routes())
         .merge(health::routes())
         .merge(metrics::routes())
@@ -101,6 +109,11 @@ pub fn api() -> Value {
 /// Every permission that some route needs.
 pub fn permissions() -> BTreeSet<Permission> {
     all().permissions
+}
+
+/// All figures, as they are now.
+pub(crate) async fn figures(app: &App) -> Result<String, Refusal> {
+    metrics::text(app).await
 }
 
 /// All routes with what stands around them.

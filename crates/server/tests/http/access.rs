@@ -44,6 +44,9 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/openapi.json", ""),
         ("GET /health/detailed", "health:read"),
         ("GET /metrics", "metrics:read"),
+        ("GET /v1/analytics/bottlenecks", "analytics:read"),
+        ("GET /v1/analytics/explain/{figure}", "analytics:read"),
+        ("GET /v1/analytics/performance", "analytics:read"),
         ("GET /v1/audit", "audit:read"),
         ("GET /v1/batches", "batches:read"),
         ("POST /v1/batches", "batches:write"),
@@ -82,6 +85,15 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/tracked-jobs/{id}/acknowledge", "tracked_jobs:write"),
         ("POST /v1/tracked-jobs/{id}/heartbeat", "tracked_jobs:write"),
         ("POST /v1/tracked-jobs/{id}/report", "tracked_jobs:write"),
+        ("GET /v1/cache", "cache:read"),
+        ("GET /v1/cache/explain", "cache:read"),
+        ("GET /v1/cache/health", "cache:read"),
+        ("GET /v1/cache/inspect", "cache:read"),
+        ("POST /v1/cache/invalidate", "cache:operate"),
+        ("GET /v1/cache/stats", "cache:read"),
+        ("GET /v1/events", "events:read"),
+        ("GET /v1/events/kept", "events:read"),
+        ("GET /v1/events/kept/{id}", "events:read"),
         ("GET /v1/jobs", "jobs:read"),
         ("POST /v1/jobs", "jobs:write"),
         ("POST /v1/jobs/bulk", "jobs:write"),
@@ -114,6 +126,15 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/views/{namespace}/{key}/rollback", "views:operate"),
         ("PUT /v1/views/{namespace}/{key}/sources", "views:write"),
         ("POST /v1/views/{namespace}/{key}/touch", "views:write"),
+        ("GET /v1/webhooks", "webhooks:read"),
+        ("POST /v1/webhooks", "webhooks:operate"),
+        ("DELETE /v1/webhooks/{name}", "webhooks:operate"),
+        ("GET /v1/webhooks/{name}", "webhooks:read"),
+        ("GET /v1/webhooks/{name}/deliveries", "webhooks:read"),
+        ("POST /v1/webhooks/{name}/pause", "webhooks:operate"),
+        ("POST /v1/webhooks/{name}/redeliver", "webhooks:operate"),
+        ("POST /v1/webhooks/{name}/resume", "webhooks:operate"),
+        ("POST /v1/webhooks/{name}/rotate", "webhooks:operate"),
         ("GET /v1/workers", "workers:read"),
         ("POST /v1/workers", "workers:run"),
         ("DELETE /v1/workers/{session}", "workers:run"),
@@ -139,6 +160,8 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
 const TEMPLATE: &str =
     "namespace: a\nname: order\nversion: 1.0.0\nsteps:\n  - name: fetch\n    handler: {callable: none}\n";
 
+const HOOK: &str = r#"{"name":"order","namespace":"a","url":"https://example.com/","types":["*"]}"#;
+
 /// Things of namespace `a`.
 struct Things {
     job: String,
@@ -146,6 +169,7 @@ struct Things {
     batch: String,
     letter: String,
     tracked: String,
+    event: String,
 }
 
 /// Every operation of the description with a body that is right, on things of namespace `a`.
@@ -158,22 +182,40 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                 Some("workflows") => &things.workflow,
                 Some("batches") => &things.batch,
                 Some("dead-letters") => &things.letter,
+                Some("events") => &things.event,
                 Some("tracked-jobs") => &things.tracked,
                 _ => &things.job,
             };
             let mut path = route.replace("{id}", id).replace("{step}", "fetch");
-            path = path.replace("{namespace}", "a").replace("{name}", "order").replace("{item}", "version");
-            path = path.replace("{session}", "ses_01890000-0000-7000-8000-000000000000");
             // What is deleted is nothing that others look at.
             path = path.replace("{queue}", "q");
             path = path.replace("{schedule}", if method == "DELETE" { "gone" } else { "report" });
+            let name = if method == "DELETE" { "gone" } else { "order" };
+            path = path.replace("{namespace}", "a").replace("{name}", name).replace("{item}", "version");
+            path = path.replace("{session}", "ses_01890000-0000-7000-8000-000000000000");
             path = path.replace("{key}", if method == "DELETE" { "gone" } else { "prices" });
             match route.as_str() {
                 "/v1/templates/{namespace}/{name}/diff" => path.push_str("?from=1.0.0"),
                 "/v1/views/{namespace}/{key}/diff" => path.push_str("?from=1&to=1"),
                 "/v1/ticks" => path.push_str("?cron=0%200%201%201%20*"),
-                "/v1/jobs" | "/v1/workflows" | "/v1/templates" | "/v1/audit" | "/v1/views"
-                | "/v1/batches" | "/v1/dead-letters" | "/v1/schedules" | "/v1/tracked-jobs"
+                "/v1/cache/explain" | "/v1/cache/inspect" => path.push_str("?key=recache:x:y"),
+                "/v1/analytics/explain/{figure}" => {
+                    "/v1/analytics/explain/completion_rate?namespace=a".clone_into(&mut path);
+                }
+                "/v1/events" => path.push_str("?namespace=a&seconds=0"),
+                "/v1/analytics/performance"
+                | "/v1/analytics/bottlenecks"
+                | "/v1/events/kept"
+                | "/v1/jobs"
+                | "/v1/workflows"
+                | "/v1/webhooks"
+                | "/v1/templates"
+                | "/v1/audit"
+                | "/v1/views"
+                | "/v1/batches"
+                | "/v1/dead-letters"
+                | "/v1/schedules"
+                | "/v1/tracked-jobs"
                     if method == "GET" =>
                 {
                     path.push_str("?namespace=a");
@@ -203,6 +245,9 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                 }
                 ("POST", "/v1/jobs") => r#"{"handler":"none","namespace":"a"}"#.to_owned(),
                 (_, "/v1/jobs/bulk") => r#"{"jobs":[{"handler":"none","namespace":"a"}]}"#.to_owned(),
+                (_, "/v1/cache/invalidate") => r#"{"tag":"x"}"#.to_owned(),
+                ("POST", "/v1/webhooks") => HOOK.to_owned(),
+                (_, "/v1/webhooks/{name}/redeliver") => r#"{"dead":true}"#.to_owned(),
                 (_, "/v1/jobs/{id}/priority") => r#"{"priority":1}"#.to_owned(),
                 (_, "/v1/jobs/{id}/reschedule") => r#"{"delay_ms":1}"#.to_owned(),
                 ("POST", "/v1/workflows") => r#"{"template":"order","namespace":"a"}"#.to_owned(),
@@ -272,7 +317,6 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
         let schedule = r#"{"cron":"0 0 1 1 *","handler":"none"}"#;
         ask(&world, Some(&admin), "PUT", &format!("/v1/schedules/a/{name}"), schedule).await.expect(200);
     }
-    let things = Things { job, workflow, batch, letter, tracked };
     for key in ["prices", "base", "gone"] {
         let defined = r#"{"handler":"counting","debounce_quiet_ms":0}"#;
         ask(&world, Some(&admin), "PUT", &format!("/v1/views/a/{key}"), defined).await.expect(200);
@@ -282,6 +326,16 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
     let live = [("authorization", bearer.as_str()), ("prefer", "wait=20")];
     world.send("GET", "/v1/views/a/prices/items/version?min_version=1", &live, "").await.expect(200);
 
+    ask(&world, Some(&admin), "POST", "/v1/webhooks", HOOK).await.expect(201);
+    let events = "/v1/events?namespace=a&types=job.cancelled&seconds=0";
+    assert_eq!(ask(&world, Some(&admin), "GET", events, "").await.status, 200);
+    let other = ask(&world, Some(&admin), "POST", "/v1/jobs", r#"{"handler":"none","namespace":"a"}"#).await;
+    let other = other.expect(201)["id"].as_str().unwrap().to_owned();
+    ask(&world, Some(&admin), "POST", &format!("/v1/jobs/{other}/cancel"), "{}").await.expect(200);
+    let kept = ask(&world, Some(&admin), "GET", "/v1/events/kept?type=job.cancelled", "").await.expect(200);
+    let event = kept["events"][0]["id"].as_str().unwrap().to_owned();
+    let things = Things { job, workflow, batch, letter, tracked, event };
+
     let mut wrong = Vec::new();
     let mut asked = 0;
     for (method, route, path, body) in requests(&things) {
@@ -289,7 +343,7 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
         let needed = *expected.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
         let may = |role: &str| -> bool {
             let (resource, action) = needed.split_once(':').unwrap();
-            let is_global = matches!(resource, "metrics" | "health" | "queues");
+            let is_global = matches!(resource, "metrics" | "health" | "queues" | "cache");
             match role {
                 "viewer" => action == "read",
                 "writer" => action == "write",
@@ -324,7 +378,8 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
             asked += 1;
             let answer = ask(&world, Some(token), &method, &path, &body).await;
             let allowed = needed.is_empty() || may(role);
-            let is_gone = method == "DELETE" && answer.status == 404;
+            // Nothing is cached under the key that is asked for.
+            let is_gone = (method == "DELETE" || route == "/v1/cache/inspect") && answer.status == 404;
             // There is no such session: whoever may run workers is told what else is wrong.
             let is_heard = route.contains("{session}") && matches!(answer.status, 400..=422);
             let is_good = answer.status < 300 || answer.status == 409 || is_gone || is_heard;

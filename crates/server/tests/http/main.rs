@@ -11,8 +11,11 @@
 mod world;
 
 mod access;
+mod analytics;
 mod batches;
+mod cache;
 mod description;
+mod events;
 mod health;
 mod hostile;
 mod jobs;
@@ -24,5 +27,6 @@ mod sdk;
 mod tls;
 mod tracked;
 mod views;
+mod webhooks;
 mod workers;
 mod workflows;

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use recache_engine::{Engine, Options};
+use async_trait::async_trait;
+use recache_cache::{Cache, CacheConfig};
+use recache_engine::{Courier, Engine, Options, Posting, Reply};
 use recache_server::{App, Auth, Settings, bind, serve};
 use recache_store::conformance::{TestDatabase, postgres_database, sqlite_database};
 use recache_store::{OpenOptions, Store, open};
@@ -14,7 +16,31 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+/// Sends nothing, and keeps what it was given. What ends in `/no` is refused, what ends in `/down` is answered with 503.
+#[derive(Debug, Default)]
+pub(crate) struct KeepingCourier(Mutex<Vec<Posting>>);
+
+impl KeepingCourier {
+    pub(crate) fn sent(&self) -> Vec<Posting> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Courier for KeepingCourier {
+    fn refuses(&self, url: &str, _: bool) -> Option<String> {
+        url.ends_with("/no").then(|| "it is not a public address".to_owned())
+    }
+
+    async fn post(&self, posting: Posting) -> Result<Reply, String> {
+        let status = if posting.url.ends_with("/down") { 503 } else { 204 };
+        self.0.lock().unwrap().push(posting);
+        Ok(Reply { status, retry_after: None })
+    }
+}
+
 pub(crate) struct World {
+    pub(crate) courier: Arc<KeepingCourier>,
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) engine: Engine,
@@ -116,10 +142,30 @@ impl World {
     }
 
     pub(crate) async fn guarded(database: TestDatabase, settings: Settings, auth: Auth) -> Self {
+        Self::built(database, settings, auth, None).await
+    }
+
+    /// With a cache as it is configured; else with the engine's own, in this process.
+    pub(crate) async fn built(
+        database: TestDatabase,
+        settings: Settings,
+        auth: Auth,
+        cache: Option<CacheConfig>,
+    ) -> Self {
         let store = open(&OpenOptions::new(database.url())).await.unwrap();
-        let engine = Engine::builder(store.clone())
+        let courier = Arc::new(KeepingCourier::default());
+        let mut builder = Engine::builder(store.clone());
+        if let Some(config) = cache {
+            builder = builder.cache(Cache::from_config(&config, Arc::new(recache_cache::SystemClock)));
+        }
+        let engine = builder
             .handlers(handlers())
-            .options(Options { poll: std::time::Duration::from_millis(200), ..Options::default() })
+            .courier(courier.clone())
+            .options(Options {
+                poll: std::time::Duration::from_millis(200),
+                queues: vec!["default".to_owned(), "mail".to_owned()],
+                ..Options::default()
+            })
             .start()
             .await
             .unwrap();
@@ -127,7 +173,7 @@ impl World {
         let listener = bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(serve(listener, app.clone(), None));
-        Self { address, store, engine, app, serving, _database: database }
+        Self { courier, address, store, engine, app, serving, _database: database }
     }
 
     pub(crate) async fn sqlite() -> Self {

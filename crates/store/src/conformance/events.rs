@@ -84,7 +84,7 @@ async fn names(subject: &Subject) -> Vec<String> {
     listed(subject).await.into_iter().map(|event| event.name).collect()
 }
 
-fn handler(name: &str, types: &[&str]) -> NewSubscriber {
+pub(super) fn handler(name: &str, types: &[&str]) -> NewSubscriber {
     NewSubscriber {
         name: name.to_owned(),
         kind: SubscriberKind::Handler,
@@ -100,19 +100,19 @@ fn webhook(name: &str, types: &[&str]) -> NewSubscriber {
     NewSubscriber { kind, ..handler(name, types) }
 }
 
-async fn put(subject: &Subject, new: NewSubscriber) -> SubscriberRecord {
+pub(super) async fn put(subject: &Subject, new: NewSubscriber) -> SubscriberRecord {
     subject.store.events().subscriber_put(new).await.expect("kept")
 }
 
 /// A step that completes and publishes `order.placed` with this number.
-async fn happen(subject: &Subject, number: u32) {
+pub(super) async fn happen(subject: &Subject, number: u32) {
     publishing(subject, &[("order.placed", At::Success, None)]).await;
     let session = subject.session().await;
     let job = subject.claim_one(session).await;
     assert_eq!(subject.settle(&job, completed(&number.to_string())).await, Settled::Accepted);
 }
 
-async fn route(subject: &Subject) -> u64 {
+pub(super) async fn route(subject: &Subject) -> u64 {
     subject.store.events().events_route(1_000).await.expect("routed").deliveries
 }
 
@@ -143,7 +143,7 @@ fn again(seconds: u64) -> DeliveryOutcome {
     DeliveryOutcome::Retry { after: Duration::from_secs(seconds), rest: Duration::from_secs(1) }
 }
 
-async fn lead(subject: &Subject) -> Leadership {
+pub(super) async fn lead(subject: &Subject) -> Leadership {
     let taken =
         subject.store.maintenance().leader_take("m", Uuid::from_u128(1), Duration::from_hours(9_999)).await;
     taken.expect("answered").expect("the lead is free")

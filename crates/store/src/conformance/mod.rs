@@ -17,6 +17,7 @@ pub mod batches;
 pub mod bulk_jobs;
 pub mod cache_epochs;
 pub mod chains;
+pub mod event_stream;
 pub mod events;
 pub mod figures;
 pub mod jobs;
@@ -444,6 +445,13 @@ macro_rules! conformance_suite {
                 old_events_and_deliveries_are_removed,
                 subscriber_is_removed_with_its_deliveries,
                 subscriber_that_cannot_be_is_refused,
+            ],
+            event_stream: [
+                events_are_read_on_from_any_place,
+                events_handed_on_at_once_have_one_place_each,
+                changes_are_written_for_whoever_listens_and_a_gap_is_told,
+                removed_events_are_told_of,
+                listener_that_cannot_be_is_refused,
             ],
             cache_epochs: [
                 record_is_made_once,

@@ -46,8 +46,18 @@ const TRIGGERS: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// What is wanted of the triggers of one table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need {
+    /// Some of its changes.
+    pub(super) is_wanted: bool,
+    /// More kinds of them than before. There is one writer, so nobody is in the middle of one.
+    #[expect(dead_code, reason = "PostgreSQL has to wait for its writers")]
+    pub(super) has_more: bool,
+}
+
 /// Sees to it that these triggers are there and no others.
-pub(super) async fn set(db: &mut Connection, jobs: bool, workflows: bool, views: bool) -> Result<()> {
+pub(super) async fn set(db: &mut Connection, needs: [Need; 3]) -> Result<()> {
     let rows = sqlx::query(
         "SELECT name FROM sqlite_master WHERE type = 'trigger' \
          AND name IN ('events_of_jobs', 'events_of_workflows', 'events_of_views')",
@@ -55,10 +65,10 @@ pub(super) async fn set(db: &mut Connection, jobs: bool, workflows: bool, views:
     .fetch_all(&mut *db)
     .await?;
     let there = rows.iter().map(|row| Ok(row.try_get("name")?)).collect::<Result<Vec<String>>>()?;
-    for ((name, make, take_away), is_wanted) in TRIGGERS.into_iter().zip([jobs, workflows, views]) {
+    for ((name, make, take_away), need) in TRIGGERS.into_iter().zip(needs) {
         let is_there = there.iter().any(|there| there == name);
-        if is_there != is_wanted {
-            db.execute(if is_wanted { make } else { take_away }).await?;
+        if is_there != need.is_wanted {
+            db.execute(if need.is_wanted { make } else { take_away }).await?;
         }
     }
     Ok(())

@@ -226,7 +226,7 @@ pub(super) async fn settle(db: &mut Connection, now: Timestamp, ends: &[Delivery
     if is_gone {
         let word = Word::new("receiver", "it answered 410: it wants nothing any more");
         subscribers::set_state(db, now, subscriber.uuid(), SubscriberState::Gone, &word).await?;
-        subscribers::watch(db).await?;
+        subscribers::watch(db, now).await?;
     }
     Ok(settled)
 }

@@ -16,8 +16,9 @@ use uuid::Uuid;
 use super::super::{Connection, Driver, Row, bulk, ids};
 use super::effects::Effects;
 use super::maintenance::check_lead;
-use super::{deliveries, jobs, subscribers};
+use super::{deliveries, event_stream, jobs, subscribers};
 use crate::error::{Error, Result};
+use crate::event_stream::PlacedEvent;
 use crate::events::{
     ClaimedDeliveries, DeliveryAttempt, DeliveryEnd, DeliveryFilter, DeliveryRecord, DueSubscriber,
     EventQuery, EventRecord, Events, NewSubscriber, Routed, SubscriberRecord,
@@ -93,7 +94,7 @@ impl Events for Driver {
     }
 
     async fn events_watch(&self) -> Result<()> {
-        self.write(work!([] db, now, effects => subscribers::watch(db).await)).await
+        self.write(work!([] db, now, effects => subscribers::watch(db, now).await)).await
     }
 
     async fn deliveries_due(&self) -> Result<Vec<DueSubscriber>> {
@@ -375,11 +376,7 @@ async fn route(db: &mut Connection, now: Timestamp, rows_max: u32) -> Result<Rou
         .rows_affected();
     }
     let all: Vec<Uuid> = events.iter().map(|(id, ..)| *id).collect();
-    sqlx::query(concat!("UPDATE events SET routed_at = $1 WHERE id ", in_ids!("$2")))
-        .bind(now.micros())
-        .bind(ids(&all))
-        .execute(db)
-        .await?;
+    event_stream::place(db, now, &all).await?;
     Ok(routed)
 }
 
@@ -404,13 +401,35 @@ async fn asking(db: &mut Connection) -> Result<Vec<(Uuid, EventFilter, RetryPoli
 async fn remove_old(db: &mut Connection, before: Timestamp, rows_max: u32) -> Result<u64> {
     let gone = sqlx::query(
         "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at <= $1 AND routed_at IS NOT NULL \
-         AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.event_id = events.id) ORDER BY at, id LIMIT $2)",
+         AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.event_id = events.id) ORDER BY at, id LIMIT $2) \
+         RETURNING place",
     )
     .bind(before.micros())
     .bind(i64::from(rows_max))
-    .execute(db)
+    .fetch_all(&mut *db)
     .await?;
-    Ok(gone.rows_affected())
+    let mut through = 0;
+    for row in &gone {
+        through = through.max(row.try_get::<Option<i64>, _>("place")?.unwrap_or(0));
+    }
+    if through > 0 {
+        event_stream::removed(db, through).await?;
+    }
+    Ok(u64::try_from(gone.len()).unwrap_or(u64::MAX))
+}
+
+/// Events of the stream after a place, in their order.
+pub(super) async fn placed(db: &mut Connection, after: i64, rows_max: u32) -> Result<Vec<PlacedEvent>> {
+    let rows = sqlx::query(concat!(
+        "SELECT place, ",
+        event_columns!(),
+        " FROM events WHERE place > $1 ORDER BY place LIMIT $2"
+    ))
+    .bind(after)
+    .bind(i64::from(rows_max))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| Ok(PlacedEvent { place: row.try_get("place")?, event: record(row)? })).collect()
 }
 
 /// By id, for those who need them in an order of their own.

@@ -6,7 +6,7 @@
 //! on each engine (bulk insert, claim, settle) is in the engine's own `bulk.rs`.
 //!
 //! Every function runs inside a transaction of its caller. Locks are taken in one order everywhere: views by id,
-//! workflows by id, then jobs, then batches, then the record of a cache's epochs, then the counts of batches; so transactions wait for each other but never in a circle.
+//! workflows by id, then jobs, then batches, then the record of a cache's epochs, then the row of the stream of events, then the counts of batches; so transactions wait for each other but never in a circle.
 
 pub(super) mod api_keys;
 pub(super) mod attempts;
@@ -18,6 +18,7 @@ pub(super) mod cache_epochs;
 pub(super) mod chains;
 pub(super) mod deliveries;
 pub(super) mod effects;
+pub(super) mod event_stream;
 pub(super) mod events;
 pub(super) mod figures;
 pub(super) mod finished;

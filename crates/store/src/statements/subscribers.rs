@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, Row, watch};
 use super::effects::Effects;
-use super::jobs;
+use super::{event_stream, jobs};
 use crate::error::{Error, Result};
 use crate::events::{
     DELIVERY_TIMEOUT_MAX, NewSubscriber, SUBSCRIBERS_MAX, SubscriberKind, SubscriberRecord, SubscriberState,
@@ -123,7 +123,7 @@ pub(super) async fn put(
             .await?;
         }
     }
-    watch(db).await?;
+    watch(db, now).await?;
     get(db, &new.name).await
 }
 
@@ -300,29 +300,44 @@ pub(super) async fn remove(db: &mut Connection, now: Timestamp, name: &str, rows
     if is_last {
         sqlx::query("DELETE FROM subscribers WHERE id = $1").bind(id).execute(&mut *db).await?;
     }
-    watch(db).await?;
+    watch(db, now).await?;
     Ok(is_last)
 }
 
 /// Changes of state are written while somebody asks for them, and cost nothing otherwise.
-pub(super) async fn watch(db: &mut Connection) -> Result<()> {
+pub(super) async fn watch(db: &mut Connection, now: Timestamp) -> Result<()> {
+    event_stream::lock(db).await?;
+    let mut patterns = event_stream::listened(db, now).await?;
     let rows = sqlx::query("SELECT types FROM subscribers WHERE state <> 'gone'").fetch_all(&mut *db).await?;
-    let mut patterns: Vec<String> = Vec::new();
     for row in &rows {
         patterns.extend(jobs::json::<Vec<String>>("types", row.try_get("types")?)?);
     }
     let wanted = state_changes_of(patterns.iter().map(String::as_str));
     let known = sqlx::query("SELECT type FROM events_wanted").fetch_all(&mut *db).await?;
     let known = known.iter().map(|row| Ok(row.try_get("type")?)).collect::<Result<Vec<String>>>()?;
-    for name in STATE_CHANGES {
-        let (is_wanted, is_known) = (wanted.contains(&name), known.iter().any(|known| known == name));
-        let change = match (is_wanted, is_known) {
-            (true, false) => "INSERT INTO events_wanted (type) VALUES ($1) ON CONFLICT DO NOTHING",
-            (false, true) => "DELETE FROM events_wanted WHERE type = $1",
-            _ => continue,
-        };
-        sqlx::query(change).bind(name).execute(&mut *db).await?;
+    let added: Vec<&str> =
+        wanted.iter().copied().filter(|name| !known.iter().any(|known| known == name)).collect();
+    if !added.is_empty() {
+        // Nobody's place: whoever has seen a later one was there when these began.
+        let since = event_stream::advance(db, 1).await?;
+        for name in &added {
+            sqlx::query(
+                "INSERT INTO events_wanted (type, since_place) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            )
+            .bind(*name)
+            .bind(since)
+            .execute(&mut *db)
+            .await?;
+        }
     }
-    let any = |beginning: &str| wanted.iter().any(|name| name.starts_with(beginning));
-    watch::set(db, any("job."), any("workflow."), any("view.")).await
+    for name in STATE_CHANGES {
+        if !wanted.contains(&name) && known.iter().any(|known| known == name) {
+            sqlx::query("DELETE FROM events_wanted WHERE type = $1").bind(name).execute(&mut *db).await?;
+        }
+    }
+    let need = |beginning: &str| watch::Need {
+        is_wanted: wanted.iter().any(|name| name.starts_with(beginning)),
+        has_more: added.iter().any(|name| name.starts_with(beginning)),
+    };
+    watch::set(db, [need("job."), need("workflow."), need("view.")]).await
 }

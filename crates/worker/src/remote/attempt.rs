@@ -12,6 +12,7 @@ use recache_api::{
 use reqwest::Method;
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::client::{Client, Session};
@@ -42,7 +43,20 @@ impl Attempt {
     /// `None`: the job is no longer this worker's, and there is nothing to say.
     pub(super) async fn run(self, job: WorkerJob) -> Option<WorkerEnd> {
         let token = job.token.clone();
-        let result = self.within_limits(&job).await;
+        let span = match &job.trace_context {
+            // What exports it reads `traceparent` for the span above.
+            Some(traceparent) => tracing::info_span!(
+                "attempt",
+                traceparent,
+                job_id = job.id,
+                handler = job.handler,
+                queue = job.queue,
+                attempt = job.attempt,
+                correlation_id = job.correlation_id,
+            ),
+            None => tracing::Span::none(),
+        };
+        let result = self.within_limits(&job).instrument(span).await;
         let end = |outcome| WorkerEnd::new(token.clone(), outcome);
         let failed = |kind, code: Option<String>, message: String, after: Option<Duration>| WorkerEnd {
             error: Some(WorkerError {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use recache_api::{CacheChange, Changed};
+use recache_api::Changed;
 use recache_cache::Token;
 
 use super::super::failure::Result;
@@ -10,7 +10,7 @@ use super::super::{Context, Outcome};
 use super::key::{KeyArgs, key};
 use super::opened::Opened;
 use crate::cli_error::{CliError, ExitStatus};
-use crate::output::Format;
+use crate::output::{self, Format};
 
 /// Remove the value under a key; print the token of the change
 #[derive(Debug, clap::Args)]
@@ -121,14 +121,9 @@ impl Change {
     pub(super) fn print(&self, context: &mut Context<'_>) -> Result<()> {
         let Self { action, changed, name, token } = self;
         match context.format() {
-            Format::Json | Format::Jsonl => context.print(&CacheChange {
-                schema: CacheChange::SCHEMA.to_owned(),
-                action: (*action).to_owned(),
-                changed: *changed,
-                name: name.clone(),
-                token: token.to_string(),
-                is_confirmed: token.is_confirmed(),
-            }),
+            Format::Json | Format::Jsonl => {
+                context.print(&output::cache_change(action, *changed, name, *token))
+            }
             Format::Table => {
                 context.print_text(&format!("{token}\n"))?;
                 let confirmed = if token.is_confirmed() { "confirmed" } else { "not confirmed" };

@@ -2,13 +2,8 @@
 
 use std::time::Duration;
 
-use recache_api::{
-    CacheBreaker, CacheCapability, CacheEntry, CacheExplanation, CacheHealth, CacheOverview, CacheStats,
-    CacheUsage, Json,
-};
-use recache_cache::coordination::Strategy;
-use recache_cache::{Condition, Explanation, Health, Lifetimes, Usage};
-use serde::Serialize;
+use recache_api::{CacheExplanation, CacheOverview, Json};
+use recache_cache::Condition;
 
 use super::super::failure::Result;
 use super::super::{Context, Outcome};
@@ -16,17 +11,6 @@ use super::key::key;
 use super::opened::Opened;
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
-
-/// The usages that the engine has a name for.
-const USAGES: [Usage; 7] = [
-    Usage::Template,
-    Usage::Analytics,
-    Usage::GraphAnalysis,
-    Usage::Handlers,
-    Usage::HealthDetail,
-    Usage::JobState,
-    Usage::ViewItem,
-];
 
 /// Show what this process counted, and what the backend tells
 #[derive(Debug, clap::Args)]
@@ -66,12 +50,7 @@ impl Stats {
     pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
         let opened = Opened::usable(patience, context).await?;
         let stats = opened.cache.stats();
-        let document = CacheStats {
-            schema: CacheStats::SCHEMA.to_owned(),
-            provider: opened.health.provider.to_owned(),
-            evictions: stats.evictions,
-            process: serde_json::to_value(&stats).unwrap_or_default(),
-        };
+        let document = output::cache_stats(opened.health.provider, &stats);
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&document)?,
             Format::Table => {
@@ -105,7 +84,7 @@ impl Stats {
 impl HealthArgs {
     pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
         let opened = Opened::any(patience, context).await?;
-        let document = health(&opened.health);
+        let document = output::cache_health(&opened.health);
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&document)?,
             Format::Table => {
@@ -132,21 +111,6 @@ impl HealthArgs {
     }
 }
 
-fn health(health: &Health) -> CacheHealth {
-    let breaker = |report: &recache_cache::BreakerReport| CacheBreaker {
-        class: report.class.name().to_owned(),
-        state: report.state.to_owned(),
-        failures_in_a_row: report.failures_in_a_row,
-    };
-    CacheHealth {
-        schema: CacheHealth::SCHEMA.to_owned(),
-        condition: word(&health.condition),
-        provider: health.provider.to_owned(),
-        reasons: health.reasons.clone(),
-        breakers: health.breakers.iter().map(breaker).collect(),
-    }
-}
-
 impl Explain {
     pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
         let opened = Opened::usable(patience, context).await?;
@@ -156,7 +120,7 @@ impl Explain {
         let key = key(&self.names, self.raw.as_deref(), opened.cache.keys())?;
         // A first look brings the epochs that all processes share: without them every entry seems outdated.
         opened.cache.lookup::<Json>(&key).await;
-        let explanation = explanation(opened.cache.explain(&key).await);
+        let explanation = output::cache_explanation(opened.cache.explain(&key).await);
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&explanation)?,
             Format::Table => {
@@ -170,35 +134,7 @@ impl Explain {
 }
 
 fn overview(opened: &Opened, context: &mut Context<'_>) -> Outcome {
-    let (cache, config) = (&opened.cache, &opened.config);
-    let (provider, capabilities) = (cache.provider(), cache.capabilities());
-    let strategy = Strategy::choose(provider.name(), &capabilities, provider.atomics().is_some());
-    let seconds = Duration::from_secs;
-    let lifetimes = Lifetimes {
-        default: seconds(config.default_ttl_seconds),
-        template: seconds(config.template_ttl_seconds),
-        analytics: seconds(config.analytics_ttl_seconds),
-    };
-    let usage = |usage: &Usage| CacheUsage {
-        usage: usage.name().to_owned(),
-        needs: usage.coherence(&lifetimes).to_string(),
-        is_on: cache.for_usage(usage).is_on(),
-    };
-    let capability = |row: recache_cache::provider::CapabilityRow| CacheCapability {
-        capability: row.capability.name().to_owned(),
-        value: row.value.to_string(),
-        source: word(&row.source),
-    };
-    let document = CacheOverview {
-        schema: CacheOverview::SCHEMA.to_owned(),
-        provider: provider.name().to_owned(),
-        key_prefix: cache.keys().as_str().to_owned(),
-        coherence: capabilities.coherence().to_string(),
-        coordination: strategy.strategy.name().to_owned(),
-        coordination_reason: strategy.why.to_owned(),
-        capabilities: capabilities.rows().map(capability).collect(),
-        usages: USAGES.iter().map(usage).collect(),
-    };
+    let document = output::cache_overview(&opened.cache);
     match context.format() {
         Format::Json | Format::Jsonl => context.print(&document)?,
         Format::Table => overview_tables(document, &opened.place(), context)?,
@@ -225,34 +161,6 @@ fn overview_tables(document: CacheOverview, place: &str, context: &mut Context<'
     context.print_text(&format!("{}\n{}\n{}", facts.text(), capabilities.text(), usages.text()))
 }
 
-fn explanation(explanation: Explanation) -> CacheExplanation {
-    CacheExplanation {
-        schema: CacheExplanation::SCHEMA.to_owned(),
-        key: explanation.key,
-        provider: explanation.provider.to_owned(),
-        verdict: explanation.verdict,
-        near: explanation.near,
-        near_entry: explanation.near_entry.map(|facts| entry(&facts)),
-        entry: explanation.entry.map(|facts| entry(&facts)),
-    }
-}
-
-fn entry(facts: &recache_cache::EntryFacts) -> CacheEntry {
-    CacheEntry {
-        state: facts.state.clone(),
-        bytes: u64::try_from(facts.bytes).unwrap_or(u64::MAX),
-        age_ms: output::ms(facts.age),
-        fresh_for_ms: output::ms(facts.fresh_for),
-        keep_for_ms: output::ms(facts.keep_for),
-        build_cost_ms: output::ms(facts.build_cost),
-        stamp: format!("{:x}", facts.stamp),
-        stamp_now: facts.stamp_now.map(|stamp| format!("{stamp:x}")),
-        is_absent: facts.is_absent,
-        layout: facts.schema,
-        codec: facts.codec.map(|codec| word(&codec).to_lowercase()),
-    }
-}
-
 fn explanation_text(explanation: &CacheExplanation, context: &Context<'_>) -> String {
     let mut table = context.table(["", ""]);
     let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
@@ -275,12 +183,4 @@ fn explanation_text(explanation: &CacheExplanation, context: &Context<'_>) -> St
         fact("  says there is none", if entry.is_absent { "yes" } else { "no" }.to_owned());
     }
     table.text()
-}
-
-/// The wire's word for an enum.
-fn word(value: &impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
-    }
 }

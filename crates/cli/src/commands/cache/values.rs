@@ -116,20 +116,7 @@ fn missed(opened: &Opened, found: &Explanation) -> CliError {
 
 fn document(cache: &Cache, found: &Explanation, answer: &Answer<Json>) -> CacheValue {
     let far = cache.stats().usages.iter().any(|usage| usage.far.hits + usage.far.stale_hits > 0);
-    let (fresh_for, keep_for) =
-        found.entry.as_ref().map_or_else(Default::default, |entry| (entry.fresh_for, entry.keep_for));
-    CacheValue {
-        schema: CacheValue::SCHEMA.to_owned(),
-        key: found.key.clone(),
-        is_absent: answer.value.is_none(),
-        value: answer.value.as_deref().cloned(),
-        is_fresh: answer.is_fresh,
-        tier: if far { "far" } else { "near" }.to_owned(),
-        age_ms: output::ms(answer.age),
-        fresh_for_ms: output::ms(fresh_for),
-        keep_for_ms: output::ms(keep_for),
-        build_cost_ms: output::ms(answer.build_cost),
-    }
+    output::cache_value(found, answer, far)
 }
 
 fn shown(value: &CacheValue) -> String {

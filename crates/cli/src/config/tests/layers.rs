@@ -124,6 +124,12 @@ fn rows() -> Vec<Row> {
         ),
         row("server.requests_max", |config| json!(config.server.requests_max), numbers([256, 1, 100_000, 5])),
         row("server.waits_max", |config| json!(config.server.waits_max), numbers([1024, 1, 100_000, 5])),
+        row("server.streams_max", |config| json!(config.server.streams_max), numbers([512, 1, 100_000, 5])),
+        row(
+            "server.streams_per_caller_max",
+            |config| json!(config.server.streams_per_caller_max),
+            numbers([128, 1, 100_000, 5]),
+        ),
         row("server.wait_max_ms", |config| ms(config.server.wait_max), numbers([30_000, 1, 600_000, 5])),
         row(
             "server.request_max_ms",
@@ -188,6 +194,36 @@ fn rows() -> Vec<Row> {
             "log.format",
             |config| json!(if config.log.format == LogFormat::Text { "text" } else { "json" }),
             texts(["text", "json", "text", "json"]),
+        ),
+        row(
+            "telemetry.otlp_endpoint",
+            |config| json!(config.telemetry.otlp_endpoint),
+            texts(["", "http://a:1", "http://b:1", "https://c/x"]),
+        ),
+        row(
+            "telemetry.authorization",
+            |config| json!(config.telemetry.authorization.0),
+            texts(["", "***", "***", "***"]),
+        ),
+        row(
+            "telemetry.service_name",
+            |config| json!(config.telemetry.service_name),
+            texts(["recache", "a", "b", "c"]),
+        ),
+        row(
+            "telemetry.traces_per_mille",
+            |config| json!(config.telemetry.traces_per_mille),
+            numbers([1000, 1, 500, 5]),
+        ),
+        row(
+            "telemetry.logs",
+            |config| json!(config.telemetry.logs),
+            [true, false, true, false].map(Value::from),
+        ),
+        row(
+            "telemetry.figures_every_seconds",
+            |config| json!(config.telemetry.figures_every.as_secs()),
+            numbers([15, 1, 3_600, 5]),
         ),
         cached!("cache" / "enabled", [false, true, false, true]),
         cached!("cache" / "backend", ["redis", "in-memory", "tiered", "memcached"]),

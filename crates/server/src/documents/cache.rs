@@ -1,0 +1,138 @@
+//! The cache as documents.
+
+use recache_api as api;
+use recache_cache::coordination::Strategy;
+use recache_cache::{Answer, BreakerReport, Cache, EntryFacts, Explanation, Health, Stats, Token, Usage};
+use serde::Serialize;
+
+use super::records::ms;
+
+/// The usages that the engine has a name for.
+const USAGES: [Usage; 7] = [
+    Usage::Template,
+    Usage::Analytics,
+    Usage::GraphAnalysis,
+    Usage::Handlers,
+    Usage::HealthDetail,
+    Usage::JobState,
+    Usage::ViewItem,
+];
+
+/// Whether it does what it was configured to do.
+pub fn cache_health(health: &Health) -> api::CacheHealth {
+    let breaker = |report: &BreakerReport| api::CacheBreaker {
+        class: report.class.name().to_owned(),
+        state: report.state.to_owned(),
+        failures_in_a_row: report.failures_in_a_row,
+    };
+    api::CacheHealth {
+        schema: api::CacheHealth::SCHEMA.to_owned(),
+        condition: word(&health.condition),
+        provider: health.provider.to_owned(),
+        reasons: health.reasons.clone(),
+        breakers: health.breakers.iter().map(breaker).collect(),
+    }
+}
+
+/// What a process counted.
+pub fn cache_stats(provider: &str, stats: &Stats) -> api::CacheStats {
+    api::CacheStats {
+        schema: api::CacheStats::SCHEMA.to_owned(),
+        provider: provider.to_owned(),
+        evictions: stats.evictions,
+        process: serde_json::to_value(stats).unwrap_or_default(),
+    }
+}
+
+/// What it can do, and what follows from that.
+pub fn cache_overview(cache: &Cache) -> api::CacheOverview {
+    let (provider, capabilities) = (cache.provider(), cache.capabilities());
+    let strategy = Strategy::choose(provider.name(), &capabilities, provider.atomics().is_some());
+    let usage = |usage: &Usage| api::CacheUsage {
+        usage: usage.name().to_owned(),
+        needs: usage.coherence(cache.lifetimes()).to_string(),
+        is_on: cache.for_usage(usage).is_on(),
+    };
+    let capability = |row: recache_cache::provider::CapabilityRow| api::CacheCapability {
+        capability: row.capability.name().to_owned(),
+        value: row.value.to_string(),
+        source: word(&row.source),
+    };
+    api::CacheOverview {
+        schema: api::CacheOverview::SCHEMA.to_owned(),
+        provider: provider.name().to_owned(),
+        key_prefix: cache.keys().as_str().to_owned(),
+        coherence: capabilities.coherence().to_string(),
+        coordination: strategy.strategy.name().to_owned(),
+        coordination_reason: strategy.why.to_owned(),
+        capabilities: capabilities.rows().map(capability).collect(),
+        usages: USAGES.iter().map(usage).collect(),
+    }
+}
+
+/// Why a key is answered as it is.
+pub fn cache_explanation(explanation: Explanation) -> api::CacheExplanation {
+    api::CacheExplanation {
+        schema: api::CacheExplanation::SCHEMA.to_owned(),
+        key: explanation.key,
+        provider: explanation.provider.to_owned(),
+        verdict: explanation.verdict,
+        near: explanation.near,
+        near_entry: explanation.near_entry.map(|facts| entry(&facts)),
+        entry: explanation.entry.map(|facts| entry(&facts)),
+    }
+}
+
+/// What is cached under a key; `far`: the backend answered.
+pub fn cache_value(found: &Explanation, answer: &Answer<api::Json>, far: bool) -> api::CacheValue {
+    let (fresh_for, keep_for) =
+        found.entry.as_ref().map_or_else(Default::default, |entry| (entry.fresh_for, entry.keep_for));
+    api::CacheValue {
+        schema: api::CacheValue::SCHEMA.to_owned(),
+        key: found.key.clone(),
+        is_absent: answer.value.is_none(),
+        value: answer.value.as_deref().cloned(),
+        is_fresh: answer.is_fresh,
+        tier: if far { "far" } else { "near" }.to_owned(),
+        age_ms: ms(answer.age),
+        fresh_for_ms: ms(fresh_for),
+        keep_for_ms: ms(keep_for),
+        build_cost_ms: ms(answer.build_cost),
+    }
+}
+
+/// A change of it.
+pub fn cache_change(action: &str, changed: api::Changed, name: &str, token: Token) -> api::CacheChange {
+    api::CacheChange {
+        schema: api::CacheChange::SCHEMA.to_owned(),
+        action: action.to_owned(),
+        changed,
+        name: name.to_owned(),
+        token: token.to_string(),
+        is_confirmed: token.is_confirmed(),
+    }
+}
+
+fn entry(facts: &EntryFacts) -> api::CacheEntry {
+    api::CacheEntry {
+        state: facts.state.clone(),
+        bytes: u64::try_from(facts.bytes).unwrap_or(u64::MAX),
+        age_ms: ms(facts.age),
+        fresh_for_ms: ms(facts.fresh_for),
+        keep_for_ms: ms(facts.keep_for),
+        build_cost_ms: ms(facts.build_cost),
+        stamp: format!("{:x}", facts.stamp),
+        stamp_now: facts.stamp_now.map(|stamp| format!("{stamp:x}")),
+        is_absent: facts.is_absent,
+        layout: facts.schema,
+        codec: facts.codec.map(|codec| word(&codec).to_lowercase()),
+    }
+}
+
+/// The wire's word for an enum.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
