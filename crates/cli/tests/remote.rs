@@ -99,6 +99,12 @@ impl Served {
         Self { _child: child, url, folder, database, _guard: guard }
     }
 
+    /// Where the database is, from wherever one stands.
+    fn url_of_database(&self) -> String {
+        let folder = self.folder.path().display();
+        self.database.replace("sqlite:", &format!("sqlite:{folder}/"))
+    }
+
     fn run(&self, arguments: &[&str]) -> Ran {
         let output = command(self.folder.path()).args(arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -111,9 +111,9 @@ pub trait Schedules: Send + Sync + Debug {
     /// Waits for the next tick from now on; those of the pause are gone. False when it was not paused.
     async fn schedule_resume(&self, namespace: &str, name: &str) -> Result<bool>;
 
-    /// Makes a job at once, besides the ticks. While the former job has not ended this does what the overlap policy says, and `skip`
-    /// is a conflict.
-    async fn schedule_run(&self, namespace: &str, name: &str) -> Result<JobId>;
+    /// Makes a job of this id at once, besides the ticks; one that is there already was made by this call before. While the former job
+    /// has not ended this does what the overlap policy says, and `skip` is a conflict.
+    async fn schedule_run(&self, namespace: &str, name: &str, job: JobId) -> Result<()>;
 
     /// Removes a schedule; its jobs stay.
     async fn schedule_delete(&self, namespace: &str, name: &str) -> Result<()>;

@@ -52,6 +52,10 @@ impl Call {
         Self::new(Method::PUT, segments).with_body(body)
     }
 
+    pub(super) fn delete(segments: &[&str]) -> Self {
+        Self::new(Method::DELETE, segments)
+    }
+
     /// Without a body, for what needs none.
     pub(super) fn post_empty(segments: &[&str]) -> Self {
         Self::new(Method::POST, segments)

@@ -34,8 +34,8 @@ use reqwest::Url;
 use crate::problem::Problem;
 
 pub use queries::{
-    BatchMembersQuery, BatchesQuery, JobsQuery, LettersQuery, TrackedJobsQuery, ViewBuildsQuery, ViewsQuery,
-    WorkflowsQuery,
+    BatchMembersQuery, BatchesQuery, JobsQuery, LettersQuery, TrackedJobsQuery, ViewBuildsQuery,
+    ViewDiffQuery, ViewsQuery, WorkflowsQuery,
 };
 
 /// How a client calls.

@@ -145,3 +145,18 @@ pub struct ViewBuildsQuery {
     /// `next` of the page before.
     pub cursor: Option<String>,
 }
+
+/// Of [`Client::view_diff`](super::Client::view_diff).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ViewDiffQuery {
+    /// The first generation.
+    pub from: i64,
+    /// The second.
+    pub to: i64,
+    /// At most so many items, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only items after this one.
+    pub after: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}

@@ -5,9 +5,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::call::Call;
-use super::{Client, Result, ViewBuildsQuery, ViewsQuery};
-use crate::view::{ItemRead, Touched, ViewDetails, ViewHistory, ViewList};
-use crate::view_request::TouchView;
+use super::{Client, Result, ViewBuildsQuery, ViewDiffQuery, ViewsQuery};
+use crate::job_request::Because;
+use crate::view::{
+    ItemRead, Touched, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory, ViewList,
+    ViewRestored, ViewSources,
+};
+use crate::view_request::{DefineView, DeriveView, RollBackView, TouchView};
 
 #[derive(Serialize)]
 struct ItemQuery {
@@ -51,5 +55,55 @@ impl Client {
     ) -> Result<ItemRead> {
         let call = Call::get(&["v1", "views", namespace, key, "items", item]);
         self.call(call.query(&ItemQuery { min_version })?.wait(wait)).await
+    }
+
+    /// Creates a view, or changes how it is built.
+    pub async fn define_view(&self, namespace: &str, key: &str, view: &DefineView) -> Result<ViewDetails> {
+        self.call(Call::put(&["v1", "views", namespace, key], view)?).await
+    }
+
+    /// Says from which others a view is made.
+    pub async fn derive_view(&self, namespace: &str, key: &str, from: &DeriveView) -> Result<ViewSources> {
+        self.call(Call::put(&["v1", "views", namespace, key, "sources"], from)?).await
+    }
+
+    /// Why a view is behind, and what it waits for.
+    pub async fn explain_view(&self, namespace: &str, key: &str) -> Result<ViewExplanation> {
+        self.call(Call::get(&["v1", "views", namespace, key, "explain"])).await
+    }
+
+    /// At which items two generations differ.
+    pub async fn view_diff(&self, namespace: &str, key: &str, query: &ViewDiffQuery) -> Result<ViewDiff> {
+        self.call(Call::get(&["v1", "views", namespace, key, "diff"]).query(query)?).await
+    }
+
+    /// Builds a view anew at once.
+    pub async fn rebuild_view(&self, namespace: &str, key: &str, because: &Because) -> Result<Touched> {
+        self.call(Call::post(&["v1", "views", namespace, key, "rebuild"], because)?).await
+    }
+
+    /// Lets no build of a view begin.
+    pub async fn pause_view(&self, namespace: &str, key: &str, because: &Because) -> Result<ViewChange> {
+        self.call(Call::post(&["v1", "views", namespace, key, "pause"], because)?).await
+    }
+
+    /// Lets its builds begin again.
+    pub async fn resume_view(&self, namespace: &str, key: &str, because: &Because) -> Result<ViewChange> {
+        self.call(Call::post(&["v1", "views", namespace, key, "resume"], because)?).await
+    }
+
+    /// Makes the content of an older generation live again, and pauses the view.
+    pub async fn roll_view_back(
+        &self,
+        namespace: &str,
+        key: &str,
+        to: &RollBackView,
+    ) -> Result<ViewRestored> {
+        self.call(Call::post(&["v1", "views", namespace, key, "rollback"], to)?).await
+    }
+
+    /// Removes a view with all its generations.
+    pub async fn delete_view(&self, namespace: &str, key: &str, because: &Because) -> Result<ViewChange> {
+        self.call(Call::delete(&["v1", "views", namespace, key]).query(because)?).await
     }
 }

@@ -82,17 +82,34 @@ impl Server {
         }
     }
 
+    /// Returns when it stands still: the signal is only asked for by the one who sends it, and every thread stops by itself.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.id());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(1);
+        while std::time::Instant::now() < deadline
+            && !std::fs::read_dir(&tasks).is_ok_and(|mut tasks| tasks.all(is_stopped))
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn thaw(&self) {
         self.signal("CONT");
     }
 
+    fn id(&self) -> u32 {
+        self.process.lock().unwrap().as_ref().unwrap().id()
+    }
+
     fn signal(&self, signal: &str) {
-        let id = self.process.lock().unwrap().as_ref().unwrap().id();
-        assert!(Command::new("kill").args(["-s", signal, &id.to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill").args(["-s", signal, &self.id().to_string()]).status().unwrap().success()
+        );
     }
 
     pub(crate) fn port(&self) -> u16 {

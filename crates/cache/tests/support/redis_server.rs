@@ -108,9 +108,20 @@ impl RedisServer {
         self.wait_until_ready().await;
     }
 
-    /// Stopped, not ended: its connections stay and nothing comes from it.
+    /// Stopped, not ended: its connections stay and nothing comes from it. Returns when it stands still: the signal is only asked for by the one who sends it, and every thread stops by itself.
     pub(crate) fn freeze(&self) {
         self.signal("-STOP");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(1);
+        while std::time::Instant::now() < deadline
+            && !std::fs::read_dir(&tasks).is_ok_and(|mut tasks| tasks.all(is_stopped))
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn thaw(&self) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use recache_api::{Schedule, ScheduleAnswer, ScheduleList, Ticks};
+use recache_model::ids::JobId;
 use recache_model::retry::RetryPolicy;
 use recache_model::schedule::{CatchUp, CronSpec, Overlap};
 use recache_store::{Error, NewSchedule, ScheduleRecord, Store, Word};
@@ -367,7 +368,7 @@ impl Resume {
 
 impl Run {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        store.schedules().schedule_run(&self.which.namespace, &self.which.name).await?;
+        store.schedules().schedule_run(&self.which.namespace, &self.which.name, JobId::make()).await?;
         self.which.show(true, store, context).await
     }
 }

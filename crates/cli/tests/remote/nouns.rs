@@ -1,5 +1,9 @@
 use std::fs;
 
+use recache_engine::Engine;
+use recache_store::{OpenOptions, open};
+use recache_worker::{BuildContext, Handlers};
+
 use super::{both, text};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,5 +225,62 @@ async fn views_are_touched_listed_and_read() {
         let late = ["view", "get", "shop/prices", "a", "--min-version", "1", "--timeout", "300ms"];
         served.there(&late).refused(124, &["E-TIMED-OUT", "is not live"]);
         served.there(&["view", "show", "shop/none"]).refused(3, &["E-NOT-FOUND"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn item_is_read_as_soon_as_its_version_is_live() {
+    for served in both().await {
+        // Another process builds: the server has no handler for it.
+        let store = open(&OpenOptions::new(served.url_of_database())).await.unwrap();
+        let mut handlers = Handlers::new();
+        let build = async |build: BuildContext| {
+            build.put("version", None, &build.version()).await?;
+            Ok(())
+        };
+        handlers.view("counting", build).unwrap();
+        let engine = Engine::builder(store.clone()).handlers(handlers).start().await.unwrap();
+        served.here(&["view", "define", "shop/prices", "--handler", "counting"]).ok();
+        let touched = served.there(&["view", "touch", "shop/prices", "--now", "-o", "json"]).json();
+        assert_eq!(touched["recache_version"], 1);
+        let get = ["view", "get", "shop/prices", "version", "--min-version", "1", "--timeout", "30s"];
+        assert_eq!(served.there(&get).ok(), "1\n");
+        let read = served.same(&["view", "get", "shop/prices", "version"]);
+        assert_eq!((&read["schema"], &read["version"]), (&"recache.view-value.v1".into(), &1.into()));
+        served
+            .there(&["view", "get", "shop/prices", "none"])
+            .refused(3, &["E-NOT-FOUND", "has no item `none`"]);
+        assert_eq!(served.same(&["view", "show", "shop/prices"])["generations"][0]["version"], 1);
+        let rebuilt =
+            served.there(&["view", "rebuild", "shop/prices", "--reason", "again", "-o", "json"]).json();
+        let version = rebuilt["recache_version"].to_string();
+        let get = ["view", "get", "shop/prices", "version", "--min-version", &version, "--timeout", "30s"];
+        served.there(&get).ok();
+        assert_eq!(
+            served.same(&["view", "diff", "shop/prices", "1", &version])["items"][0]["item"],
+            "version"
+        );
+        let back = ["view", "rollback", "shop/prices", "--to", "1", "--reason", "wrong", "-o", "json"];
+        assert_eq!(served.there(&back).json()["items_changed"], 1);
+        assert!(
+            served.there(&["view", "pause", "shop/prices", "--reason", "x"]).ok().contains("paused before")
+        );
+        assert!(served.same(&["view", "explain", "shop/prices"])["reason"].is_string());
+        assert!(served.there(&["view", "resume", "shop/prices"]).ok().contains("begin again"));
+        let define =
+            ["view", "define", "shop/sums", "--handler", "nobody", "--any-staleness", "--attempts", "7"];
+        served.there(&define).ok();
+        let defined = served.same(&define);
+        assert_eq!(
+            (&defined["policy"]["max_staleness_ms"], &defined["retry"]["attempts_max"]),
+            (&serde_json::Value::Null, &7.into())
+        );
+        let derived = served.there(&["view", "derive", "shop/sums", "--from", "shop/prices"]);
+        assert!(derived.err.contains("built from them"), "{derived:?}");
+        served.there(&["view", "delete", "shop/prices", "--reason", "x"]).refused(5, &["E-CONFLICT"]);
+        served.there(&["view", "delete", "shop/sums", "--reason", "unused"]).ok();
+        served.there(&["view", "show", "shop/sums"]).refused(3, &["E-NOT-FOUND"]);
+        engine.shut_down().await;
+        store.close().await;
     }
 }

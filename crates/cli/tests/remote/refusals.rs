@@ -7,7 +7,7 @@ fn verb_without_a_form_against_a_server_says_so_by_name() {
         (&["job", "delete", "--all"][..], "recache job delete"),
         (&["job", "cancel", "--all"], "recache job cancel by filter"),
         (&["job", "retry", "--queue", "q"], "recache job retry by filter"),
-        (&["view", "pause", "a/b", "--reason", "x"], "recache view pause"),
+        (&["view", "items", "a/b"], "recache view items"),
         (&["queue", "pause", "q", "--reason", "x", "--actor", "ann"], "--actor"),
     ] {
         served.there(arguments).refused(2, &["E-UNSUPPORTED", name]);

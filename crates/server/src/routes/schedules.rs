@@ -7,6 +7,7 @@ use axum::extract::State;
 use recache_api::{
     Because, DefineSchedule, OnMissed, OnOverlap, Schedule, ScheduleAnswer, ScheduleList, Ticks,
 };
+use recache_model::ids::JobId;
 use recache_model::schedule::{CatchUp, CronSpec, Overlap};
 use recache_store::{NewSchedule, ScheduleRecord};
 use serde::Deserialize;
@@ -20,7 +21,7 @@ use super::{Routes, reason_or};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
-use crate::frame::RequestId;
+use crate::frame::{RequestId, Seed};
 use crate::input::{Input, Params, Segments};
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
@@ -201,6 +202,7 @@ async fn run(
     State(app): State<App>,
     caller: Caller,
     name: Named,
+    Seed(seed): Seed,
     request: RequestId,
     Input(asked): Input<Because>,
 ) -> Result<Json<ScheduleAnswer>, Refusal> {
@@ -209,7 +211,8 @@ async fn run(
     let (namespace, name) = (&record.definition.namespace, &record.definition.name);
     let deed = deed("schedules.run", &record, &reason, &request);
     audited(app.store(), &caller, deed, &state(&record), async {
-        app.store().schedules().schedule_run(namespace, name).await?;
+        // In a repetition the store finds the job of the first time by this id.
+        app.store().schedules().schedule_run(namespace, name, JobId::from_uuid(seed)).await?;
         now(&app, &record, true).await
     })
     .await

@@ -365,6 +365,9 @@ struct DiffParams {
     /// At most so many items
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only items after this one; not together with `cursor`
+    #[param(min_length = 1, max_length = 2048)]
+    after: Option<String>,
     /// `next` of the page before
     cursor: Option<String>,
 }
@@ -384,7 +387,7 @@ async fn diff(
     let (from, to) = (asked.from, asked.to);
     let page =
         Page::new("view diff", &(id, from, to), PageParams { limit: asked.limit, cursor: asked.cursor })?;
-    let after: Option<String> = page.before()?;
+    let after: Option<String> = page.before_or("after", asked.after)?;
     let found = app.store().view_control().generations_diff(id, from, to, after, page.rows_max()).await?;
     let Some(items) = found else {
         let detail = format!("version {from} or {to} of view `{view}` is not kept");

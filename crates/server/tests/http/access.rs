@@ -48,15 +48,6 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/analytics/explain/{figure}", "analytics:read"),
         ("GET /v1/analytics/performance", "analytics:read"),
         ("GET /v1/audit", "audit:read"),
-        ("GET /v1/cache", "cache:read"),
-        ("GET /v1/cache/explain", "cache:read"),
-        ("GET /v1/cache/health", "cache:read"),
-        ("GET /v1/cache/inspect", "cache:read"),
-        ("POST /v1/cache/invalidate", "cache:operate"),
-        ("GET /v1/cache/stats", "cache:read"),
-        ("GET /v1/events", "events:read"),
-        ("GET /v1/events/kept", "events:read"),
-        ("GET /v1/events/kept/{id}", "events:read"),
         ("GET /v1/batches", "batches:read"),
         ("POST /v1/batches", "batches:write"),
         ("GET /v1/batches/{id}", "batches:read"),
@@ -94,6 +85,15 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/tracked-jobs/{id}/acknowledge", "tracked_jobs:write"),
         ("POST /v1/tracked-jobs/{id}/heartbeat", "tracked_jobs:write"),
         ("POST /v1/tracked-jobs/{id}/report", "tracked_jobs:write"),
+        ("GET /v1/cache", "cache:read"),
+        ("GET /v1/cache/explain", "cache:read"),
+        ("GET /v1/cache/health", "cache:read"),
+        ("GET /v1/cache/inspect", "cache:read"),
+        ("POST /v1/cache/invalidate", "cache:operate"),
+        ("GET /v1/cache/stats", "cache:read"),
+        ("GET /v1/events", "events:read"),
+        ("GET /v1/events/kept", "events:read"),
+        ("GET /v1/events/kept/{id}", "events:read"),
         ("GET /v1/jobs", "jobs:read"),
         ("POST /v1/jobs", "jobs:write"),
         ("POST /v1/jobs/bulk", "jobs:write"),
@@ -182,27 +182,27 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                 Some("workflows") => &things.workflow,
                 Some("batches") => &things.batch,
                 Some("dead-letters") => &things.letter,
-                Some("tracked-jobs") => &things.tracked,
                 Some("events") => &things.event,
+                Some("tracked-jobs") => &things.tracked,
                 _ => &things.job,
             };
             let mut path = route.replace("{id}", id).replace("{step}", "fetch");
             // What is deleted is nothing that others look at.
+            path = path.replace("{queue}", "q");
+            path = path.replace("{schedule}", if method == "DELETE" { "gone" } else { "report" });
             let name = if method == "DELETE" { "gone" } else { "order" };
             path = path.replace("{namespace}", "a").replace("{name}", name).replace("{item}", "version");
             path = path.replace("{session}", "ses_01890000-0000-7000-8000-000000000000");
-            path = path.replace("{queue}", "q");
-            path = path.replace("{schedule}", if method == "DELETE" { "gone" } else { "report" });
             path = path.replace("{key}", if method == "DELETE" { "gone" } else { "prices" });
             match route.as_str() {
                 "/v1/templates/{namespace}/{name}/diff" => path.push_str("?from=1.0.0"),
                 "/v1/views/{namespace}/{key}/diff" => path.push_str("?from=1&to=1"),
+                "/v1/ticks" => path.push_str("?cron=0%200%201%201%20*"),
                 "/v1/cache/explain" | "/v1/cache/inspect" => path.push_str("?key=recache:x:y"),
                 "/v1/analytics/explain/{figure}" => {
                     "/v1/analytics/explain/completion_rate?namespace=a".clone_into(&mut path);
                 }
                 "/v1/events" => path.push_str("?namespace=a&seconds=0"),
-                "/v1/ticks" => path.push_str("?cron=0%200%201%201%20*"),
                 "/v1/analytics/performance"
                 | "/v1/analytics/bottlenecks"
                 | "/v1/events/kept"
@@ -343,7 +343,7 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
         let needed = *expected.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
         let may = |role: &str| -> bool {
             let (resource, action) = needed.split_once(':').unwrap();
-            let is_global = matches!(resource, "metrics" | "health" | "cache" | "queues");
+            let is_global = matches!(resource, "metrics" | "health" | "queues" | "cache");
             match role {
                 "viewer" => action == "read",
                 "writer" => action == "write",

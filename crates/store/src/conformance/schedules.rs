@@ -163,16 +163,21 @@ pub async fn paused_schedule_rests_until_it_is_resumed(subject: &Subject) {
 pub async fn schedule_is_run_at_once_when_asked(subject: &Subject) {
     let before = put(subject, hourly("report")).await;
     let schedules = subject.store.schedules();
-    let job = schedules.schedule_run("default", "report").await.expect("made");
+    let job = JobId::make();
+    schedules.schedule_run("default", "report", job).await.expect("made");
     assert_eq!(state(subject, job).await, JobState::Queued);
     let record = get(subject, "report").await;
     assert_eq!((record.last_job, record.next_at, record.last_tick_at), (Some(job), before.next_at, None));
-    let again = schedules.schedule_run("default", "report").await;
+    schedules.schedule_run("default", "report", job).await.expect("made before: nothing more is done");
+    let again = schedules.schedule_run("default", "report", JobId::make()).await;
     assert!(matches!(&again, Err(Error::Conflict(message)) if message.contains("overlap")), "{again:?}");
     end(subject).await;
-    schedules.schedule_run("default", "report").await.expect("the former has ended");
+    schedules.schedule_run("default", "report", job).await.expect("made before, and it has ended since");
+    assert_eq!(get(subject, "report").await.last_job, Some(job));
+    schedules.schedule_run("default", "report", JobId::make()).await.expect("the former has ended");
     put(subject, NewSchedule { overlap: Overlap::Replace, ..hourly("report") }).await;
-    let third = schedules.schedule_run("default", "report").await.expect("made");
+    let third = JobId::make();
+    schedules.schedule_run("default", "report", third).await.expect("made");
     assert_eq!(state(subject, third).await, JobState::Queued);
 }
 
@@ -196,13 +201,14 @@ pub async fn schedules_are_listed_changed_and_deleted(subject: &Subject) {
     put(subject, changed.clone()).await;
     assert_eq!(names(None, None, 9).await.len(), 3);
     assert_eq!(schedules.schedule_get("a", "one").await.expect("there").definition, changed);
-    let job = schedules.schedule_run("a", "one").await.expect("made");
+    let job = JobId::make();
+    schedules.schedule_run("a", "one", job).await.expect("made");
     schedules.schedule_delete("a", "one").await.expect("deleted");
     assert_eq!(state(subject, job).await, JobState::Queued);
     for refused in [
         schedules.schedule_delete("a", "one").await,
         schedules.schedule_get("a", "one").await.map(drop),
-        schedules.schedule_run("a", "one").await.map(drop),
+        schedules.schedule_run("a", "one", JobId::make()).await,
         schedules.schedule_resume("a", "one").await.map(drop),
     ] {
         assert!(matches!(refused, Err(Error::NotFound { .. })), "{refused:?}");

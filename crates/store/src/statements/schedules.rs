@@ -55,9 +55,9 @@ impl Schedules for Driver {
         self.write(work!([key] db, now, effects => resume(db, now, &key).await)).await
     }
 
-    async fn schedule_run(&self, namespace: &str, name: &str) -> Result<JobId> {
+    async fn schedule_run(&self, namespace: &str, name: &str, job: JobId) -> Result<()> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.write(work!([key] db, now, effects => run(db, now, &key, effects).await)).await
+        self.write(work!([key] db, now, effects => run(db, now, &key, job, effects).await)).await
     }
 
     async fn schedule_delete(&self, namespace: &str, name: &str) -> Result<()> {
@@ -310,47 +310,55 @@ async fn run(
     db: &mut Connection,
     now: Timestamp,
     key: &(String, String),
+    job: JobId,
     effects: &mut Effects,
-) -> Result<JobId> {
+) -> Result<()> {
+    // Under the schedule's lock nobody else makes it meanwhile.
     let schedule = lock(db, &key.0, &key.1).await?;
-    let Some(job) = make_job(db, now, &schedule, effects).await? else {
+    let made =
+        sqlx::query("SELECT id FROM jobs WHERE id = $1").bind(job.uuid()).fetch_optional(&mut *db).await?;
+    if made.is_some() {
+        return Ok(());
+    }
+    if !make_job(db, now, &schedule, job, effects).await? {
         let last = schedule.record.last_job.map(|job| job.to_string()).unwrap_or_default();
         return Err(Error::Conflict(format!(
             "the former job `{last}` of schedule `{}` has not ended, and its overlap policy is skip",
             key.1.escape_debug()
         )));
-    };
+    }
     sqlx::query("UPDATE schedules SET last_job_id = $2 WHERE id = $1")
         .bind(schedule.id)
         .bind(job.uuid())
         .execute(db)
         .await?;
-    Ok(job)
+    Ok(())
 }
 
-/// A job of a locked schedule; `None` when the former one has not ended and the policy is to skip.
+/// Makes this job of a locked schedule; false when the former one has not ended and the policy is to skip.
 async fn make_job(
     db: &mut Connection,
     now: Timestamp,
     schedule: &Stored,
+    id: JobId,
     effects: &mut Effects,
-) -> Result<Option<JobId>> {
+) -> Result<bool> {
     let definition = &schedule.record.definition;
     if let (Some(last), Overlap::Skip | Overlap::Replace) = (schedule.record.last_job, definition.overlap)
         && let Some(last) = jobs::lock(db, last).await?
         && !last.state.is_terminal()
     {
         if definition.overlap == Overlap::Skip {
-            return Ok(None);
+            return Ok(false);
         }
         let error = JobError::new(ErrorKind::Cancelled, "the next run of its schedule takes its place");
         let change = Change { error: Some(error), ..Change::default() };
         jobs::advance(db, now, &last, JobEvent::Cancel, change, effects).await?;
     }
-    let job = job_of(definition);
+    let job = NewJob { id, ..job_of(definition) };
     jobs::insert(db, now, &job, None).await?;
     effects.queued(&job.queue);
-    Ok(Some(job.id))
+    Ok(true)
 }
 
 async fn fire(db: &mut Connection, now: Timestamp, rows_max: u32, effects: &mut Effects) -> Result<Fired> {
@@ -382,7 +390,8 @@ async fn fire(db: &mut Connection, now: Timestamp, rows_max: u32, effects: &mut 
         if let Some(tick) = decision.fire
             && !was_fired(db, schedule.id, tick).await?
         {
-            job = make_job(db, now, &schedule, effects).await?;
+            let id = JobId::make();
+            job = make_job(db, now, &schedule, id, effects).await?.then_some(id);
             match job {
                 Some(job) => {
                     // The primary key refuses a tick that was fired, and with it the whole transaction.

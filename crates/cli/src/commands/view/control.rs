@@ -1,11 +1,13 @@
 //! `recache view pause`, `resume`, `rebuild`, `rollback`, `delete`: a view in an operator's hands.
 
-use recache_api::ViewChange;
+use recache_api::client::Client;
+use recache_api::{Because, RollBackView, ViewChange, ViewRestored};
 use recache_store::{Store, Word};
 
+use super::super::against::{because, no_actor};
 use super::super::name::ViewName;
-use super::super::{Context, Outcome};
-use super::touch;
+use super::super::{Context, Failure, Outcome};
+use super::{print_touched, touch};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format};
 
@@ -21,6 +23,12 @@ struct Why {
 }
 
 impl Why {
+    /// As it is asked of a server.
+    fn asked(self) -> Result<Because, Failure> {
+        no_actor(self.actor.as_deref())?;
+        Ok(because(self.reason))
+    }
+
     fn word(&self, context: &Context<'_>) -> Word {
         Word::new(context.actor(self.actor.as_deref()), self.reason.clone())
     }
@@ -105,6 +113,9 @@ pub(super) struct Delete {
     why: Why,
 }
 
+const PAUSED: (&str, &str) = ("paused", "was paused before");
+const RESUMED: (&str, &str) = ("its builds begin again", "was not paused");
+
 /// Prints what changed: `done` when something did, `before` otherwise.
 fn changed(
     view: ViewName,
@@ -123,21 +134,39 @@ fn changed(
 }
 
 impl Pause {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let because = self.why.asked()?;
+        let change = client.pause_view(&self.view.namespace, &self.view.key, &because).await?;
+        changed(self.view, change.changed, PAUSED, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
         let is_new = store.view_control().view_pause(self.view.in_store(), word).await?;
-        changed(self.view, is_new, ("paused", "was paused before"), context)
+        changed(self.view, is_new, PAUSED, context)
     }
 }
 
 impl Resume {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let because = because("resumed from the command line".to_owned());
+        let change = client.resume_view(&self.view.namespace, &self.view.key, &because).await?;
+        changed(self.view, change.changed, RESUMED, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let is_new = store.view_control().view_resume(self.view.in_store()).await?;
-        changed(self.view, is_new, ("its builds begin again", "was not paused"), context)
+        changed(self.view, is_new, RESUMED, context)
     }
 }
 
 impl Rebuild {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let because = self.why.asked()?;
+        let touched = client.rebuild_view(&self.view.namespace, &self.view.key, &because).await?;
+        print_touched(&self.view, &touched, context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
         touch(&self.view, Vec::new(), true, Some(word), store, context).await
@@ -148,28 +177,40 @@ impl Rollback {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let (view, word) = (self.view.in_store(), self.why.word(context));
         let restored = store.view_control().view_restore(view.clone(), self.to, word).await?;
-        let restored = output::view_restored(&view, self.to, &restored);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&restored)?,
-            Format::Table => {
-                context.print_text(&format!(
-                    "{}: version {} is live with the content of {}: {} items changed, {} removed\n",
-                    self.view, restored.version, self.to, restored.items_changed, restored.items_removed
-                ))?;
-                if let Some(job) = &restored.superseded_job_id {
-                    context.note(&format!("the running build {job} is superseded"))?;
-                }
-                context.note(&format!(
-                    "it is paused now; `recache view resume {}` lets it build again",
-                    self.view
-                ))?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print_restored(&self.view, self.to, &output::view_restored(&view, self.to, &restored), context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let to = RollBackView { to_version: self.to, reason: self.why.asked()?.reason };
+        let restored = client.roll_view_back(&self.view.namespace, &self.view.key, &to).await?;
+        print_restored(&self.view, self.to, &restored, context)
     }
 }
 
+fn print_restored(view: &ViewName, to: i64, restored: &ViewRestored, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(restored)?,
+        Format::Table => {
+            context.print_text(&format!(
+                "{}: version {} is live with the content of {}: {} items changed, {} removed\n",
+                view, restored.version, to, restored.items_changed, restored.items_removed
+            ))?;
+            if let Some(job) = &restored.superseded_job_id {
+                context.note(&format!("the running build {job} is superseded"))?;
+            }
+            context.note(&format!("it is paused now; `recache view resume {view}` lets it build again"))?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
 impl Delete {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let because = self.why.asked()?;
+        client.delete_view(&self.view.namespace, &self.view.key, &because).await?;
+        changed(self.view, true, ("deleted", ""), context)
+    }
+
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
         store.view_control().view_delete(self.view.in_store(), word).await?;

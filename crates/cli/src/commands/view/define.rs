@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use recache_api::client::Client;
+use recache_api::{DefineView, OnTouch as ApiOnTouch, SubmitRetry, View};
 use recache_model::retry::RetryPolicy;
 use recache_model::view::{OnTouch, ViewPolicy};
 use recache_store::{NewView, Store};
 
+use super::super::against::ms;
 use super::super::name::{ViewName, far, wait};
 use super::super::{Context, Outcome};
 use super::facts;
@@ -65,34 +68,63 @@ enum OnTouchArg {
 
 impl Define {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let definition = NewView {
             namespace: self.view.namespace,
             key: self.view.key,
             handler: self.handler,
             queue: self.queue,
             policy: ViewPolicy {
-                debounce_quiet_ms: millis(self.quiet_for),
-                debounce_max_ms: millis(self.wait_max),
+                debounce_quiet_ms: ms(self.quiet_for),
+                debounce_max_ms: ms(self.wait_max),
                 on_touch: match self.on_touch {
                     OnTouchArg::Abort => OnTouch::Abort,
                     OnTouchArg::Finish => OnTouch::Finish,
                     OnTouchArg::Auto => OnTouch::Auto,
                 },
-                max_staleness_ms: (!self.any_staleness).then(|| millis(self.max_staleness)),
+                max_staleness_ms: (!self.any_staleness).then(|| ms(self.max_staleness)),
             },
             retry: RetryPolicy { attempts_max: self.attempts, ..RetryPolicy::default() },
             timeout: self.timeout,
         };
         let record = store.view_define(definition).await?;
-        let view = output::view(record, store.now().await?);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&view)?,
-            Format::Table => {
-                let text = facts(&view, context.table(["", ""]));
-                context.print_text(&text)?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print(&output::view(record, store.now().await?), context)
     }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let retry = SubmitRetry {
+            attempts_max: Some(self.attempts),
+            backoff: None,
+            base_ms: None,
+            cap_ms: None,
+            jitter: None,
+        };
+        let view = DefineView {
+            handler: self.handler,
+            queue: self.queue,
+            debounce_quiet_ms: Some(ms(self.quiet_for)),
+            debounce_max_ms: Some(ms(self.wait_max)),
+            on_touch: Some(match self.on_touch {
+                OnTouchArg::Abort => ApiOnTouch::Abort,
+                OnTouchArg::Finish => ApiOnTouch::Finish,
+                OnTouchArg::Auto => ApiOnTouch::Auto,
+            }),
+            max_staleness_ms: (!self.any_staleness).then(|| ms(self.max_staleness)),
+            any_staleness: self.any_staleness,
+            retry: Some(retry),
+            timeout_ms: self.timeout.map(ms),
+        };
+        let details = client.define_view(&self.view.namespace, &self.view.key, &view).await?;
+        print(&details.view, context)
+    }
+}
+
+fn print(view: &View, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(view)?,
+        Format::Table => {
+            let text = facts(view, context.table(["", ""]));
+            context.print_text(&text)?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }

@@ -1,5 +1,7 @@
 //! `recache view derive`: from which others a view is made.
 
+use recache_api::DeriveView;
+use recache_api::client::Client;
 use recache_store::Store;
 
 use super::super::name::ViewName;
@@ -30,11 +32,17 @@ impl Derive {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let from = self.from.iter().map(ViewName::in_store).collect();
         let is_news = store.chains().view_derive(self.view.in_store(), from).await?;
-        context.note(if is_news {
-            "it is touched now, and built from them"
-        } else {
-            "that was said before"
-        })?;
-        Ok(ExitStatus::Ok)
+        said(is_news, context)
     }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let from = DeriveView { from: self.from.iter().map(ToString::to_string).collect() };
+        let sources = client.derive_view(&self.view.namespace, &self.view.key, &from).await?;
+        said(sources.changed, context)
+    }
+}
+
+fn said(is_news: bool, context: &mut Context<'_>) -> Outcome {
+    context.note(if is_news { "it is touched now, and built from them" } else { "that was said before" })?;
+    Ok(ExitStatus::Ok)
 }

@@ -1,10 +1,11 @@
 //! `recache view history` and `recache view diff`: what builds did, and in what generations differ.
 
-use recache_api::client::{Client, ViewBuildsQuery};
-use recache_api::{ViewBuild, ViewHistory};
+use recache_api::client::{Client, ViewBuildsQuery, ViewDiffQuery};
+use recache_api::{ViewBuild, ViewDiff, ViewHistory};
 use recache_model::ids::JobId;
 use recache_store::{Error, Store};
 
+use super::super::against::no_remote_form;
 use super::super::name::ViewName;
 use super::super::{Context, Outcome, page};
 use super::word;
@@ -135,25 +136,48 @@ impl Diff {
         let has_more = page::cut(&mut items, self.limit);
         let next = items.last().filter(|_| has_more).map(|(item, _)| item.clone());
         let diff = output::view_diff(&self.view.in_store(), (self.from, self.to), items, next);
-        match context.format() {
-            Format::Json => context.print(&diff)?,
-            Format::Jsonl => context.print_lines(&diff.items)?,
-            Format::Table => {
-                if diff.items.is_empty() {
-                    context.note("they do not differ")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context.table(["ITEM", "CHANGE"]);
-                for difference in diff.items {
-                    let change = serde_json::to_value(difference.change).map_or_else(|_| String::new(), word);
-                    table.row([difference.item, change]);
-                }
-                context.print_text(&table.text())?;
-                if let Some(next) = diff.next {
-                    context.note(&format!("there are more: --after {next}"))?;
-                }
+        print_diff(diff, context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        if self.limit > PAGE_OF_SERVER {
+            return Err(no_remote_form("recache view diff --limit above 1000"));
+        }
+        let query = ViewDiffQuery {
+            from: self.from,
+            to: self.to,
+            limit: Some(self.limit),
+            after: self.after,
+            cursor: None,
+        };
+        let mut diff = client.view_diff(&self.view.namespace, &self.view.key, &query).await?;
+        diff.next = diff.next.and(diff.items.last().map(|last| last.item.clone()));
+        print_diff(diff, context)
+    }
+}
+
+/// Rows that a server answers at once.
+const PAGE_OF_SERVER: u32 = 1_000;
+
+fn print_diff(diff: ViewDiff, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&diff)?,
+        Format::Jsonl => context.print_lines(&diff.items)?,
+        Format::Table => {
+            if diff.items.is_empty() {
+                context.note("they do not differ")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table = context.table(["ITEM", "CHANGE"]);
+            for difference in diff.items {
+                let change = serde_json::to_value(difference.change).map_or_else(|_| String::new(), word);
+                table.row([difference.item, change]);
+            }
+            context.print_text(&table.text())?;
+            if let Some(next) = diff.next {
+                context.note(&format!("there are more: --after {next}"))?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }
