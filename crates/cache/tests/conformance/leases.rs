@@ -1,10 +1,11 @@
 //! Leases: one load per key for the whole fleet, and a fill that lost its right changes nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use recache_cache::provider::{Capability, Entry, Lease, Leased, Leases, Scope};
 use recache_cache::{Key, Provider};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::world::{KEEP_FOR, PATIENCE, World, item};

@@ -94,6 +94,8 @@ fn of_worker(error: &RemoteError) -> CliError {
         RemoteError::Invalid(_) => CliError::new("E-WORKER", ExitStatus::Usage, what),
         RemoteError::Refused { status: 401 | 403, .. } => CliError::new("E-WORKER", ExitStatus::Denied, what)
             .help("give a token with the scope `workers:run` in the namespaces: --token, or RECACHE_TOKEN"),
-        RemoteError::Refused { .. } => CliError::new("E-WORKER", ExitStatus::Failed, what),
+        RemoteError::Refused { .. } | RemoteError::Unheard { .. } => {
+            CliError::new("E-WORKER", ExitStatus::Failed, what)
+        }
     }
 }

@@ -39,6 +39,7 @@ async fn cache_is_looked_at_and_outdated() {
     let explained = world.get(&format!("/v1/cache/explain?key={key}")).await.expect(200);
     assert_eq!(explained["verdict"], "hit");
 
+    let mut asked = 0;
     for body in [
         json!({ "key": key }),
         json!({ "space": "analytics" }),
@@ -46,17 +47,27 @@ async fn cache_is_looked_at_and_outdated() {
         json!({ "all": true }),
     ] {
         world.get(report).await.expect(200);
-        let changed = world.post("/v1/cache/invalidate", &body.to_string()).await.expect(200);
-        assert_eq!(changed["action"], "invalidated", "{body}");
-        // On a busy machine the store may take longer than the cache waits: then it is not confirmed, and told later.
-        let is_confirmed = changed["is_confirmed"].as_bool().unwrap();
+        // On a busy machine the store may take longer than the cache waits: then it is not confirmed, and asked for again.
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            asked += 1;
+            let changed = world.post("/v1/cache/invalidate", &body.to_string()).await.expect(200);
+            assert_eq!(changed["action"], "invalidated", "{body}");
+            if changed["is_confirmed"] == true {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < until, "never confirmed: {changed}");
+        }
         let is_gone = world.get(&format!("/v1/cache/inspect?key={key}")).await.status == 404;
-        let is_other = body.get("tag").is_some();
-        assert!(if is_other { !is_gone || !is_confirmed } else { is_gone }, "{changed}");
+        assert_eq!(is_gone, body.get("tag").is_none(), "{body}");
     }
-    let audits =
-        world.store.audits().audits_list(AuditFilter { rows_max: 10, ..Default::default() }).await.unwrap();
-    assert_eq!(audits.iter().filter(|row| row.new.action == "cache.invalidate").count(), 4);
+    let audits = world
+        .store
+        .audits()
+        .audits_list(AuditFilter { rows_max: 1_000, ..Default::default() })
+        .await
+        .unwrap();
+    assert_eq!(audits.iter().filter(|row| row.new.action == "cache.invalidate").count(), asked);
     for body in [
         "{}",
         r#"{"key":"recache:a:b","all":true}"#,

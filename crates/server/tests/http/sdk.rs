@@ -270,6 +270,62 @@ async fn superseded_build_is_followed_by_one_that_takes_over_what_was_made() {
     }
 }
 
+/// What ends a worker must not be a server that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_ends_when_told_to_though_no_server_answers() {
+    let options = |server: String| ServerOptions {
+        lease: Duration::from_secs(30),
+        drain: Duration::from_millis(200),
+        grace: Duration::from_millis(200),
+        ..ServerOptions::new(server)
+    };
+    let stuck = |begun: &Arc<AtomicU32>| {
+        let (mut handlers, begun) = (Handlers::new(), Arc::clone(begun));
+        let run = move |_: Context, (): ()| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            async { std::future::pending::<Result<(), Failure>>().await }
+        };
+        handlers.job("stuck", run).unwrap();
+        handlers
+    };
+    let begun = Arc::new(AtomicU32::new(0));
+    let never = RemoteWorker::new(stuck(&begun), options("http://127.0.0.1:9".to_owned())).unwrap();
+    let stop = CancellationToken::new();
+    let run = tokio::spawn(never.run(stop.clone()));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stop.cancel();
+    soon(run).await.unwrap().expect("it has nothing to tell");
+
+    for holds in [false, true] {
+        let world = World::sqlite().await;
+        let worker = RemoteWorker::new(stuck(&begun), options(format!("http://{}", world.address))).unwrap();
+        let stop = CancellationToken::new();
+        let run = tokio::spawn(worker.run(stop.clone()));
+        soon(async {
+            while world.get("/v1/workers").await.expect(200)["workers"].as_array().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        if holds {
+            world.engine.submit(NewJob::new("stuck", "null")).await.unwrap();
+            soon(async {
+                while begun.load(Ordering::SeqCst) == 0 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await;
+        }
+        world.end().await;
+        stop.cancel();
+        let ended = soon(run).await.unwrap();
+        match ended {
+            Ok(()) => assert!(!holds),
+            Err(error) => assert!(holds && matches!(error, RemoteError::Unheard { jobs: 1 }), "{error}"),
+        }
+    }
+}
+
 #[test]
 fn options_that_cannot_work_are_refused_with_every_reason() {
     let options = ServerOptions { slots: 0, ..ServerOptions::new("ftp://x") };

@@ -83,4 +83,12 @@ pub enum RemoteError {
         /// What it said.
         detail: String,
     },
+    /// The worker was to end, and until its time was over no server could be told what became of its jobs.
+    #[error(
+        "no server could be told of the ends of {jobs} jobs in time; they run again when their lease has passed"
+    )]
+    Unheard {
+        /// How many it held.
+        jobs: usize,
+    },
 }

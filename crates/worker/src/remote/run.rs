@@ -25,6 +25,9 @@ const ENDS_MAX: usize = 1_000;
 /// No more ends are taken into a call whose results have so many bytes.
 const ENDS_BYTES: usize = 1024 * 1024;
 
+/// How long a worker that is to end goes on trying to tell what is left, after its handlers have had their time.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
+
 /// The jobs that the worker holds; a token is here until its end was answered.
 #[derive(Debug, Default)]
 struct Held(Mutex<HashMap<String, StopSignal>>);
@@ -86,9 +89,27 @@ impl RemoteWorker {
     }
 
     /// Runs until `stop` is cancelled: then it claims no more, lets running handlers go on for [`ServerOptions::drain`], hands back what is
-    /// left then, and ends its session. Ends earlier only when the server refuses it.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RemoteError> {
-        let mut session = self.register().await?;
+    /// left then, and ends its session. Ends earlier only when the server refuses it. Where no server can be reached it ends
+    /// all the same, five seconds after drain and grace at the latest; its jobs run again when their lease has passed.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RemoteError> {
+        let within = self.options.drain + self.options.grace + GOODBYE_WITHIN;
+        let held = Arc::clone(&self.held);
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(within).await;
+        };
+        tokio::select! {
+            ended = self.work(&stop) => ended,
+            () = late => {
+                let jobs = held.jobs();
+                jobs.values().for_each(|signal| signal.stop(Stop::Shutdown));
+                Err(RemoteError::Unheard { jobs: jobs.len() })
+            }
+        }
+    }
+
+    async fn work(mut self, stop: &CancellationToken) -> Result<(), RemoteError> {
+        let Some(mut session) = self.register_unless(stop).await? else { return Ok(()) };
         let mut claims = 0;
         let mut settling = JoinSet::new();
         let mut drained_by = None;
@@ -104,7 +125,7 @@ impl RemoteWorker {
             }
             claims += 1;
             let call = self.call(claims, drained_by.is_none());
-            let answer = self.ask(&session, call, &stop, drained_by, &mut settling).await?;
+            let answer = self.ask(&session, call, stop, drained_by, &mut settling).await?;
             let Some(answer) = answer else {
                 // Given up to begin to drain: its number is used again, and what it brought is brought again.
                 claims -= 1;
@@ -116,7 +137,8 @@ impl RemoteWorker {
                 );
                 self.held.jobs().values().for_each(|signal| signal.stop(Stop::LeaseLost));
                 self.held.jobs().clear();
-                session = self.register().await?;
+                let Some(next) = self.register_unless(stop).await? else { return Ok(()) };
+                session = next;
                 claims = 0;
                 continue;
             }
@@ -134,10 +156,25 @@ impl RemoteWorker {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        while settling.join_next().await.is_some() {}
-        let _: WorkerDone =
-            self.client.send(Method::DELETE, &session.path, Some(&session), &(), Duration::ZERO).await?;
-        Ok(())
+        let goodbye = async {
+            while settling.join_next().await.is_some() {}
+            self.client.send(Method::DELETE, &session.path, Some(&session), &(), Duration::ZERO).await
+        };
+        let Ok(told) = tokio::time::timeout(GOODBYE_WITHIN, goodbye).await else {
+            tracing::warn!(
+                "no server could be told that the worker ends; it is forgotten when its lease has passed"
+            );
+            return Ok(());
+        };
+        told.map(|WorkerDone { .. }| ())
+    }
+
+    /// `None`: the worker is to stop, and holds nothing.
+    async fn register_unless(&self, stop: &CancellationToken) -> Result<Option<Session>, RemoteError> {
+        tokio::select! {
+            session = self.register() => session.map(Some),
+            () = stop.cancelled() => Ok(None),
+        }
     }
 
     async fn register(&self) -> Result<Session, RemoteError> {
