@@ -4,14 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::Json;
 
-fn default_name() -> String {
-    "default".to_owned()
-}
-
-fn empty_object() -> Json {
-    Json::from_text("{}").unwrap_or_else(|_| Json::null())
-}
-
 /// A batch to be kept. Members name it where they are made: `batch_id` of a job, a tracked job or a workflow, `parent_id` of a batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -25,7 +17,7 @@ pub struct CreateBatch {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub id: Option<String>,
     /// Who it and its members belong to.
-    #[serde(default = "default_name")]
+    #[serde(default = "crate::defaults::name")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub namespace: String,
     /// `batch_…`: it is a member of this one.
@@ -37,7 +29,7 @@ pub struct CreateBatch {
     #[cfg_attr(feature = "openapi", schema(maximum = 1_000_000_000))]
     pub expected: Option<u64>,
     /// What is kept with it.
-    #[serde(default = "empty_object")]
+    #[serde(default = "crate::defaults::empty_object")]
     pub metadata: Json,
     /// The job to make when all members have ended and none badly.
     #[serde(default)]
@@ -59,7 +51,7 @@ pub struct CallBack {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub handler: String,
     /// Where it waits.
-    #[serde(default = "default_name")]
+    #[serde(default = "crate::defaults::name")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub queue: String,
     /// What it is given beside the batch's id, moment, state and counts.

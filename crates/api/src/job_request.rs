@@ -7,10 +7,6 @@ use crate::job::{Job, JobState, JobSubmitted};
 use crate::json::Json;
 use crate::view::Backoff;
 
-fn default_name() -> String {
-    "default".to_owned()
-}
-
 /// A job to be submitted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -20,11 +16,11 @@ pub struct SubmitJob {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256, example = "echo"))]
     pub handler: String,
     /// Who it belongs to.
-    #[serde(default = "default_name")]
+    #[serde(default = "crate::defaults::name")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub namespace: String,
     /// Where it waits.
-    #[serde(default = "default_name")]
+    #[serde(default = "crate::defaults::name")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub queue: String,
     /// What its handler is given.

@@ -30,6 +30,7 @@ mod batch;
 mod batch_request;
 mod cache;
 mod cache_request;
+mod defaults;
 mod event;
 mod health;
 mod instant;

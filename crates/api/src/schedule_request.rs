@@ -5,10 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::job_request::SubmitRetry;
 use crate::json::Json;
 
-fn default_name() -> String {
-    "default".to_owned()
-}
-
 fn default_zone() -> String {
     "UTC".to_owned()
 }
@@ -35,7 +31,7 @@ pub struct DefineSchedule {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256, example = "make_report"))]
     pub handler: String,
     /// Where they wait.
-    #[serde(default = "default_name")]
+    #[serde(default = "crate::defaults::name")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub queue: String,
     /// What their handler is given.

@@ -5,14 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::json::Json;
 use crate::tracked::TrackedState;
 
-fn default_name() -> String {
-    "default".to_owned()
-}
-
-fn empty_object() -> Json {
-    Json::from_text("{}").unwrap_or_else(|_| Json::null())
-}
-
 /// A job that some other system runs, to be kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -26,7 +18,7 @@ pub struct TrackJob {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub id: Option<String>,
     /// Who it belongs to.
-    #[serde(default = "default_name")]
+    #[serde(default = "crate::defaults::name")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub namespace: String,
     /// What it is about, so that a page finds its jobs again.
@@ -41,7 +33,7 @@ pub struct TrackJob {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub owner: Option<String>,
     /// What is kept with it.
-    #[serde(default = "empty_object")]
+    #[serde(default = "crate::defaults::empty_object")]
     pub metadata: Json,
     /// After this long without a word it is taken for dead, and failed. Default an hour, at most 30 days.
     #[serde(default)]

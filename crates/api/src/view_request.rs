@@ -5,10 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::job_request::SubmitRetry;
 use crate::view::OnTouch;
 
-fn default_queue() -> String {
-    "default".to_owned()
-}
-
 /// How a view is built. What is not given is as it is by default, also when the view is there already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -18,7 +14,7 @@ pub struct DefineView {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256, example = "build_prices"))]
     pub handler: String,
     /// Where its builds wait.
-    #[serde(default = "default_queue")]
+    #[serde(default = "crate::defaults::name")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub queue: String,
     /// A build waits until no touch came for this long. Default 1,000.

@@ -7,14 +7,6 @@ use crate::job::JobState;
 use crate::json::Json;
 use crate::workflow::WorkflowStep;
 
-fn default_name() -> String {
-    "default".to_owned()
-}
-
-fn empty_object() -> Json {
-    Json::from_text("{}").unwrap_or_else(|_| Json::null())
-}
-
 /// A workflow of a stored template, to be submitted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -24,7 +16,7 @@ pub struct SubmitWorkflow {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub template: String,
     /// Who it belongs to: the template's namespace.
-    #[serde(default = "default_name")]
+    #[serde(default = "crate::defaults::name")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub namespace: String,
     /// Version of the template; without it the newest.
@@ -36,7 +28,7 @@ pub struct SubmitWorkflow {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub environment: Option<String>,
     /// What its steps see; it must fit the template's `input_schema`.
-    #[serde(default = "empty_object")]
+    #[serde(default = "crate::defaults::empty_object")]
     pub input: Json,
     /// `batch_…`: it is a member of this batch.
     #[serde(default)]
@@ -81,7 +73,7 @@ pub struct SendSignal {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub name: String,
     /// What comes with it.
-    #[serde(default = "empty_object")]
+    #[serde(default = "crate::defaults::empty_object")]
     pub payload: Json,
 }
 
@@ -91,7 +83,7 @@ pub struct SendSignal {
 #[serde(deny_unknown_fields)]
 pub struct CompleteStep {
     /// It must fit the step's `result_schema`.
-    #[serde(default = "empty_object")]
+    #[serde(default = "crate::defaults::empty_object")]
     pub result: Json,
     /// Why; kept in history and in the audit.
     #[serde(default)]

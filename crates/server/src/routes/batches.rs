@@ -9,7 +9,7 @@ use recache_api::{
 };
 use recache_model::batch::BatchCallback;
 use recache_model::ids::{BatchId, JobId};
-use recache_store::{BatchDone, BatchFilter, BatchRecord, NewBatch};
+use recache_store::{BatchFilter, BatchRecord, NewBatch};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::page::{Page, PageParams};
-use super::{BULK_ROWS_MAX, BULK_TIME_MAX, Routes, reason_or, wrong};
+use super::{BULK_TIME_MAX, Routes, reason_or, steps, wrong};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
@@ -319,7 +319,8 @@ async fn retry(
     let reason = reason_or(asked.reason, "retried over HTTP");
     let after = asked.cursor.map(|text| from_cursor(id, &text)).transpose()?;
     audited(app.store(), &caller, deed("batches.retry", &record, &reason, &request), &state(&record), async {
-        let (sum, last) = retry_some(&app, &caller, id, after, &reason).await?;
+        let retry = |after| app.store().batches().batch_retry(id, caller.word(&reason), after, MEMBERS_MAX);
+        let (sum, last) = steps::take("retry of a batch", MEMBERS_MAX, after, retry).await?;
         let mut document = answer(&app, id, sum.changed).await?;
         document.next = last.map(|last| cursor::write(RETRY, &id, &last.to_string()));
         let after = json!({ "changed": sum.changed, "skipped": sum.skipped, "is_all": last.is_none() });
@@ -331,36 +332,6 @@ async fn retry(
 fn from_cursor(id: BatchId, text: &str) -> Result<JobId, Refusal> {
     let not_ours = || Refusal::field(Code::Invalid, "/cursor", "is not a cursor of a retry of this batch");
     cursor::read(RETRY, &id, text).ok().and_then(|place| place.parse().ok()).ok_or_else(not_ours)
-}
-
-/// As many as one request may take.
-async fn retry_some(
-    app: &App,
-    caller: &Caller,
-    id: BatchId,
-    mut after: Option<JobId>,
-    reason: &str,
-) -> Result<(BatchDone, Option<JobId>), Refusal> {
-    let (began, mut sum, mut looked_at) = (Instant::now(), BatchDone::default(), 0);
-    loop {
-        let done = match app.store().batches().batch_retry(id, caller.word(reason), after, MEMBERS_MAX).await
-        {
-            Ok(done) => done,
-            // What was done before it stands: the answer says so, and where to go on.
-            Err(error) if looked_at > 0 => {
-                tracing::warn!(%error, batch_id = %id, "the retry of a batch stopped half way");
-                return Ok((sum, after));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        sum.changed += done.changed;
-        sum.skipped += done.skipped;
-        looked_at += MEMBERS_MAX;
-        after = done.last;
-        if after.is_none() || looked_at >= BULK_ROWS_MAX || began.elapsed() >= BULK_TIME_MAX {
-            return Ok((sum, after));
-        }
-    }
 }
 
 /// The batch, if it exists for the caller.

@@ -10,15 +10,14 @@ use recache_api::{
 };
 use recache_model::ids::JobId;
 use recache_model::letter::LetterStatus;
-use recache_store::{BatchDone, Letter, LetterFilter};
+use recache_store::{Letter, LetterFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 
 use super::page::{Page, PageParams};
-use super::{BULK_ROWS_MAX, BULK_TIME_MAX, Routes};
+use super::{Routes, steps};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
@@ -278,7 +277,11 @@ async fn redrive_many(
         request: &request,
     };
     audited(app.store(), &caller, deed, &shown, async {
-        let (sum, next) = redrive_some(&app, &caller, &filter, before, &asked.reason).await?;
+        let redrive = |before| {
+            let filter = LetterFilter { before, ..filter.clone() };
+            app.store().letters().letters_redrive(filter, REDRIVEN_ROWS, caller.word(&asked.reason))
+        };
+        let (sum, next) = steps::take("redrive by filter", REDRIVEN_ROWS, before, redrive).await?;
         let next = next.map(|last| cursor::write(REDRIVE, &filter, &last.to_string()));
         let after = json!({ "changed": sum.changed, "skipped": sum.skipped, "is_all": next.is_none() });
         Ok((Json(BulkChange { next, ..BulkChange::done(sum.changed, sum.skipped) }), after))
@@ -290,37 +293,6 @@ fn from_cursor(filter: &LetterFilter, text: &str) -> Result<JobId, Refusal> {
     let not_ours =
         || Refusal::field(Code::Invalid, "/cursor", "is not a cursor of a redrive with this filter");
     cursor::read(REDRIVE, filter, text).ok().and_then(|place| place.parse().ok()).ok_or_else(not_ours)
-}
-
-/// As many as one request may take.
-async fn redrive_some(
-    app: &App,
-    caller: &Caller,
-    filter: &LetterFilter,
-    mut before: Option<JobId>,
-    reason: &str,
-) -> Result<(BatchDone, Option<JobId>), Refusal> {
-    let (began, mut sum, mut looked_at) = (Instant::now(), BatchDone::default(), 0);
-    loop {
-        let filter = LetterFilter { before, ..filter.clone() };
-        let done = app.store().letters().letters_redrive(filter, REDRIVEN_ROWS, caller.word(reason)).await;
-        let done = match done {
-            Ok(done) => done,
-            // What was done before it stands: the answer says so, and where to go on.
-            Err(error) if looked_at > 0 => {
-                tracing::warn!(%error, "a redrive by filter stopped half way");
-                return Ok((sum, before));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        sum.changed += done.changed;
-        sum.skipped += done.skipped;
-        looked_at += REDRIVEN_ROWS;
-        before = done.last;
-        if before.is_none() || looked_at >= BULK_ROWS_MAX || began.elapsed() >= BULK_TIME_MAX {
-            return Ok((sum, before));
-        }
-    }
 }
 
 /// The newest letter of the job, if it exists for the caller.

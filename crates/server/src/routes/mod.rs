@@ -41,6 +41,7 @@ mod metrics;
 mod page;
 mod queues;
 mod schedules;
+mod steps;
 mod templates;
 mod tracked;
 mod views;

@@ -158,9 +158,9 @@ impl Driver {
                 Box::pin(async move {
                     // Planning "settle and claim" takes 1.4 ms, running it 0.1 ms, and no plan of ours depends on a
                     // parameter's value. Set after connecting rather than as start-up options, which transaction poolers refuse.
-                    // Such a plan is made once, and on a fresh database that is before there are rows or statistics: then
-                    // reading a whole table looks cheapest, and is done until the first ANALYZE, a minute of work later. Every
-                    // statement here has its index.
+                    // A generic plan is made once, and on a fresh database that is before there are rows or statistics: then
+                    // reading a whole table looks cheapest, and is done until the first ANALYZE, a minute of work later. With
+                    // sequential scans off an index is used wherever there is one.
                     // A process that is stopped in the middle of a transaction would keep its locks, and with them
                     // every sweep, waiting for as long as it is stopped.
                     connection
