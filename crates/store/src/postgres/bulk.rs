@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::statements::deliveries::DeliveryRow;
 use super::statements::effects::Effects;
-use super::statements::finished::{Completion, CountRow};
+use super::statements::finished::{Completion, CountRow, FinishedRows};
 use super::statements::items::digest;
 use super::statements::lifecycles::LimitRow;
 use super::statements::settle::{SettledColumns, columns};
@@ -169,13 +169,16 @@ pub(super) async fn links_lock(db: &mut Connection, jobs: &[Uuid]) -> Result<()>
     Ok(())
 }
 
-/// Steps that completed, with their history. Answers those whose tokens were good.
-pub(super) async fn steps_complete(
+/// Steps that completed, with their history; what waited for them and now waits for less, or for nothing more; and the counts of
+/// their workflows. One statement, since a step of a small workflow is settled alone and each exchange more would be felt.
+///
+/// Where a child ended, of a step that was split, its parent's end is still to come: then nothing is counted here.
+pub(super) async fn steps_finish(
     db: &mut Connection,
     now: Timestamp,
     completions: &[Completion<'_>],
-) -> Result<Vec<Row>> {
-    Ok(sqlx::query(
+) -> Result<FinishedRows> {
+    let rows = sqlx::query(
         "WITH held AS MATERIALIZED (SELECT j.id, j.session_id, s.output, GREATEST(j.started_at, $5) AS at \
          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[]) AS s (id, epoch, claim, output) \
          JOIN jobs j ON j.id = s.id WHERE j.state = 'running' AND j.epoch = s.epoch AND j.claim = s.claim \
@@ -184,9 +187,35 @@ pub(super) async fn steps_complete(
          transitions = j.transitions + 1, finished_at = h.at FROM held h WHERE j.id = h.id \
          RETURNING j.id, j.workflow_id, j.parent_id, j.attempt, j.epoch, j.transitions, j.finished_at, j.namespace, j.step, \
          j.correlation_id, j.publishes, h.session_id AS held_by), \
+         less AS (SELECT e.child_id, count(*) AS n FROM job_edges e JOIN done d ON d.id = e.parent_id \
+         WHERE d.parent_id IS NULL GROUP BY e.child_id), \
+         moved AS (UPDATE jobs c SET waiting_on = c.waiting_on - less.n, \
+         state = CASE WHEN c.waiting_on = less.n THEN 'queued' ELSE c.state END, \
+         due_at = CASE WHEN c.waiting_on = less.n AND c.due_at < $5 THEN $5 ELSE c.due_at END, \
+         transitions = c.transitions + CASE WHEN c.waiting_on = less.n THEN 1 ELSE 0 END \
+         FROM less WHERE c.id = less.child_id AND c.state = 'blocked' \
+         RETURNING c.id, c.workflow_id, c.queue, c.handler, c.state, c.transitions, c.attempt, c.epoch, c.skips, c.step_kind), \
          log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
-         SELECT id, transitions, finished_at, 'running', 'completed', attempt, epoch, held_by, NULL FROM done) \
-         SELECT id, workflow_id, parent_id, attempt, finished_at, namespace, step, correlation_id, publishes FROM done",
+         SELECT id, transitions, finished_at, 'running', 'completed', attempt, epoch, held_by, NULL FROM done UNION ALL \
+         SELECT id, transitions, $5, 'blocked', 'queued', attempt, epoch, NULL, NULL FROM moved WHERE state = 'queued'), \
+         delta AS (SELECT workflow_id, sum(ended)::bigint AS ended, sum(unblocked)::bigint AS unblocked \
+         FROM (SELECT workflow_id, 1 AS ended, 0 AS unblocked FROM done UNION ALL \
+         SELECT workflow_id, 0, 1 FROM moved WHERE state = 'queued') AS one GROUP BY workflow_id), \
+         counted AS (UPDATE workflows w SET steps_blocked = w.steps_blocked - d.unblocked, \
+         steps_active = w.steps_active - d.ended + d.unblocked, steps_done = w.steps_done + d.ended, \
+         state = 'running', finished_at = NULL FROM delta d WHERE w.id = d.workflow_id \
+         AND NOT EXISTS (SELECT 1 FROM done WHERE parent_id IS NOT NULL) \
+         RETURNING w.id, w.steps_blocked, w.steps_active, w.steps_done, w.steps_failed, w.steps_cancelled, w.batch_id, \
+         w.parent_job_id) \
+         SELECT 'ended' AS what, id, workflow_id, parent_id, attempt, finished_at, namespace, step, correlation_id, publishes, \
+         NULL::text AS queue, NULL::text AS handler, NULL::bigint AS skips, NULL::text AS step_kind, \
+         NULL::bigint AS steps_blocked, NULL::bigint AS steps_active, NULL::bigint AS steps_done, \
+         NULL::bigint AS steps_failed, NULL::bigint AS steps_cancelled, NULL::uuid AS batch_id, NULL::uuid AS parent_job_id \
+         FROM done UNION ALL \
+         SELECT 'unblocked', id, workflow_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, queue, handler, skips, step_kind, \
+         NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM moved WHERE state = 'queued' UNION ALL \
+         SELECT 'counted', id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, steps_blocked, \
+         steps_active, steps_done, steps_failed, steps_cancelled, batch_id, parent_job_id FROM counted",
     )
     .bind(completions.iter().map(|one| one.token.job.uuid()).collect::<Vec<_>>())
     .bind(completions.iter().map(|one| one.token.epoch).collect::<Vec<_>>())
@@ -194,28 +223,21 @@ pub(super) async fn steps_complete(
     .bind(completions.iter().map(|one| one.output).collect::<Vec<_>>())
     .bind(now.micros())
     .fetch_all(db)
-    .await?)
-}
-
-/// What waits for any of `ended` waits for less. Answers what waits for nothing more, and keeps its history.
-pub(super) async fn steps_unblock(db: &mut Connection, now: Timestamp, ended: &[Uuid]) -> Result<Vec<Row>> {
-    Ok(sqlx::query(
-        "WITH less AS MATERIALIZED (SELECT child_id, count(*) AS n FROM job_edges WHERE parent_id = ANY($1) \
-         GROUP BY child_id), \
-         moved AS (UPDATE jobs c SET waiting_on = c.waiting_on - less.n, \
-         state = CASE WHEN c.waiting_on = less.n THEN 'queued' ELSE c.state END, \
-         due_at = CASE WHEN c.waiting_on = less.n AND c.due_at < $2 THEN $2 ELSE c.due_at END, \
-         transitions = c.transitions + CASE WHEN c.waiting_on = less.n THEN 1 ELSE 0 END \
-         FROM less WHERE c.id = less.child_id AND c.state = 'blocked' \
-         RETURNING c.id, c.workflow_id, c.queue, c.handler, c.state, c.transitions, c.attempt, c.epoch, c.skips, c.step_kind), \
-         log AS (INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
-         SELECT id, transitions, $2, 'blocked', 'queued', attempt, epoch, NULL, NULL FROM moved WHERE state = 'queued') \
-         SELECT id, workflow_id, queue, handler, skips, step_kind FROM moved WHERE state = 'queued'",
-    )
-    .bind(ended)
-    .bind(now.micros())
-    .fetch_all(db)
-    .await?)
+    .await?;
+    let mut finished = FinishedRows::default();
+    let (mut counted, mut has_children) = (Vec::new(), false);
+    for row in rows {
+        match row.try_get::<&str, _>("what")? {
+            "ended" => {
+                has_children |= row.try_get::<Option<Uuid>, _>("parent_id")?.is_some();
+                finished.ended.push(row);
+            }
+            "unblocked" => finished.unblocked.push(row),
+            _ => counted.push(row),
+        }
+    }
+    finished.counted = (!has_children).then_some(counted);
+    Ok(finished)
 }
 
 /// Adds to the counts of workflows, and has them run until somebody says otherwise. Answers their counts.

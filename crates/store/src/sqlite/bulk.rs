@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::statements::deliveries::DeliveryRow;
 use super::statements::effects::Effects;
-use super::statements::finished::{Completion, CountRow};
+use super::statements::finished::{Completion, CountRow, FinishedRows};
 use super::statements::items::digest;
 use super::statements::lifecycles::LimitRow;
 use super::statements::settle::{SettledColumns, columns};
@@ -148,8 +148,25 @@ pub(super) async fn links_lock(_: &mut Connection, _: &[Uuid]) -> Result<()> {
     Ok(())
 }
 
-/// Steps that completed, with their history. Answers those whose tokens were good.
-pub(super) async fn steps_complete(
+/// Steps that completed, with their history; what waited for them and now waits for less, or for nothing more.
+pub(super) async fn steps_finish(
+    db: &mut Connection,
+    now: Timestamp,
+    completions: &[Completion<'_>],
+) -> Result<FinishedRows> {
+    let ended = steps_complete(db, now, completions).await?;
+    let mut alone = Vec::with_capacity(ended.len());
+    for row in &ended {
+        if row.try_get::<Option<Uuid>, _>("parent_id")?.is_none() {
+            alone.push(row.try_get("id")?);
+        }
+    }
+    let unblocked = if alone.is_empty() { Vec::new() } else { steps_unblock(db, now, &alone).await? };
+    Ok(FinishedRows { ended, unblocked, counted: None })
+}
+
+/// Answers those whose tokens were good.
+async fn steps_complete(
     db: &mut Connection,
     now: Timestamp,
     completions: &[Completion<'_>],
@@ -184,7 +201,7 @@ pub(super) async fn steps_complete(
 }
 
 /// What waits for any of `ended` waits for less. Answers what waits for nothing more, and keeps its history.
-pub(super) async fn steps_unblock(db: &mut Connection, now: Timestamp, ended: &[Uuid]) -> Result<Vec<Row>> {
+async fn steps_unblock(db: &mut Connection, now: Timestamp, ended: &[Uuid]) -> Result<Vec<Row>> {
     let moved = sqlx::query(
         "UPDATE jobs SET waiting_on = waiting_on - less.n, \
          state = CASE WHEN waiting_on = less.n THEN 'queued' ELSE state END, \

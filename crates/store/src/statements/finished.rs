@@ -1,7 +1,7 @@
 //! The commonest end of a step, many at once: it completed, with a result that fits its row.
 //!
-//! Whatever the number of steps and workflows, this is one statement for the ends and their history, one for what they unblock, one for the
-//! counts of all workflows, and one for each step that was split. Ends that a statement does not find, because
+//! Whatever the number of steps and workflows, this is one statement for the ends, what they unblock and the counts of all workflows (a few
+//! on SQLite, where a statement costs no exchange), and one for each step that was split. Ends that a statement does not find, because
 //! their tokens are no longer good, are left to be settled one by one, which says why.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use recache_model::workflow::{StepCounts, WorkflowState};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, bulk};
+use super::super::{Connection, Row, bulk};
 use super::effects::Effects;
 use super::events::{self, Ended, Publisher};
 use super::jobs::{self, Following};
@@ -29,6 +29,17 @@ use crate::records::{LeaseToken, Outcome, Settlement};
 pub(in super::super) struct Completion<'a> {
     pub(in super::super) token: LeaseToken,
     pub(in super::super) output: &'a str,
+}
+
+/// What became of completions.
+#[derive(Default)]
+pub(in super::super) struct FinishedRows {
+    /// The steps whose tokens were good.
+    pub(in super::super) ended: Vec<Row>,
+    /// What waits for nothing more.
+    pub(in super::super) unblocked: Vec<Row>,
+    /// The workflows with their new counts; `None`: they are still to be counted.
+    pub(in super::super) counted: Option<Vec<Row>>,
 }
 
 /// What is added to a workflow's counts.
@@ -65,11 +76,11 @@ pub(super) async fn complete(
         .filter(|(_, settlement)| completion(settlement).is_some())
         .map(|(place, settlement)| (settlement.token.job.uuid(), place))
         .collect();
-    let rows = bulk::steps_complete(db, now, &completions).await?;
+    let FinishedRows { ended: rows, unblocked, counted } = bulk::steps_finish(db, now, &completions).await?;
     fail_point!("settle.after_state");
     let mut accepted = Vec::with_capacity(rows.len());
     let mut deltas: BTreeMap<Uuid, StepCounts> = BTreeMap::new();
-    let (mut ended, mut children) = (Vec::new(), BTreeMap::<Uuid, (Uuid, i64)>::new());
+    let mut children = BTreeMap::<Uuid, (Uuid, i64)>::new();
     for row in &rows {
         let id: Uuid = row.try_get("id")?;
         let workflow: Uuid = row.try_get("workflow_id")?;
@@ -79,9 +90,8 @@ pub(super) async fn complete(
         let delta = deltas.entry(workflow).or_default();
         delta.add(JobState::Running, -1);
         delta.add(JobState::Completed, 1);
-        match row.try_get::<Option<Uuid>, _>("parent_id")? {
-            Some(parent) => children.entry(parent).or_insert((workflow, 0)).1 += 1,
-            None => ended.push(id),
+        if let Some(parent) = row.try_get::<Option<Uuid>, _>("parent_id")? {
+            children.entry(parent).or_insert((workflow, 0)).1 += 1;
         }
         if let (Some(declared), Outcome::Completed { output }) =
             (row.try_get::<Option<String>, _>("publishes")?, &settlements[place].outcome)
@@ -115,49 +125,54 @@ pub(super) async fn complete(
         delta.add(JobState::Blocked, -unblocked);
         delta.add(JobState::Queued, unblocked);
     }
-    if !ended.is_empty() {
-        unblock(db, now, &ended, &mut deltas, &mut following, effects).await?;
-    }
+    unblock(db, &unblocked, &mut deltas, &mut following, effects).await?;
     fail_point!("settle.after_unblock");
-    count(db, now, deltas, effects).await?;
+    let counted = match counted {
+        Some(counted) => counted,
+        None => count(db, &deltas).await?,
+    };
+    end(db, now, &counted, &deltas, effects).await?;
     jobs::follow(db, now, following, effects).await?;
     Ok(accepted)
 }
 
-/// What waited for any of these goes on when it waits for nothing more.
+/// What waits for nothing more goes on.
 async fn unblock(
     db: &mut Connection,
-    now: Timestamp,
-    ended: &[Uuid],
+    unblocked: &[Row],
     deltas: &mut BTreeMap<Uuid, StepCounts>,
     following: &mut Vec<Following>,
     effects: &mut Effects,
 ) -> Result<()> {
-    for row in bulk::steps_unblock(db, now, ended).await? {
+    for row in unblocked {
         let delta = deltas.entry(row.try_get("workflow_id")?).or_default();
         delta.add(JobState::Blocked, -1);
         delta.add(JobState::Queued, 1);
         effects.queued(row.try_get("queue")?);
         if row.try_get::<i64, _>("skips")? > 0 {
-            following.extend(steps::after_skips(db, &row, effects).await?);
+            following.extend(steps::after_skips(db, row, effects).await?);
         }
     }
     Ok(())
 }
 
-/// Counts, and derives states; what a workflow does that has ended is told of it.
-async fn count(
-    db: &mut Connection,
-    now: Timestamp,
-    deltas: BTreeMap<Uuid, StepCounts>,
-    effects: &mut Effects,
-) -> Result<()> {
+async fn count(db: &mut Connection, deltas: &BTreeMap<Uuid, StepCounts>) -> Result<Vec<Row>> {
     let rows: Vec<CountRow> =
         deltas.iter().map(|(workflow, delta)| CountRow { workflow: *workflow, delta: *delta }).collect();
-    let counted = bulk::workflows_count(db, &rows).await?;
+    bulk::workflows_count(db, &rows).await
+}
+
+/// Derives states from counts; what a workflow does that has ended is told of it.
+async fn end(
+    db: &mut Connection,
+    now: Timestamp,
+    counted: &[Row],
+    deltas: &BTreeMap<Uuid, StepCounts>,
+    effects: &mut Effects,
+) -> Result<()> {
     let mut ended: Vec<(Uuid, WorkflowState)> = Vec::new();
     let mut parents = Vec::new();
-    for row in &counted {
+    for row in counted {
         let workflow: Uuid = row.try_get("id")?;
         let counts = workflows::counts(row)?;
         let delta = deltas.get(&workflow).copied().unwrap_or_default();
