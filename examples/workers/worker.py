@@ -21,14 +21,15 @@ def send(path, body, secret="", method="POST"):
     while True:  # no answer, or one that says "later": the same call again is safe, at any server
         request = urllib.request.Request(URLS[0] + path, json.dumps(body).encode(), headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=2 + 4 * pause) as answer:  # a frozen server must not cost the lease
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:
                 raise SystemExit(error.read().decode())
         except (OSError, http.client.HTTPException, ValueError):
-            URLS.append(URLS.pop(0))
-        time.sleep(pause := min(pause * random.uniform(1.5, 2.5), 2))
+            pass
+        URLS.append(URLS.pop(0))
+        time.sleep(pause := min(pause * random.uniform(1.5, 2.5), 1))
 
 
 def work(path, secret, job, jobs):

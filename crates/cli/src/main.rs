@@ -11,6 +11,7 @@ mod config;
 mod import;
 mod outbound;
 mod output;
+mod profiles;
 mod run;
 mod telemetry;
 

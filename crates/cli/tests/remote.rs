@@ -69,6 +69,7 @@ fn command(folder: &std::path::Path) -> Command {
         }
     }
     command.current_dir(folder).stdin(Stdio::null()).env("USER", "tester");
+    command.env("XDG_CONFIG_HOME", folder.join("config"));
     command
 }
 
@@ -162,5 +163,7 @@ async fn both() -> Vec<Served> {
 
 #[path = "remote/nouns.rs"]
 mod nouns;
+#[path = "remote/profiles.rs"]
+mod profiles;
 #[path = "remote/refusals.rs"]
 mod refusals;

@@ -34,6 +34,8 @@ on_both_databases!(
     one_of_many_waiting_workers_is_woken_for_a_job,
     repeated_call_gets_the_same_answer,
     claim_whose_answer_was_lost_is_answered_again,
+    answers_lost_for_longer_than_the_lease_cost_no_attempt,
+    worker_that_is_heard_and_hears_nothing_keeps_no_job_from_others,
     caller_who_hangs_up_costs_no_attempt,
     cancel_reaches_a_waiting_worker_at_once,
     cancel_that_nobody_waited_for_is_told_at_the_next_call,
@@ -255,6 +257,55 @@ async fn claim_whose_answer_was_lost_is_answered_again(database: TestDatabase) {
     assert_eq!(tokens(&worker.call(call).await.jobs), tokens(&rest));
     engine.shut_down().await;
     other.shut_down().await;
+}
+
+/// What a worker never had it cannot have lost.
+async fn answers_lost_for_longer_than_the_lease_cost_no_attempt(database: TestDatabase) {
+    let engine = start(&database, quick()).await;
+    // Long beside what a busy machine may add to one call.
+    let lease = Duration::from_secs(4);
+    let mut worker = Worker::open(&engine, NewWorker { lease, ..new_worker(&["work"]) }).await;
+    engine.submit(NewJob::new("work", "1")).await.unwrap();
+    let token = until("it is claimed", async || Some(worker.claim(1).await.first()?.token)).await;
+    let began = Instant::now();
+    while began.elapsed() < lease.mul_f64(1.25) {
+        worker.claims -= 1;
+        let again = worker.claim(1).await;
+        let tokens: Vec<LeaseToken> = again.iter().map(|offer| offer.token).collect();
+        assert_eq!(tokens, [token], "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(worker.settle(token, done(1)).await, Settled::Accepted);
+    let record = engine.job(token.job).await.unwrap();
+    assert_eq!((record.state, record.attempt, record.transitions), (JobState::Completed, 1, 2));
+    engine.shut_down().await;
+}
+
+/// Its network works one way only: what it claims must not wait as long as it lives, and was never tried.
+async fn worker_that_is_heard_and_hears_nothing_keeps_no_job_from_others(database: TestDatabase) {
+    let engine = start(&database, quick()).await;
+    let lease = Duration::from_millis(500);
+    let mut deaf = Worker::open(&engine, NewWorker { lease, ..new_worker(&["work"]) }).await;
+    let job = engine.submit(NewJob::new("work", "1")).await.unwrap();
+    let lost = deaf.claim(1).await[0].token;
+    let mut other = Worker::of(&engine, &["work"]).await;
+    let having = tokio::spawn(async move {
+        let offers = other.claim(1).await;
+        (other, offers)
+    });
+    until("another one has it", async || {
+        deaf.claims -= 1;
+        let call = deaf.claiming(1, Duration::ZERO, &[]);
+        assert!(deaf.call(call).await.is_alive, "it is heard of");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        having.is_finished().then_some(())
+    })
+    .await;
+    let (other, offers) = having.await.unwrap();
+    assert_eq!((offers[0].token.job, offers[0].facts.attempt), (job, 1), "nobody tried it before");
+    assert_eq!(deaf.settle(lost, done("late")).await, Settled::Refused(Revoked::TakenOver));
+    assert_eq!(other.settle(offers[0].token, done(1)).await, Settled::Accepted);
+    engine.shut_down().await;
 }
 
 async fn caller_who_hangs_up_costs_no_attempt(database: TestDatabase) {

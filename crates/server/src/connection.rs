@@ -64,6 +64,8 @@ pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>) -> Result<
     let router = routes::router(app.clone());
     let places = Arc::new(Semaphore::new(app.settings().connections_max));
     let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+    let preparing = app.clone();
+    tokio::spawn(async move { preparing.gate().prepare().await });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -80,6 +80,7 @@ async fn look(app: &App) -> Looked {
         Ok(_) => {}
         Err(_) => degraded.push(format!("the cache did not answer within {} ms", CACHE_WITHIN.as_millis())),
     }
+    degraded.extend(app.gate().trouble());
     let health = Health {
         schema: Health::SCHEMA.to_owned(),
         status: if reasons.is_empty() { HealthStatus::Ready } else { HealthStatus::NotReady },

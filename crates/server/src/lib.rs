@@ -43,7 +43,7 @@ mod tls;
 use std::net::SocketAddr;
 
 pub use access::{
-    Action, Auth, Grant, GrantError, Grants, Identity, JwtKeys, JwtSettings, Permission, make_key,
+    Action, Auth, Grant, GrantError, Grants, Identity, JwtKeys, JwtSettings, KeySource, Permission, make_key,
 };
 pub use connection::{bind, serve};
 pub use refusal::{Code, Refusal};

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use recache_cache::provider::CallClass;
 use recache_engine::Engine;
 
+use crate::frame::Kind;
 use crate::refusal::Refusal;
 use crate::state::App;
 
@@ -33,6 +34,11 @@ struct RequestLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     method: &'static str,
     route: String,
@@ -46,6 +52,8 @@ pub(crate) struct Metrics {
     times: Family<RouteLabels, Histogram, fn() -> Histogram>,
     working: Gauge,
     waiting: Gauge,
+    queued: Gauge,
+    shed: Family<KindLabels, Counter>,
     connections: Gauge,
     connections_refused: Counter,
     streams: StreamMetrics,
@@ -144,6 +152,22 @@ impl Metrics {
             "Requests that wait for something to happen",
             waiting.clone(),
         );
+        let queued = Gauge::default();
+        registry.register(
+            "http_requests_queued",
+            "Requests that stand in the queue for a place at work",
+            queued.clone(),
+        );
+        let shed = Family::<KindLabels, Counter>::default();
+        for kind in Kind::ALL {
+            // There from the start: an alert sees the first one, too.
+            shed.get_or_create(&KindLabels { kind: kind.word() }).inc_by(0);
+        }
+        registry.register(
+            "http_requests_shed",
+            "Requests refused because all places at work were taken",
+            Family::clone(&shed),
+        );
         registry.register("http_connections", "Open connections", connections.clone());
         let connections_refused = Counter::default();
         let help = "Connections refused because there were too many";
@@ -151,7 +175,19 @@ impl Metrics {
         let streams = StreamMetrics::new(&mut registry);
         let looks = LookMetrics::new(&mut registry);
         registry.register_collector(Box::new(Engines(engine.clone())));
-        Self { registry, requests, times, working, waiting, connections, connections_refused, streams, looks }
+        Self {
+            registry,
+            requests,
+            times,
+            working,
+            waiting,
+            queued,
+            shed,
+            connections,
+            connections_refused,
+            streams,
+            looks,
+        }
     }
 
     /// A request was answered.
@@ -167,6 +203,11 @@ impl Metrics {
         let labels = RequestLabels { method, route: route.clone(), status: class(status) };
         self.requests.get_or_create(&labels).inc();
         self.times.get_or_create(&RouteLabels { method, route }).observe(took.as_secs_f64());
+    }
+
+    /// A request was refused because all places were taken.
+    pub(crate) fn shed(&self, kind: Kind) {
+        self.shed.get_or_create(&KindLabels { kind: kind.word() }).inc();
     }
 
     /// A connection was opened; it is counted until the guard is dropped.
@@ -205,6 +246,7 @@ impl Metrics {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.working.set(gauge(app.admission().working_count(app.settings())));
         self.waiting.set(gauge(app.admission().waiting_count(app.settings())));
+        self.queued.set(gauge(app.admission().queued_count()));
         let mut text = String::new();
         encode(&mut text, &self.registry).map_err(|_| Refusal::internal())?;
         Ok(text)

@@ -60,6 +60,10 @@ pub trait RequestKeys: Send + Sync + Debug {
     /// Takes a request up, or says what came of it.
     async fn request_begin(&self, request: NewRequest) -> Result<Begun>;
 
+    /// Nobody else carries it out for this long from now: whoever is at it says so again before the time is over. False: it is no longer
+    /// that one's, or has its answer.
+    async fn request_hold(&self, caller: &str, key: &str, seed: Uuid, hold: Duration) -> Result<bool>;
+
     /// Keeps its answer.
     async fn request_end(&self, caller: &str, key: &str, seed: Uuid, answer: KeptAnswer) -> Result<()>;
 

@@ -30,6 +30,8 @@ pub(super) struct Call {
     segments: Vec<String>,
     query: Vec<(String, String)>,
     body: Option<Vec<u8>>,
+    /// Of the body.
+    kind: &'static str,
     key: Option<String>,
     wait: Option<Duration>,
 }
@@ -37,7 +39,15 @@ pub(super) struct Call {
 impl Call {
     fn new(method: Method, segments: &[&str]) -> Self {
         let segments = segments.iter().map(|&segment| segment.to_owned()).collect();
-        Self { method, segments, query: Vec::new(), body: None, key: None, wait: None }
+        Self {
+            method,
+            segments,
+            query: Vec::new(),
+            body: None,
+            kind: "application/json",
+            key: None,
+            wait: None,
+        }
     }
 
     pub(super) fn get(segments: &[&str]) -> Self {
@@ -50,6 +60,11 @@ impl Call {
 
     pub(super) fn put(segments: &[&str], body: &impl Serialize) -> Result<Self> {
         Self::new(Method::PUT, segments).with_body(body)
+    }
+
+    /// With a text as it is.
+    pub(super) fn put_text(segments: &[&str], kind: &'static str, text: &str) -> Self {
+        Self { body: Some(text.as_bytes().to_vec()), kind, ..Self::new(Method::PUT, segments) }
     }
 
     pub(super) fn delete(segments: &[&str]) -> Self {
@@ -148,7 +163,7 @@ impl Client {
             request = request.header("prefer", format!("wait={}", seconds.min(u64::from(u32::MAX))));
         }
         if let Some(body) = &call.body {
-            request = request.header("content-type", "application/json").body(body.clone());
+            request = request.header("content-type", call.kind).body(body.clone());
         }
         let unreachable = |error: &reqwest::Error| Error::Unreachable {
             server: self.server.to_string(),

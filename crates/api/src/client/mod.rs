@@ -15,12 +15,17 @@
 //! A call whose answer is lost, or that the server cannot carry out now, is repeated for [`Options::patience`]; every write carries an
 //! `Idempotency-Key`, so that it is carried out once. Redirects are not followed: a token is for one server.
 
+mod analytics;
 mod batches;
+mod cache;
 mod call;
+mod events;
 mod jobs;
 mod letters;
 mod queries;
 mod queues;
+mod schedules;
+mod templates;
 mod tracked;
 mod views;
 mod workflows;
@@ -34,8 +39,9 @@ use reqwest::Url;
 use crate::problem::Problem;
 
 pub use queries::{
-    BatchMembersQuery, BatchesQuery, JobsQuery, LettersQuery, TrackedJobsQuery, ViewBuildsQuery,
-    ViewDiffQuery, ViewsQuery, WorkflowsQuery,
+    BatchMembersQuery, BatchesQuery, BottlenecksQuery, EventsQuery, JobsQuery, LettersQuery, SchedulesQuery,
+    TemplatesQuery, TrackedJobsQuery, ViewBuildsQuery, ViewDiffQuery, ViewsQuery, WindowQuery,
+    WorkflowsQuery,
 };
 
 /// How a client calls.
@@ -117,7 +123,10 @@ pub struct Client {
 impl Client {
     /// A client of the server at this URL, `http://` or `https://`. Connects when it is first used.
     pub fn new(server: &str, options: Options) -> Result<Self> {
-        let wrong = |reason: String| Error::Invalid(format!("`{server}` is no URL of a server: {reason}"));
+        // What may hold a password or a token is not repeated.
+        let shown =
+            if server.contains(['@', '?']) { "what is given".to_owned() } else { format!("`{server}`") };
+        let wrong = |reason: String| Error::Invalid(format!("{shown} is no URL of a server: {reason}"));
         let url = Url::parse(server).map_err(|error| wrong(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
             return Err(wrong("write http://HOST:PORT or https://HOST:PORT".to_owned()));
@@ -149,7 +158,8 @@ mod tests {
         let client = |text: &str| Client::new(text, Options::new(String::new));
         assert_eq!(client("http://127.0.0.1:7878").unwrap().server(), "http://127.0.0.1:7878/");
         for text in ["", "localhost:7878", "ftp://a", "http://user:pw@a", "http://a/?x=1", "data:x"] {
-            assert!(matches!(client(text), Err(Error::Invalid(_))), "{text}");
+            let Err(Error::Invalid(said)) = client(text) else { panic!("{text}") };
+            assert!(!said.contains("pw"), "{said}");
         }
     }
 

@@ -42,6 +42,69 @@ pub struct WorkflowsQuery {
     pub cursor: Option<String>,
 }
 
+/// Of [`Client::performance`](super::Client::performance) and [`Client::explain_figure`](super::Client::explain_figure).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct WindowQuery {
+    /// How far back, 1 to 744; 24 unless said.
+    pub hours: Option<u32>,
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of workflows of the template of this name.
+    pub template: Option<String>,
+    /// Only of this handler; workflows have none.
+    pub handler: Option<String>,
+    /// Only of this queue; workflows have none.
+    pub queue: Option<String>,
+}
+
+/// Of [`Client::bottlenecks`](super::Client::bottlenecks).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BottlenecksQuery {
+    /// Which work.
+    #[serde(flatten)]
+    pub window: WindowQuery,
+    /// Entries of each list, 1 to 100; 10 unless said.
+    pub limit: Option<u32>,
+    /// What ended less often is left out; 5 unless said.
+    pub min_executions: Option<u64>,
+}
+
+/// Of [`Client::templates`](super::Client::templates).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TemplatesQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of this name: its versions.
+    pub name: Option<String>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+}
+
+/// Of [`Client::schedules`](super::Client::schedules).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SchedulesQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::events`](super::Client::events).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct EventsQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of this type.
+    #[serde(rename = "type")]
+    pub name: Option<String>,
+    /// Only those whose payload was refused.
+    pub refused: Option<bool>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+}
+
 /// Of [`Client::batches`](super::Client::batches).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BatchesQuery {

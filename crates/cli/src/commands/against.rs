@@ -9,9 +9,14 @@ use recache_model::time::{Clock as _, SystemClock};
 use super::Context;
 use super::failure::{Failure, Result};
 use crate::cli_error::{CliError, ExitStatus};
+use crate::profiles::Profile;
 
 /// One request lets the server wait no longer than it likes to by default; whoever waits longer asks again.
 pub(super) const WAIT_OF_ONE_REQUEST: Duration = Duration::from_secs(25);
+
+/// The names of the flags that say which server, as the parser knows them.
+pub(super) const PROFILE: &str = "profile";
+pub(super) const SERVER: &str = "server";
 
 /// Which server.
 #[derive(Debug, clap::Args)]
@@ -19,47 +24,92 @@ pub(super) struct Against {
     /// Ask this server in place of a database [env: RECACHE_SERVER]
     #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
     server: Option<String>,
+    /// Ask the server of this profile [env: RECACHE_PROFILE]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Server")]
+    profile: Option<String>,
     /// API key or JWT, where the server asks for one [env: RECACHE_TOKEN]
     #[arg(long, global = true, value_name = "TOKEN", help_heading = "Server")]
     token: Option<String>,
 }
 
 impl Against {
-    /// A client of the server that was named, if one was. A flag stands above the environment; a server and a database in the same place
-    /// are one too many.
+    /// A client of the server that was named, if one was. A flag stands above the environment; two answers to the same question from the same
+    /// place are one too many.
     pub(super) fn client(&self, context: &mut Context<'_>) -> Result<Option<Client>> {
-        let variable = |name: &str| {
-            context.environment.variable(name).filter(|value| !value.is_empty()).map(str::to_owned)
-        };
-        let database = context.globals.has_database_flag();
-        let server = match (&self.server, variable("RECACHE_SERVER")) {
-            (Some(_), _) if database => return Err(both("--server", "--database")),
-            (Some(server), _) => server.clone(),
-            (None, Some(_)) if database => return Ok(None),
-            (None, Some(_)) if variable("RECACHE_DATABASE").is_some() => {
-                return Err(both("RECACHE_SERVER", "RECACHE_DATABASE"));
+        let Some(place) = self.place(context)? else {
+            if self.token.is_none() {
+                return Ok(None);
             }
-            (None, Some(server)) => server,
-            (None, None) if self.token.is_some() => {
-                return Err(CliError::new(
-                    "E-USAGE",
-                    ExitStatus::Usage,
-                    "--token is for a server, and none is named",
-                )
-                .help("name it with --server, or RECACHE_SERVER")
-                .into());
-            }
-            (None, None) => return Ok(None),
+            let what = "--token is for a server, and none is named";
+            let error = CliError::new("E-USAGE", ExitStatus::Usage, what);
+            return Err(error.help("name it with --server or --profile, or RECACHE_SERVER").into());
         };
         context.log();
-        let token = self.token.clone().or_else(|| variable("RECACHE_TOKEN"));
+        let variable = || variable(context, "RECACHE_TOKEN").map(str::to_owned);
+        let (server, token) = match place {
+            Place::Server(server) => (server, self.token.clone().or_else(variable)),
+            Place::Profile(profile) => {
+                // Its own token first: the variable may be meant for another server.
+                let token = match &self.token {
+                    Some(token) => Some(token.clone()),
+                    None => profile.token().map_err(super::profile::said)?.or_else(variable),
+                };
+                (profile.server, token)
+            }
+        };
         let options = Options { token, ..Options::new(|| uuid::Uuid::new_v4().to_string()) };
         Ok(Some(Client::new(&server, options)?))
+    }
+
+    fn place(&self, context: &Context<'_>) -> Result<Option<Place>> {
+        let of_profile = || context.profile.clone().map(Place::Profile);
+        let of_server = |server: &str| Some(Place::Server(server.to_owned()));
+        let flags = [
+            ("--server", self.server.is_some()),
+            ("--profile", self.profile.is_some()),
+            ("--database", context.globals.has_database_flag()),
+        ];
+        match one_of(flags)? {
+            Some("--server") => return Ok(self.server.as_deref().and_then(of_server)),
+            Some("--profile") => return Ok(of_profile()),
+            Some(_) => return Ok(None),
+            None => {}
+        }
+        let server = variable(context, "RECACHE_SERVER");
+        let variables = [
+            ("RECACHE_SERVER", server.is_some()),
+            ("RECACHE_PROFILE", variable(context, "RECACHE_PROFILE").is_some()),
+            ("RECACHE_DATABASE", variable(context, "RECACHE_DATABASE").is_some()),
+        ];
+        Ok(match one_of(variables)? {
+            Some("RECACHE_SERVER") => server.and_then(of_server),
+            Some("RECACHE_PROFILE") => of_profile(),
+            _ => None,
+        })
+    }
+}
+
+/// Where a server was named.
+enum Place {
+    Server(String),
+    Profile(Profile),
+}
+
+fn variable<'a>(context: &'a Context<'_>, name: &str) -> Option<&'a str> {
+    context.environment.variable(name).filter(|value| !value.is_empty())
+}
+
+/// The one that is given, if one is.
+fn one_of<const N: usize>(asked: [(&'static str, bool); N]) -> Result<Option<&'static str>> {
+    let mut given = asked.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name);
+    match (given.next(), given.next()) {
+        (Some(one), Some(other)) => Err(both(one, other)),
+        (one, _) => Ok(one),
     }
 }
 
 fn both(one: &str, other: &str) -> Failure {
-    let what = format!("{one} and {other} are both given: a command asks a server or a database");
+    let what = format!("{one} and {other} are both given: a command asks one server, or a database");
     CliError::new("E-USAGE", ExitStatus::Usage, what)
         .help(format!("leave {other} out to ask the server"))
         .into()

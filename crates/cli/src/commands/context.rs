@@ -18,6 +18,7 @@ use super::globals::Globals;
 use crate::cli_error::ExitStatus;
 use crate::config::{self, Environment, Flag, Loaded, LogConfig, LogFormat, LogLevel, Style};
 use crate::output::{self, Format, Table};
+use crate::profiles::Profile;
 use crate::telemetry::Spans;
 
 /// What a command is given.
@@ -26,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) globals: Globals,
     /// What the process was started with.
     pub(crate) environment: Environment,
+    /// The profile that was named, by a flag or by a variable, where the command asks servers.
+    pub(crate) profile: Option<Profile>,
     /// For data (stdout).
     pub(crate) out: &'a mut dyn Write,
     /// For everything else (stderr).

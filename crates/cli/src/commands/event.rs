@@ -1,10 +1,12 @@
 //! `recache event`: what happened, and who is told.
 
 use clap::Subcommand;
+use recache_api::client::{Client, EventsQuery};
 use recache_api::{Event, EventList, Subscriber};
 use recache_model::ids::EventId;
 use recache_store::{Error, EventQuery, Store};
 
+use super::against::{Against, no_remote_form};
 use super::webhook::{print_subscriber, print_subscribers, remove};
 use super::{Context, Outcome};
 use crate::cli_error::ExitStatus;
@@ -22,6 +24,8 @@ use crate::output::{self, Format, Tone};
   recache event subscribers"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -88,6 +92,9 @@ struct Unsubscribe {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return self.verb.ask(&client, context).await;
+        }
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::List(arguments) => arguments.run(&*store, context).await,
@@ -100,67 +107,87 @@ impl Args {
     }
 }
 
+impl Verb {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        match self {
+            Self::List(List { name, namespace, refused, limit }) => {
+                let query = EventsQuery { namespace, name, refused: Some(refused), limit: Some(limit) };
+                print_list(client.events(&query).await?.events, context)
+            }
+            Self::Show(Show { id }) => print_one(client.event(&id.to_string()).await?, context),
+            Self::Subscribers(_) => Err(no_remote_form("recache event subscribers")),
+            Self::Unsubscribe(_) => Err(no_remote_form("recache event unsubscribe")),
+        }
+    }
+}
+
 impl List {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let query = EventQuery { namespace: self.namespace, name: self.name, refused: self.refused };
         let records = store.events().events_list(query, self.limit).await?;
-        let events: Vec<Event> = records.into_iter().map(output::event).collect();
-        match context.format() {
-            Format::Json => context.print(&EventList::new(events))?,
-            Format::Jsonl => context.print_lines(&events)?,
-            Format::Table => {
-                if events.is_empty() {
-                    context.note("no events")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context.table(["ID", "AT", "TYPE", "NAMESPACE", "STEP", "REFUSED"]);
-                for event in events {
-                    let plain = |text| (text, Tone::Plain);
-                    table.toned([
-                        plain(event.id),
-                        plain(output::instant(event.at)),
-                        plain(event.name),
-                        plain(event.namespace),
-                        plain(event.step.unwrap_or_default()),
-                        (event.problem.unwrap_or_default(), Tone::Bad),
-                    ]);
-                }
-                context.print_text(&table.leaving_out(&["NAMESPACE", "STEP"]).text())?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print_list(records.into_iter().map(output::event).collect(), context)
     }
+}
+
+fn print_list(events: Vec<Event>, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&EventList::new(events))?,
+        Format::Jsonl => context.print_lines(&events)?,
+        Format::Table => {
+            if events.is_empty() {
+                context.note("no events")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table = context.table(["ID", "AT", "TYPE", "NAMESPACE", "STEP", "REFUSED"]);
+            for event in events {
+                let plain = |text| (text, Tone::Plain);
+                table.toned([
+                    plain(event.id),
+                    plain(output::instant(event.at)),
+                    plain(event.name),
+                    plain(event.namespace),
+                    plain(event.step.unwrap_or_default()),
+                    (event.problem.unwrap_or_default(), Tone::Bad),
+                ]);
+            }
+            context.print_text(&table.leaving_out(&["NAMESPACE", "STEP"]).text())?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }
 
 impl Show {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let event = output::event(store.events().event_get(self.id).await?);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&event)?,
-            Format::Table => {
-                let mut table = context.table(["", ""]);
-                let mut fact = |name: &str, value: Option<String>| {
-                    if let Some(value) = value {
-                        table.row([name.to_owned(), value]);
-                    }
-                };
-                fact("event", Some(event.id));
-                fact("type", Some(event.name));
-                fact("at", Some(output::instant(event.at)));
-                fact("namespace", Some(event.namespace));
-                fact("workflow", event.workflow_id);
-                fact("job", event.job_id);
-                fact("step", event.step);
-                fact("attempt", event.attempt.map(|attempt| attempt.to_string()));
-                fact("outcome", event.outcome);
-                fact("correlation", event.correlation_id);
-                fact("refused", event.problem);
-                fact("data", Some(event.data.text().to_owned()));
-                context.print_text(&table.text())?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print_one(output::event(store.events().event_get(self.id).await?), context)
     }
+}
+
+fn print_one(event: Event, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&event)?,
+        Format::Table => {
+            let mut table = context.table(["", ""]);
+            let mut fact = |name: &str, value: Option<String>| {
+                if let Some(value) = value {
+                    table.row([name.to_owned(), value]);
+                }
+            };
+            fact("event", Some(event.id));
+            fact("type", Some(event.name));
+            fact("at", Some(output::instant(event.at)));
+            fact("namespace", Some(event.namespace));
+            fact("workflow", event.workflow_id);
+            fact("job", event.job_id);
+            fact("step", event.step);
+            fact("attempt", event.attempt.map(|attempt| attempt.to_string()));
+            fact("outcome", event.outcome);
+            fact("correlation", event.correlation_id);
+            fact("refused", event.problem);
+            fact("data", Some(event.data.text().to_owned()));
+            context.print_text(&table.text())?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }
 
 impl Subscribers {

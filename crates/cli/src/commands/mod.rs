@@ -15,6 +15,7 @@ mod doctor;
 mod event;
 mod job;
 mod migrate;
+mod profile;
 mod queue;
 mod run;
 mod schedule;
@@ -41,10 +42,11 @@ mod page;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::cli_error::{CliError, ExitStatus};
 use crate::config::Environment;
+use crate::profiles::{self, Profile, Profiles};
 
 pub(crate) use context::Context;
 pub(crate) use database::Database;
@@ -87,6 +89,7 @@ verbs! {
     Cache(cache::Args),
     Serve(serve::Args),
     Worker(worker::Args),
+    Profile(profile::Args),
     Token(token::Args),
     Migrate(migrate::Args),
     Config(config::Args),
@@ -127,13 +130,18 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> ExitStatus {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => {
+    let environment = Environment::of_process();
+    let (cli, profile) = match read(arguments.into_iter().collect(), &environment) {
+        Ok(read) => read,
+        Err(Wrong::Usage(error)) => {
             let status = if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok };
             // Nobody is left to be told that help could not be shown.
             let _ = error.print();
             return status;
+        }
+        Err(Wrong::Profile(error)) => {
+            let _ = error.write(err);
+            return error.exit;
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -145,7 +153,7 @@ pub(crate) fn run(
             return error.exit;
         }
     };
-    let mut context = Context { globals: cli.globals, environment: Environment::of_process(), out, err };
+    let mut context = Context { globals: cli.globals, environment, profile, out, err };
     let outcome = runtime.block_on(cli.command.run(&mut context));
     // A name that is still being resolved must not hold the end up.
     runtime.shutdown_background();
@@ -165,6 +173,59 @@ pub(crate) fn run(
             error.exit
         }
     }
+}
+
+/// Why a command line is not carried out.
+enum Wrong {
+    Usage(clap::Error),
+    Profile(CliError),
+}
+
+/// The command line, and the profile that it means. A profile's namespace is what `--namespace` is where nothing else is said: the line
+/// is read once more with that.
+fn read(arguments: Vec<OsString>, environment: &Environment) -> Result<(Cli, Option<Profile>), Wrong> {
+    let mut matches = Cli::command().try_get_matches_from(&arguments).map_err(Wrong::Usage)?;
+    let mut profile = None;
+    if let Some(name) = named_profile(&matches, environment) {
+        let said = |error| Wrong::Profile(profile::said(error));
+        let path = profiles::path(environment).map_err(said)?;
+        let found = Profiles::read(&path).map_err(said)?.get(&name).map_err(said)?.clone();
+        if let Some(namespace) = &found.namespace {
+            // Once a process, for clap keeps defaults as long as that.
+            let command = with_namespace(Cli::command(), namespace.clone().leak());
+            matches = command.try_get_matches_from(&arguments).map_err(Wrong::Usage)?;
+        }
+        profile = Some(found);
+    }
+    Ok((Cli::from_arg_matches(&matches).map_err(Wrong::Usage)?, profile))
+}
+
+/// The profile that a flag or, where the command asks servers, a variable names.
+fn named_profile(matches: &ArgMatches, environment: &Environment) -> Option<String> {
+    let (_, of_noun) = matches.subcommand()?;
+    // An error: the command has no such flag.
+    let flag = of_noun.try_get_one::<String>(against::PROFILE).ok()?;
+    let variable = environment.variable("RECACHE_PROFILE").filter(|name| !name.is_empty());
+    let server_flag = of_noun.try_get_one::<String>(against::SERVER).ok().flatten();
+    match flag {
+        Some(name) => Some(name.clone()),
+        // A flag stands above the environment.
+        None if server_flag.is_some() || matches.try_contains_id("database").unwrap_or(false) => None,
+        None => variable.map(str::to_owned),
+    }
+}
+
+/// The same commands with another default of their `--namespace`.
+fn with_namespace(mut command: clap::Command, namespace: &'static str) -> clap::Command {
+    const NAMESPACE: &str = "namespace";
+    if command.get_arguments().any(|argument| argument.get_id() == NAMESPACE) {
+        command = command.mut_arg(NAMESPACE, |argument| argument.default_value(namespace));
+    }
+    let names: Vec<String> = command.get_subcommands().map(|one| one.get_name().to_owned()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, |one| with_namespace(one, namespace));
+    }
+    command
 }
 
 #[cfg(test)]

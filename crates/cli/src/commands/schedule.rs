@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use recache_api::{Schedule, ScheduleAnswer, ScheduleList, Ticks};
+use recache_api::client::{Client, SchedulesQuery};
+use recache_api::{
+    DefineSchedule, Json, OnMissed, Schedule, ScheduleAnswer, ScheduleList, SubmitRetry, Ticks,
+};
 use recache_model::ids::JobId;
 use recache_model::retry::RetryPolicy;
 use recache_model::schedule::{CatchUp, CronSpec, Overlap};
 use recache_store::{Error, NewSchedule, ScheduleRecord, Store, Word};
 
+use super::against::{Against, because, ms, no_actor};
+use super::failure::Result;
 use super::name::wait;
 use super::{Context, Outcome};
 use crate::cli_error::ExitStatus;
@@ -30,6 +35,8 @@ const PAGE_ROWS: u32 = 1_000;
   recache schedule pause report --reason \"the month is closed\""
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -46,7 +53,7 @@ enum Verb {
     Delete(Delete),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 struct Which {
     /// The schedule
     name: String,
@@ -201,6 +208,9 @@ struct Delete {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return self.verb.ask(&client, context).await;
+        }
         let store = context.open().await?;
         let outcome = match self.verb {
             Verb::List(arguments) => arguments.run(&*store, context).await,
@@ -217,6 +227,50 @@ impl Args {
     }
 }
 
+impl Verb {
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let why = |deed: &str| because(format!("{deed} from the command line"));
+        match self {
+            Self::List(arguments) => arguments.ask(client, context).await,
+            Self::Show(Show { which: Which { name, namespace } }) => {
+                print_one(&client.schedule(&namespace, &name).await?, context)
+            }
+            Self::Add(arguments) => {
+                let Which { name, namespace } = arguments.which.clone();
+                print_one(&client.define_schedule(&namespace, &name, &arguments.asked()?).await?, context)
+            }
+            Self::Pause(Pause { which: Which { name, namespace }, reason, actor }) => {
+                no_actor(actor.as_deref())?;
+                print_one(&client.pause_schedule(&namespace, &name, &because(reason)).await?, context)
+            }
+            Self::Resume(Resume { which: Which { name, namespace } }) => {
+                let answer = client.resume_schedule(&namespace, &name, &why("resumed")).await?;
+                if !answer.changed {
+                    context.note(&not_paused(&name))?;
+                }
+                print_one(&answer, context)
+            }
+            Self::Run(Run { which: Which { name, namespace } }) => {
+                print_one(&client.run_schedule(&namespace, &name, &why("run")).await?, context)
+            }
+            Self::Next(arguments) => arguments.ask(client, context).await,
+            Self::Delete(Delete { which: Which { name, namespace } }) => {
+                client.delete_schedule(&namespace, &name, &why("deleted")).await?;
+                context.note(&gone(&namespace, &name))?;
+                Ok(ExitStatus::Ok)
+            }
+        }
+    }
+}
+
+fn not_paused(name: &str) -> String {
+    format!("schedule `{name}` was not paused")
+}
+
+fn gone(namespace: &str, name: &str) -> String {
+    format!("schedule `{namespace}/{name}` is gone")
+}
+
 impl Which {
     async fn show(&self, changed: bool, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let record = store.schedules().schedule_get(&self.namespace, &self.name).await?;
@@ -225,14 +279,18 @@ impl Which {
 }
 
 fn show(record: ScheduleRecord, changed: bool, context: &mut Context<'_>) -> Outcome {
-    let schedule = output::schedule(record);
+    print_one(&ScheduleAnswer::new(output::schedule(record), changed), context)
+}
+
+fn print_one(answer: &ScheduleAnswer, context: &mut Context<'_>) -> Outcome {
+    let schedule = &answer.schedule;
     match context.format() {
-        Format::Json | Format::Jsonl => context.print(&ScheduleAnswer::new(schedule, changed))?,
+        Format::Json | Format::Jsonl => context.print(answer)?,
         Format::Table => {
             let mut table = context.table(["", ""]);
             let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
             fact("schedule", format!("{}/{}", schedule.namespace, schedule.name));
-            fact("state", state(&schedule).0);
+            fact("state", state(schedule).0);
             if let (Some(at), Some(actor), Some(reason)) =
                 (schedule.paused_at, &schedule.pause_actor, &schedule.pause_reason)
             {
@@ -280,51 +338,94 @@ impl List {
                 break;
             }
         }
-        match context.format() {
-            Format::Json => context.print(&ScheduleList::new(schedules, None))?,
-            Format::Jsonl => context.print_lines(&schedules)?,
-            Format::Table => {
-                if schedules.is_empty() {
-                    context.note("no schedules")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context.table([
-                    "NAME",
-                    "NAMESPACE",
-                    "STATE",
-                    "CRON",
-                    "ZONE",
-                    "HANDLER",
-                    "NEXT",
-                    "SKIPPED",
-                ]);
-                for schedule in schedules {
-                    let plain = |text| (text, Tone::Plain);
-                    let state = state(&schedule);
-                    table.toned([
-                        plain(schedule.name),
-                        plain(schedule.namespace),
-                        state,
-                        plain(schedule.cron),
-                        plain(schedule.zone),
-                        plain(schedule.handler),
-                        plain(schedule.next_at.map(output::instant).unwrap_or_default()),
-                        plain(schedule.ticks_skipped.to_string()),
-                    ]);
-                }
-                context.print_text(&table.leaving_out(&["NAMESPACE", "SKIPPED", "ZONE"]).text())?;
+        print_list(schedules, context)
+    }
+
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let mut schedules = Vec::new();
+        let mut query = SchedulesQuery { namespace: self.namespace, limit: Some(PAGE_ROWS), cursor: None };
+        loop {
+            let page = client.schedules(&query).await?;
+            schedules.extend(page.schedules);
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                return print_list(schedules, context);
             }
         }
-        Ok(ExitStatus::Ok)
     }
 }
 
+fn print_list(schedules: Vec<Schedule>, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&ScheduleList::new(schedules, None))?,
+        Format::Jsonl => context.print_lines(&schedules)?,
+        Format::Table => {
+            if schedules.is_empty() {
+                context.note("no schedules")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table =
+                context.table(["NAME", "NAMESPACE", "STATE", "CRON", "ZONE", "HANDLER", "NEXT", "SKIPPED"]);
+            for schedule in schedules {
+                let plain = |text| (text, Tone::Plain);
+                let state = state(&schedule);
+                table.toned([
+                    plain(schedule.name),
+                    plain(schedule.namespace),
+                    state,
+                    plain(schedule.cron),
+                    plain(schedule.zone),
+                    plain(schedule.handler),
+                    plain(schedule.next_at.map(output::instant).unwrap_or_default()),
+                    plain(schedule.ticks_skipped.to_string()),
+                ]);
+            }
+            context.print_text(&table.leaving_out(&["NAMESPACE", "SKIPPED", "ZONE"]).text())?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
 impl Add {
-    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let input = match &self.input {
+    fn input(&self) -> Result<String> {
+        Ok(match &self.input {
             Some(_) => read_input(self.input.as_deref())?.to_string(),
             None => "null".to_owned(),
-        };
+        })
+    }
+
+    /// As it is asked of a server.
+    fn asked(self) -> Result<DefineSchedule> {
+        let input = self.input()?;
+        Ok(DefineSchedule {
+            cron: self.cron,
+            zone: self.zone,
+            overlap: match self.overlap {
+                OnOverlap::Skip => recache_api::OnOverlap::Skip,
+                OnOverlap::Allow => recache_api::OnOverlap::Allow,
+                OnOverlap::Replace => recache_api::OnOverlap::Replace,
+            },
+            catch_up: match self.catch_up {
+                Missed::Skip => OnMissed::Skip,
+                Missed::Once => OnMissed::Once,
+            },
+            handler: self.handler,
+            queue: self.queue,
+            input: Json::from_text(&input).map_err(std::io::Error::from)?,
+            priority: self.priority,
+            retry: Some(SubmitRetry {
+                attempts_max: Some(self.attempts),
+                backoff: None,
+                base_ms: None,
+                cap_ms: None,
+                jitter: None,
+            }),
+            timeout_ms: self.timeout.map(ms),
+        })
+    }
+
+    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let input = self.input()?;
         let schedule = NewSchedule {
             namespace: self.which.namespace,
             zone: self.zone,
@@ -360,7 +461,7 @@ impl Resume {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let changed = store.schedules().schedule_resume(&self.which.namespace, &self.which.name).await?;
         if !changed {
-            context.note(&format!("schedule `{}` was not paused", self.which.name))?;
+            context.note(&not_paused(&self.which.name))?;
         }
         self.which.show(changed, store, context).await
     }
@@ -384,26 +485,37 @@ impl Next {
         };
         let spec = CronSpec::parse(&cron, &zone).map_err(|error| Error::Invalid(error.to_string()))?;
         let ticks = spec.next_ticks(store.now().await?, usize::from(self.count));
-        let ticks: Vec<_> = ticks.into_iter().map(output::timestamp).collect();
-        match context.format() {
-            Format::Json => context.print(&Ticks::new(zone, ticks))?,
-            Format::Jsonl => context.print_lines(&ticks)?,
-            Format::Table => {
-                let mut table = context.table(["UTC", "THERE"]);
-                for tick in ticks {
-                    table.row([output::instant(tick), output::instant_in(tick, &zone)]);
-                }
-                context.print_text(&table.text())?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print_ticks(&Ticks::new(zone, ticks.into_iter().map(output::timestamp).collect()), context)
     }
+
+    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let ticks = match (self.name, self.cron) {
+            (Some(name), _) => client.ticks(&self.namespace, &name, self.count).await?,
+            (None, cron) => client.ticks_of_cron(&cron.unwrap_or_default(), &self.zone, self.count).await?,
+        };
+        print_ticks(&ticks, context)
+    }
+}
+
+fn print_ticks(ticks: &Ticks, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(ticks)?,
+        Format::Jsonl => context.print_lines(&ticks.ticks)?,
+        Format::Table => {
+            let mut table = context.table(["UTC", "THERE"]);
+            for tick in &ticks.ticks {
+                table.row([output::instant(*tick), output::instant_in(*tick, &ticks.zone)]);
+            }
+            context.print_text(&table.text())?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }
 
 impl Delete {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         store.schedules().schedule_delete(&self.which.namespace, &self.which.name).await?;
-        context.note(&format!("schedule `{}/{}` is gone", self.which.namespace, self.which.name))?;
+        context.note(&gone(&self.which.namespace, &self.which.name))?;
         Ok(ExitStatus::Ok)
     }
 }

@@ -10,8 +10,8 @@ use recache_store::Store;
 use super::{Context, Outcome, compose};
 use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};
-use crate::config::{AuthConfig, BuiltinHandlers, Config, JwtConfig};
-use crate::outbound::WebhookCourier;
+use crate::config::{BuiltinHandlers, Config, JwtConfig};
+use crate::outbound::{IssuerKeys, WebhookCourier};
 use crate::telemetry::Telemetry;
 
 /// Serve the HTTP API, sweep dead workers, start due builds, send webhooks
@@ -33,7 +33,7 @@ impl Args {
         let telemetry = Telemetry::start(&config.telemetry, "serve").map_err(|why| of_telemetry(&why))?;
         context.log_as_configured(&config.log, telemetry.as_ref().map(Telemetry::layer));
         // What needs no database first: a start that cannot listen touches none.
-        let auth = auth(&config.auth)?;
+        let auth = auth(config)?;
         let tls = tls(config)?;
         let (has_auth, has_tls) = (auth.is_on(), tls.is_some());
         let address = config.server.address;
@@ -129,20 +129,27 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn auth(config: &AuthConfig) -> Result<Auth, CliError> {
-    let jwt = config.jwt.is_given().then(|| jwt(&config.jwt)).transpose()?;
-    Ok(Auth { api_keys: config.api_keys, jwt })
+fn auth(config: &Config) -> Result<Auth, CliError> {
+    let auth = &config.auth;
+    let allow_private_addresses = config.outbound.allow_private_addresses;
+    let jwt = auth.jwt.is_given().then(|| jwt(&auth.jwt, allow_private_addresses)).transpose()?;
+    Ok(Auth { api_keys: auth.api_keys, jwt })
 }
 
-fn jwt(config: &JwtConfig) -> Result<JwtSettings, CliError> {
+fn jwt(config: &JwtConfig, allow_private_addresses: bool) -> Result<JwtSettings, CliError> {
     let wrong = |what: String| {
         CliError::new("E-AUTH", ExitStatus::Usage, format!("auth.jwt: {what}"))
             .help("`recache config explain` shows what is configured")
     };
     let algorithms: Vec<&str> = config.algorithms.iter().map(String::as_str).collect();
-    let given = [!config.secret.0.is_empty(), config.public_key_file.is_some(), config.keys_file.is_some()];
+    let given = [
+        !config.secret.0.is_empty(),
+        config.public_key_file.is_some(),
+        config.keys_file.is_some(),
+        !config.keys_url.is_empty(),
+    ];
     if given.iter().filter(|given| **given).count() != 1 {
-        return Err(wrong("give one of secret, public_key_file and keys_file".to_owned()));
+        return Err(wrong("give one of secret, public_key_file, keys_file and keys_url".to_owned()));
     }
     let settings = |keys: &JwtKeys<'_>| {
         JwtSettings::new(&config.issuer, &config.audience, &algorithms, keys).map_err(wrong)
@@ -152,6 +159,11 @@ fn jwt(config: &JwtConfig) -> Result<JwtSettings, CliError> {
         (_, Some(path)) => {
             let text = String::from_utf8_lossy(&read("auth.jwt.keys_file", path)?).into_owned();
             settings(&JwtKeys::Jwks(&text))
+        }
+        _ if !config.keys_url.is_empty() => {
+            let keys = IssuerKeys::new(&config.keys_url, allow_private_addresses)
+                .map_err(|why| wrong(format!("keys_url {why}")))?;
+            settings(&JwtKeys::Fetched(Arc::new(keys)))
         }
         _ => settings(&JwtKeys::Secret(&config.secret.0)),
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::mask::mask;
 use super::schema::{ConfigOption, Kind, Refusal};
 
 /// By what callers are known. With nothing of it, everybody on this machine may do everything, and nobody else can connect.
@@ -38,6 +39,8 @@ pub(crate) struct JwtConfig {
     pub(crate) public_key_file: Option<PathBuf>,
     /// A JSON Web Key Set.
     pub(crate) keys_file: Option<PathBuf>,
+    /// Where the issuer publishes its JSON Web Key Set.
+    pub(crate) keys_url: String,
 }
 
 impl JwtConfig {
@@ -135,21 +138,31 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
     },
     ConfigOption {
         path: "auth.jwt.keys_file",
-        meaning: "a JSON Web Key Set; sets behind a URL are not fetched in this version",
+        meaning: "a JSON Web Key Set in a file",
         kind: Kind::Text {
             form: "a path",
             write: |config, _, text| {
                 if text.contains("://") {
-                    return Err(Refusal::new(
-                        "is a URL, and key sets are not fetched in this version",
-                        "save the set to a file, and name that",
-                    ));
+                    return Err(Refusal::new("is a URL, and names a file", "give it to auth.jwt.keys_url"));
                 }
                 config.auth.jwt.keys_file = file(text);
                 Ok(())
             },
         },
         read: |config, _| shown(config.auth.jwt.keys_file.as_ref()),
+    },
+    ConfigOption {
+        path: "auth.jwt.keys_url",
+        meaning: "where the issuer publishes its JSON Web Key Set; fetched at the start, every ten minutes while tokens come, \
+                  and when a token names a key that is not known",
+        kind: Kind::Text {
+            form: "a URL with https: https://issuer.example/.well-known/jwks.json",
+            write: |config, _, text| {
+                text.clone_into(&mut config.auth.jwt.keys_url);
+                Ok(())
+            },
+        },
+        read: |config, _| Value::from(mask(&config.auth.jwt.keys_url)),
     },
 ];
 

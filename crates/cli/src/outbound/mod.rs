@@ -1,6 +1,7 @@
 //! Requests to other people's servers: which may be reached, how they are made, what is read of the answers.
 
 pub(crate) mod address;
+mod keys;
 pub(crate) mod retry_after;
 mod webhook;
 
@@ -13,6 +14,7 @@ use reqwest::{Client, Response};
 
 use address::{AddressRefused, PublicOnly};
 
+pub(crate) use keys::IssuerKeys;
 pub(crate) use webhook::{WebhookCourier, check_url};
 
 /// For the connection alone; the whole exchange has its own limit.

@@ -284,3 +284,122 @@ async fn item_is_read_as_soon_as_its_version_is_live() {
         store.close().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_are_added_looked_at_paused_and_deleted() {
+    for served in both().await {
+        let add = [
+            "schedule",
+            "add",
+            "report",
+            "30 2 * * MON-FRI",
+            "none",
+            "--zone",
+            "Europe/Berlin",
+            "--input",
+            "[1]",
+        ];
+        let added = served.there(&[&add[..], &["--attempts", "5", "-o", "json"]].concat()).json();
+        assert_eq!(
+            (&added["schedule"]["retry"]["attempts_max"], &added["changed"]),
+            (&5.into(), &true.into())
+        );
+        assert_eq!(served.same(&["schedule", "show", "report"])["schedule"]["input"], serde_json::json!([1]));
+        assert_eq!(served.same(&["schedule", "list"])["schedules"].as_array().unwrap().len(), 1);
+        served.same(&["schedule", "list", "--namespace", "other"]);
+        served.same(&["schedule", "next", "report", "--count", "3"]);
+        served.same(&["schedule", "next", "--cron", "*/5 * * * *", "--zone", "Asia/Tokyo"]);
+        let run = served.there(&["schedule", "run", "report", "-o", "json"]).json();
+        assert!(text(&run["schedule"]["last_job_id"]).starts_with("job_"), "{run}");
+        served.there(&["schedule", "pause", "report", "--reason", "closed"]).ok();
+        assert_eq!(served.same(&["schedule", "show", "report"])["schedule"]["pause_reason"], "closed");
+        served.there(&["schedule", "resume", "report"]).ok();
+        assert!(served.there(&["schedule", "resume", "report"]).err.contains("was not paused"));
+        served.there(&["schedule", "add", "bad", "61 * * * *", "x"]).refused(2, &["E-INVALID"]);
+        assert!(served.there(&["schedule", "delete", "report"]).err.contains("`default/report` is gone"));
+        served.there(&["schedule", "show", "report"]).refused(3, &["E-NOT-FOUND"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_are_applied_listed_shown_and_compared() {
+    for served in both().await {
+        for (file, version) in [("a.yaml", "1.0.0"), ("b.yaml", "1.1.0")] {
+            let step = if version == "1.0.0" { "one" } else { "two" };
+            let template = format!(
+                "namespace: shop\nname: order\nversion: {version}\nsteps:\n  - name: {step}\n    handler: {{callable: echo}}\n"
+            );
+            fs::write(served.folder.path().join(file), template).unwrap();
+        }
+        let applied = served.there(&["template", "apply", "a.yaml", "b.yaml"]).ok();
+        assert_eq!(applied.matches(" stored\n").count(), 2, "{applied}");
+        assert!(served.there(&["template", "apply", "a.yaml"]).ok().contains("is stored already"));
+        served.same(&["template", "list"]);
+        served.same(&["template", "list", "--namespace", "shop", "--limit", "1"]);
+        served.same(&["template", "show", "shop/order@1.0.0"]);
+        served.same(&["template", "diff", "shop/order@1.0.0", "shop/order"]);
+        served.same(&["template", "diff", "a.yaml", "shop/order"]);
+        served.same(&["template", "graph", "shop/order"]);
+        fs::write(
+            served.folder.path().join("a.yaml"),
+            "namespace: shop\nname: order\nversion: 1.0.0\nsteps: []\n",
+        )
+        .unwrap();
+        assert_ne!(served.there(&["template", "apply", "a.yaml"]).code, 0);
+        served.there(&["template", "show", "shop/none"]).refused(3, &["E-NOT-FOUND"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_and_figures_are_looked_at() {
+    for served in both().await {
+        let template = "namespace: shop\nname: order\nversion: 1.0.0\nsteps:\n  - name: one\n    handler: {callable: echo}\n    \
+                        publishes_events: [order.placed]\n";
+        fs::write(served.folder.path().join("order.yaml"), template).unwrap();
+        served.there(&["template", "apply", "order.yaml"]).ok();
+        let submitted = served.there(&["workflow", "submit", "shop/order", "-o", "json"]).json();
+        let show = ["workflow", "show", text(&submitted["id"]), "-o", "json"];
+        while served.there(&show).json()["workflow"]["state"] == "running" {}
+        let listed = served.same(&["event", "list", "--type", "order.placed"]);
+        served.same(&["event", "show", text(&listed["events"][0]["id"])]);
+        served.same(&["event", "list", "--refused"]);
+        served
+            .there(&["event", "show", "evt_01890000-0000-7000-8000-000000000000"])
+            .refused(3, &["E-NOT-FOUND"]);
+        for arguments in
+            [&["analytics", "performance", "--hours", "1"][..], &["analytics", "bottlenecks", "--limit", "3"]]
+        {
+            let report = served.there(&[arguments, &["-o", "json"]].concat()).json();
+            assert!(text(&report["schema"]).starts_with("recache."), "{report}");
+            served.there(arguments).ok();
+        }
+        let explained = served.there(&["analytics", "explain", "completion_rate", "-o", "json"]).json();
+        assert_eq!(explained["figure"], "completion_rate");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cache_of_the_server_is_looked_at_and_outdated() {
+    let cached = [("RECACHE__COMMON__CACHE__ENABLED", "true"), ("RECACHE__COMMON__CACHE__BACKEND", "moka")];
+    let served = super::Served::start(&cached);
+    // On a busy machine a call may be slow, which health holds against the cache for a while.
+    let health = served.there(&["cache", "health", "-o", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&health.out).unwrap();
+    assert_eq!(
+        (&told["provider"], health.code == 0),
+        (&"moka".into(), told["condition"] == "active"),
+        "{told}"
+    );
+    assert!(served.there(&["cache", "stats"]).ok().contains("moka"));
+    let changed = served.there(&["cache", "invalidate", "shop", "article", "42", "-o", "json"]).json();
+    assert!(text(&changed["name"]).ends_with(":shop:article:42"), "{changed}");
+    assert_eq!(served.there(&["cache", "invalidate", "--tag", "t", "-o", "json"]).json()["changed"], "tag");
+    served.there(&["cache", "invalidate", "--all"]).refused(2, &["E-CACHE-ALL"]);
+    assert_eq!(
+        served.there(&["cache", "invalidate", "--all", "--yes", "-o", "json"]).json()["changed"],
+        "all"
+    );
+    let off = super::Served::start(&[]);
+    let disabled = off.there(&["cache", "health"]);
+    assert!(disabled.code == 6 && disabled.err.contains("E-CACHE-D"), "{disabled:?}");
+}

@@ -9,10 +9,18 @@ fn verb_without_a_form_against_a_server_says_so_by_name() {
         (&["job", "retry", "--queue", "q"], "recache job retry by filter"),
         (&["view", "items", "a/b"], "recache view items"),
         (&["queue", "pause", "q", "--reason", "x", "--actor", "ann"], "--actor"),
+        (&["schedule", "pause", "s", "--reason", "x", "--actor", "ann"], "--actor"),
+        (&["event", "subscribers"], "recache event subscribers"),
+        (&["event", "unsubscribe", "x"], "recache event unsubscribe"),
+        (&["template", "check", "a.yaml"], "recache template check"),
+        (&["template", "analyze", "a/b"], "recache template analyze"),
+        (&["template", "apply", "--dry-run", "a.yaml"], "--dry-run"),
+        (&["analytics", "performance", "--exact"], "--exact"),
+        (&["cache", "get", "a", "b"], "recache cache get"),
     ] {
         served.there(arguments).refused(2, &["E-UNSUPPORTED", name]);
     }
-    served.there(&["template", "list"]).refused(2, &["--server"]);
+    served.there(&["doctor"]).refused(2, &["--server"]);
 }
 
 #[test]

@@ -34,6 +34,8 @@ struct State {
     heard: Instant,
     /// The number of the last claim that was answered here; `None`: it may hold jobs that it does not know of.
     answered: Option<u64>,
+    /// The number of the last claim that came here.
+    asked: Option<u64>,
     jobs: HashMap<JobId, Held>,
     stops: Vec<(LeaseToken, Stop)>,
     /// Raised by every claiming call: only the newest one goes on.
@@ -67,6 +69,7 @@ impl Known {
                 confirmed: is_new.then_some(now),
                 heard: now,
                 answered: is_new.then_some(0),
+                asked: None,
                 jobs: HashMap::new(),
                 stops: Vec::new(),
                 claims: 0,
@@ -111,15 +114,17 @@ impl Known {
         self.state().answered = number;
     }
 
-    /// A claiming call begins; older ones give up.
-    pub(super) fn begin_claim(&self) -> u64 {
-        let number = {
+    /// A claiming call begins; older ones give up. Answers its place among the claims, and whether its number was used by the one before:
+    /// then the worker has no answer to that one.
+    pub(super) fn begin_claim(&self, number: Option<u64>) -> (u64, bool) {
+        let begun = {
             let mut state = self.state();
             state.claims += 1;
-            state.claims
+            let before = std::mem::replace(&mut state.asked, number);
+            (state.claims, number.is_some() && before == number)
         };
         self.changed.notify_waiters();
-        number
+        begun
     }
 
     pub(super) fn is_newest_claim(&self, number: u64) -> bool {

@@ -29,6 +29,8 @@ const BEAT_PART: u32 = 8;
 const OFFERS_AT_ONCE: usize = 16;
 /// How long a call may wait, whatever it asks for.
 const WAIT_MAX: Duration = Duration::from_mins(1);
+/// For how many leases jobs are offered again to a worker that repeats its claim: the answers to it are lost. Then others have them.
+const REPEATS_LEASES: u32 = 4;
 
 impl Remote {
     /// Does what a worker asks for. After an error, and when no answer comes, the worker repeats the same call.
@@ -77,11 +79,23 @@ struct Claiming {
     claimed: Vec<Arc<ClaimedJob>>,
     /// The session holds more that the worker does not know of.
     is_doubtful: bool,
+    /// The worker asks again, because the answer to this claim was lost, and can take what was in it.
+    is_repeated: bool,
 }
 
 struct Calling {
     shared: Arc<Shared>,
     known: Arc<Known>,
+}
+
+/// What an earlier answer may have brought in vain.
+#[derive(Default)]
+struct LostOffers {
+    offers: Vec<Offer>,
+    /// There are more than the worker asks for.
+    are_more: bool,
+    /// So many were handed back.
+    given_up: usize,
 }
 
 /// What one exchange with the store brought.
@@ -98,7 +112,11 @@ impl Calling {
         let mut claiming = Claiming::default();
         let numbered = call.claim.map(|claim| claim.number);
         // An older claim of the worker gives up, and what it brought is known or handed back before this one looks.
-        claiming.place = numbered.map(|_| self.known.begin_claim());
+        if let Some(claim) = call.claim {
+            let (place, is_repeated) = self.known.begin_claim(claim.number);
+            claiming.place = Some(place);
+            claiming.is_repeated = is_repeated && claim.max > 0;
+        }
         let _one_at_a_time = match numbered {
             Some(_) => Some(self.known.claiming.lock().await),
             None => None,
@@ -149,7 +167,7 @@ impl Calling {
         for report in &call.reports {
             answer.reports.push(self.report(report).await?);
         }
-        if !self.sign_of_life(&call).await? {
+        if !self.sign_of_life(&call, claiming.is_repeated).await? {
             known.end();
             shared.remote.forget(known.worker.session);
             answer.settled = settle_again(shared, &call.settle).await?;
@@ -157,12 +175,19 @@ impl Calling {
         }
         self.end_overdue().await?;
 
+        let mut until = arrived + call.wait.min(WAIT_MAX);
         let mut wanted = call.claim.map_or(0, |claim| claim.max.min(shared.options.claim_rows_max));
         if let Some(claim) = call.claim
             && known.is_doubtful(claim.number)
         {
-            (answer.jobs, claiming.is_doubtful) = self.lost_offers(&call, claim.max).await?;
+            let lost = self.lost_offers(&call, claim.max, claiming.is_repeated).await?;
+            (answer.jobs, claiming.is_doubtful) = (lost.offers, lost.are_more);
             wanted = wanted.saturating_sub(answer.jobs.len());
+            if lost.given_up > 0 {
+                // Others are to have them: they would be this worker's again before anybody else has looked.
+                wanted = 0;
+                until = arrived;
+            }
         }
         let dispatch = self.dispatch(&call.settle, wanted).await?;
         answer.settled = dispatch.settled;
@@ -172,7 +197,6 @@ impl Calling {
             known.kind.wake_one();
         }
 
-        let until = arrived + call.wait.min(WAIT_MAX);
         let moves = known.moves();
         while answer.jobs.is_empty() && !known.has_stops() && !shared.remote.retiring.is_cancelled() {
             let mut changed = std::pin::pin!(known.changed.notified());
@@ -239,7 +263,9 @@ impl Calling {
     }
 
     /// Tells the store that the worker lives, if it was not told just now. False: its session has ended.
-    async fn sign_of_life(&self, call: &Call) -> Result<bool> {
+    ///
+    /// What a repeated claim does not name was not lost by its worker, who never had it: it is offered again.
+    async fn sign_of_life(&self, call: &Call, is_repeated: bool) -> Result<bool> {
         let (shared, known) = (&self.shared, &self.known);
         let remote = shared.store.remote_workers();
         let held = call.held.as_deref().unwrap_or_default();
@@ -259,7 +285,8 @@ impl Calling {
         let settled = call.settle.iter().map(|settle| settle.token);
         let named: Vec<LeaseToken> = held.iter().copied().chain(settled).collect();
         let sent = Instant::now();
-        let beat = remote.remote_beat(known.worker.session, lease, named, call.held.is_some()).await?;
+        let are_all_named = call.held.is_some() && !is_repeated;
+        let beat = remote.remote_beat(known.worker.session, lease, named, are_all_named).await?;
         if !beat.known {
             tracing::info!(session = %known.worker.session, worker = known.worker.name, "remote worker was silent for too long");
             return Ok(false);
@@ -307,9 +334,9 @@ impl Calling {
         Ok(())
     }
 
-    /// Jobs that the session holds and the worker does not name: the answer that brought them was lost. And whether there are more than
-    /// it asks for.
-    async fn lost_offers(&self, call: &Call, rows_max: usize) -> Result<(Vec<Offer>, bool)> {
+    /// Jobs that the session holds and the worker does not name: the answer that brought them was lost. Those that could not be brought to a
+    /// worker that repeats its claim go to others in the end: it may be one that is heard and hears nothing.
+    async fn lost_offers(&self, call: &Call, rows_max: usize, is_repeated: bool) -> Result<LostOffers> {
         let named: HashSet<LeaseToken> = call
             .held
             .iter()
@@ -317,20 +344,48 @@ impl Calling {
             .copied()
             .chain(call.settle.iter().map(|settle| settle.token))
             .collect();
-        let mut offers = Vec::new();
-        for held in self.shared.store.remote_workers().remote_held(self.known.worker.session).await? {
-            if named.contains(&held.job.token) {
-                continue;
-            }
-            if offers.len() >= rows_max {
-                return Ok((offers, true));
+        let known = &self.known;
+        let mut held = self.shared.store.remote_workers().remote_held(known.worker.session).await?;
+        held.retain(|held| !named.contains(&held.job.token));
+        let mut lost = LostOffers::default();
+        if is_repeated {
+            let patience = known.worker.lease * REPEATS_LEASES;
+            let late: Vec<ClaimedJob> =
+                held.extract_if(.., |held| held.ran > patience).map(|held| held.job).collect();
+            lost.given_up = late.len();
+            self.give_up(&late).await?;
+        }
+        for held in held {
+            if lost.offers.len() >= rows_max {
+                lost.are_more = true;
+                break;
             }
             let deadline = held.job.timeout.map(|timeout| deadline(timeout.saturating_sub(held.ran)));
             let job = Arc::new(held.job);
-            self.shared.remote.hold(&self.known, Held { job: Arc::clone(&job), deadline, rules: Err(()) });
-            offers.extend(self.offer(&job, true).await);
+            self.shared.remote.hold(known, Held { job: Arc::clone(&job), deadline, rules: Err(()) });
+            lost.offers.extend(self.offer(&job, true).await);
         }
-        Ok((offers, false))
+        Ok(lost)
+    }
+
+    /// Jobs that never reached the worker go back to the queue, and their attempts do not count.
+    async fn give_up(&self, jobs: &[ClaimedJob]) -> Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let settlements = jobs.iter().map(|job| Settlement::of(job, Outcome::Released)).collect();
+        self.shared.store.jobs_dispatch(settlements, None).await?;
+        add(&self.shared.counters.released, jobs.len());
+        for job in jobs {
+            self.shared.remote.release(&self.known, job.token);
+        }
+        tracing::warn!(
+            session = %self.known.worker.session,
+            worker = self.known.worker.name,
+            jobs = jobs.len(),
+            "remote worker repeats its claim and gets no answer; its jobs go to others"
+        );
+        Ok(())
     }
 
     /// Settles, and claims up to `rows_max` jobs.

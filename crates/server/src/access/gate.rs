@@ -63,6 +63,18 @@ impl Gate {
         self.anonymous.is_some()
     }
 
+    /// Looks for what it needs of others before the first request does.
+    pub(crate) async fn prepare(&self) {
+        if let Some(jwt) = &self.jwt {
+            jwt.prepare().await;
+        }
+    }
+
+    /// Why callers may not be known that should be.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.jwt.as_ref().and_then(Jwt::trouble)
+    }
+
     /// Who sends these headers.
     pub(crate) async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
         if let Some(identity) = &self.anonymous {
@@ -76,7 +88,7 @@ impl Gate {
             }
         } else {
             match &self.jwt {
-                Some(jwt) => jwt.identify(token),
+                Some(jwt) => jwt.identify(token).await,
                 None => {
                     Err(Refusal::new(Code::Unauthenticated, "the token is of no kind that is known here"))
                 }

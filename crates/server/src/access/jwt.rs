@@ -1,4 +1,4 @@
-//! Tokens that somebody else signed (JWT, RFC 7519), judged by keys that were configured.
+//! Tokens that somebody else signed (JWT, RFC 7519), judged by keys that were configured, or that their issuer publishes.
 //!
 //! Required are an algorithm that was configured and fits the key, `iss`, `aud`, `exp` and `sub`; `nbf` is checked, and a token that marks
 //! something as critical is refused, since nothing is understood that could be (RFC 7515, 4.1.11). `scope` says what it may do, in the
@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header, Validation, decode, decode_header};
 use recache_model::time::Clock;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::fetched_keys::{FetchedKeys, KeySource};
 use super::gate::Identity;
+use super::key_set::{self, Key, NoKey, choose};
 use super::permission::{Grant, Grants};
 use crate::refusal::{Code, Refusal};
 
@@ -28,7 +29,13 @@ pub struct JwtSettings {
     issuer: String,
     audience: String,
     algorithms: Vec<Algorithm>,
-    keys: Vec<(Option<String>, DecodingKey)>,
+    keys: Keys,
+}
+
+#[derive(Clone)]
+enum Keys {
+    Fixed(Arc<[Key]>),
+    Fetched(Arc<FetchedKeys>),
 }
 
 impl std::fmt::Debug for JwtSettings {
@@ -49,6 +56,8 @@ pub enum JwtKeys<'a> {
     Pem(&'a [u8]),
     /// A JSON Web Key Set (RFC 7517).
     Jwks(&'a str),
+    /// A JSON Web Key Set that is fetched, and fetched anew when its keys may have changed. Not for secrets.
+    Fetched(Arc<dyn KeySource>),
 }
 
 impl std::fmt::Debug for JwtKeys<'_> {
@@ -76,35 +85,34 @@ impl JwtSettings {
         if algorithms.iter().any(|one| one.family() != first.family()) {
             return Err("all algorithms must be of one family: HS, RS and PS, ES, or EdDSA".to_owned());
         }
-        let no_key = |error: jsonwebtoken::errors::Error| format!("the key cannot be used: {error}");
         let keys = match keys {
             JwtKeys::Secret(secret) if secret.len() < 32 => {
                 return Err("the secret must have at least 32 bytes".to_owned());
             }
-            JwtKeys::Secret(secret) => vec![(None, DecodingKey::from_secret(secret.as_bytes()))],
+            JwtKeys::Secret(secret) => one(DecodingKey::from_secret(secret.as_bytes()), first)?,
             JwtKeys::Pem(pem) => {
                 let read = match first {
                     Algorithm::ES256 | Algorithm::ES384 => DecodingKey::from_ec_pem(pem),
                     Algorithm::EdDSA => DecodingKey::from_ed_pem(pem),
                     _ => DecodingKey::from_rsa_pem(pem),
                 };
-                vec![(None, read.map_err(no_key)?)]
+                one(read.map_err(|error| format!("the key cannot be used: {error}"))?, first)?
             }
-            JwtKeys::Jwks(text) => {
-                let set: JwkSet =
-                    serde_json::from_str(text).map_err(|error| format!("no key set: {error}"))?;
-                let read =
-                    set.keys.iter().filter(|key| key.is_supported()).map(|key| {
-                        Ok((key.common.key_id.clone(), DecodingKey::from_jwk(key).map_err(no_key)?))
-                    });
-                read.collect::<Result<Vec<_>, String>>()?
+            JwtKeys::Jwks(text) => Keys::Fixed(key_set::read(text, first)?.into()),
+            JwtKeys::Fetched(_) if first.family() == AlgorithmFamily::Hmac => {
+                return Err("a secret is not fetched: HS algorithms need one that is configured".to_owned());
             }
+            JwtKeys::Fetched(source) => Keys::Fetched(Arc::new(FetchedKeys::new(Arc::clone(source), first))),
         };
-        let keys: Vec<_> = keys.into_iter().filter(|(_, key)| key.family() == first.family()).collect();
-        if keys.is_empty() {
-            return Err("none of the keys is of the algorithms' family".to_owned());
-        }
         Ok(Self { issuer: issuer.to_owned(), audience: audience.to_owned(), algorithms, keys })
+    }
+}
+
+fn one(key: DecodingKey, algorithm: Algorithm) -> Result<Keys, String> {
+    if key.family() == algorithm.family() {
+        Ok(Keys::Fixed([Key::nameless(key)].into()))
+    } else {
+        Err("none of the keys is of the algorithms' family".to_owned())
     }
 }
 
@@ -130,15 +138,39 @@ impl Jwt {
         Self { settings, clock }
     }
 
-    /// Who is meant by this token.
-    pub(super) fn identify(&self, token: &str) -> Result<Identity, Refusal> {
-        self.judge(token).map_err(|why| {
-            tracing::debug!(why, "a token was refused");
-            Refusal::new(Code::Unauthenticated, format!("the token is refused: {why}"))
-        })
+    /// Looks for keys that are fetched before anybody needs them.
+    pub(super) async fn prepare(&self) {
+        if let Keys::Fetched(keys) = &self.settings.keys {
+            keys.fetch().await;
+        }
     }
 
-    fn judge(&self, token: &str) -> Result<Identity, &'static str> {
+    /// What health says of the keys; nothing while all is well.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match &self.settings.keys {
+            Keys::Fixed(_) => None,
+            Keys::Fetched(keys) => keys.trouble(),
+        }
+    }
+
+    /// Who is meant by this token.
+    pub(super) async fn identify(&self, token: &str) -> Result<Identity, Refusal> {
+        let refused = |why| {
+            tracing::debug!(why, "a token was refused");
+            Refusal::new(Code::Unauthenticated, format!("the token is refused: {why}"))
+        };
+        // What cannot be good whatever keys there are makes nobody fetch any.
+        let header = self.header(token).map_err(refused)?;
+        let keys = match &self.settings.keys {
+            Keys::Fixed(keys) => Arc::clone(keys),
+            Keys::Fetched(fetched) => {
+                fetched.keys(|keys| choose(keys, &header).err() != Some(NoKey::Unknown)).await?
+            }
+        };
+        self.judge(token, &header, &keys).map_err(refused)
+    }
+
+    fn header(&self, token: &str) -> Result<Header, &'static str> {
         let first = token.split('.').next().unwrap_or_default();
         let raw = URL_SAFE_NO_PAD.decode(first).map_err(|_| "it is no JWT")?;
         let raw: Value = serde_json::from_slice(&raw).map_err(|_| "it is no JWT")?;
@@ -149,14 +181,16 @@ impl Jwt {
         if !self.settings.algorithms.contains(&header.alg) {
             return Err("its algorithm is not one of those configured");
         }
-        let key = match (&header.kid, self.settings.keys.as_slice()) {
-            (_, [(None, key)]) | (None, [(_, key)]) => key,
-            (Some(kid), keys) => {
-                let found = keys.iter().find(|(known, _)| known.as_ref() == Some(kid));
-                &found.ok_or("its key is not known")?.1
-            }
-            (None, _) => return Err("it does not say which of the keys signed it"),
-        };
+        Ok(header)
+    }
+
+    fn judge(&self, token: &str, header: &Header, keys: &[Key]) -> Result<Identity, &'static str> {
+        let key = &choose(keys, header)
+            .map_err(|why| match why {
+                NoKey::Unknown => "its key is not known",
+                NoKey::Never(why) => why,
+            })?
+            .key;
         let mut validation = Validation::new(header.alg);
         validation.set_issuer(&[&self.settings.issuer]);
         validation.set_audience(&[&self.settings.audience]);
@@ -200,11 +234,44 @@ mod tests {
 
     use super::*;
 
+    #[derive(Debug)]
+    struct Nowhere;
+
+    #[async_trait::async_trait]
+    impl KeySource for Nowhere {
+        async fn fetch(&self, _: usize) -> Result<String, String> {
+            Err("nowhere".to_owned())
+        }
+    }
+
+    /// Else anybody could make the server ask its issuer.
+    #[tokio::test]
+    async fn token_that_cannot_be_good_makes_nobody_fetch() {
+        let settings = JwtSettings::new("i", "a", &["RS256"], &JwtKeys::Fetched(Arc::new(Nowhere))).unwrap();
+        let jwt = jwt(settings);
+        let none = format!("{}.e30.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#));
+        for token in ["", "a.b.c", "e30.e30.e30", &none, &signed(&Header::default(), &claims())] {
+            assert_eq!(jwt.identify(token).await.unwrap_err().code(), Code::Unauthenticated, "{token}");
+            assert_eq!(jwt.trouble(), None, "nothing was fetched for {token}");
+        }
+        let could_be = format!("{}.e30.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","kid":"x"}"#));
+        assert_eq!(jwt.identify(&could_be).await.unwrap_err().code(), Code::Unavailable);
+        assert!(jwt.trouble().is_some());
+    }
+
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
     const NOW: i64 = 1_700_000_000;
 
     fn jwt(settings: JwtSettings) -> Jwt {
         Jwt::new(settings, Arc::new(ManualClock::at(Timestamp::from_micros(NOW * 1_000_000))))
+    }
+
+    impl Jwt {
+        /// By keys that are there.
+        fn look(&self, token: &str) -> Result<Identity, &'static str> {
+            let Keys::Fixed(keys) = &self.settings.keys else { panic!("they are fetched") };
+            self.judge(token, &self.header(token)?, keys)
+        }
     }
 
     fn hs256() -> Jwt {
@@ -230,7 +297,7 @@ mod tests {
 
     #[test]
     fn good_token_is_its_subject_with_its_scopes() {
-        let identity = hs256().judge(&signed(&Header::default(), &claims())).unwrap();
+        let identity = hs256().look(&signed(&Header::default(), &claims())).unwrap();
         assert_eq!(&*identity.name, "jwt:alice");
         let scopes: Vec<_> = identity.grants.iter().map(ToString::to_string).collect();
         assert_eq!(scopes, ["jobs:read", "jobs:write@shop"]);
@@ -241,12 +308,12 @@ mod tests {
         let changed = |name: &str, value: Value| {
             let mut claims = claims();
             claims[name] = value;
-            hs256().judge(&signed(&Header::default(), &claims)).err()
+            hs256().look(&signed(&Header::default(), &claims)).err()
         };
         for name in ["iss", "aud", "exp", "sub"] {
             let mut claims = claims();
             claims.as_object_mut().unwrap().remove(name);
-            assert!(hs256().judge(&signed(&Header::default(), &claims)).is_err(), "{name}");
+            assert!(hs256().look(&signed(&Header::default(), &claims)).is_err(), "{name}");
         }
         assert_eq!(changed("iss", json!("https://evil")), Some("its issuer is another one"));
         assert_eq!(changed("aud", json!("other")), Some("it is meant for somebody else"));
@@ -262,7 +329,7 @@ mod tests {
         let jwt = hs256();
         let other = Header::new(Algorithm::HS512);
         assert_eq!(
-            jwt.judge(&signed(&other, &claims())).err(),
+            jwt.look(&signed(&other, &claims())).err(),
             Some("its algorithm is not one of those configured")
         );
         let none = format!(
@@ -270,16 +337,16 @@ mod tests {
             URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
             URL_SAFE_NO_PAD.encode(claims().to_string())
         );
-        assert_eq!(jwt.judge(&none).err(), Some("its algorithm is not known"));
+        assert_eq!(jwt.look(&none).err(), Some("its algorithm is not known"));
         let critical = with_header(&json!({ "alg": "HS256", "crit": ["exp"], "exp": 1 }), &claims());
-        assert_eq!(jwt.judge(&critical).err(), Some("it marks something as critical"));
-        assert!(jwt.judge(&with_header(&json!({ "alg": "HS256" }), &claims())).is_ok());
+        assert_eq!(jwt.look(&critical).err(), Some("it marks something as critical"));
+        assert!(jwt.look(&with_header(&json!({ "alg": "HS256" }), &claims())).is_ok());
         let mut forged = signed(&Header::default(), &claims());
         forged.pop();
         forged.push('A');
-        assert!(jwt.judge(&forged).is_err());
+        assert!(jwt.look(&forged).is_err());
         for text in ["", ".", "a.b.c", "e30.e30.e30"] {
-            assert!(jwt.judge(text).is_err(), "{text}");
+            assert!(jwt.look(text).is_err(), "{text}");
         }
     }
 
@@ -298,6 +365,8 @@ mod tests {
         assert!(refused("i", "a", &["HS256"], &JwtKeys::Secret("short")).contains("32 bytes"));
         assert!(refused("i", "a", &["ES256"], &JwtKeys::Pem(b"no key")).contains("cannot be used"));
         assert!(refused("i", "a", &["HS256"], &JwtKeys::Jwks(r#"{"keys":[]}"#)).contains("none of the keys"));
+        let nowhere = JwtKeys::Fetched(Arc::new(Nowhere));
+        assert!(refused("i", "a", &["HS256"], &nowhere).contains("a secret is not fetched"));
     }
 
     #[test]
@@ -313,7 +382,7 @@ mod tests {
         let jwt = jwt(settings.unwrap());
         let with = |kid: Option<&str>| {
             let header = Header { kid: kid.map(str::to_owned), ..Header::default() };
-            jwt.judge(&signed(&header, &claims())).err()
+            jwt.look(&signed(&header, &claims())).err()
         };
         assert_eq!(with(Some("new")), None);
         assert_eq!(with(Some("old")), Some("its signature is wrong"));

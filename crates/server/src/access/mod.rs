@@ -5,14 +5,17 @@
 //! touches. What lies in a namespace that the caller may not see does not exist for it (404).
 
 mod caller;
+mod fetched_keys;
 mod gate;
 mod guard;
 mod jwt;
+mod key_set;
 mod keys;
 mod permission;
 mod rate;
 
 pub(crate) use caller::Caller;
+pub use fetched_keys::KeySource;
 pub(crate) use gate::Gate;
 pub use gate::{Auth, Identity};
 pub(crate) use guard::check_origin;

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
-pub(crate) use admission::{Admission, Turn};
+pub(crate) use admission::{Admission, Kind, Turn};
 pub(crate) use once::{Key, NotKept, Seed, once};
 pub(crate) use permit::permit;
 pub(crate) use request_id::RequestId;
@@ -65,7 +65,8 @@ pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Ne
             span.record("parent_id", parent.span_id());
         }
     }
-    let answered = carry_out(&app, request, next).instrument(span.clone()).await;
+    let kind = Kind::of(&method, route.as_deref());
+    let answered = carry_out(&app, kind, request, next).instrument(span.clone()).await;
     let response = answered.unwrap_or_else(Refusal::into_response);
     span.record("status", response.status().as_u16());
     let response = answer::finish(response, &id, key.as_deref(), ends_connection);
@@ -73,7 +74,12 @@ pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Ne
     response
 }
 
-async fn carry_out(app: &App, mut request: Request, next: Next) -> Result<Response, Refusal> {
+async fn carry_out(app: &App, kind: Kind, mut request: Request, next: Next) -> Result<Response, Refusal> {
+    let shed = |refusal| {
+        app.metrics().shed(kind);
+        refusal
+    };
+    app.admission().check(kind).map_err(shed)?;
     let identified = app.gate().identify(request.headers()).await;
     if let Ok(identity) = &identified {
         app.rates().take(&identity.name, tokio::time::Instant::now()).map_err(|wait| {
@@ -83,7 +89,7 @@ async fn carry_out(app: &App, mut request: Request, next: Next) -> Result<Respon
         })?;
     }
     request.extensions_mut().insert(Identified(identified));
-    let turn = app.admission().admit().await?;
+    let turn = app.admission().admit(kind).await.map_err(shed)?;
     request.extensions_mut().insert(turn.clone());
 
     let is_write = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);

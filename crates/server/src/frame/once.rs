@@ -2,9 +2,11 @@
 //!
 //! The key and what was asked for are in the store before the handler runs, its answer after it. Between the two the process may die:
 //! the repetition is then carried out again with the *seed* of the first time, from which the handler makes its ids, so that the store
-//! finds what is there. A refusal that changed nothing is forgotten: the repetition is a new try. A caller that hangs up does not stop
+//! finds what is there. A process holds a request only for a moment, and says again and again that it is still at it: a repetition
+//! need not wait long for one that died. A refusal that changed nothing is forgotten: the repetition is a new try. A caller that hangs up does not stop
 //! a request that has a key.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,6 +19,7 @@ use http_body_util::{BodyExt as _, Limited};
 use recache_model::unique::key_problem;
 use recache_store::request_keys::ANSWER_BYTES_MAX;
 use recache_store::{Begun, KeptAnswer, NewRequest};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -26,6 +29,10 @@ use crate::refusal::{Code, Refusal};
 use crate::state::App;
 
 const NAME: &str = "idempotency-key";
+/// After so long without a word of the process that carries it out a request may be carried out by another one.
+const HOLD: Duration = Duration::from_secs(5);
+/// How often that word is given: two may be lost.
+const HOLD_AGAIN: Duration = Duration::from_millis(1_600);
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The key, as far as it can be shown.
@@ -112,14 +119,13 @@ async fn carry_out(app: App, key: String, request: Request, next: Next) -> Resul
     let caller = parts.extensions.get::<Caller>().map(|caller| caller.actor().to_owned());
     let caller = caller.ok_or_else(Refusal::internal)?;
     let bytes = read_body(body, app.settings()).await?;
-    let settings = app.settings();
+    let asked = Instant::now();
     let new = NewRequest {
         caller: caller.clone(),
         key: key.clone(),
         fingerprint: fingerprint(&parts, &bytes),
         seed: Uuid::now_v7(),
-        // Longer than the frame lets any request take.
-        hold: settings.request_max + settings.wait_max + settings.body_wait_max + Duration::from_secs(5),
+        hold: HOLD,
     };
     let keys = app.store().request_keys();
     let seed = match keys.request_begin(new).await? {
@@ -139,7 +145,22 @@ async fn carry_out(app: App, key: String, request: Request, next: Next) -> Resul
         }
     };
     parts.extensions.insert(Seed(seed));
-    let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+    let held = Mutex::new(asked);
+    let holding = async {
+        loop {
+            tokio::time::sleep(HOLD_AGAIN).await;
+            let asked = Instant::now();
+            if let Ok(true) = keys.request_hold(&caller, &key, seed, HOLD).await {
+                *held.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+            }
+        }
+    };
+    let response = tokio::select! {
+        response = next.run(Request::from_parts(parts, Body::from(bytes))) => response,
+        () = holding => return Err(Refusal::internal()),
+    };
+    // This process may have been frozen, and another one be at it by now: then what changed nothing here may change something there.
+    let is_held = held.into_inner().unwrap_or_else(PoisonError::into_inner).elapsed() < HOLD;
     let (response, noted) = if response.status().is_success() {
         let (response, answer) = keep(response).await?;
         match answer {
@@ -147,9 +168,10 @@ async fn carry_out(app: App, key: String, request: Request, next: Next) -> Resul
             None => (response, keys.request_release(&caller, &key, seed, false).await),
         }
     } else {
-        let is_undone = response.extensions().get::<Refusal>().is_some_and(|refusal| {
-            !matches!(refusal.code(), Code::OutcomeUnknown | Code::Internal | Code::TimedOut)
-        });
+        let is_undone = is_held
+            && response.extensions().get::<Refusal>().is_some_and(|refusal| {
+                !matches!(refusal.code(), Code::OutcomeUnknown | Code::Internal | Code::TimedOut)
+            });
         let released = keys.request_release(&caller, &key, seed, is_undone).await;
         (response, released)
     };

@@ -287,6 +287,46 @@ async fn connections_and_requests_beyond_the_limit_are_told_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn overload_is_refused_with_a_time_to_come_back_and_the_queue_has_an_end() {
+    let settings =
+        Settings { requests_max: 1, admission_wait: Duration::from_secs(30), ..Settings::default() };
+    let world = World::over(sqlite_database(), settings).await;
+    let work = async || world.get("/health/detailed").await.json()["work"].clone();
+    // Its body does not come: it has the only place.
+    let mut holder = TcpStream::connect(world.address).await.unwrap();
+    let head = "POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 18\r\n\r\n";
+    holder.write_all(head.as_bytes()).await.unwrap();
+    while work().await["requests_working"] != 1 {}
+    let mut queued = Vec::new();
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        stream
+            .write_all(b"GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        queued.push(stream);
+    }
+    let figures = async || world.get("/metrics").await.body;
+    while !figures().await.contains("recache_http_requests_queued 16") {}
+    for (method, path) in [("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/nowhere")] {
+        let refused = world.send(method, path, &[("content-type", "application/json")], "{}").await;
+        assert_eq!(refused.code(503), "overloaded", "{method} {path}");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    }
+    let shed = figures().await;
+    assert!(shed.contains("recache_http_requests_shed_total{kind=\"read\"} 2"), "{shed}");
+    assert!(shed.contains("recache_http_requests_shed_total{kind=\"write\"} 1"), "{shed}");
+    assert_eq!(world.get("/health/ready").await.status, 200, "whoever looks after it finds a place");
+    // Nobody was forgotten who stood in the queue.
+    holder.write_all(b"{\"handler\":\"none\"}").await.unwrap();
+    for stream in queued {
+        assert!(read_all(stream, Duration::ZERO).await > 0);
+    }
+    while work().await["requests_working"] != 0 {}
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn waiting_requests_take_no_place_at_work() {
     let settings =
         Settings { requests_max: 1, admission_wait: Duration::from_secs(10), ..Settings::default() };

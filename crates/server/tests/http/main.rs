@@ -25,6 +25,7 @@ mod queues;
 mod schedules;
 mod sdk;
 mod tls;
+mod tokens;
 mod tracked;
 mod views;
 mod webhooks;

@@ -163,6 +163,28 @@ pub async fn request_of_a_dead_process_is_carried_out_again_with_its_seed(subjec
     assert_eq!(keys.request_begin(anew.clone()).await.expect("answered"), Begun::Now(anew.seed));
 }
 
+/// Whoever is at it for long says so, and keeps it to itself.
+pub async fn request_that_is_held_again_stays_with_its_process(subject: &Subject) {
+    let keys = subject.store.request_keys();
+    let first = request("k", "f");
+    keys.request_begin(first.clone()).await.expect("answered");
+    for _ in 0..5 {
+        subject.advance(Duration::from_secs(4));
+        let hold = Duration::from_secs(5);
+        assert!(keys.request_hold("key:a", "k", first.seed, hold).await.expect("held"));
+        assert_eq!(keys.request_begin(request("k", "f")).await.expect("answered"), Begun::Running);
+    }
+    let hold = Duration::from_secs(60);
+    assert!(!keys.request_hold("key:a", "k", Uuid::now_v7(), hold).await.expect("another's"));
+    assert!(!keys.request_hold("key:b", "k", first.seed, hold).await.expect("another's"));
+    subject.advance(Duration::from_secs(6));
+    assert_eq!(keys.request_begin(request("k", "f")).await.expect("answered"), Begun::Now(first.seed));
+    let answer = KeptAnswer { status: 200, body: "{}".to_owned(), location: None };
+    keys.request_end("key:a", "k", first.seed, answer.clone()).await.expect("kept");
+    assert!(!keys.request_hold("key:a", "k", first.seed, hold).await.expect("it is over"));
+    assert_eq!(keys.request_begin(request("k", "f")).await.expect("answered"), Begun::Done(answer));
+}
+
 /// However many ask at once, one gets it.
 pub async fn concurrent_requests_of_one_key_are_one(subject: &Subject) {
     let asked = (0..16).map(|_| subject.store.request_keys().request_begin(request("k", "f")));

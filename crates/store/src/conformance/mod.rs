@@ -343,6 +343,7 @@ macro_rules! conformance_suite {
                 audit_tells_what_was_done_and_what_was_only_begun,
                 request_with_a_key_is_carried_out_once,
                 request_of_a_dead_process_is_carried_out_again_with_its_seed,
+                request_that_is_held_again_stays_with_its_process,
                 concurrent_requests_of_one_key_are_one,
                 queued_job_is_moved_in_time_and_order,
             ],

@@ -1,5 +1,7 @@
 //! Keys of requests.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use recache_model::time::Timestamp;
 use recache_model::unique::{IDEMPOTENCY_KEEP, key_problem};
@@ -17,6 +19,23 @@ impl RequestKeys for Driver {
             return Err(Error::Invalid(problem));
         }
         self.write(work!([request] db, now, effects => begin(db, now, &request).await)).await
+    }
+
+    async fn request_hold(&self, caller: &str, key: &str, seed: Uuid, hold: Duration) -> Result<bool> {
+        let (caller, key) = (caller.to_owned(), key.to_owned());
+        self.write(work!([caller, key] db, now, effects => {
+            let held = sqlx::query(
+                "UPDATE request_keys SET held_until = $4 WHERE caller = $1 AND key = $2 AND seed = $3 AND status IS NULL",
+            )
+            .bind(&*caller)
+            .bind(&*key)
+            .bind(seed)
+            .bind(now.plus(hold).micros())
+            .execute(db)
+            .await?;
+            Ok(held.rows_affected() > 0)
+        }))
+        .await
     }
 
     async fn request_end(&self, caller: &str, key: &str, seed: Uuid, answer: KeptAnswer) -> Result<()> {

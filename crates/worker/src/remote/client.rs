@@ -10,17 +10,38 @@ use serde::de::DeserializeOwned;
 
 use super::{RemoteError, ServerOptions};
 
-/// The first pause; doubles up to [`PAUSE_MAX`].
+/// The first pause; doubles up to [`Patience::pause_max`].
 const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// An answer is waited for so much longer than the server was asked to wait.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a call waits for what may never come. All of it is a part of the lease: a worker that waits for a server that is frozen, or
+/// between two tries, is not heard of meanwhile, and must not lose its session by waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Patience {
+    /// Between two tries, whatever the server asks for.
+    pause_max: Duration,
+    /// For an answer, beyond the time that the server was asked to wait. Doubles with every try that had none in time, up to
+    /// [`Patience::ANSWER_WITHIN_MAX`]: what takes a busy server longer must come to its end, too.
+    answer_within: Duration,
+}
+
+impl Patience {
+    const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(30);
+
+    fn of_lease(lease: Duration) -> Self {
+        let part = lease / 3;
+        Self {
+            pause_max: part.clamp(PAUSE, Duration::from_secs(2)),
+            answer_within: part.clamp(Duration::from_millis(500), Duration::from_secs(5)),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     servers: Vec<String>,
     token: Option<String>,
+    patience: Patience,
     /// Which of them is asked.
     place: AtomicUsize,
 }
@@ -43,6 +64,8 @@ enum Tried<T> {
     Answered(T),
     /// Try again, not before this.
     Later(Option<Duration>),
+    /// No answer came in time.
+    Silence,
     Refused(RemoteError),
 }
 
@@ -55,7 +78,13 @@ impl Client {
             .map_err(|error| RemoteError::Invalid(error.to_string()))?;
         let servers: Vec<String> =
             options.servers.iter().map(|server| server.trim_end_matches('/').to_owned()).collect();
-        Ok(Self { http, servers, token: options.token.clone(), place: AtomicUsize::new(0) })
+        Ok(Self {
+            http,
+            servers,
+            token: options.token.clone(),
+            patience: Patience::of_lease(options.lease),
+            place: AtomicUsize::new(0),
+        })
     }
 
     /// Repeated until there is an answer, or a refusal that would be the same again.
@@ -67,18 +96,22 @@ impl Client {
         body: &B,
         wait: Duration,
     ) -> Result<T, RemoteError> {
-        let mut pause = PAUSE;
+        let Patience { pause_max, mut answer_within } = self.patience;
+        let mut pause = PAUSE.min(pause_max);
         loop {
-            match self.try_send(method.clone(), path, session, body, wait).await {
+            let asked = match self.try_send(method.clone(), path, session, body, wait + answer_within).await {
                 Tried::Answered(answer) => return Ok(answer),
                 Tried::Refused(error) => return Err(error),
-                Tried::Later(asked) => {
-                    self.place.fetch_add(1, Ordering::Relaxed);
-                    let by_chance = pause.mul_f64(0.5 + rand::random::<f64>());
-                    tokio::time::sleep(asked.map_or(by_chance, |asked| asked.min(PAUSE_MAX))).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                Tried::Later(asked) => asked,
+                Tried::Silence => {
+                    answer_within = (answer_within * 2).min(Patience::ANSWER_WITHIN_MAX);
+                    None
                 }
-            }
+            };
+            self.place.fetch_add(1, Ordering::Relaxed);
+            let by_chance = pause.mul_f64(0.5 + rand::random::<f64>());
+            tokio::time::sleep(asked.unwrap_or(by_chance).min(pause_max)).await;
+            pause = (pause * 2).min(pause_max);
         }
     }
 
@@ -88,11 +121,11 @@ impl Client {
         path: &str,
         session: Option<&Session>,
         body: &B,
-        wait: Duration,
+        within: Duration,
     ) -> Tried<T> {
         let place = self.place.load(Ordering::Relaxed) % self.servers.len();
         let url = format!("{}{path}", self.servers[place]);
-        let mut request = self.http.request(method, url).timeout(wait + ANSWER_WITHIN).json(body);
+        let mut request = self.http.request(method, url).timeout(within).json(body);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -103,12 +136,20 @@ impl Client {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(%error, "no answer from the server; the call is repeated");
-                return Tried::Later(None);
+                return if error.is_timeout() && !error.is_connect() {
+                    Tried::Silence
+                } else {
+                    Tried::Later(None)
+                };
             }
         };
         let status = answer.status();
         let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let Ok(text) = answer.bytes().await else { return Tried::Later(None) };
+        let text = match answer.bytes().await {
+            Ok(text) => text,
+            Err(error) if error.is_timeout() => return Tried::Silence,
+            Err(_) => return Tried::Later(None),
+        };
         if status.is_success() {
             return match serde_json::from_slice(&text) {
                 Ok(answer) => Tried::Answered(answer),
@@ -130,5 +171,23 @@ impl Client {
             detail: problem
                 .map_or_else(|| String::from_utf8_lossy(&text).into_owned(), |problem| problem.detail),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worker_with_two_silent_servers_is_heard_of_within_its_lease() {
+        for lease_ms in [1_500, 3_000, 10_000, 60_000] {
+            let lease = Duration::from_millis(lease_ms);
+            let Patience { pause_max, answer_within } = Patience::of_lease(lease);
+            // A call that waits a third of the lease, its silence, and the pause after it.
+            let unheard = answer_within + pause_max.min(PAUSE.mul_f64(1.5));
+            assert!(unheard <= lease / 2, "{lease:?}: {unheard:?}");
+            assert!(pause_max <= lease / 3);
+        }
+        assert_eq!(Patience::of_lease(Duration::from_mins(10)).pause_max, Duration::from_secs(2));
     }
 }

@@ -63,7 +63,12 @@ impl RemoteWorker {
             problems.push("no server is named".to_owned());
         }
         for server in &options.servers {
-            if !server.starts_with("http://") && !server.starts_with("https://") {
+            if server.contains(['@', '?']) {
+                // Not repeated: it may hold a password.
+                problems.push(
+                    "a server's URL must hold neither a user nor a query; a token is given apart".to_owned(),
+                );
+            } else if !server.starts_with("http://") && !server.starts_with("https://") {
                 problems.push(format!("server `{server}`: a URL begins with http:// or https://"));
             }
         }

@@ -1,5 +1,6 @@
 //! `recache analytics bottlenecks`.
 
+use recache_api::client::{BottlenecksQuery, Client};
 use recache_api::{BottleneckReport, SlowStepEntry};
 use recache_engine::figures::bottlenecks_of;
 use recache_model::figures::BottlenecksRequest;
@@ -41,19 +42,31 @@ impl Args {
         let store = context.open().await?;
         let found = bottlenecks_of(&*store, &request, self.which.exact).await;
         store.close().await;
-        let report = output::bottlenecks(&request, &found.map_err(|error| of_engine(&error))?);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&report)?,
-            Format::Table => {
-                let text = tables(&report, context);
-                context.print_text(&text)?;
-            }
-        }
-        if report.executions == 0 {
-            context.note("nothing ended in the window: there is nothing to say")?;
-        }
-        Ok(ExitStatus::Ok)
+        print(&output::bottlenecks(&request, &found.map_err(|error| of_engine(&error))?), context)
     }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let query = BottlenecksQuery {
+            window: self.which.asked()?,
+            limit: Some(self.limit),
+            min_executions: Some(self.min_executions),
+        };
+        print(&client.bottlenecks(&query).await?, context)
+    }
+}
+
+fn print(report: &BottleneckReport, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(report)?,
+        Format::Table => {
+            let text = tables(report, context);
+            context.print_text(&text)?;
+        }
+    }
+    if report.executions == 0 {
+        context.note("nothing ended in the window: there is nothing to say")?;
+    }
+    Ok(ExitStatus::Ok)
 }
 
 fn tables(report: &BottleneckReport, context: &Context<'_>) -> String {

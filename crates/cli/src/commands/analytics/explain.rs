@@ -1,6 +1,8 @@
 //! `recache analytics explain`.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use recache_api::FigureExplanation;
+use recache_api::client::Client;
 use recache_engine::figures::performance_of;
 use recache_model::figures::PerformanceRequest;
 
@@ -36,30 +38,33 @@ impl Args {
         store.close().await;
         let report = output::performance(&request, &rolled_up.map_err(|error| of_engine(&error))?);
         let exact = output::performance(&request, &exact.map_err(|error| of_engine(&error))?);
-        let explanation = output::figure_explanation(self.figure, &report, &exact);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&explanation)?,
-            Format::Table => {
-                let mut table = context.table(["", ""]);
-                table.row(["figure".to_owned(), explanation.figure.clone()]);
-                table.row(["formula".to_owned(), explanation.formula.clone()]);
-                table.row(["from".to_owned(), explanation.source.clone()]);
-                let mut text = table.text();
-                let mut table = context.table(["NUMBER", "ROLLED UP", "COUNTED"]);
-                let shown = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-                for input in &explanation.inputs {
-                    table.row([input.name.clone(), shown(input.value), shown(input.exact_value)]);
-                }
-                table.row([
-                    explanation.figure.clone(),
-                    shown(explanation.value),
-                    shown(explanation.exact_value),
-                ]);
-                text.push('\n');
-                text.push_str(&table.text());
-                context.print_text(&text)?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print(&output::figure_explanation(self.figure, &report, &exact), context)
     }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        print(&client.explain_figure(self.figure.name(), &self.which.asked()?).await?, context)
+    }
+}
+
+fn print(explanation: &FigureExplanation, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(explanation)?,
+        Format::Table => {
+            let mut table = context.table(["", ""]);
+            table.row(["figure".to_owned(), explanation.figure.clone()]);
+            table.row(["formula".to_owned(), explanation.formula.clone()]);
+            table.row(["from".to_owned(), explanation.source.clone()]);
+            let mut text = table.text();
+            let mut table = context.table(["NUMBER", "ROLLED UP", "COUNTED"]);
+            let shown = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+            for input in &explanation.inputs {
+                table.row([input.name.clone(), shown(input.value), shown(input.exact_value)]);
+            }
+            table.row([explanation.figure.clone(), shown(explanation.value), shown(explanation.exact_value)]);
+            text.push('\n');
+            text.push_str(&table.text());
+            context.print_text(&text)?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }

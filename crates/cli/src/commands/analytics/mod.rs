@@ -5,8 +5,11 @@ mod explain;
 mod performance;
 
 use clap::Subcommand;
+use recache_api::client::WindowQuery;
 use recache_model::figures::Filter;
 
+use super::against::{Against, no_remote_form};
+use super::failure::Result;
 use super::{Context, Outcome};
 
 /// Tell how work went, what is slow and what fails
@@ -21,6 +24,8 @@ use super::{Context, Outcome};
   recache analytics explain completion_rate"
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -34,6 +39,13 @@ enum Verb {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return match self.verb {
+                Verb::Performance(arguments) => arguments.ask(&client, context).await,
+                Verb::Bottlenecks(arguments) => arguments.ask(&client, context).await,
+                Verb::Explain(arguments) => arguments.ask(&client, context).await,
+            };
+        }
         match self.verb {
             Verb::Performance(arguments) => arguments.run(context).await,
             Verb::Bottlenecks(arguments) => arguments.run(context).await,
@@ -66,6 +78,15 @@ struct Which {
 }
 
 impl Which {
+    /// As it is asked of a server, which decides by itself what it believes.
+    fn asked(self) -> Result<WindowQuery> {
+        if self.exact {
+            return Err(no_remote_form("--exact"));
+        }
+        let Self { hours, namespace, template, handler, queue, exact: _ } = self;
+        Ok(WindowQuery { hours: Some(hours), namespace, template, handler, queue })
+    }
+
     fn filter(&self) -> Filter {
         Filter {
             namespace: self.namespace.clone(),

@@ -1,5 +1,6 @@
 //! `recache analytics performance`.
 
+use recache_api::client::Client;
 use recache_api::{DurationSpread, PerformanceReport};
 use recache_engine::figures::performance_of;
 use recache_model::figures::PerformanceRequest;
@@ -30,19 +31,26 @@ impl Args {
         let store = context.open().await?;
         let found = performance_of(&*store, &request, self.which.exact).await;
         store.close().await;
-        let report = output::performance(&request, &found.map_err(|error| of_engine(&error))?);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&report)?,
-            Format::Table => {
-                let text = table(&report, context);
-                context.print_text(&text)?;
-            }
-        }
-        if report.total_tasks == 0 && report.step_duration_seconds.count == 0 {
-            context.note("nothing ended in the window, and nothing is active")?;
-        }
-        Ok(ExitStatus::Ok)
+        print(&output::performance(&request, &found.map_err(|error| of_engine(&error))?), context)
     }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        print(&client.performance(&self.which.asked()?).await?, context)
+    }
+}
+
+fn print(report: &PerformanceReport, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(report)?,
+        Format::Table => {
+            let text = table(report, context);
+            context.print_text(&text)?;
+        }
+    }
+    if report.total_tasks == 0 && report.step_duration_seconds.count == 0 {
+        context.note("nothing ended in the window, and nothing is active")?;
+    }
+    Ok(ExitStatus::Ok)
 }
 
 fn table(report: &PerformanceReport, context: &Context<'_>) -> String {

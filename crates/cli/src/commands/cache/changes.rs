@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use recache_api::Changed;
-use recache_cache::Token;
+use recache_cache::{Key, KeyPrefix, Token};
 
 use super::super::failure::Result;
 use super::super::{Context, Outcome};
@@ -51,13 +51,13 @@ pub(super) struct Invalidate {
     raw: Option<String>,
     /// Every key of this space
     #[arg(long, value_name = "SPACE")]
-    space: Option<String>,
+    pub(super) space: Option<String>,
     /// Every entry that was stored with this tag
     #[arg(long, value_name = "TAG")]
-    tag: Option<String>,
+    pub(super) tag: Option<String>,
     /// Everything under the configured key prefix; needs --yes
     #[arg(long)]
-    all: bool,
+    pub(super) all: bool,
     /// Mean it: everything will have to be made anew
     #[arg(long)]
     yes: bool,
@@ -96,8 +96,16 @@ impl Invalidate {
 }
 
 impl Invalidate {
+    /// The key, where one is named.
+    pub(super) fn key(&self, prefix: &KeyPrefix) -> std::result::Result<Option<Key>, CliError> {
+        if self.space.is_some() || self.tag.is_some() || self.all {
+            return Ok(None);
+        }
+        key(&self.names, self.raw.as_deref(), prefix).map(Some)
+    }
+
     /// Everything is outdated only by who says so twice.
-    fn check_consent(&self) -> std::result::Result<(), CliError> {
+    pub(super) fn check_consent(&self) -> std::result::Result<(), CliError> {
         let (what, remedy) = match (self.all, self.yes) {
             (true, true) | (false, false) => return Ok(()),
             (true, false) => {

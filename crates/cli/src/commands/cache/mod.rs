@@ -8,6 +8,7 @@ mod changes;
 mod key;
 mod looks;
 mod opened;
+mod remote;
 mod ttl;
 mod values;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
+use super::against::Against;
 use super::name::wait;
 use super::{Context, Outcome};
 
@@ -34,6 +36,8 @@ configuration names; each verb waits up to --timeout until it can be used, and
 ends with exit code 6 when it cannot, or when the cache is disabled."
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
@@ -63,6 +67,9 @@ enum Verb {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return self.verb.ask(&client, context).await;
+        }
         let patience = self.patience.timeout;
         match self.verb {
             Verb::Get(arguments) => arguments.run(patience, context).await,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use recache_api::client::Client;
 use recache_api::{TemplateApplied, TemplatesApplied};
 use recache_cache::KeyPrefix;
 use recache_engine::template_raise;
@@ -12,6 +13,7 @@ use recache_server::documents::templates as documents;
 
 use super::source;
 use crate::cli_error::{CliError, ExitStatus};
+use crate::commands::against::no_remote_form;
 use crate::commands::failure::{Result, of_store};
 use crate::commands::{Context, Database, Outcome, compose};
 use crate::output::Format;
@@ -46,7 +48,7 @@ impl Args {
         let store = Database::configured(&loaded.config.database).open_existing().await?;
         let mut applied = Vec::new();
         let mut outcome = Ok(());
-        for template in &templates {
+        for (template, _) in &templates {
             match put(store.as_ref(), &keys, template, self.dry_run).await {
                 Ok(changed) => applied.push((template, changed)),
                 Err(error) => {
@@ -56,6 +58,38 @@ impl Args {
             }
         }
         store.close().await;
+        self.print(&applied, context)?;
+        outcome?;
+        Ok(ExitStatus::Ok)
+    }
+
+    /// All files are checked here before the first one is sent, as for a database.
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        for (is_given, flag) in [(self.lenient, "--lenient"), (self.dry_run, "--dry-run")] {
+            if is_given {
+                return Err(no_remote_form(flag));
+            }
+        }
+        let templates = self.read(context)?;
+        let mut applied = Vec::new();
+        let mut outcome = Ok(());
+        for (template, text) in &templates {
+            match client.put_template(text).await {
+                Ok(answer) => {
+                    applied.push((template, answer.templates.first().is_some_and(|first| first.changed)));
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        self.print(&applied, context)?;
+        outcome?;
+        Ok(ExitStatus::Ok)
+    }
+
+    fn print(&self, applied: &[(&Template, bool)], context: &mut Context<'_>) -> Result<()> {
         let documents: Vec<TemplateApplied> = applied
             .iter()
             .map(|(template, changed)| TemplateApplied {
@@ -67,7 +101,7 @@ impl Args {
             Format::Json => context.print(&TemplatesApplied::new(documents))?,
             Format::Jsonl => context.print_lines(&documents)?,
             Format::Table => {
-                for (template, changed) in &applied {
+                for (template, changed) in applied {
                     let word = match (changed, self.dry_run) {
                         (true, false) => "stored",
                         (true, true) => "would be stored",
@@ -83,12 +117,11 @@ impl Args {
                 }
             }
         }
-        outcome?;
-        Ok(ExitStatus::Ok)
+        Ok(())
     }
 
-    /// Reads and checks all files; every problem of every one is shown.
-    fn read(&self, context: &mut Context<'_>) -> Result<Vec<Template>> {
+    /// Reads and checks all files, and answers them with their texts; every problem of every one is shown.
+    fn read(&self, context: &mut Context<'_>) -> Result<Vec<(Template, String)>> {
         let mut templates = Vec::new();
         let mut failure = None;
         for file in &self.files {
@@ -111,7 +144,7 @@ impl Args {
                         source::warn(forgiven, context)?;
                     }
                     source::warn(&template.unsupported(), context)?;
-                    templates.push(template);
+                    templates.push((template, text));
                 }
                 Err(problems) => {
                     let shown = source::wrong(&problems, context);

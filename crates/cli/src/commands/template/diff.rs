@@ -26,8 +26,7 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        let mut sources = Sources::default();
+    pub(super) async fn run(self, mut sources: Sources, context: &mut Context<'_>) -> Outcome {
         let old = sources.load(&self.old, context).await;
         let new = match &old {
             Ok(_) => Some(sources.load(&self.new, context).await),

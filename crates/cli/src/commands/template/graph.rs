@@ -39,8 +39,7 @@ enum Form {
 }
 
 impl Args {
-    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        let mut sources = Sources::default();
+    pub(super) async fn run(self, mut sources: Sources, context: &mut Context<'_>) -> Outcome {
         let loaded = sources.load(&self.template, context).await;
         sources.close().await;
         let Loaded { template, summary } = loaded?;

@@ -1,5 +1,6 @@
 //! `recache template list`.
 
+use recache_api::client::{Client, TemplatesQuery};
 use recache_api::{TemplateList, TemplateSummary};
 use recache_server::documents::templates;
 
@@ -33,31 +34,39 @@ impl Args {
         store.close().await;
         let mut templates: Vec<TemplateSummary> = found?.into_iter().map(templates::stored).collect();
         let has_more = page::cut(&mut templates, self.limit);
-        match context.format() {
-            Format::Json => context.print(&TemplateList::new(templates, has_more))?,
-            Format::Jsonl => context.print_lines(&templates)?,
-            Format::Table => {
-                if templates.is_empty() {
-                    context.note("no templates")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table = context
-                    .table(["TEMPLATE", "VERSION", "STORED", "DIGEST"])
-                    .leaving_out(&["DIGEST", "STORED"]);
-                for template in templates {
-                    table.row([
-                        format!("{}/{}", template.namespace, template.name),
-                        template.version,
-                        template.created_at.map(output::instant).unwrap_or_default(),
-                        template.digest,
-                    ]);
-                }
-                context.print_text(&table.text())?;
-                if has_more {
-                    context.note("there are more: raise --limit, or give --namespace or --name")?;
-                }
+        print(&TemplateList::new(templates, has_more), context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let query = TemplatesQuery { namespace: self.namespace, name: self.name, limit: Some(self.limit) };
+        print(&client.templates(&query).await?, context)
+    }
+}
+
+fn print(list: &TemplateList, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(list)?,
+        Format::Jsonl => context.print_lines(&list.templates)?,
+        Format::Table => {
+            if list.templates.is_empty() {
+                context.note("no templates")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table =
+                context.table(["TEMPLATE", "VERSION", "STORED", "DIGEST"]).leaving_out(&["DIGEST", "STORED"]);
+            for template in &list.templates {
+                table.row([
+                    format!("{}/{}", template.namespace, template.name),
+                    template.version.clone(),
+                    template.created_at.map(output::instant).unwrap_or_default(),
+                    template.digest.clone(),
+                ]);
+            }
+            context.print_text(&table.text())?;
+            if list.has_more {
+                context.note("there are more: raise --limit, or give --namespace or --name")?;
             }
         }
-        Ok(ExitStatus::Ok)
     }
+    Ok(ExitStatus::Ok)
 }

@@ -10,7 +10,9 @@ mod show;
 mod source;
 
 use clap::Subcommand;
+use source::Sources;
 
+use super::against::{Against, no_remote_form};
 use super::{Context, Outcome};
 
 /// Check workflow templates, look at them, compare, draw and store them
@@ -29,6 +31,8 @@ A TEMPLATE is a file (its name ends in .yaml, .yml or .json, or begins with ./,
 a version it is the newest; without a namespace, that of namespace `default`."
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -46,14 +50,19 @@ enum Verb {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        match self.verb {
-            Verb::Check(arguments) => arguments.run(context),
-            Verb::Show(arguments) => arguments.run(context).await,
-            Verb::Diff(arguments) => arguments.run(context).await,
-            Verb::List(arguments) => arguments.run(context).await,
-            Verb::Apply(arguments) => arguments.run(context).await,
-            Verb::Graph(arguments) => arguments.run(context).await,
-            Verb::Analyze(arguments) => arguments.run(context).await,
+        let client = self.against.client(context)?;
+        match (self.verb, client) {
+            (Verb::Show(arguments), client) => arguments.run(Sources::of(client), context).await,
+            (Verb::Diff(arguments), client) => arguments.run(Sources::of(client), context).await,
+            (Verb::Graph(arguments), client) => arguments.run(Sources::of(client), context).await,
+            (Verb::List(arguments), Some(client)) => arguments.ask(&client, context).await,
+            (Verb::Apply(arguments), Some(client)) => arguments.ask(&client, context).await,
+            (Verb::Check(_), Some(_)) => Err(no_remote_form("recache template check")),
+            (Verb::Analyze(_), Some(_)) => Err(no_remote_form("recache template analyze")),
+            (Verb::List(arguments), None) => arguments.run(context).await,
+            (Verb::Apply(arguments), None) => arguments.run(context).await,
+            (Verb::Check(arguments), None) => arguments.run(context),
+            (Verb::Analyze(arguments), None) => arguments.run(context).await,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use recache_api::TemplateSummary;
+use recache_api::client::Client;
 use recache_model::template::{Problems, Template};
 use recache_server::documents::templates as documents;
 use recache_store::Store;
@@ -84,9 +85,16 @@ pub(super) struct Loaded {
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     store: Option<Arc<dyn Store>>,
+    /// Who is asked in place of a database.
+    client: Option<Client>,
 }
 
 impl Sources {
+    /// Of a server, where there is one.
+    pub(super) fn of(client: Option<Client>) -> Self {
+        Self { store: None, client }
+    }
+
     /// Reads a template; what is wrong with a file is shown.
     pub(super) async fn load(&mut self, source: &Source, context: &mut Context<'_>) -> Result<Loaded> {
         match source {
@@ -97,6 +105,11 @@ impl Sources {
                 Ok(Loaded { template, summary })
             }
             Source::Stored { namespace, name, version } => {
+                if let Some(client) = &self.client {
+                    let found = client.template(namespace, name, version.as_deref()).await?;
+                    let template = read(found.content.text(), namespace, name, &found.template.version)?;
+                    return Ok(Loaded { template, summary: found.template });
+                }
                 let store = self.store(context).await?;
                 let record =
                     store.template_find(namespace, name, version.as_deref()).await.map_err(|error| {
@@ -108,14 +121,7 @@ impl Sources {
                             _ => said,
                         }
                     })?;
-                let template = Template::from_canonical_json(&record.content).map_err(|problems| {
-                    let what = format!(
-                        "{namespace}/{name} {} is stored in a form that cannot be read: {problems}",
-                        record.version
-                    );
-                    CliError::new("E-BROKEN", ExitStatus::Failed, what)
-                        .help("a newer recache may have stored it")
-                })?;
+                let template = read(&record.content, namespace, name, &record.version)?;
                 let summary = documents::summary(&template);
                 Ok(Loaded { template, summary })
             }
@@ -138,6 +144,19 @@ impl Sources {
             store.close().await;
         }
     }
+}
+
+fn read(
+    content: &str,
+    namespace: &str,
+    name: &str,
+    version: &str,
+) -> std::result::Result<Template, CliError> {
+    Template::from_canonical_json(content).map_err(|problems| {
+        let what =
+            format!("{namespace}/{name} {version} is stored in a form that cannot be read: {problems}");
+        CliError::new("E-BROKEN", ExitStatus::Failed, what).help("a newer recache may have stored it")
+    })
 }
 
 /// Shows what is wrong with a template.

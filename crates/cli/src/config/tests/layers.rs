@@ -185,6 +185,11 @@ fn rows() -> Vec<Row> {
             texts(["", "a.json", "b.json", "c.json"]),
         ),
         row(
+            "auth.jwt.keys_url",
+            |config| json!(config.auth.jwt.keys_url),
+            texts(["", "https://a/keys", "https://b/keys", "https://c/keys"]),
+        ),
+        row(
             "handlers.commands",
             |config| {
                 let commands = config.handlers.commands.iter();
