@@ -328,12 +328,19 @@ impl ServerProcess {
         sent.map_err(|source| self.system("send a signal to", source))
     }
 
-    /// Whether the kernel shows it as stopped; `None` where there is no `/proc`.
+    /// Whether the kernel shows all of its threads as stopped, since each stops by itself and one that has not may still answer; `None`
+    /// where there is no `/proc`.
     fn is_stopped(&self) -> Option<bool> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
-        // The second field is the program's name in parentheses, and may hold anything.
-        let (_, fields) = stat.rsplit_once(')')?;
-        Some(fields.trim_start().starts_with('T'))
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid()?)).ok()? {
+            // One that has ended in between answers nothing.
+            let Ok(stat) = fs::read_to_string(thread.ok()?.path().join("stat")) else { continue };
+            // The second field is the thread's name in parentheses, and may hold anything.
+            let (_, fields) = stat.rsplit_once(')')?;
+            if !fields.trim_start().starts_with('T') {
+                return Some(false);
+            }
+        }
+        Some(true)
     }
 
     fn system(&self, action: &'static str, source: io::Error) -> Error {

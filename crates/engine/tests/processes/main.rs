@@ -16,7 +16,6 @@ mod support;
 mod check;
 mod child;
 mod crash;
-#[cfg(feature = "fail-points")]
 mod fail_points;
 mod flow;
 mod frozen;
