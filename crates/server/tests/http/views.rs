@@ -165,9 +165,9 @@ async fn pattern_covers_views_that_their_first_touch_makes() {
         assert_eq!(listed["patterns"][0]["handler"], "counting");
         assert_eq!(put(&world, PATTERN, &definition).await.expect(200)["views"], json!(1));
         let wrong = json!({ "handler": "counting", "item_key_schema": { "type": 7 } });
-        assert_eq!(put(&world, PATTERN, &wrong).await.status, 400);
-        assert_eq!(put(&world, "/v1/views/shop/a*", &definition).await.status, 400, "a pattern is no view");
-        assert_eq!(put(&world, "/v1/view-patterns/shop/a", &definition).await.status, 400);
+        assert_eq!(put(&world, PATTERN, &wrong).await.code(422), "invalid");
+        assert_eq!(put(&world, "/v1/views/shop/a*", &definition).await.status, 422, "a pattern is no view");
+        assert_eq!(put(&world, "/v1/view-patterns/shop/a", &definition).await.status, 422);
         world.send("DELETE", PATTERN, &[], "").await.expect(200);
         assert_eq!(world.send("DELETE", PATTERN, &[], "").await.code(404), "not_found");
         assert_eq!(world.post("/v1/views/shop/alliance%2F8/touch", "{}").await.code(404), "not_found");
