@@ -109,9 +109,12 @@ pub use tracked_request::{JobContext, ReportJob, TrackJob};
 pub use view::{
     Backoff, Generation, ItemChange, ItemDifference, ItemList, ItemRead, OnTouch, Restoration, RetryPolicy,
     Touched, TouchedViews, View, ViewBuild, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory,
-    ViewItem, ViewItems, ViewList, ViewPause, ViewPolicy, ViewRestored, ViewSources, ViewStatus, ViewValue,
+    ViewItem, ViewItems, ViewList, ViewPattern, ViewPatternList, ViewPause, ViewPolicy, ViewRestored,
+    ViewSources, ViewStatus, ViewValue, ViewsMatching,
 };
-pub use view_request::{DefineView, DeriveView, RollBackView, TouchOne, TouchView, TouchViews};
+pub use view_request::{
+    DefineView, DeriveView, RollBackView, TouchMatching, TouchOne, TouchView, TouchViews,
+};
 pub use webhook_request::{CreateWebhook, Redeliver, Redelivered, RotateWebhook, SubscriberChange};
 pub use worker::{
     BeginBuild, PutItem, PutItems, RegisterWorker, Worker, WorkerAnswer, WorkerBuild, WorkerCall,

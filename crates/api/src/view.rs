@@ -143,6 +143,89 @@ pub struct View {
     pub retry: RetryPolicy,
     /// How long a build may run; `null`: as long as it likes.
     pub timeout_ms: Option<u64>,
+    /// The pattern that it was made from; left out where it was defined by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// What the keys of its items must fit; left out where they need not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_key_schema: Option<Json>,
+    /// What their values must fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_value_schema: Option<Json>,
+}
+
+/// A definition that covers every view of its namespace whose key matches; the first touch of such a view makes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewPattern {
+    /// Who it belongs to.
+    pub namespace: String,
+    /// `*` stands for any text, all else for itself.
+    pub pattern: String,
+    /// What builds such a view.
+    pub handler: String,
+    /// Where its builds wait.
+    pub queue: String,
+    /// When to build and when to give a build up.
+    pub policy: ViewPolicy,
+    /// What follows a failed build.
+    pub retry: RetryPolicy,
+    /// How long a build may run; `null`: as long as it likes.
+    pub timeout_ms: Option<u64>,
+    /// What the keys of its items must fit; left out where they need not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_key_schema: Option<Json>,
+    /// What their values must fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_value_schema: Option<Json>,
+    /// When it was defined first.
+    pub created_at: Instant,
+}
+
+/// Patterns of views by namespace and pattern.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewPatternList {
+    /// [`ViewPatternList::SCHEMA`]
+    pub schema: String,
+    /// The page.
+    pub patterns: Vec<ViewPattern>,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
+}
+
+impl ViewPatternList {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.view-patterns.v1";
+
+    /// A page.
+    pub fn new(patterns: Vec<ViewPattern>, next: Option<String>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), patterns, next }
+    }
+}
+
+/// What was done to the views that a pattern covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewsMatching {
+    /// [`ViewsMatching::SCHEMA`]
+    pub schema: String,
+    /// Who they belong to.
+    pub namespace: String,
+    /// The pattern.
+    pub pattern: String,
+    /// How many views were touched, or changed with their pattern.
+    pub views: u64,
+}
+
+impl ViewsMatching {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.views-matching.v1";
+
+    /// So many.
+    pub fn new(namespace: String, pattern: String, views: u64) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), namespace, pattern, views }
+    }
 }
 
 /// Where a generation that no build made has its content from.

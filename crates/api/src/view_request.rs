@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::job_request::SubmitRetry;
+use crate::json::Json;
 use crate::view::OnTouch;
 
 /// How a view is built. What is not given is as it is by default, also when the view is there already.
@@ -42,6 +43,27 @@ pub struct DefineView {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 315_360_000_000_i64))]
     pub timeout_ms: Option<u64>,
+    /// A JSON Schema that the key of every item must fit which a build puts; checked as a JSON string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_key_schema: Option<Json>,
+    /// A JSON Schema that its value must fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_value_schema: Option<Json>,
+}
+
+/// That the inputs of every view changed whose key a pattern covers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TouchMatching {
+    /// The items that are affected; none: any may be.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 10_000))]
+    pub items: Vec<String>,
+    /// Why; shown with each view until its next touch.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1_000))]
+    pub reason: Option<String>,
 }
 
 /// That a view's inputs changed.

@@ -107,6 +107,9 @@ fn view() -> View {
             jitter: 0.1,
         },
         timeout_ms: None,
+        pattern: None,
+        item_key_schema: None,
+        item_value_schema: None,
     }
 }
 

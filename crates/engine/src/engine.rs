@@ -8,7 +8,7 @@ use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::workflow::WorkflowState;
 use recache_store::{
-    JobRecord, NewJob, NewView, Store, Submitted, Touch, TouchOutcome, ViewRecord, WorkflowRecord,
+    JobRecord, NewJob, NewView, Store, Submitted, Touch, TouchOutcome, ViewRecord, Word, WorkflowRecord,
 };
 use recache_worker::{Handlers, Subscribers};
 use tokio::sync::Notify;
@@ -31,6 +31,9 @@ use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
+
+/// Views that one transaction touches of those that match a pattern.
+pub const TOUCHED_A_STEP: u32 = 500;
 
 /// What all parts of an engine share.
 #[derive(Debug)]
@@ -179,6 +182,36 @@ impl Engine {
     pub async fn touch(&self, touch: Touch) -> Result<TouchOutcome> {
         add(&self.shared.counters.touches, 1);
         self.touches.touch(touch).await
+    }
+
+    /// Creates or changes a definition that covers every view whose key matches the pattern `pattern.key` (`alliance/*`); the first touch of such a
+    /// view makes it. Answers how many views that were made from it before were changed with it.
+    pub async fn define_view_pattern(&self, pattern: NewView) -> Result<u64> {
+        Ok(self.shared.store.view_patterns().pattern_define(pattern).await?)
+    }
+
+    /// Touches every view that is there and whose key the pattern covers, in steps of [`TOUCHED_A_STEP`]: each a transaction of its own.
+    /// Answers how many. After an error some may be touched; repeating it is safe, and touches them again.
+    pub async fn touch_matching(
+        &self,
+        namespace: &str,
+        pattern: &str,
+        items: Vec<String>,
+        word: Option<Word>,
+    ) -> Result<u64> {
+        let patterns = self.shared.store.view_patterns();
+        let (mut after, mut touched) = (None, 0);
+        loop {
+            let step = patterns
+                .views_touch_matching(namespace, pattern, items.clone(), word.clone(), after, TOUCHED_A_STEP)
+                .await?;
+            touched += step.touched;
+            after = step.next;
+            if after.is_none() {
+                add(&self.shared.counters.touches, usize::try_from(touched).unwrap_or(usize::MAX));
+                return Ok(touched);
+            }
+        }
     }
 
     /// Jobs that this process holds now, running or about to.

@@ -60,7 +60,7 @@ mod workflows;
 pub use builder::Builder;
 pub use by_hand::{ByHand, Ran};
 pub use deliver::{Courier, Live, LiveEvents, Posting, Reply};
-pub use engine::Engine;
+pub use engine::{Engine, TOUCHED_A_STEP};
 pub use epochs::StoreEpochs;
 pub use error::{Error, Result};
 pub use options::Options;

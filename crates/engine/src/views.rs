@@ -9,6 +9,7 @@ use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
 use recache_store::{Neighbours, ViewName};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::engine::{Engine, deadline};
 use crate::error::{Error, Result};
@@ -55,9 +56,15 @@ pub struct ViewPage {
 struct Head {
     view: ViewId,
     version: i64,
+    /// Names the generation beyond its number.
+    stamp: Option<Uuid>,
+    /// The newest version that was wanted then; never less than `version`.
+    wanted: i64,
     published_at: Option<Timestamp>,
     /// When the store said so; `None`: it must be asked again.
     seen: Option<Instant>,
+    /// When the answer was there. A question that was asked later cannot be answered with less, unless the database went back.
+    learned: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +73,7 @@ struct Known {
     names: HashMap<ViewId, (String, String)>,
 }
 
-/// Which version of each view is live, as far as this process knows. It never goes back.
+/// Which version of each view is live, as far as this process knows. It never goes back, unless the database did: a backup was put back.
 #[derive(Debug)]
 pub(crate) struct Heads {
     known: Mutex<Known>,
@@ -107,16 +114,41 @@ impl Heads {
         head.seen.is_some_and(|seen| seen.elapsed() < fresh_for).then_some(*head)
     }
 
-    fn learn(&self, namespace: &str, key: &str, found: Head) -> Head {
+    /// `asked`: when the question was, to which `found` is the answer.
+    fn learn(&self, namespace: &str, key: &str, found: Head, asked: Instant) -> Head {
         let mut known = self.known();
         let name = (namespace.to_owned(), key.to_owned());
         known.names.insert(found.view, name.clone());
         let head = known.by_name.entry(name).or_insert(found);
-        if found.version >= head.version {
-            *head = found;
+        if is_newer(head, &found, asked) {
+            if found.view == head.view && found.version < head.version {
+                tracing::warn!(
+                    namespace,
+                    key,
+                    known = head.version,
+                    found = found.version,
+                    "the database went back behind what was read from it: a backup was put back"
+                );
+            }
+            let former = std::mem::replace(head, found).view;
+            if former != found.view {
+                known.names.remove(&former);
+            }
+            return found;
         }
         *head
     }
+}
+
+/// Whether an answer tells more than what is known. Answers overtake each other: one to a question that was asked before something was
+/// known counts only if its version is as new. One that was asked after that, and knows of no version as new as ours, is from
+/// a database that went back; no version is ever wanted less.
+fn is_newer(known: &Head, found: &Head, asked: Instant) -> bool {
+    if found.view != known.view {
+        // The name was given anew.
+        return asked >= known.learned;
+    }
+    found.version >= known.version || (asked >= known.learned && found.wanted < known.version)
 }
 
 impl Engine {
@@ -124,15 +156,18 @@ impl Engine {
         if let Some(head) = self.shared.heads.fresh(namespace, key, fresh_for) {
             return Ok(head);
         }
-        let seen = Some(Instant::now());
+        let asked = Instant::now();
         let record = self.shared.store.view_get(namespace, key).await?;
         let found = Head {
             view: record.id,
             version: record.versions.live,
+            stamp: record.live_stamp,
+            wanted: record.versions.wanted,
             published_at: record.last_recached_at,
-            seen,
+            seen: Some(asked),
+            learned: Instant::now(),
         };
-        Ok(self.shared.heads.learn(namespace, key, found))
+        Ok(self.shared.heads.learn(namespace, key, found, asked))
     }
 
     /// Reads one item of the live generation.
@@ -272,7 +307,9 @@ impl Engine {
         key: &str,
         item: &str,
     ) -> std::result::Result<Option<Arc<String>>, Missing> {
-        let version = head.version.to_string();
+        // By its stamp too: a database that was put back from a backup gives a number a second time, to other content.
+        let stamp = head.stamp.map(|stamp| stamp.simple().to_string()).unwrap_or_default();
+        let version = format!("{}.{stamp}", head.version);
         let cache_key = self.shared.heads.items.key([namespace, key, version.as_str(), item]);
         let policy = Policy::new(ITEM_FRESH).negative_for(ITEM_FRESH);
         let store = &self.shared.store;
@@ -297,4 +334,29 @@ enum Missing {
     Generation,
     #[error("{0}")]
     Store(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(view: ViewId, version: i64, wanted: i64, learned: Instant) -> Head {
+        Head { view, version, stamp: None, wanted, published_at: None, seen: Some(learned), learned }
+    }
+
+    #[test]
+    fn late_answer_does_not_take_a_view_back_and_a_restored_database_does() {
+        let view = ViewId::make();
+        let asked_early = Instant::now();
+        let learned = asked_early + Duration::from_millis(5);
+        let known = head(view, 8, 8, learned);
+        let now = learned + Duration::from_millis(5);
+        assert!(is_newer(&known, &head(view, 9, 9, now), asked_early));
+        assert!(!is_newer(&known, &head(view, 7, 7, now), asked_early), "it was overtaken");
+        // A reader of a copy that lags sees an older live version, but of the same history.
+        assert!(!is_newer(&known, &head(view, 7, 8, now), now));
+        assert!(is_newer(&known, &head(view, 5, 6, now), now), "8 was never wanted: the database went back");
+        assert!(is_newer(&known, &head(ViewId::make(), 0, 0, now), now), "deleted, and made anew");
+        assert!(!is_newer(&known, &head(ViewId::make(), 9, 9, now), asked_early));
+    }
 }

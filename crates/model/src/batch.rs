@@ -186,6 +186,15 @@ impl BatchMoment {
             Self::FirstFailure => "first_failure",
         }
     }
+
+    /// The name of the event that tells of it; see [`BATCH_EVENTS`](crate::event::BATCH_EVENTS).
+    pub const fn event(self) -> &'static str {
+        match self {
+            Self::Success => "batch.success",
+            Self::Finish => "batch.finish",
+            Self::FirstFailure => "batch.first_failure",
+        }
+    }
 }
 
 /// The job that is made at some moment of a batch.

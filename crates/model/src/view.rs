@@ -33,7 +33,8 @@ pub enum OnTouch {
 pub struct ViewPolicy {
     /// A build waits until no touch came for this long, in milliseconds. Default 1,000.
     pub debounce_quiet_ms: u64,
-    /// It waits no longer than this after the first touch, in milliseconds. Default 10,000.
+    /// It waits no longer than this after the first touch that readers do not see, in milliseconds; after a touch that ended a build, not less
+    /// than the quiet time, or touches that keep coming would end builds as fast as they can be made. Default 10,000.
     pub debounce_max_ms: u64,
     /// What a touch does to a running build. Default abort.
     pub on_touch: OnTouch,
@@ -128,6 +129,8 @@ pub struct Versions {
     pub dirty_since_begin: Option<Timestamp>,
     /// The last touch.
     pub touched_at: Option<Timestamp>,
+    /// The first touch of the wait that is under way: the one that ended a build, where one did. `None`: nothing waits.
+    pub waits_since: Option<Timestamp>,
     /// When the reconciler shall create a build job; `None` when there is none to create.
     pub due_at: Option<Timestamp>,
     /// When the running build began.
@@ -225,6 +228,7 @@ impl Versions {
         self.live = self.wanted;
         self.dirty_since = None;
         self.due_at = None;
+        self.waits_since = None;
         self.status = ViewStatus::Completed;
         self.is_paused = true;
         Touched { version: self.live, supersedes }
@@ -252,11 +256,14 @@ impl Versions {
 
     /// Plans a build: after the quiet time, but no later than the debounce's and the staleness limits allow.
     fn wait(&mut self, policy: &ViewPolicy, now: Timestamp) {
+        let quiet = Duration::from_millis(policy.debounce_quiet_ms);
+        let longest = Duration::from_millis(policy.debounce_max_ms);
         let first = self.dirty_since.unwrap_or(now);
+        // After a build that a touch has ended the maximum has often passed. Then the next one waits the quiet time, quiet or not: at once would
+        // be as many builds as touches, the whole maximum again too slow for a builder that gets further each time.
+        let again = self.waits_since.get_or_insert(now).plus(quiet.min(longest));
         let last = self.touched_at.unwrap_or(now);
-        let mut due = last
-            .plus(Duration::from_millis(policy.debounce_quiet_ms))
-            .min(first.plus(Duration::from_millis(policy.debounce_max_ms)));
+        let mut due = last.plus(quiet).min(first.plus(longest).max(again));
         if let Some(limit) = policy.max_staleness_ms {
             due = due.min(first.plus(Duration::from_millis(limit)));
         }
@@ -281,6 +288,7 @@ impl Versions {
     pub fn build_created(&mut self) {
         self.has_build = true;
         self.due_at = None;
+        self.waits_since = None;
         self.status = ViewStatus::Pending;
     }
 
@@ -312,6 +320,8 @@ impl Versions {
         self.dirty_since = self.dirty_since_begin;
         self.end_build();
         if self.wanted > version {
+            // Touches came while it was built: they have waited since.
+            self.waits_since = self.dirty_since;
             self.wait(policy, now);
         } else {
             self.dirty_since = None;
@@ -415,7 +425,7 @@ mod tests {
         let policy = policy(OnTouch::Abort);
         let mut view = building(&policy);
         assert!(view.touch(&policy, at(59)).supersedes);
-        assert_eq!(view.due_at, Some(at(10)), "already past debounce_max: due at once");
+        assert_eq!(view.due_at, Some(at(60)), "a new wait, which the staleness limit ends");
         view.build_created();
         view.begin(at(60));
         assert!(!view.touch(&policy, at(61)).supersedes, "60 s behind: this build is let through");
@@ -426,6 +436,24 @@ mod tests {
             Some(at(61)),
             "staleness now counts from the touch that it does not show"
         );
+    }
+
+    #[test]
+    fn touches_without_end_begin_no_more_builds_than_the_debounce_allows() {
+        let policy = ViewPolicy { max_staleness_ms: None, ..ViewPolicy::default() };
+        let mut view = Versions::default();
+        let mut builds = 0;
+        // A thousand touches a second for a minute; whatever is due begins at once, and the next touch ends it.
+        for ms in 0..60_000 {
+            let now = at(0).plus(Duration::from_millis(ms));
+            view.touch(&policy, now);
+            if view.is_due(now) {
+                view.build_created();
+                view.begin(now);
+                builds += 1;
+            }
+        }
+        assert!((49..=51).contains(&builds), "one each quiet second after the first 10 s: {builds}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! use recache::{BuildContext, Engine, Handlers, NewView, OpenOptions, RetryPolicy, Touch, ViewPolicy, open};
+//! use recache::{BuildContext, Engine, Handlers, ItemRules, NewView, OpenOptions, RetryPolicy, Touch, ViewPolicy, open};
 //! use std::time::Duration;
 //!
 //! let mut handlers = Handlers::new();
@@ -25,6 +25,7 @@
 //!     policy: ViewPolicy { debounce_quiet_ms: 5, ..ViewPolicy::default() },
 //!     retry: RetryPolicy::default(),
 //!     timeout: None,
+//!     rules: ItemRules::default(),
 //! }).await?;
 //!
 //! // The inputs changed. Whoever caused it can read its own write: version or newer.
@@ -50,6 +51,7 @@ pub use recache_worker as worker;
 
 pub use app::{App, AppBuilder, app};
 pub use recache_engine::{Courier, Engine, Live, LiveEvents, Options};
+pub use recache_model::item_rules::ItemRules;
 pub use recache_model::retry::RetryPolicy;
 pub use recache_model::template::Template;
 pub use recache_model::view::{OnTouch, ViewPolicy};

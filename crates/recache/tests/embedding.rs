@@ -18,7 +18,7 @@ use recache::testing::TestEngine;
 use recache::{
     BuildContext, Context, Event, Failure, Handlers, NewView, Options, RetryPolicy, Subscribers, Template,
 };
-use recache::{Touch, ViewPolicy};
+use recache::{ItemRules, Touch, ViewPolicy};
 use serde_json::{Value, json};
 
 fn handlers() -> Handlers {
@@ -95,6 +95,7 @@ async fn views_workflows_and_events_come_to_rest_in_a_test() {
         policy: ViewPolicy::default(),
         retry: RetryPolicy::default(),
         timeout: None,
+        rules: ItemRules::default(),
     };
     test.engine().define_view(view).await.unwrap();
     let touch =

@@ -78,6 +78,12 @@ pub struct BatchRecord {
     pub finish_job: Option<JobId>,
     /// The job that was made for the first failure.
     pub failure_job: Option<JobId>,
+    /// When the event of its success was written.
+    pub success_told_at: Option<Timestamp>,
+    /// When that of its end was.
+    pub finish_told_at: Option<Timestamp>,
+    /// When that of its first failure was.
+    pub failure_told_at: Option<Timestamp>,
 }
 
 /// What kind of thing a member is.

@@ -36,6 +36,7 @@ use crate::schedules::Schedules;
 use crate::signal::Signal;
 use crate::tracked::TrackedJobs;
 use crate::view_control::ViewControl;
+use crate::view_patterns::ViewPatterns;
 
 /// Durable state.
 ///
@@ -105,6 +106,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Views in an operator's hands.
     fn view_control(&self) -> &dyn ViewControl;
+
+    /// Views by pattern.
+    fn view_patterns(&self) -> &dyn ViewPatterns;
 
     /// Keys of those who ask over HTTP.
     fn api_keys(&self) -> &dyn ApiKeys;

@@ -41,6 +41,7 @@ use crate::schedules::Schedules;
 use crate::signal::Signal;
 use crate::tracked::TrackedJobs;
 use crate::view_control::ViewControl;
+use crate::view_patterns::ViewPatterns;
 
 #[allow(unused_braces, reason = "a body of one call reads better in braces when it has a line of its own")]
 #[async_trait]
@@ -117,6 +118,10 @@ impl Store for Driver {
     }
 
     fn view_control(&self) -> &dyn ViewControl {
+        self
+    }
+
+    fn view_patterns(&self) -> &dyn ViewPatterns {
         self
     }
 

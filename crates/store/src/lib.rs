@@ -53,6 +53,7 @@ pub mod schedules;
 pub mod sqlite;
 pub mod tracked;
 pub mod view_control;
+pub mod view_patterns;
 
 pub use api_keys::{ApiKeyRecord, ApiKeys, NewApiKey};
 pub use attempts::{Attempts, LogLine};
@@ -98,3 +99,4 @@ pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
 pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};
 pub use view_control::{ItemChange, Restoration, Restored, ViewControl, ViewPause};
+pub use view_patterns::{PatternRecord, TouchedMatching, ViewPatterns};

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::ids::{BatchId, JobId, SessionId, ViewId, WorkflowId};
+use recache_model::item_rules::ItemRules;
 use recache_model::job::{JobError, JobState};
 use recache_model::lifecycle::TimeLimits;
 use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
 use recache_model::unique::{PartsHash, UniqueRule, key_problem};
 use recache_model::view::{Versions, ViewPolicy};
+use recache_model::view_pattern::{ANY, is_pattern};
 use recache_model::workflow::{StepCounts, StepKind, WorkflowState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -666,16 +668,43 @@ pub struct NewView {
     pub retry: RetryPolicy,
     /// How long a build may run.
     pub timeout: Option<Duration>,
+    /// What its items must be.
+    pub rules: ItemRules,
 }
 
 /// Longest namespace, handler and queue of a view, in bytes.
 const VIEW_WORD_BYTES_MAX: usize = 256;
 /// Longest key of a view, in bytes.
-const VIEW_KEY_BYTES_MAX: usize = 1024;
+pub(crate) const VIEW_KEY_BYTES_MAX: usize = 1024;
 
 impl NewView {
     /// Refuses what can be no view, with every reason.
     pub fn check(&self) -> Result<()> {
+        let mut problems = self.problems();
+        if is_pattern(&self.key) {
+            problems.push(format!(
+                "view {}/{}: its key must not hold a `{ANY}`, which makes a pattern of it",
+                self.namespace.escape_debug(),
+                self.key.escape_debug()
+            ));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+    }
+
+    /// Refuses what can be no pattern of views, with every reason.
+    pub fn check_pattern(&self) -> Result<()> {
+        let mut problems = self.problems();
+        if !is_pattern(&self.key) {
+            problems.push(format!(
+                "pattern {}/{}: it must hold a `{ANY}`, which stands for any text",
+                self.namespace.escape_debug(),
+                self.key.escape_debug()
+            ));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+    }
+
+    fn problems(&self) -> Vec<String> {
         let view = format!("{}/{}", self.namespace.escape_debug(), self.key.escape_debug());
         let mut problems = Vec::new();
         for (what, text, bytes_max) in [
@@ -699,7 +728,8 @@ impl NewView {
         if self.retry.attempts_max == 0 {
             problems.push(format!("view {view}: `attempts_max` must be 1 or more"));
         }
-        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
+        problems.extend(self.rules.problems().into_iter().map(|problem| format!("view {view}: {problem}")));
+        problems
     }
 }
 
@@ -722,6 +752,11 @@ pub struct ViewRecord {
     pub pause: Option<ViewPause>,
     /// Who touched it last, and why, where that was said.
     pub touched_by: Option<Word>,
+    /// The pattern that it was made from; `None` for one that was defined by name.
+    pub pattern: Option<String>,
+    /// Drawn with the publication of the live version. Caches keep items under it: after a backup was put back a number is given a second
+    /// time, a stamp is not.
+    pub live_stamp: Option<Uuid>,
 }
 
 /// Says that a view's inputs changed.

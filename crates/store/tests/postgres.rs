@@ -65,6 +65,7 @@ async fn touch_of_an_application_lives_and_dies_with_its_transaction() {
             policy: ViewPolicy::default(),
             retry: RetryPolicy::once(),
             timeout: None,
+            rules: recache_model::item_rules::ItemRules::default(),
         };
         subject.store.view_define(view).await.unwrap();
     }

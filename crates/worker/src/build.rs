@@ -145,6 +145,11 @@ impl BuildContext {
         self.0.context.checkpoint().await
     }
 
+    /// See [`Context::progress`]. A build that is superseded keeps it in its history.
+    pub async fn progress(&self, fraction: f64, message: Option<&str>) -> Result<(), Failure> {
+        self.0.context.progress(fraction, message).await
+    }
+
     /// Takes `item` over if it was computed from the same inputs: live, or made by a build that was superseded.
     /// True: done, nothing to compute. A live item costs no write.
     pub async fn reuse(&self, item: &str, fingerprint: &str) -> Result<bool, Failure> {

@@ -9,9 +9,9 @@ use super::{Client, Result, ViewBuildsQuery, ViewDiffQuery, ViewsQuery};
 use crate::job_request::Because;
 use crate::view::{
     ItemRead, Touched, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory, ViewList,
-    ViewRestored, ViewSources,
+    ViewPatternList, ViewRestored, ViewSources, ViewsMatching,
 };
-use crate::view_request::{DefineView, DeriveView, RollBackView, TouchView};
+use crate::view_request::{DefineView, DeriveView, RollBackView, TouchMatching, TouchView};
 
 #[derive(Serialize)]
 struct ItemQuery {
@@ -105,5 +105,40 @@ impl Client {
     /// Removes a view with all its generations.
     pub async fn delete_view(&self, namespace: &str, key: &str, because: &Because) -> Result<ViewChange> {
         self.call(Call::delete(&["v1", "views", namespace, key]).query(because)?).await
+    }
+
+    /// Creates or changes a pattern of views. Answers how many views changed with it.
+    pub async fn define_view_pattern(
+        &self,
+        namespace: &str,
+        pattern: &str,
+        view: &DefineView,
+    ) -> Result<ViewsMatching> {
+        self.call(Call::put(&["v1", "view-patterns", namespace, pattern], view)?).await
+    }
+
+    /// A page of patterns of views.
+    pub async fn view_patterns(&self, query: &ViewsQuery) -> Result<ViewPatternList> {
+        self.call(Call::get(&["v1", "view-patterns"]).query(query)?).await
+    }
+
+    /// Touches every view that is there and that the pattern covers.
+    pub async fn touch_matching(
+        &self,
+        namespace: &str,
+        pattern: &str,
+        touch: &TouchMatching,
+    ) -> Result<ViewsMatching> {
+        self.call(Call::post(&["v1", "view-patterns", namespace, pattern, "touch"], touch)?).await
+    }
+
+    /// Removes a pattern; the views that were made from it stay.
+    pub async fn delete_view_pattern(
+        &self,
+        namespace: &str,
+        pattern: &str,
+        because: &Because,
+    ) -> Result<ViewChange> {
+        self.call(Call::delete(&["v1", "view-patterns", namespace, pattern]).query(because)?).await
     }
 }

@@ -6,6 +6,7 @@
 mod jobs;
 mod report;
 mod touch;
+mod views;
 mod workflows;
 
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ enum What {
     /// From the commit of a touch to the running build's handler seeing it
     #[command(after_help = "Example:\n  recache bench touch --rounds 500")]
     Touch(touch::TouchArgs),
+    /// One view of many items: build, publish with few of them changed, read
+    #[command(after_help = "Example:\n  recache bench views --items 1000000 --changed 0,10,1000")]
+    Views(views::ViewsArgs),
     /// Workflows of no-op steps in several shapes: one at a time, and many side by side
     #[command(
         after_help = "Examples:\n  recache bench workflows --shapes linear4,dag7\n  recache bench workflows --history 100000"
@@ -47,6 +51,7 @@ pub(crate) async fn run(args: BenchArgs, database: Option<&Database>) -> Result<
     let result = match args.what {
         What::Jobs(args) => jobs::run(&args, &place).await,
         What::Touch(args) => touch::run(&args, &place).await,
+        What::Views(args) => views::run(&args, &place).await,
         What::Workflows(args) => workflows::run(&args, &place).await,
     };
     place.remove();

@@ -57,6 +57,7 @@ pub(super) async fn run(args: &TouchArgs, place: &Place) -> BenchResult<Report> 
             policy,
             retry: RetryPolicy::default(),
             timeout: None,
+            rules: recache_model::item_rules::ItemRules::default(),
         })
         .await?;
     let touch = || Touch {

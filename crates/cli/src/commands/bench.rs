@@ -5,7 +5,7 @@ use crate::bench;
 use crate::cli_error::ExitStatus;
 use crate::output::Format;
 
-/// Measure jobs, workflows and touches on this machine
+/// Measure jobs, workflows, touches and views on this machine
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache bench jobs --jobs 100000 --workers 1,10,100

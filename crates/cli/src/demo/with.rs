@@ -125,6 +125,7 @@ pub(super) async fn run(
             policy: POLICY,
             retry: RetryPolicy::default(),
             timeout: None,
+            rules: recache_model::item_rules::ItemRules::default(),
         };
         engine.define_view(view).await?;
     }

@@ -100,4 +100,39 @@ async fn view_verbs_work(world: &World) {
     view(&["delete", "shop/new", "--reason", "unused"]).expect(0);
     view(&["delete", "shop/prices", "--reason", "unused"]).expect(0);
     view(&["show", "shop/prices"]).refused(3, &["E-NOT-FOUND"]);
+    patterns_work(world);
+}
+
+fn patterns_work(world: &World) {
+    let view = |arguments: &[&str]| world.run(&[&["view"], arguments].concat());
+    let file = std::env::temp_dir().join(format!("recache-schema-{}.json", std::process::id()));
+    std::fs::write(&file, "{\"type\":\"object\"}").unwrap();
+    let schema = file.to_str().unwrap();
+    let define = ["define", "shop/alliance/*", "--handler", "build_alliance", "--item-value-schema", schema];
+    assert!(view(&define).expect(0).contains("0 views changed"));
+    assert!(view(&["touch", "shop/alliance/*"]).expect(0).contains("0 views touched"), "it makes none");
+    assert!(view(&["touch", "shop/alliance/7"]).expect(0).contains("version 1 wanted"));
+    let shown = view(&["show", "shop/alliance/7"]).expect(0);
+    for text in ["build_alliance", "made from", "shop/alliance/*", "item values fit"] {
+        assert!(shown.contains(text), "`{text}` is not in:\n{shown}");
+    }
+    let touched = view(&["touch", "shop/alliance/*", "--item", "a", "-o", "json"]).json();
+    assert_eq!((&touched["schema"], &touched["views"]), (&"recache.views-matching.v1".into(), &1.into()));
+    view(&["touch", "shop/alliance/*", "--now"]).refused(2, &["--now", "debounce"]);
+    let listed = view(&["patterns", "--namespace", "shop", "-o", "json"]).json();
+    assert_eq!(
+        (&listed["patterns"][0]["pattern"], &listed["patterns"][0]["item_value_schema"]["type"]),
+        (&"alliance/*".into(), &"object".into())
+    );
+    assert!(view(&["patterns"]).expect(0).contains("shop/alliance/*"));
+    assert!(view(&define).expect(0).contains("1 views changed"));
+    std::fs::write(&file, "{\"type\":7}").unwrap();
+    view(&define).refused(2, &["item_value_schema"]);
+    std::fs::write(&file, "{").unwrap();
+    view(&define).refused(2, &["--item-value-schema", "no JSON"]);
+    std::fs::remove_file(&file).unwrap();
+    view(&define).refused(2, &["--item-value-schema"]);
+    view(&["delete", "shop/alliance/*", "--reason", "unused"]).expect(0);
+    view(&["touch", "shop/alliance/8"]).refused(3, &["E-NOT-FOUND"]);
+    view(&["show", "shop/alliance/7"]).expect(0);
 }

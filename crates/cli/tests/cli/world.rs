@@ -227,6 +227,7 @@ impl World {
                 policy: ViewPolicy::default(),
                 retry: recache_model::retry::RetryPolicy::default(),
                 timeout: None,
+                rules: recache_model::item_rules::ItemRules::default(),
             };
             store.view_define(view).await.expect("a view is defined");
         }

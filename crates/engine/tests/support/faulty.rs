@@ -14,7 +14,7 @@ use recache_store::{
     LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
     Reconciled, RemoteWorkers, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs,
     StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs,
-    ViewControl, ViewRead, ViewRecord, WorkflowRecord,
+    ViewControl, ViewPatterns, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -133,6 +133,10 @@ impl Store for Faulty {
 
     fn view_control(&self) -> &dyn ViewControl {
         self.store.view_control()
+    }
+
+    fn view_patterns(&self) -> &dyn ViewPatterns {
+        self.store.view_patterns()
     }
 
     fn chains(&self) -> &dyn Chains {

@@ -78,6 +78,7 @@ pub(crate) fn view(key: &str, handler: &str, policy: ViewPolicy) -> NewView {
         policy,
         retry: RetryPolicy::once(),
         timeout: None,
+        rules: recache_model::item_rules::ItemRules::default(),
     }
 }
 

@@ -5,7 +5,11 @@ use super::super::unique::key_problem;
 /// Types that one subscriber may ask for.
 pub const TYPES_MAX: usize = 50;
 /// With what the names of state changes begin; a template's events have other names.
-pub const NAMES_RESERVED: [&str; 3] = ["job.", "workflow.", "view."];
+pub const NAMES_RESERVED: [&str; 4] = ["job.", "workflow.", "view.", "batch."];
+
+/// What is told of every batch, each once in its life: all its members have ended and none badly; all have ended; the first has failed.
+/// They are few, and always written.
+pub const BATCH_EVENTS: [&str; 3] = ["batch.success", "batch.finish", "batch.first_failure"];
 
 /// The state changes that can be asked for. They are written only while somebody does.
 pub const STATE_CHANGES: [&str; 14] = [
@@ -91,8 +95,16 @@ fn pattern_problem(pattern: &str) -> Option<String> {
             "`{pattern}` is no type of events: `*` stands alone, or at the end after a dot"
         ));
     }
-    let means_nothing = is_reserved(pattern) && state_changes_of([pattern]).is_empty();
-    means_nothing.then(|| format!("`{pattern}` is no state change: there are {}", STATE_CHANGES.join(", ")))
+    let means_nothing = is_reserved(pattern)
+        && state_changes_of([pattern]).is_empty()
+        && !BATCH_EVENTS.iter().any(|name| pattern_matches(pattern, name));
+    means_nothing.then(|| {
+        format!(
+            "`{pattern}` is no state change: there are {}, {}",
+            STATE_CHANGES.join(", "),
+            BATCH_EVENTS.join(", ")
+        )
+    })
 }
 
 fn pattern_matches(pattern: &str, name: &str) -> bool {
@@ -120,6 +132,8 @@ mod tests {
             ("*", "order.placed", true),
             ("*", "job.failed", false),
             ("job.*", "job.failed", true),
+            ("batch.*", "batch.finish", true),
+            ("*", "batch.finish", false),
         ] {
             assert_eq!(EventFilter::of([pattern]).matches("n", name), expected, "{pattern} {name}");
         }
@@ -142,6 +156,9 @@ mod tests {
             state_changes_of(["view.*", "job.failed", "*"]),
             ["job.failed", "view.touched", "view.published", "view.failed"]
         );
-        assert!(STATE_CHANGES.iter().all(|name| is_reserved(name)));
+        assert!(STATE_CHANGES.iter().chain(&BATCH_EVENTS).all(|name| is_reserved(name)));
+        assert!(
+            EventFilter::of(BATCH_EVENTS).check().is_ok() && EventFilter::of(["batch.*"]).check().is_ok()
+        );
     }
 }

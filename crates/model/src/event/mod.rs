@@ -20,7 +20,8 @@ pub use delivery::{
     rest_after,
 };
 pub use filter::{
-    EventFilter, FilterProblem, NAMES_RESERVED, STATE_CHANGES, TYPES_MAX, is_reserved, state_changes_of,
+    BATCH_EVENTS, EventFilter, FilterProblem, NAMES_RESERVED, STATE_CHANGES, TYPES_MAX, is_reserved,
+    state_changes_of,
 };
 
 /// Largest payload, in bytes of JSON.

@@ -20,7 +20,7 @@ pub use events::{address_shown, delivery, event, subscriber};
 pub use figures::{Figure, UnknownFigure, figure_explanation};
 pub use records::{
     attempts, batch, batch_member, generation, history, instant, items, job, job_state, json_text, letter,
-    letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, workflow, workflow_signal,
-    workflow_step,
+    letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, view_pattern, workflow,
+    workflow_signal, workflow_step,
 };
 pub use views::{touched, view_diff, view_explanation, view_history, view_restored};

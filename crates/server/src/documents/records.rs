@@ -11,11 +11,11 @@ use recache_model::lifecycle::LimitName;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::tracked::TrackedState;
-use recache_model::view::{OnTouch, ViewStatus};
+use recache_model::view::{OnTouch, ViewPolicy, ViewStatus};
 use recache_store::{
     BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
-    LimitScope, LimitsRecord, LogLine, MemberKind, QueueRecord, ScheduleRecord, SignalRecord, StepRecord,
-    TrackedJob, ViewRecord, WorkflowRecord,
+    LimitScope, LimitsRecord, LogLine, MemberKind, PatternRecord, QueueRecord, ScheduleRecord, SignalRecord,
+    StepRecord, TrackedJob, ViewRecord, WorkflowRecord,
 };
 
 /// An instant of the store.
@@ -416,18 +416,46 @@ pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
         build_job_id: record.build.map(|id| id.to_string()),
         handler: definition.handler,
         queue: definition.queue,
-        policy: api::ViewPolicy {
-            debounce_quiet_ms: definition.policy.debounce_quiet_ms,
-            debounce_max_ms: definition.policy.debounce_max_ms,
-            on_touch: match definition.policy.on_touch {
-                OnTouch::Abort => api::OnTouch::Abort,
-                OnTouch::Finish => api::OnTouch::Finish,
-                OnTouch::Auto => api::OnTouch::Auto,
-            },
-            max_staleness_ms: definition.policy.max_staleness_ms,
-        },
+        policy: view_policy(&definition.policy),
         retry: retry_policy(definition.retry),
         timeout_ms: definition.timeout.map(ms),
+        pattern: record.pattern,
+        item_key_schema: schema_text(definition.rules.key_schema.as_ref()),
+        item_value_schema: schema_text(definition.rules.value_schema.as_ref()),
+    }
+}
+
+/// A pattern of views.
+pub fn view_pattern(record: PatternRecord) -> api::ViewPattern {
+    let definition = record.definition;
+    api::ViewPattern {
+        policy: view_policy(&definition.policy),
+        retry: retry_policy(definition.retry),
+        timeout_ms: definition.timeout.map(ms),
+        item_key_schema: schema_text(definition.rules.key_schema.as_ref()),
+        item_value_schema: schema_text(definition.rules.value_schema.as_ref()),
+        created_at: instant(record.created_at),
+        namespace: definition.namespace,
+        pattern: definition.key,
+        handler: definition.handler,
+        queue: definition.queue,
+    }
+}
+
+fn schema_text(schema: Option<&serde_json::Value>) -> Option<api::Json> {
+    schema.map(|schema| json_text(&schema.to_string()))
+}
+
+fn view_policy(policy: &ViewPolicy) -> api::ViewPolicy {
+    api::ViewPolicy {
+        debounce_quiet_ms: policy.debounce_quiet_ms,
+        debounce_max_ms: policy.debounce_max_ms,
+        on_touch: match policy.on_touch {
+            OnTouch::Abort => api::OnTouch::Abort,
+            OnTouch::Finish => api::OnTouch::Finish,
+            OnTouch::Auto => api::OnTouch::Auto,
+        },
+        max_staleness_ms: policy.max_staleness_ms,
     }
 }
 

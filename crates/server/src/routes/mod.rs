@@ -44,6 +44,7 @@ mod schedules;
 mod steps;
 mod templates;
 mod tracked;
+mod view_patterns;
 mod views;
 mod webhooks;
 mod workflows;
@@ -86,6 +87,7 @@ fn all() -> Routes {
         .merge(queues::routes())
         .merge(letters::routes())
         .merge(schedules::routes())
+        .merge(view_patterns::routes())
         .merge(views::routes())
         .merge(worker_protocol::routes())
         .merge(workflows::routes())

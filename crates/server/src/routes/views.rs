@@ -14,6 +14,7 @@ use recache_api::{
     ViewItem, ViewList, ViewRestored, ViewSources,
 };
 use recache_model::ids::JobId;
+use recache_model::item_rules::ItemRules;
 use recache_model::view::{OnTouch, ViewPolicy};
 use recache_store::{NewView, Touch, ViewName, Word};
 use serde::Deserialize;
@@ -160,7 +161,7 @@ async fn define(
     Ok(Json(ViewDetails::new(documents::view(record, now), None, Vec::new())))
 }
 
-fn definition(namespace: String, key: String, asked: DefineView) -> Result<NewView, FieldProblem> {
+pub(super) fn definition(namespace: String, key: String, asked: DefineView) -> Result<NewView, FieldProblem> {
     if asked.any_staleness && asked.max_staleness_ms.is_some() {
         let message = "must not be given together with `max_staleness_ms`".to_owned();
         return Err(FieldProblem { pointer: "/any_staleness".to_owned(), message });
@@ -186,7 +187,24 @@ fn definition(namespace: String, key: String, asked: DefineView) -> Result<NewVi
         },
         retry: asked.retry.as_ref().map(retry_of).unwrap_or_default(),
         timeout: asked.timeout_ms.map(Duration::from_millis),
+        rules: ItemRules {
+            key_schema: schema("/item_key_schema", asked.item_key_schema.as_ref())?,
+            value_schema: schema("/item_value_schema", asked.item_value_schema.as_ref())?,
+        },
     })
+}
+
+fn schema(
+    pointer: &str,
+    schema: Option<&recache_api::Json>,
+) -> Result<Option<serde_json::Value>, FieldProblem> {
+    let read = |schema: &recache_api::Json| {
+        serde_json::from_str(schema.text()).map_err(|error| FieldProblem {
+            pointer: pointer.to_owned(),
+            message: format!("cannot be read: {error}"),
+        })
+    };
+    schema.map(read).transpose()
 }
 
 /// Say that a view's inputs changed

@@ -111,6 +111,10 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/templates/{namespace}/{name}/graph", "templates:read"),
         ("GET /v1/templates/{namespace}/{name}/versions", "templates:read"),
         ("POST /v1/touches", "views:write"),
+        ("GET /v1/view-patterns", "views:read"),
+        ("DELETE /v1/view-patterns/{namespace}/{pattern}", "views:operate"),
+        ("PUT /v1/view-patterns/{namespace}/{pattern}", "views:write"),
+        ("POST /v1/view-patterns/{namespace}/{pattern}/touch", "views:write"),
         ("GET /v1/views", "views:read"),
         ("DELETE /v1/views/{namespace}/{key}", "views:operate"),
         ("GET /v1/views/{namespace}/{key}", "views:read"),
@@ -194,6 +198,7 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
             path = path.replace("{namespace}", "a").replace("{name}", name).replace("{item}", "version");
             path = path.replace("{session}", "ses_01890000-0000-7000-8000-000000000000");
             path = path.replace("{key}", if method == "DELETE" { "gone" } else { "prices" });
+            path = path.replace("{pattern}", if method == "DELETE" { "gone*" } else { "p*" });
             match route.as_str() {
                 "/v1/templates/{namespace}/{name}/diff" => path.push_str("?from=1.0.0"),
                 "/v1/views/{namespace}/{key}/diff" => path.push_str("?from=1&to=1"),
@@ -211,6 +216,7 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                 | "/v1/webhooks"
                 | "/v1/templates"
                 | "/v1/audit"
+                | "/v1/view-patterns"
                 | "/v1/views"
                 | "/v1/batches"
                 | "/v1/dead-letters"
@@ -228,7 +234,9 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                     r#"{"name":"w","handlers":[{"name":"none"}],"namespaces":["a"]}"#.to_owned()
                 }
                 (_, "/v1/touches") => r#"{"views":[{"namespace":"a","key":"prices"}]}"#.to_owned(),
-                ("PUT", "/v1/views/{namespace}/{key}") => r#"{"handler":"counting"}"#.to_owned(),
+                ("PUT", "/v1/views/{namespace}/{key}" | "/v1/view-patterns/{namespace}/{pattern}") => {
+                    r#"{"handler":"counting"}"#.to_owned()
+                }
                 (_, "/v1/views/{namespace}/{key}/sources") => r#"{"from":["a/base"]}"#.to_owned(),
                 (_, "/v1/views/{namespace}/{key}/rollback") => r#"{"to_version":1}"#.to_owned(),
                 (_, "/v1/limits") => r#"{"scope":"queue","name":"q","running_max":5}"#.to_owned(),

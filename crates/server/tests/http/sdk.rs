@@ -224,6 +224,7 @@ async fn superseded_build_is_followed_by_one_that_takes_over_what_was_made() {
             policy,
             retry: RetryPolicy::once(),
             timeout: None,
+            rules: recache_model::item_rules::ItemRules::default(),
         };
         world.engine.define_view(view).await.unwrap();
         let touch = || Touch {

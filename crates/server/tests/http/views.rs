@@ -145,3 +145,32 @@ async fn views_are_touched_together_all_or_none() {
     assert!(put(&world, VIEW, &definition).await.expect(422).to_string().contains("queu"));
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pattern_covers_views_that_their_first_touch_makes() {
+    const PATTERN: &str = "/v1/view-patterns/shop/alliance%2F*";
+    for world in World::both().await {
+        let definition = json!({ "handler": "counting", "debounce_quiet_ms": 0,
+            "item_value_schema": { "type": ["integer", "string"] } });
+        assert_eq!(put(&world, PATTERN, &definition).await.expect(200)["views"], json!(0));
+        assert_eq!(world.get("/v1/views/shop/alliance%2F7").await.code(404), "not_found");
+        let touched = world.post("/v1/views/shop/alliance%2F7/touch", "{}").await.expect(200);
+        assert_eq!(touched["recache_version"], json!(1));
+        let shown = world.get("/v1/views/shop/alliance%2F7").await.expect(200);
+        assert_eq!(shown["view"]["pattern"], json!("alliance/*"));
+        assert_eq!(shown["view"]["item_value_schema"], definition["item_value_schema"]);
+        let touched = world.post(&format!("{PATTERN}/touch"), r#"{"reason":"a war"}"#).await.expect(200);
+        assert_eq!((&touched["pattern"], &touched["views"]), (&json!("alliance/*"), &json!(1)));
+        let listed = world.get("/v1/view-patterns?namespace=shop").await.expect(200);
+        assert_eq!(listed["patterns"][0]["handler"], "counting");
+        assert_eq!(put(&world, PATTERN, &definition).await.expect(200)["views"], json!(1));
+        let wrong = json!({ "handler": "counting", "item_key_schema": { "type": 7 } });
+        assert_eq!(put(&world, PATTERN, &wrong).await.code(422), "invalid");
+        assert_eq!(put(&world, "/v1/views/shop/a*", &definition).await.status, 422, "a pattern is no view");
+        assert_eq!(put(&world, "/v1/view-patterns/shop/a", &definition).await.status, 422);
+        world.send("DELETE", PATTERN, &[], "").await.expect(200);
+        assert_eq!(world.send("DELETE", PATTERN, &[], "").await.code(404), "not_found");
+        assert_eq!(world.post("/v1/views/shop/alliance%2F8/touch", "{}").await.code(404), "not_found");
+        world.end().await;
+    }
+}

@@ -13,8 +13,8 @@ use recache_model::workflow::WorkflowState;
 
 use super::{Subject, maintenance::lead, workflows};
 use crate::{
-    BatchDue, BatchFilter, BatchRecord, Error, JobFilter, MemberKind, NewBatch, NewJob, NewTrackedJob,
-    NewWorkflow, Outcome, Settlement, Store, Word,
+    BatchDue, BatchFilter, BatchRecord, Error, EventQuery, JobFilter, MemberKind, NewBatch, NewJob,
+    NewTrackedJob, NewWorkflow, Outcome, Settlement, Store, Word,
 };
 
 /// More than any case has.
@@ -284,6 +284,43 @@ pub async fn first_failure_calls_back_while_the_batch_goes_on(subject: &Subject)
     assert_eq!((callbacks_of(subject, "bad").await.len(), callbacks_of(subject, "good").await.len()), (1, 0));
 }
 
+/// With or without jobs that are called back, whoever settles, and though the batch ends a second time.
+pub async fn moments_of_a_batch_are_events_and_each_is_told_once(subject: &Subject) {
+    let batch = create(subject, NewBatch::new("a")).await;
+    add(subject, batch, 3).await;
+    run(subject, 1, |_| failed("one")).await;
+    settle(subject, batch).await;
+    settle(subject, batch).await;
+    let told = async || {
+        let events = subject.store.events().events_list(EventQuery::default(), MANY).await.expect("listed");
+        let mut names: Vec<String> = events.iter().map(|event| event.name.clone()).collect();
+        names.sort();
+        (names, events)
+    };
+    assert_eq!(told().await.0, ["batch.first_failure"]);
+    run(subject, 2, |n| if n == 0 { failed("two") } else { completed() }).await;
+    close(subject, batch).await;
+    let second = subject.second().await;
+    let (left, right) = tokio::join!(
+        subject.store.batches().batches_settle(vec![batch]),
+        second.batches().batches_settle(vec![batch])
+    );
+    assert_eq!(left.expect("settled").len() + right.expect("settled").len(), 1);
+    let (names, events) = told().await;
+    assert_eq!(names, ["batch.finish", "batch.first_failure"]);
+    let finish = events.iter().find(|event| event.name == "batch.finish").expect("told");
+    let data: serde_json::Value = serde_json::from_str(&finish.data).expect("JSON");
+    assert_eq!((&data["batch"], &data["state"]), (&batch.to_string().into(), &"partial_failure".into()));
+    assert_eq!((&data["counts"]["failed"], &data["counts"]["completed"]), (&2.into(), &1.into()));
+    // It goes on, and ends well after all.
+    let word = Word::new("ada", "once more");
+    subject.store.batches().batch_retry(batch, word, None, MANY).await.expect("retried");
+    run(subject, 2, |_| completed()).await;
+    assert!(settle(subject, batch).await);
+    assert_eq!(told().await.0, ["batch.finish", "batch.first_failure", "batch.success"]);
+    second.close().await;
+}
+
 /// Of every kind, in the order of their ids, page by page.
 pub async fn failed_members_are_listed_with_their_errors(subject: &Subject) {
     let batch = create(subject, NewBatch::new("a")).await;
@@ -449,21 +486,21 @@ pub async fn batch_that_waits_for_somebody_is_found(subject: &Subject) {
 
 /// Over two processes, with everybody looking on: at every commit the sum is the total.
 pub async fn concurrent_writers_are_counted_exactly(subject: &Subject) {
-    const WRITERS: usize = 16;
-    const ROUNDS: usize = 6;
-    const EACH: usize = 5;
+    // With `RECACHE_LONG` 100,800 members by 64 writers.
+    let is_long = std::env::var_os("RECACHE_LONG").is_some();
+    let (writers_max, rounds_max, each) = if is_long { (64, 105, 15) } else { (16, 6, 5) };
     let batch =
         create(subject, NewBatch { on_finish: Some(BatchCallback::new("over")), ..NewBatch::new("a") }).await;
     let second = subject.second().await;
     let is_over = Arc::new(AtomicBool::new(false));
-    let looking = tokio::spawn(look_on(Arc::clone(&second), batch, Arc::clone(&is_over)));
+    let looking = tokio::spawn(look_on(Arc::clone(&second), batch, each, Arc::clone(&is_over)));
     let mut writers = Vec::new();
-    for n in 0..WRITERS {
+    for n in 0..writers_max {
         let store = if n % 2 == 0 { Arc::clone(&subject.store) } else { Arc::clone(&second) };
         writers.push(tokio::spawn(async move {
-            for round in 0..ROUNDS {
+            for round in 0..rounds_max {
                 let new = || NewTrackedJob { batch: Some(batch), ..NewTrackedJob::new("x") };
-                let jobs: Vec<NewTrackedJob> = (0..EACH).map(|_| new()).collect();
+                let jobs: Vec<NewTrackedJob> = (0..each).map(|_| new()).collect();
                 let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
                 store.tracked_jobs().tracked_create(jobs).await.expect("created");
                 let states = [TrackedState::Completed, TrackedState::Failed, TrackedState::Cancelled];
@@ -482,7 +519,7 @@ pub async fn concurrent_writers_are_counted_exactly(subject: &Subject) {
     is_over.store(true, Ordering::SeqCst);
     assert!(looking.await.expect("no look fails") > 0);
     let record = get(subject, batch).await;
-    let total = i64::try_from(WRITERS * ROUNDS * EACH).expect("small");
+    let total = i64::try_from(writers_max * rounds_max * each).expect("small");
     assert_eq!((record.counts.total, record.counts.pending()), (total, 0));
     assert_eq!(
         (record.counts.completed, record.counts.failed, record.counts.cancelled),
@@ -492,7 +529,8 @@ pub async fn concurrent_writers_are_counted_exactly(subject: &Subject) {
     second.close().await;
 }
 
-async fn look_on(store: Arc<dyn Store>, batch: BatchId, is_over: Arc<AtomicBool>) -> usize {
+async fn look_on(store: Arc<dyn Store>, batch: BatchId, each: usize, is_over: Arc<AtomicBool>) -> usize {
+    let each = i64::try_from(each).expect("small");
     let mut looks = 0;
     let mut ended = 0;
     while !is_over.load(Ordering::SeqCst) {
@@ -500,7 +538,7 @@ async fn look_on(store: Arc<dyn Store>, batch: BatchId, is_over: Arc<AtomicBool>
         let sum = counts.completed + counts.failed + counts.cancelled + counts.superseded + counts.pending();
         assert_eq!(sum, counts.total);
         assert!(counts.pending() >= 0 && counts.ended() >= ended, "{counts:?} after {ended}");
-        assert_eq!(counts.ended() % 5, 0, "half a call is never seen: {counts:?}");
+        assert_eq!(counts.ended() % each, 0, "half a call is never seen: {counts:?}");
         ended = counts.ended();
         looks += 1;
         let compared = store.batches().batches_compare(None, 10).await.expect("compared");

@@ -23,6 +23,7 @@ async fn define(subject: &Subject, keys: &[&str]) {
             policy: ViewPolicy { debounce_quiet_ms: 0, debounce_max_ms: 0, ..ViewPolicy::default() },
             retry: RetryPolicy::once(),
             timeout: None,
+            rules: recache_model::item_rules::ItemRules::default(),
         };
         subject.store.view_define(view).await.expect("defined");
     }

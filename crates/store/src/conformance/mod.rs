@@ -32,6 +32,7 @@ pub mod submits;
 pub mod testing;
 pub mod tracked;
 pub mod view_control;
+pub mod view_patterns;
 pub mod views;
 pub mod workflows;
 
@@ -319,6 +320,7 @@ macro_rules! conformance_suite {
                 batch_with_a_total_closes_itself,
                 end_of_a_batch_calls_back_once,
                 first_failure_calls_back_while_the_batch_goes_on,
+                moments_of_a_batch_are_events_and_each_is_told_once,
                 failed_members_are_listed_with_their_errors,
                 end_of_an_inner_batch_counts_in_the_outer_one,
                 cancelled_batch_calls_off_its_members,
@@ -424,6 +426,14 @@ macro_rules! conformance_suite {
                 view_that_others_are_made_from_is_not_deleted,
                 last_touch_says_who_and_why,
                 view_without_a_proper_name_is_refused,
+            ],
+            view_patterns: [
+                item_that_does_not_fit_is_refused_with_every_reason,
+                schema_that_cannot_be_used_is_refused,
+                pattern_covers_every_key_and_the_first_touch_makes_the_view,
+                changed_pattern_changes_the_views_made_from_it,
+                touch_by_pattern_touches_every_view_that_matches,
+                key_with_a_star_is_a_pattern,
             ],
             chains: [
                 publication_touches_the_views_below,

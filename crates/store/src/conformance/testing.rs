@@ -42,6 +42,47 @@ impl TestDatabase {
     }
 }
 
+/// A whole copy of a database, as a backup is one.
+#[derive(Debug)]
+pub struct Backup(());
+
+impl TestDatabase {
+    fn backup_file(folder: &std::path::Path) -> PathBuf {
+        folder.join("backup.db")
+    }
+
+    /// Copies all of it, in place of the copy before. Nobody may have it open.
+    pub async fn back_up(&self) -> Backup {
+        if let Some(folder) = &self.folder {
+            std::fs::copy(folder.join("test.db"), Self::backup_file(folder)).expect("the file is copied");
+        } else {
+            let (server, name) = self.postgres.as_ref().expect("it is one or the other");
+            run(server, format!("CREATE DATABASE {name}_backup TEMPLATE {name}")).await;
+        }
+        Backup(())
+    }
+
+    /// Puts the copy back in place of what is there: whatever happened since never did. Nobody may have it open.
+    pub async fn put_back(&self, _backup: &Backup) {
+        if let Some(folder) = &self.folder {
+            for rest in ["test.db-wal", "test.db-shm"] {
+                let _ = std::fs::remove_file(folder.join(rest));
+            }
+            std::fs::copy(Self::backup_file(folder), folder.join("test.db")).expect("the file is put back");
+        } else {
+            let (server, name) = self.postgres.as_ref().expect("it is one or the other");
+            run(server, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+            run(server, format!("CREATE DATABASE {name} TEMPLATE {name}_backup")).await;
+        }
+    }
+}
+
+async fn run(server: &PgConnectOptions, sql: String) {
+    let mut hand = PgConnection::connect_with(server).await.expect("the server can be reached");
+    hand.execute(AssertSqlSafe(sql)).await.expect("the server does it");
+    hand.close().await.expect("the connection closes");
+}
+
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         if let Some(folder) = &self.folder {
@@ -55,8 +96,10 @@ impl Drop for TestDatabase {
                 };
                 runtime.block_on(async move {
                     if let Ok(mut server) = server.connect().await {
-                        let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                        let _ = server.execute(AssertSqlSafe(drop)).await;
+                        for name in [format!("{name}_backup"), name] {
+                            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                            let _ = server.execute(AssertSqlSafe(drop)).await;
+                        }
                         let _ = server.close().await;
                     }
                 });

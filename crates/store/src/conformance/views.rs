@@ -25,6 +25,7 @@ pub(super) fn definition(key: &str) -> NewView {
         policy: ViewPolicy::default(),
         retry: RetryPolicy { jitter: 0.0, ..RetryPolicy::default() },
         timeout: None,
+        rules: recache_model::item_rules::ItemRules::default(),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use recache_model::batch::{BatchCallback, BatchCounts, BatchMoment, BatchState, MemberEnd, NESTING_MAX};
-use recache_model::ids::{BatchId, JobId, WorkflowId};
+use recache_model::ids::{BatchId, EventId, JobId, WorkflowId};
 use recache_model::time::Timestamp;
 use recache_model::tracked::{json_problem, name_problem};
 use recache_model::workflow::WorkflowState;
@@ -19,6 +19,7 @@ use super::jobs::{self, instant};
 use super::workflows;
 use crate::batches::{BatchDue, BatchFilter, BatchRecord, NewBatch};
 use crate::error::{Error, Result};
+use crate::events::EventRecord;
 use crate::records::{NewJob, NewWorkflow};
 
 /// Rows over which the counts of one batch are spread. As many transactions can count at once.
@@ -35,7 +36,7 @@ macro_rules! batch_select {
         concat!(
             "SELECT b.id, b.namespace, b.action, b.metadata, b.parent_id, b.expected, b.on_success, b.on_finish, \
              b.on_failure, b.success_job, b.finish_job, b.failure_job, b.created_at, b.closed_at, b.cancelled_at, \
-             b.cancel_reason, b.finished_at, \
+             b.cancel_reason, b.finished_at, b.success_told_at, b.finish_told_at, b.failure_told_at, \
              (SELECT CAST(COALESCE(SUM(c.added), 0) AS BIGINT) FROM batch_counts c WHERE c.batch_id = b.id) AS added, \
              (SELECT CAST(COALESCE(SUM(c.completed), 0) AS BIGINT) FROM batch_counts c WHERE c.batch_id = b.id) AS completed, \
              (SELECT CAST(COALESCE(SUM(c.failed), 0) AS BIGINT) FROM batch_counts c WHERE c.batch_id = b.id) AS failed, \
@@ -95,6 +96,9 @@ pub(super) fn record(row: &Row) -> Result<BatchRecord> {
         success_job: job_id(row, "success_job")?,
         finish_job: job_id(row, "finish_job")?,
         failure_job: job_id(row, "failure_job")?,
+        success_told_at: instant(row, "success_told_at")?,
+        finish_told_at: instant(row, "finish_told_at")?,
+        failure_told_at: instant(row, "failure_told_at")?,
     })
 }
 
@@ -426,8 +430,8 @@ async fn add(db: &mut Connection, batch: BatchId, shard: i64, delta: BatchCounts
 
 /// What an unfinished batch waits for; without locks.
 fn is_due(batch: &BatchRecord) -> bool {
-    let owes_failure =
-        batch.counts.failed > 0 && batch.definition.on_first_failure.is_some() && batch.failure_job.is_none();
+    let owes_job = batch.definition.on_first_failure.is_some() && batch.failure_job.is_none();
+    let owes_failure = batch.counts.failed > 0 && (owes_job || batch.failure_told_at.is_none());
     owes_failure || (batch.finished_at.is_none() && batch.state.has_ended())
 }
 
@@ -467,14 +471,21 @@ pub(super) async fn settle(
             BatchMoment::FirstFailure,
             &definition.on_first_failure,
             record.failure_job,
+            record.failure_told_at,
             record.counts.failed > 0,
         ),
-        (BatchMoment::Success, &definition.on_success, record.success_job, is_good),
-        (BatchMoment::Finish, &definition.on_finish, record.finish_job, has_ended),
+        (BatchMoment::Success, &definition.on_success, record.success_job, record.success_told_at, is_good),
+        (BatchMoment::Finish, &definition.on_finish, record.finish_job, record.finish_told_at, has_ended),
     ];
-    for (moment, callback, made, is_time) in make {
-        if let (Some(callback), None, true) = (callback, made, is_time) {
+    for (moment, callback, made, told_at, is_time) in make {
+        if !is_time {
+            continue;
+        }
+        if let (Some(callback), None) = (callback, made) {
             call_back(db, now, &record, moment, callback, effects).await?;
+        }
+        if told_at.is_none() {
+            tell(db, now, &record, moment, effects).await?;
         }
     }
     if has_ended {
@@ -492,6 +503,54 @@ pub(super) async fn settle(
     Ok(has_ended)
 }
 
+fn counts_told(counts: &BatchCounts) -> serde_json::Value {
+    serde_json::json!({
+        "total": counts.total,
+        "completed": counts.completed,
+        "failed": counts.failed,
+        "cancelled": counts.cancelled,
+        "superseded": counts.superseded,
+        "pending": counts.pending(),
+    })
+}
+
+/// Writes the event of a moment, and that it was written: whoever settles next sees it, whatever becomes of the batch.
+async fn tell(
+    db: &mut Connection,
+    now: Timestamp,
+    batch: &BatchRecord,
+    moment: BatchMoment,
+    effects: &mut Effects,
+) -> Result<()> {
+    let data = serde_json::json!({
+        "batch": batch.definition.id.to_string(),
+        "action": batch.definition.action,
+        "state": batch.state.as_str(),
+        "counts": counts_told(&batch.counts),
+    });
+    effects.event(EventRecord {
+        id: EventId::make(),
+        namespace: batch.definition.namespace.clone(),
+        name: moment.event().to_owned(),
+        at: now,
+        job: None,
+        workflow: None,
+        step: None,
+        attempt: None,
+        outcome: None,
+        correlation_id: None,
+        data: data.to_string(),
+        problem: None,
+    });
+    let told = match moment {
+        BatchMoment::Success => "UPDATE batches SET success_told_at = $2 WHERE id = $1",
+        BatchMoment::Finish => "UPDATE batches SET finish_told_at = $2 WHERE id = $1",
+        BatchMoment::FirstFailure => "UPDATE batches SET failure_told_at = $2 WHERE id = $1",
+    };
+    sqlx::query(told).bind(batch.definition.id.uuid()).bind(now.micros()).execute(db).await?;
+    Ok(())
+}
+
 async fn call_back(
     db: &mut Connection,
     now: Timestamp,
@@ -500,15 +559,7 @@ async fn call_back(
     callback: &BatchCallback,
     effects: &mut Effects,
 ) -> Result<()> {
-    let counts = &batch.counts;
-    let counts = serde_json::json!({
-        "total": counts.total,
-        "completed": counts.completed,
-        "failed": counts.failed,
-        "cancelled": counts.cancelled,
-        "superseded": counts.superseded,
-        "pending": counts.pending(),
-    });
+    let counts = counts_told(&batch.counts);
     // The given input stays as it was written, to the last digit of its numbers.
     let input = format!(
         "{{\"batch\":\"{}\",\"moment\":\"{}\",\"state\":\"{}\",\"counts\":{counts},\"input\":{}}}",

@@ -1,7 +1,9 @@
 //! Items of views: what a build starts from, stages and publishes, and what readers find.
 
 use recache_model::ids::ViewId;
+use recache_model::item_rules::{ItemRules, item_problems};
 use recache_model::job::JobEvent;
+use recache_model::template::JsonSchema;
 use recache_model::time::Timestamp;
 use sqlx::Row as _;
 
@@ -14,6 +16,10 @@ use crate::records::{
     BuildStart, ItemMark, LeaseToken, Publication, Published, Revoked, StagedItem, TouchedItems, ViewRead,
     ViewRecord,
 };
+use crate::schemas;
+
+/// Problems of one call that are told.
+const PROBLEMS_MAX: usize = 20;
 
 /// The view whose build `token` holds, locked, or why the token is no longer good.
 pub(super) async fn held_view(
@@ -123,6 +129,7 @@ pub(in super::super) async fn put(
     if view.versions.processing.is_none() {
         return Err(Error::Conflict(format!("the build of job `{}` has not begun", token.job)));
     }
+    check_rules(&view.definition.rules, items)?;
     let epoch = view.versions.lease_epoch;
     let reused: Vec<String> =
         items.iter().filter(|item| item.value.is_none()).map(|item| item.item.clone()).collect();
@@ -146,6 +153,33 @@ pub(in super::super) async fn put(
         bulk::items_stage(db, view.id, epoch, &new).await?;
     }
     Ok(None)
+}
+
+/// All that is wrong with all of the items. Here rather than where they are made: no builder, wherever it runs, gets past it.
+fn check_rules(rules: &ItemRules, items: &[StagedItem]) -> Result<()> {
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let compiled = |schema: &Option<serde_json::Value>| -> Result<Option<JsonSchema>> {
+        let Some(schema) = schema else { return Ok(None) };
+        match &*schemas::compiled(schema) {
+            Ok(schema) => Ok(Some(schema.clone())),
+            Err(why) => Err(Error::broken(format!("a view's schema can no longer be used: {why}"))),
+        }
+    };
+    let (key_schema, value_schema) = (compiled(&rules.key_schema)?, compiled(&rules.value_schema)?);
+    let mut problems = Vec::new();
+    for item in items {
+        // What is taken over was checked when it was put.
+        let Some(value) = &item.value else { continue };
+        problems.extend(item_problems(&item.item, value, key_schema.as_ref(), value_schema.as_ref()));
+        if problems.len() > PROBLEMS_MAX {
+            problems.truncate(PROBLEMS_MAX);
+            problems.push("and more".to_owned());
+            break;
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
 }
 
 pub(in super::super) async fn publish(
@@ -224,6 +258,7 @@ pub(in super::super) async fn publish(
     view.build = None;
     view.last_recached_at = Some(now);
     view.last_error = None;
+    view.live_stamp = Some(uuid::Uuid::new_v4());
     views::save(db, &view).await?;
     if changed > 0 || !publication.removed.is_empty() {
         chains::published(db, view.id, effects).await?;

@@ -46,5 +46,6 @@ pub(super) mod templates;
 pub(super) mod touch_requests;
 pub(super) mod tracked;
 pub(super) mod view_control;
+pub(super) mod view_patterns;
 pub(super) mod views;
 pub(super) mod workflows;

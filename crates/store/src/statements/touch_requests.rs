@@ -49,7 +49,7 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
     }
     let mut touches = Vec::with_capacity(wanted.len());
     for ((namespace, key), items) in wanted {
-        match views::get(db, &namespace, &key).await {
+        match views::get_or_make(db, now, &namespace, &key).await {
             Err(Error::NotFound { .. }) => {
                 tracing::warn!(namespace, key, "a touch was asked for a view that is not there");
                 continue;

@@ -216,6 +216,7 @@ async fn restore(
     record_restored(db, now, &restored, version, word).await?;
     view.last_recached_at = Some(now);
     view.last_error = None;
+    view.live_stamp = Some(Uuid::new_v4());
     views::save(db, &view).await?;
     say_paused(db, now, view.id, word).await?;
     if born > 0 || items_removed > 0 {

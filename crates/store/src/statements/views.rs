@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::super::{Connection, Row};
 use super::effects::Effects;
 use super::jobs::{self, Change};
-use super::touch_requests;
+use super::{touch_requests, view_patterns};
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
 use crate::queues::Word;
@@ -24,7 +24,7 @@ macro_rules! view_columns {
         "id, namespace, key, handler, queue, policy, retry, timeout_ms, recache_version, processing_version, \
          live_version, recache_status, lease_epoch, build_job_id, dirty_since, dirty_since_begin, touched_at, \
          due_at, began_at, last_build_us, last_recached_at, last_error, paused_at, paused_by, pause_reason, \
-         touched_by, touch_reason"
+         touched_by, touch_reason, waits_since, item_key_schema, item_value_schema, pattern, live_stamp"
     };
 }
 
@@ -48,6 +48,7 @@ pub(super) fn record(row: &Row) -> Result<ViewRecord> {
             policy: jobs::json("policy", &policy)?,
             retry: jobs::json("retry", &retry)?,
             timeout: jobs::milliseconds(row, "timeout_ms")?,
+            rules: view_patterns::rules(row)?,
         },
         versions: Versions {
             wanted: row.try_get("recache_version")?,
@@ -59,6 +60,7 @@ pub(super) fn record(row: &Row) -> Result<ViewRecord> {
             dirty_since: jobs::instant(row, "dirty_since")?,
             dirty_since_begin: jobs::instant(row, "dirty_since_begin")?,
             touched_at: jobs::instant(row, "touched_at")?,
+            waits_since: jobs::instant(row, "waits_since")?,
             due_at: jobs::instant(row, "due_at")?,
             began_at: jobs::instant(row, "began_at")?,
             last_build: jobs::duration(row.try_get("last_build_us")?),
@@ -69,6 +71,8 @@ pub(super) fn record(row: &Row) -> Result<ViewRecord> {
         last_error: row.try_get("last_error")?,
         pause,
         touched_by: word(row, "touched_by", "touch_reason")?,
+        pattern: row.try_get("pattern")?,
+        live_stamp: row.try_get("live_stamp")?,
     })
 }
 
@@ -83,11 +87,14 @@ pub(in super::super) async fn define(
     view: &NewView,
 ) -> Result<ViewRecord> {
     view.check()?;
+    let (key_schema, value_schema) = view_patterns::schemas(&view.rules);
     let row = sqlx::query(concat!(
-        "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+        "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at, item_key_schema, \
+         item_value_schema) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
          ON CONFLICT (namespace, key) DO UPDATE SET handler = excluded.handler, queue = excluded.queue, \
-         policy = excluded.policy, retry = excluded.retry, timeout_ms = excluded.timeout_ms RETURNING ",
+         policy = excluded.policy, retry = excluded.retry, timeout_ms = excluded.timeout_ms, \
+         item_key_schema = excluded.item_key_schema, item_value_schema = excluded.item_value_schema, \
+         pattern = NULL RETURNING ",
         view_columns!()
     ))
     .bind(ViewId::make().uuid())
@@ -99,6 +106,8 @@ pub(in super::super) async fn define(
     .bind(jobs::to_json(&view.retry)?)
     .bind(jobs::timeout_ms(view.timeout))
     .bind(now.micros())
+    .bind(key_schema)
+    .bind(value_schema)
     .fetch_one(db)
     .await?;
     record(&row)
@@ -113,6 +122,21 @@ pub(in super::super) async fn get(db: &mut Connection, namespace: &str, key: &st
             .await?
             .ok_or_else(|| Error::not_found("view", format!("{namespace}/{key}")))?;
     record(&row)
+}
+
+/// The view, made now where a pattern covers its key and nobody touched it before.
+pub(super) async fn get_or_make(
+    db: &mut Connection,
+    now: Timestamp,
+    namespace: &str,
+    key: &str,
+) -> Result<ViewRecord> {
+    match get(db, namespace, key).await {
+        Err(Error::NotFound { .. }) if view_patterns::make(db, now, namespace, key).await? => {
+            get(db, namespace, key).await
+        }
+        found => found,
+    }
 }
 
 pub(in super::super) async fn list(
@@ -167,7 +191,7 @@ pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
         "UPDATE views SET recache_version = $2, processing_version = $3, live_version = $4, recache_status = $5, \
          lease_epoch = $6, build_job_id = $7, dirty_since = $8, dirty_since_begin = $9, touched_at = $10, \
          due_at = $11, began_at = $12, last_build_us = $13, last_recached_at = $14, last_error = $15, touched_by = $16, \
-         touch_reason = $17 WHERE id = $1",
+         touch_reason = $17, waits_since = $18, live_stamp = $19 WHERE id = $1",
     )
     .bind(view.id.uuid())
     .bind(versions.wanted)
@@ -186,6 +210,8 @@ pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
     .bind(&view.last_error)
     .bind(view.touched_by.as_ref().map(|word| &word.actor))
     .bind(view.touched_by.as_ref().map(|word| &word.reason))
+    .bind(versions.waits_since.map(Timestamp::micros))
+    .bind(view.live_stamp)
     .execute(db)
     .await?;
     Ok(())
@@ -204,7 +230,7 @@ pub(in super::super) async fn touch(
     if touches.len() > 1 {
         let mut ids = Vec::with_capacity(touches.len());
         for touch in touches {
-            ids.push(get(db, &touch.namespace, &touch.key).await?.id);
+            ids.push(get_or_make(db, now, &touch.namespace, &touch.key).await?.id);
         }
         order.sort_by_key(|place| ids[*place]);
     }
@@ -221,7 +247,12 @@ async fn touch_one(
     touch: &Touch,
     effects: &mut Effects,
 ) -> Result<TouchOutcome> {
-    let mut view = lock_named(db, &touch.namespace, &touch.key).await?;
+    let mut view = match lock_named(db, &touch.namespace, &touch.key).await {
+        Err(Error::NotFound { .. }) if view_patterns::make(db, now, &touch.namespace, &touch.key).await? => {
+            lock_named(db, &touch.namespace, &touch.key).await?
+        }
+        found => found?,
+    };
     view.touched_by.clone_from(&touch.word);
     let policy = view.definition.policy;
     let touched =

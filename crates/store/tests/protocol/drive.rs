@@ -75,6 +75,7 @@ impl<'a> Real<'a> {
                 policy: policy(on_touch),
                 retry: RetryPolicy { attempts_max: u32::from(ATTEMPTS), ..RetryPolicy::once() },
                 timeout: None,
+                rules: recache_model::item_rules::ItemRules::default(),
             };
             subject.store.view_define(view).await.unwrap();
         }

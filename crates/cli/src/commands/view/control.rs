@@ -2,6 +2,7 @@
 
 use recache_api::client::Client;
 use recache_api::{Because, RollBackView, ViewChange, ViewRestored};
+use recache_model::view_pattern::is_pattern;
 use recache_store::{Store, Word};
 
 use super::super::against::{because, no_actor};
@@ -207,13 +208,21 @@ fn print_restored(view: &ViewName, to: i64, restored: &ViewRestored, context: &m
 impl Delete {
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
         let because = self.why.asked()?;
-        client.delete_view(&self.view.namespace, &self.view.key, &because).await?;
+        if is_pattern(&self.view.key) {
+            client.delete_view_pattern(&self.view.namespace, &self.view.key, &because).await?;
+        } else {
+            client.delete_view(&self.view.namespace, &self.view.key, &because).await?;
+        }
         changed(self.view, true, ("deleted", ""), context)
     }
 
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
-        store.view_control().view_delete(self.view.in_store(), word).await?;
+        if is_pattern(&self.view.key) {
+            store.view_patterns().pattern_delete(&self.view.namespace, &self.view.key).await?;
+        } else {
+            store.view_control().view_delete(self.view.in_store(), word).await?;
+        }
         changed(self.view, true, ("deleted", ""), context)
     }
 }

@@ -1,19 +1,22 @@
 //! `recache view define`: create a view, or change how it is built.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use recache_api::client::Client;
-use recache_api::{DefineView, OnTouch as ApiOnTouch, SubmitRetry, View};
+use recache_api::{DefineView, OnTouch as ApiOnTouch, SubmitRetry, View, ViewsMatching};
+use recache_model::item_rules::{ITEM_SCHEMA_BYTES_MAX, ItemRules};
 use recache_model::retry::RetryPolicy;
 use recache_model::view::{OnTouch, ViewPolicy};
+use recache_model::view_pattern::is_pattern;
 use recache_store::{NewView, Store};
 
 use super::super::against::ms;
 use super::super::name::{ViewName, far, wait};
-use super::super::{Context, Outcome};
-use super::facts;
-use crate::cli_error::ExitStatus;
+use super::super::{Context, Failure, Outcome};
+use super::{facts, pattern};
+use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format};
 
 /// Create a view, or change how it is built; its versions and items stay
@@ -21,10 +24,13 @@ use crate::output::{self, Format};
 #[command(after_help = "Examples:
   recache view define shop/prices --handler build_prices
   recache view define shop/prices --handler build_prices --quiet-for 5s --on-touch auto
+  recache view define 'shop/alliance/*' --handler build_alliance
 
-Options that are left out get their defaults, also when the view is there.")]
+Options that are left out get their defaults, also when the view is there. With a
+`*`, which stands for any text, it covers every view whose key matches: the first
+touch of such a view makes it, and a change changes those that are there.")]
 pub(super) struct Define {
-    /// The view
+    /// The view, or a pattern of views
     #[arg(value_name = "NAMESPACE/KEY")]
     view: ViewName,
     /// The handler that builds it
@@ -54,6 +60,12 @@ pub(super) struct Define {
     /// How long a build may run [default: as long as it likes]
     #[arg(long, value_name = "TIME", value_parser = far)]
     timeout: Option<Duration>,
+    /// A file with a JSON Schema that the key of every item must fit
+    #[arg(long, value_name = "FILE")]
+    item_key_schema: Option<PathBuf>,
+    /// A file with a JSON Schema that the value of every item must fit
+    #[arg(long, value_name = "FILE")]
+    item_value_schema: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,6 +80,10 @@ enum OnTouchArg {
 
 impl Define {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        let rules = ItemRules {
+            key_schema: schema(self.item_key_schema.as_deref(), "--item-key-schema")?,
+            value_schema: schema(self.item_value_schema.as_deref(), "--item-value-schema")?,
+        };
         let definition = NewView {
             namespace: self.view.namespace,
             key: self.view.key,
@@ -85,7 +101,13 @@ impl Define {
             },
             retry: RetryPolicy { attempts_max: self.attempts, ..RetryPolicy::default() },
             timeout: self.timeout,
+            rules,
         };
+        if is_pattern(&definition.key) {
+            let (namespace, pattern) = (definition.namespace.clone(), definition.key.clone());
+            let changed = store.view_patterns().pattern_define(definition).await?;
+            return pattern::print_defined(&ViewsMatching::new(namespace, pattern, changed), context);
+        }
         let record = store.view_define(definition).await?;
         print(&output::view(record, store.now().await?), context)
     }
@@ -112,10 +134,38 @@ impl Define {
             any_staleness: self.any_staleness,
             retry: Some(retry),
             timeout_ms: self.timeout.map(ms),
+            item_key_schema: text(schema(self.item_key_schema.as_deref(), "--item-key-schema")?.as_ref()),
+            item_value_schema: text(
+                schema(self.item_value_schema.as_deref(), "--item-value-schema")?.as_ref(),
+            ),
         };
+        if is_pattern(&self.view.key) {
+            let defined = client.define_view_pattern(&self.view.namespace, &self.view.key, &view).await?;
+            return pattern::print_defined(&defined, context);
+        }
         let details = client.define_view(&self.view.namespace, &self.view.key, &view).await?;
         print(&details.view, context)
     }
+}
+
+/// Reads a schema, which the store judges.
+fn schema(path: Option<&Path>, option: &str) -> Result<Option<serde_json::Value>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let wrong = |what: String| CliError::new("E-USAGE", ExitStatus::Usage, what).at(option);
+    let shown = path.display();
+    let bytes = std::fs::metadata(path).map_err(|error| wrong(format!("{shown}: {error}")))?.len();
+    let bytes_max = u64::try_from(ITEM_SCHEMA_BYTES_MAX).unwrap_or(u64::MAX) * 4;
+    if bytes > bytes_max {
+        return Err(wrong(format!("{shown}: it has {bytes} bytes; the limit is {bytes_max}")).into());
+    }
+    let source = std::fs::read_to_string(path).map_err(|error| wrong(format!("{shown}: {error}")))?;
+    let schema =
+        serde_json::from_str(&source).map_err(|error| wrong(format!("{shown} is no JSON: {error}")))?;
+    Ok(Some(schema))
+}
+
+fn text(schema: Option<&serde_json::Value>) -> Option<recache_api::Json> {
+    schema.map(|schema| output::json_text(&schema.to_string()))
 }
 
 fn print(view: &View, context: &mut Context<'_>) -> Outcome {

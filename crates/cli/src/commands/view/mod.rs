@@ -6,12 +6,16 @@ mod derive;
 mod explain;
 mod history;
 mod list;
+mod pattern;
 
 use std::time::Duration;
 
 use clap::Subcommand;
 use recache_api::client::{Client, Error as ClientError};
-use recache_api::{Generation, TouchView, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue};
+use recache_api::{
+    Generation, TouchMatching, TouchView, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue,
+};
+use recache_model::view_pattern::is_pattern;
 use recache_store::{Error, Store, Touch, ViewRead, Word};
 use tokio::time::{Instant, sleep_until};
 
@@ -23,6 +27,7 @@ use derive::Derive;
 use explain::Explain;
 use history::{Diff, History};
 use list::List;
+use pattern::Patterns;
 
 use super::{Context, Outcome, page};
 use crate::cli_error::{CliError, ExitStatus};
@@ -49,6 +54,7 @@ pub(crate) struct Args {
 enum Verb {
     Define(Define),
     List(List),
+    Patterns(Patterns),
     Touch(TouchArgs),
     Rebuild(Rebuild),
     Show(Show),
@@ -68,9 +74,13 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache view touch shop/prices
-  recache view touch shop/prices --item sku-1 --item sku-2 --now")]
+  recache view touch shop/prices --item sku-1 --item sku-2 --now
+  recache view touch 'shop/alliance/*'
+
+With a `*`, which stands for any text, every view is touched that is there and
+whose key matches, in steps of 500.")]
 struct TouchArgs {
-    /// The view
+    /// The view, or a pattern of views
     #[arg(value_name = "NAMESPACE/KEY")]
     view: ViewName,
     /// An item that is affected; repeat it for more. Without it, any may be
@@ -151,6 +161,7 @@ impl Args {
         if let Some(client) = self.against.client(context)? {
             return match self.verb {
                 Verb::List(arguments) => arguments.ask(&client, context).await,
+                Verb::Patterns(arguments) => arguments.ask(&client, context).await,
                 Verb::Touch(arguments) => arguments.ask(&client, context).await,
                 Verb::Show(arguments) => arguments.ask(&client, context).await,
                 Verb::History(arguments) => arguments.ask(&client, context).await,
@@ -171,6 +182,7 @@ impl Args {
         let outcome = match self.verb {
             Verb::Define(arguments) => arguments.run(&*store, context).await,
             Verb::List(arguments) => arguments.run(&*store, context).await,
+            Verb::Patterns(arguments) => arguments.run(&*store, context).await,
             Verb::Touch(arguments) => arguments.run(&*store, context).await,
             Verb::Rebuild(arguments) => arguments.run(&*store, context).await,
             Verb::Show(arguments) => arguments.run(&*store, context).await,
@@ -193,6 +205,11 @@ impl Args {
 impl TouchArgs {
     async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
         no_actor(self.actor.as_deref())?;
+        if is_pattern(&self.view.key) {
+            self.check_pattern()?;
+            let touch = TouchMatching { items: self.items, reason: self.reason };
+            return pattern::ask_touch(&self.view, &touch, client, context).await;
+        }
         let ViewName { namespace, key } = &self.view;
         let touch = TouchView { items: self.items, at_once: self.now, reason: self.reason };
         let touched = client.touch_view(namespace, key, &touch).await?;
@@ -200,8 +217,22 @@ impl TouchArgs {
     }
 
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        if is_pattern(&self.view.key) {
+            self.check_pattern()?;
+        }
         let word = self.reason.map(|reason| Word::new(context.actor(self.actor.as_deref()), reason));
+        if is_pattern(&self.view.key) {
+            return pattern::touch(&self.view, self.items, word, store, context).await;
+        }
         touch(&self.view, self.items, self.now, word, store, context).await
+    }
+
+    fn check_pattern(&self) -> Result<(), CliError> {
+        if !self.now {
+            return Ok(());
+        }
+        let what = "many views are not built at once: their debounce spreads the load";
+        Err(CliError::new("E-USAGE", ExitStatus::Usage, what).at("--now").help("leave --now out"))
     }
 }
 
@@ -560,6 +591,16 @@ fn facts(view: &View, mut table: Table) -> String {
     fact("on touch", on_touch);
     fact("staleness limit", policy.max_staleness_ms.map_or_else(|| "none".to_owned(), output::duration));
     fact("attempts", view.retry.attempts_max.to_string());
+    for (name, schema) in
+        [("item keys fit", &view.item_key_schema), ("item values fit", &view.item_value_schema)]
+    {
+        if let Some(schema) = schema {
+            fact(name, output::visible_json(schema.text()));
+        }
+    }
+    if let Some(pattern) = &view.pattern {
+        fact("made from", format!("{}/{pattern}", view.namespace));
+    }
     table.text()
 }
 
