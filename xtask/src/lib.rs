@@ -6,6 +6,7 @@
 //! cargo xtask servers -- env            any command, with the same servers
 //! cargo xtask faults                    the cache under faults, long and loud
 //! cargo xtask crashes                   processes that die at named places; `--long` tries everything
+//! cargo xtask cost                      what a report costs with a long history behind it
 //! cargo xtask fuzz                      any bytes at all, under a fuzzer
 //! cargo xtask verify                    format, lints, documentation, dependencies
 //! ```
@@ -14,6 +15,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the terminal")]
 
+mod cost;
 mod crashes;
 mod faults;
 mod find;
@@ -38,6 +40,7 @@ usage: cargo xtask test [--keep-going] [-- FILTER...]   run the suite against se
        cargo xtask servers -- COMMAND [ARG...]          run a command with those servers
        cargo xtask faults [--seconds N] [--seed S]      the cache under faults; each lasts N seconds (20)
        cargo xtask crashes [--long]                     processes that die at named places, commits whose answers are lost
+       cargo xtask cost [--jobs N]                      what a report costs with N finished jobs behind it (1000000)
        cargo xtask fuzz [TARGET...] [--seconds N]       any bytes at all, under a fuzzer; each target N seconds (60)
        cargo xtask verify                               format, lints, documentation, dependencies
 
@@ -89,6 +92,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         ("crashes", rest) => match crashes::Options::parse(rest) {
             Ok(options) => crashes::run(options),
+            Err(wrong) => return usage(&wrong),
+        },
+        ("cost", rest) => match cost::Options::parse(rest) {
+            Ok(options) => cost::run(options),
             Err(wrong) => return usage(&wrong),
         },
         ("fuzz", rest) => match fuzz::Options::parse(rest) {

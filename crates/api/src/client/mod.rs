@@ -17,6 +17,7 @@
 
 mod batches;
 mod call;
+mod handlers;
 mod jobs;
 mod letters;
 mod queries;
