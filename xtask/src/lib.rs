@@ -7,6 +7,7 @@
 //! cargo xtask faults                    the cache under faults, long and loud
 //! cargo xtask crashes                   processes that die at named places; `--long` tries everything
 //! cargo xtask api                       everything that the API describes, asked by schemathesis
+//! cargo xtask cost                      what a report costs with a long history behind it
 //! cargo xtask fuzz                      any bytes at all, under a fuzzer
 //! cargo xtask verify                    format, lints, documentation, dependencies
 //! ```
@@ -16,6 +17,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the terminal")]
 
 mod api;
+mod cost;
 mod crashes;
 mod faults;
 mod find;
@@ -42,6 +44,7 @@ usage: cargo xtask test [--keep-going] [-- FILTER...]   run the suite against se
        cargo xtask crashes [--long]                     processes that die at named places, commits whose answers are lost
        cargo xtask api [--examples N] [--seed S] [--database URL] [--only PATHS]
                                                         schemathesis asks a server N things of each operation (20)
+       cargo xtask cost [--jobs N]                      what a report costs with N finished jobs behind it (1000000)
        cargo xtask fuzz [TARGET...] [--seconds N]       any bytes at all, under a fuzzer; each target N seconds (60)
        cargo xtask verify                               format, lints, documentation, dependencies
 
@@ -97,6 +100,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         ("api", rest) => match api::Options::parse(rest) {
             Ok(options) => api::run(&options),
+            Err(wrong) => return usage(&wrong),
+        },
+        ("cost", rest) => match cost::Options::parse(rest) {
+            Ok(options) => cost::run(options),
             Err(wrong) => return usage(&wrong),
         },
         ("fuzz", rest) => match fuzz::Options::parse(rest) {

@@ -13,7 +13,7 @@ use crate::Instant;
 pub struct PerformanceReport {
     /// [`PerformanceReport::SCHEMA`]
     pub schema: String,
-    /// How long the window is.
+    /// How long the window is, but for the up to 60 seconds by which it begins earlier: at a full minute.
     pub hours: u32,
     /// Where it begins: at a full minute.
     pub analysis_period_start: Instant,

@@ -273,7 +273,7 @@ pub struct TtlSimulation {
     pub stale_share_max: f64,
     /// From which the traces are drawn.
     pub seed: u64,
-    /// For each trace the adaptive way first.
+    /// For each trace, and each of the two things that can be saved, the adaptive way first.
     pub rows: Vec<TtlSimulationRow>,
 }
 
@@ -288,6 +288,8 @@ impl TtlSimulation {
 pub struct TtlSimulationRow {
     /// Which trace.
     pub trace: String,
+    /// What the adaptive way was to save: `rebuilds` or `cost`.
+    pub saves: String,
     /// `adaptive`, `fixed` or `multiply`.
     pub way: String,
     /// Of the ways of that name the one with fewest rebuilds that is no staler than the adaptive one: its life, or its base.
@@ -303,9 +305,64 @@ pub struct TtlSimulationRow {
     pub staleness_p99_ms: u64,
     /// What part of the rebuilds of this way the adaptive one saves; `null` for itself.
     pub saved: Option<f64>,
+    /// The same of what its rebuilds cost.
+    pub cost_saved: Option<f64>,
 }
 
 impl CacheBench {
     /// The name and version of this shape.
     pub const SCHEMA: &'static str = "recache.cache-bench.v1";
+}
+
+/// How long values of each class of keys live, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TtlExplanation {
+    /// [`TtlExplanation::SCHEMA`]
+    pub schema: String,
+    /// Whether lives are chosen; otherwise there are no classes.
+    pub enabled: bool,
+    /// A read is too stale when what it is served was outdated for longer.
+    pub staleness_ms: u64,
+    /// The share of all reads that may be too stale.
+    pub stale_share_max: f64,
+    /// `cost` or `rebuilds`: what is saved.
+    pub saves: String,
+    /// By class and phase.
+    pub classes: Vec<TtlClass>,
+}
+
+impl TtlExplanation {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.ttl.v1";
+}
+
+/// A class of keys in one phase: what was seen, and what follows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TtlClass {
+    /// Its name.
+    pub class: String,
+    /// How its values fared before: 0 for those that have just changed, 3 for those that rested for long.
+    pub phase: u8,
+    /// Reads a second.
+    pub reads_per_s: f64,
+    /// Changes a second of which the cache was not told.
+    pub changes_per_s: f64,
+    /// What it costs to make a value.
+    pub rebuild_ms: f64,
+    /// Values made again after their life, about.
+    pub rebuilt: f64,
+    /// Those that had changed.
+    pub changed: f64,
+    /// Values that were invalidated.
+    pub invalidated: f64,
+    /// How long values live that are made now, before the bound of their usage.
+    pub ttl_ms: u64,
+    /// The share of its reads that is too stale then.
+    pub stale_share: f64,
+    /// How often a value is made then, in a second.
+    pub rebuilds_per_s: f64,
+    /// The setting that held the life, if it was not the balance of cost and staleness.
+    pub bound: Option<String>,
 }

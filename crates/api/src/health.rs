@@ -62,7 +62,7 @@ impl HealthDetails {
 }
 
 /// How the database does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DatabaseHealth {
     /// `postgresql` or `sqlite`.
@@ -73,6 +73,60 @@ pub struct DatabaseHealth {
     pub commit_ms: Option<u64>,
     /// How far its clock is from this machine's; positive when it is ahead.
     pub clock_ahead_ms: Option<i64>,
+    /// Its pool of connections; `null` for a database that has none for writing.
+    pub pool: Option<PoolHealth>,
+}
+
+/// How full a pool of connections is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PoolHealth {
+    /// Connections that it may have.
+    pub max: u32,
+    /// Connections that it has.
+    pub size: u32,
+    /// Those in use.
+    pub busy: u32,
+    /// Callers who wait for one.
+    pub waiting: u32,
+    /// The part in use, 0 to 1.
+    pub utilisation: f64,
+    /// `low`, `moderate`, `high` or `critical`.
+    pub band: String,
+    /// Connections taken since the start.
+    pub taken: u64,
+    /// Takings that waited for longer than a millisecond.
+    pub waited: u64,
+    /// Connections opened since the start; old ones are replaced.
+    pub opened: u64,
+    /// How old the oldest one was.
+    pub age_max_ms: u64,
+    /// How large it should be; `null` where it is as it should be, or too little was seen.
+    pub advice: Option<PoolAdvice>,
+}
+
+/// How large a pool should be, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PoolAdvice {
+    /// So many connections: `database.max_connections`.
+    pub connections: u32,
+    /// What was measured.
+    pub why: String,
+}
+
+/// How many jobs may run in a process at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LimitHealth {
+    /// So many; 0: none may begin.
+    pub limit: u32,
+    /// The highest that it may be: `engine.slots`.
+    pub slots: u32,
+    /// Whether it follows what is measured: `engine.adaptive_limit`.
+    pub is_adaptive: bool,
+    /// `steady`, `rises`, `slowdown`, `pool_wait`, `resting`, `probing`, `new_normal` or `looking`.
+    pub reason: String,
 }
 
 /// How the cache does.
@@ -99,6 +153,8 @@ pub struct ServerCacheHealth {
 pub struct WorkHealth {
     /// Jobs that this process holds.
     pub held: u64,
+    /// How many may run here at once.
+    pub limit: LimitHealth,
     /// Attempts that began here.
     pub started: u64,
     /// Attempts that ended well here.

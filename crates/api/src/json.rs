@@ -46,6 +46,8 @@ impl PartialEq for Json {
     }
 }
 
+impl Eq for Json {}
+
 #[cfg(feature = "openapi")]
 impl utoipa::PartialSchema for Json {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {

@@ -32,6 +32,7 @@ mod cache;
 mod cache_request;
 mod defaults;
 mod event;
+mod handler;
 mod health;
 mod instant;
 mod job;
@@ -70,14 +71,22 @@ pub use batch::{
 pub use batch_request::{CallBack, CreateBatch, RetryBatch};
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
-    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlSimulation, TtlSimulationRow,
+    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlClass, TtlExplanation,
+    TtlSimulation, TtlSimulationRow,
 };
 pub use cache_request::InvalidateCache;
 pub use event::{
     Delivery, DeliveryAttempt, DeliveryList, Event, EventList, StreamEnd, StreamGap, Subscriber,
     SubscriberList, WebhookSecret,
 };
-pub use health::{DatabaseHealth, Health, HealthDetails, HealthStatus, ServerCacheHealth, WorkHealth};
+pub use handler::{
+    Handler, HandlerDetails, HandlerEdge, HandlerFailure, HandlerGraph, HandlerList, HandlerNode,
+    HandlerStep, HandlerVersion, HandlerWorker,
+};
+pub use health::{
+    DatabaseHealth, Health, HealthDetails, HealthStatus, LimitHealth, PoolAdvice, PoolHealth,
+    ServerCacheHealth, WorkHealth,
+};
 pub use instant::{Instant, OutOfRange};
 pub use job::{
     ErrorKind, Job, JobAttempt, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobLogLine,

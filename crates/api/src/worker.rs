@@ -28,6 +28,10 @@ pub struct WorkerHandler {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub version: Option<String>,
+    /// What it takes, as JSON Schema of at most 16 KiB; for people and tools, in the registry of handlers. Missing where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Json, required = false))]
+    pub input_schema: Option<Json>,
 }
 
 /// A worker that wants to serve.

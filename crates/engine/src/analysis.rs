@@ -1,7 +1,9 @@
 //! The graph of a template or of a workflow, with what is known of its steps, analysed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use recache_cache::{Key, Space, Usage};
 use recache_model::analysis::{Analysis, Drawing, Spread, StepFacts, StepHistory, analyze};
 use recache_model::ids::WorkflowId;
 use recache_model::job::{JobError, JobState};
@@ -9,7 +11,10 @@ use recache_model::template::Template;
 use recache_model::template::graph::Graph;
 use recache_model::time::Timestamp;
 use recache_store::{StepFigures, Store, WorkflowRecord};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use crate::adaptive;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -165,5 +170,59 @@ impl Engine {
     /// Analyses a workflow as it stands.
     pub async fn analyze_workflow(&self, workflow: WorkflowId) -> Result<GraphAnalysis> {
         analyze_workflow(&*self.shared.store, workflow).await
+    }
+
+    /// What `make` makes of a template's analysis, through the cache: for 90 s at most, and no longer than until another of its workflows
+    /// has ended, as long as there are fewer than [`HISTORY_WORKFLOWS_MAX`] that tell how long its steps run.
+    ///
+    /// All callers make the same of it: it lies under the template's name alone.
+    pub async fn template_analysis<T>(
+        &self,
+        template: &Template,
+        make: impl FnOnce(&GraphAnalysis) -> T,
+    ) -> Result<Arc<T>>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let digest = template.digest().to_string();
+        let ended = self.shared.store.figures().workflows_ended(&digest, HISTORY_WORKFLOWS_MAX).await?;
+        let key = self.analysis_space().key(["template", &digest, &ended.to_string()]);
+        self.cached_analysis("analysis.template", &key, make, || self.analyze_template(template)).await
+    }
+
+    /// What `make` makes of a workflow's analysis, through the cache: for 90 s at most, and no longer than until any of its steps has
+    /// changed its state. How long a running step has been running is then as old as the analysis, and `calculated_at` says so.
+    ///
+    /// The key names what the workflow's steps have come to, so that an entry that is outdated is not found rather than removed.
+    pub async fn workflow_analysis<T>(
+        &self,
+        workflow: WorkflowId,
+        make: impl FnOnce(&GraphAnalysis) -> T,
+    ) -> Result<Arc<T>>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let mark = self.shared.store.figures().workflow_mark(workflow).await?;
+        let key = self.analysis_space().key(["workflow", &workflow.uuid().to_string(), &mark]);
+        self.cached_analysis("analysis.workflow", &key, make, || self.analyze_workflow(workflow)).await
+    }
+
+    fn analysis_space(&self) -> Space {
+        self.shared.cache.keys().space("analysis")
+    }
+
+    async fn cached_analysis<T, F>(
+        &self,
+        class: &str,
+        key: &Key,
+        make: impl FnOnce(&GraphAnalysis) -> T,
+        analyze: impl FnOnce() -> F,
+    ) -> Result<Arc<T>>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<GraphAnalysis>>,
+    {
+        let load = || async move { Ok::<_, Error>(Some(make(&analyze().await?))) };
+        adaptive::through(&self.shared, &Usage::GraphAnalysis, class, key, load).await
     }
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use recache_cache::provider::Moka;
 use recache_cache::{Cache, CacheConfig, KeyPrefix, SystemClock};
+use recache_model::ttl;
 use recache_store::{FLOW, Store};
 use recache_worker::{Handlers, Subscribers};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::adaptive::{self, Adaptive};
 use crate::batches::{self, MovedBatches};
 use crate::by_hand::ByHand;
 use crate::deliver::{self, Courier};
@@ -17,7 +19,9 @@ use crate::engine::{Engine, Shared};
 use crate::epochs::StoreEpochs;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
+use crate::limit::Shown;
 use crate::options::Options;
+use crate::registry::Registered;
 use crate::remote;
 use crate::rules::Compiled;
 use crate::session::Lease;
@@ -41,6 +45,7 @@ pub struct Builder {
     handlers: Handlers,
     options: Options,
     cache: Option<Cache>,
+    adaptive_ttl: Option<ttl::Settings>,
     subscribers: Subscribers,
     courier: Option<Arc<dyn Courier>>,
 }
@@ -52,6 +57,7 @@ impl Builder {
             handlers: Handlers::new(),
             options: Options::default(),
             cache: None,
+            adaptive_ttl: None,
             subscribers: Subscribers::new(),
             courier: None,
         }
@@ -75,6 +81,13 @@ impl Builder {
     /// reads no templates.
     pub fn cache(mut self, cache: Cache) -> Self {
         self.cache = Some(cache);
+        self
+    }
+
+    /// Chooses how long values of analytics, graphs and handlers live in the cache, by what they cost, how often they change and how often
+    /// they are asked for; never longer than their usages allow. [`Engine::adaptive`] does the same for values of your own.
+    pub fn adaptive_ttl(mut self, settings: ttl::Settings) -> Self {
+        self.adaptive_ttl = Some(settings);
         self
     }
 
@@ -113,13 +126,20 @@ impl Builder {
                 "the handler `{FLOW}` is the engine's own: use another name"
             )));
         }
+        let adaptive = self
+            .adaptive_ttl
+            .map(|settings| Adaptive::new(&cache, Arc::new(SystemClock), settings, rand::random()))
+            .transpose()?;
         let draining = CancellationToken::new();
         Ok(Arc::new(Shared {
+            adaptive,
             heads: Heads::new(&cache),
             templates: Templates::new(&cache),
+            registry: Registered::new(&cache),
             standings: Standings::new(&cache),
             compiled: Compiled::default(),
             store: self.store,
+            limit: Shown::new(&self.options),
             options: self.options,
             handlers: self.handlers,
             cache,
@@ -153,6 +173,9 @@ impl Builder {
         shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
         shared.tasks.spawn(maintain::run(Arc::clone(&shared)));
         shared.tasks.spawn(figures::run(Arc::clone(&shared)));
+        if let Some(adaptive) = &shared.adaptive {
+            shared.tasks.spawn(adaptive::run(Arc::clone(&shared), adaptive.clone()));
+        }
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
         if deliver::can_deliver(&shared) {
             shared.tasks.spawn(deliver::run(Arc::clone(&shared)));

@@ -16,12 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::adaptive::Adaptive;
 use crate::batches::MovedBatches;
 use crate::builder::Builder;
 use crate::deliver::Courier;
 use crate::error::{Error, Result};
 use crate::held::HeldJobs;
+use crate::limit::{ClaimLimit, Shown};
 use crate::options::Options;
+use crate::registry::{self, Registered};
 use crate::remote;
 use crate::rules::Compiled;
 use crate::session::Lease;
@@ -42,16 +45,19 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) handlers: Handlers,
     pub(crate) cache: Cache,
+    pub(crate) adaptive: Option<Adaptive>,
     pub(crate) subscribers: Subscribers,
     pub(crate) courier: Option<Arc<dyn Courier>>,
     pub(crate) held: HeldJobs,
     pub(crate) lease: Lease,
+    pub(crate) limit: Shown,
     pub(crate) remote: remote::Memory,
     pub(crate) counters: Counters,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) batches: MovedBatches,
     pub(crate) heads: Heads,
     pub(crate) templates: Templates,
+    pub(crate) registry: Registered,
     pub(crate) standings: Standings,
     pub(crate) compiled: Compiled,
     /// There may be something to claim.
@@ -88,6 +94,11 @@ impl Engine {
     /// The cache that view items and templates are read through.
     pub fn cache(&self) -> &Cache {
         &self.shared.cache
+    }
+
+    /// What chooses the lives of cached values, where it was asked for: see [`Builder::adaptive_ttl`].
+    pub fn adaptive(&self) -> Option<&Adaptive> {
+        self.shared.adaptive.as_ref()
     }
 
     /// Counts since the start.
@@ -214,6 +225,11 @@ impl Engine {
         }
     }
 
+    /// How many jobs may run in this process at once, and why.
+    pub fn claim_limit(&self) -> ClaimLimit {
+        self.shared.limit.read()
+    }
+
     /// Jobs that this process holds now, running or about to.
     pub fn held_count(&self) -> usize {
         self.shared.held.count()
@@ -243,6 +259,7 @@ impl Engine {
         {
             tracing::warn!(%error, "session not closed; its jobs go back when its lease has passed");
         }
+        registry::changed(shared).await;
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_cache::{Key, LoadError, Usage};
+use recache_cache::{Key, Usage};
 use recache_model::figures::{
     Bottlenecks, BottlenecksRequest, Filter, HOURS_MAX, MINUTE_US, Minute, MinuteTotals, Performance,
     PerformanceRequest, RequestProblem, bottlenecks, performance,
@@ -16,6 +16,7 @@ use recache_store::{Error as StoreError, Leadership, Store};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::adaptive;
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, Result};
 use crate::stats::one;
@@ -104,10 +105,16 @@ struct Window {
 
 async fn window(store: &dyn Store, hours: u32, exact: bool) -> Result<Window> {
     let end = store.now().await?;
-    // The window begins with the first full minute in it.
-    let first = minute(end.minus(Duration::from_secs(u64::from(hours) * 3_600))) + 1;
+    // Minutes are counted as a whole: the window begins with the one that holds the instant so many hours ago, up to a minute
+    // before it. To leave that minute out would lose what ended in it, however long the window is.
+    let first = minute(end.minus(Duration::from_secs(u64::from(hours) * 3_600)));
     let minutes = store.figures().minutes(first, minute(end) + 1, exact).await?;
     Ok(Window { start: Timestamp::from_micros(first.saturating_mul(MINUTE_US)), end, minutes })
+}
+
+/// Minutes of the last hours.
+pub(crate) async fn window_minutes(store: &dyn Store, hours: u32) -> Result<Vec<MinuteTotals>> {
+    Ok(window(store, hours, false).await?.minutes)
 }
 
 fn refuse(problems: &[RequestProblem]) -> Result<()> {
@@ -163,7 +170,10 @@ impl Engine {
             let hours = request.hours.to_string();
             keys.space("analytics").key(["performance", &hours].into_iter().chain(parts(&request.filter)))
         };
-        self.cached_figures(&key, || performance_of(&*self.shared.store, request, false)).await
+        self.cached_figures("analytics.performance", &key, || {
+            performance_of(&*self.shared.store, request, false)
+        })
+        .await
     }
 
     /// What is slow and what fails, cached likewise.
@@ -184,27 +194,22 @@ impl Engine {
             keys.space("analytics")
                 .key(["bottlenecks"].into_iter().chain(numbers).chain(parts(&request.filter)))
         };
-        self.cached_figures(&key, || bottlenecks_of(&*self.shared.store, request, false)).await
+        self.cached_figures("analytics.bottlenecks", &key, || {
+            bottlenecks_of(&*self.shared.store, request, false)
+        })
+        .await
     }
 
-    async fn cached_figures<T, F>(&self, key: &Key, load: impl FnOnce() -> F) -> Result<Arc<T>>
+    async fn cached_figures<T, F>(&self, class: &str, key: &Key, load: impl FnOnce() -> F) -> Result<Arc<T>>
     where
         T: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
         F: Future<Output = Result<T>>,
     {
-        let cache = self.shared.cache.for_usage(&Usage::Analytics);
         let loader = || {
             let loading = load();
             async move { loading.await.map(Some) }
         };
-        match cache.get_or_load(key, &cache.default_policy(), loader).await {
-            Ok(Some(found)) => Ok(found),
-            Ok(None) => Err(unavailable("the cache says that there are no figures")),
-            Err(LoadError::Failed(error)) => {
-                Err(Arc::try_unwrap(error).unwrap_or_else(|shared| unavailable(&shared.to_string())))
-            }
-            Err(error @ LoadError::TimedOut(_)) => Err(unavailable(&error.to_string())),
-        }
+        adaptive::through(&self.shared, &Usage::Analytics, class, key, loader).await
     }
 }
 
@@ -214,8 +219,4 @@ fn parts(filter: &Filter) -> impl Iterator<Item = &str> {
     [&filter.namespace, &filter.template, &filter.handler, &filter.queue]
         .into_iter()
         .map(|part| part.as_deref().unwrap_or_default())
-}
-
-fn unavailable(message: &str) -> Error {
-    StoreError::Unavailable { message: message.to_owned(), source: None }.into()
 }

@@ -24,6 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 
+pub mod adaptive;
 pub mod analysis;
 mod batches;
 mod builder;
@@ -35,12 +36,14 @@ mod error;
 mod execute;
 pub mod figures;
 mod held;
+mod limit;
 mod link;
 mod maintain;
 mod options;
 mod plan;
 mod pump;
 mod reconcile;
+pub mod registry;
 pub mod remote;
 mod rules;
 mod schedule;
@@ -63,6 +66,7 @@ pub use deliver::{Courier, Live, LiveEvents, Posting, Reply};
 pub use engine::{Engine, TOUCHED_A_STEP};
 pub use epochs::StoreEpochs;
 pub use error::{Error, Result};
+pub use limit::ClaimLimit;
 pub use options::Options;
 pub use standings::{STANDING_FRESH, Standing};
 pub use stats::Stats;

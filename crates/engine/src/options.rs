@@ -18,6 +18,9 @@ const RESULT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub struct Options {
     /// Handlers that may run at once. Default: four times the number of cores.
     pub slots: usize,
+    /// Whether fewer of them run while jobs slow each other down or wait for connections of the database, by
+    /// [`recache_model::limiter`]. Default: false, all slots are used.
+    pub adaptive_limit: bool,
     /// Queues that the worker serves. Default: `default`.
     pub queues: Vec<String>,
     /// How long a session lives without a beat. Default 2 s.
@@ -55,6 +58,7 @@ impl Default for Options {
         let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
         Self {
             slots: cores * 4,
+            adaptive_limit: false,
             queues: vec!["default".to_owned()],
             lease: Duration::from_secs(2),
             beat: Duration::from_millis(500),

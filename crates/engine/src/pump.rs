@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::engine::{Shared, deadline, workflow_key};
 use crate::execute::{self, Ended};
+use crate::limit::{Measuring, Share};
 use crate::stats::one;
 
 /// Settlements in one call.
@@ -31,6 +32,8 @@ struct Pump {
     queues: Vec<String>,
     handlers: Vec<String>,
     slots: Arc<Semaphore>,
+    /// `None`: the limit is the number of slots.
+    measuring: Option<Measuring>,
     ended: mpsc::UnboundedSender<Ended>,
     /// There may be more to claim than the last claim brought.
     hungry: bool,
@@ -44,10 +47,16 @@ struct Pump {
 pub(crate) async fn run(shared: Arc<Shared>) {
     // Bounded by the number of held jobs, which claiming bounds.
     let (ended, mut waiting) = mpsc::unbounded_channel();
+    let slots = Arc::new(Semaphore::new(shared.options.slots));
+    let measuring = shared
+        .options
+        .adaptive_limit
+        .then(|| Measuring::new(&shared.options, &*shared.store, &slots, Instant::now()));
     let mut pump = Pump {
         queues: with_own(shared.options.queues.clone()),
         handlers: with_own(shared.handlers.names()),
-        slots: Arc::new(Semaphore::new(shared.options.slots)),
+        slots,
+        measuring,
         ended,
         hungry: true,
         mean_run: None,
@@ -91,23 +100,35 @@ fn with_own(mut names: Vec<String>) -> Vec<String> {
 }
 
 impl Pump {
-    fn claim(&self) -> Option<ClaimRequest> {
+    fn claim(&mut self) -> Option<ClaimRequest> {
         let shared = &self.shared;
+        if let Some(measuring) = &mut self.measuring {
+            measuring.look(&*shared.store, &self.slots, &shared.limit, Instant::now());
+        }
         if !self.hungry || shared.draining.is_cancelled() {
             return None;
         }
         let session = shared.lease.sure(shared.options.lease)?;
         let held = shared.held.count();
         let options = &shared.options;
-        let rows_max = claim_size(options.slots, held, self.mean_run, options.claim_rows_max);
+        let slots = self.measuring.as_ref().map_or(options.slots, Measuring::limit);
+        let rows_max = claim_size(slots, held, self.mean_run, options.claim_rows_max);
         // Many small claims cost more than one that waits until a quarter of the buffer is free.
-        let is_worth_it = held <= options.slots || rows_max * 4 >= options.claim_rows_max;
-        (rows_max > 0 && is_worth_it).then(|| ClaimRequest {
-            session,
-            queues: self.queues.clone(),
-            handlers: self.handlers.clone(),
-            rows_max,
-        })
+        let is_worth_it = held <= slots || rows_max * 4 >= options.claim_rows_max;
+        if rows_max == 0 || !is_worth_it {
+            return None;
+        }
+        let share = self
+            .measuring
+            .as_ref()
+            .map_or(Share { queues: None, rows_max }, |measuring| measuring.share(rows_max));
+        let queues = match share.queues {
+            None => self.queues.clone(),
+            Some(below) => {
+                with_own(below.iter().filter_map(|queue| options.queues.get(*queue).cloned()).collect())
+            }
+        };
+        Some(ClaimRequest { session, queues, handlers: self.handlers.clone(), rows_max: share.rows_max })
     }
 
     /// After a claim whose answer was lost, hands back what this process does not know of. Done here, between two
@@ -140,9 +161,19 @@ impl Pump {
         let rows_max = claim.as_ref().map_or(0, |claim| claim.rows_max);
         let answer = loop {
             match self.shared.store.jobs_dispatch(settlements.clone(), claim.clone()).await {
-                Ok(answer) => break answer,
+                Ok(answer) => {
+                    if let Some(measuring) = &mut self.measuring {
+                        measuring.answered();
+                    }
+                    break answer;
+                }
                 Err(error) => {
                     one(&self.shared.counters.store_errors);
+                    if let Some(measuring) = &mut self.measuring {
+                        measuring.failed();
+                        // A call may be repeated for long: what follows from that must not wait for its end.
+                        measuring.look(&*self.shared.store, &self.slots, &self.shared.limit, Instant::now());
+                    }
                     if let Some(claim) = claim.take()
                         && matches!(error, recache_store::Error::Unknown { .. })
                     {
@@ -176,8 +207,14 @@ impl Pump {
             let is_refused = refused.get(&ended.token).copied().unwrap_or(false);
             self.conclude(&ended, is_refused);
         }
-        if claim.is_some() {
-            self.hungry = answer.claimed.len() >= rows_max;
+        if let Some(claim) = &claim {
+            let has_all = answer.claimed.len() >= rows_max;
+            let was_for_some = claim.queues.len() < self.queues.len();
+            // The rest is for queues that have their share already.
+            self.hungry = has_all || was_for_some;
+            if let Some(measuring) = &mut self.measuring {
+                measuring.claimed(was_for_some, has_all);
+            }
         }
         if let Some(pause) = answer.look_again {
             self.look_at(deadline(pause));
@@ -195,6 +232,12 @@ impl Pump {
     fn conclude(&mut self, ended: &Ended, is_refused: bool) {
         let shared = Arc::clone(&self.shared);
         shared.held.remove(ended.token);
+        if let Some(measuring) = &mut self.measuring {
+            measuring.ended(ended.token, ended.run_time);
+            measuring.put_in_force(&self.slots);
+            // Its place is free: the limit may have become one that is to be put into force.
+            self.hungry = true;
+        }
         if is_refused {
             one(&shared.counters.refused);
             tracing::debug!(job_id = %ended.token.job, "settlement refused: the job is no longer this worker's");
@@ -229,7 +272,10 @@ impl Pump {
         }
     }
 
-    fn start(&self, job: ClaimedJob) {
+    fn start(&mut self, job: ClaimedJob) {
+        if let Some(measuring) = &mut self.measuring {
+            measuring.started(&job);
+        }
         let stop = self.shared.held.add(job.token);
         let (shared, slots, ended) = (Arc::clone(&self.shared), Arc::clone(&self.slots), self.ended.clone());
         self.shared.tasks.spawn(async move {

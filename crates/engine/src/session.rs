@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::engine::Shared;
 use crate::error::Result;
 use crate::held::stop_for;
+use crate::registry;
 use crate::stats::{add, one};
 
 /// Jobs that one sweep takes away at most.
@@ -25,6 +26,8 @@ struct State {
     confirmed: Option<Instant>,
     /// Jobs may be with the session that this process does not know of.
     doubtful: bool,
+    /// What this process can do is in the registry under this session.
+    is_offered: bool,
 }
 
 /// What this process knows of its right to work.
@@ -86,8 +89,18 @@ impl Lease {
     }
 
     fn opened(&self, session: SessionId, sent: Instant) {
-        *self.state() = State { session: Some(session), confirmed: Some(sent), doubtful: false };
+        *self.state() =
+            State { session: Some(session), confirmed: Some(sent), doubtful: false, is_offered: false };
         self.confirmed.notify_waiters();
+    }
+
+    fn is_offered(&self) -> bool {
+        self.state().is_offered
+    }
+
+    fn offered(&self, session: SessionId) {
+        let mut state = self.state();
+        state.is_offered |= state.session == Some(session);
     }
 
     fn confirm(&self, sent: Instant) {
@@ -103,6 +116,15 @@ pub(crate) async fn open(shared: &Shared) -> Result<()> {
     shared.lease.opened(session, sent);
     tracing::debug!(session = %session, "session opened");
     Ok(())
+}
+
+/// Says in the registry what this process can do. Nothing rests on it but what people see: what fails is tried again with the
+/// next beat.
+async fn offer(shared: &Shared, session: SessionId) {
+    match registry::offer(shared, session).await {
+        Ok(()) => shared.lease.offered(session),
+        Err(error) => tracing::debug!(%error, "not in the registry of handlers yet"),
+    }
 }
 
 pub(crate) async fn beat(shared: Arc<Shared>) {
@@ -133,6 +155,9 @@ async fn beat_once(shared: &Shared) -> Result<()> {
         return open(shared).await;
     }
     shared.lease.confirm(sent);
+    if !shared.lease.is_offered() {
+        offer(shared, session).await;
+    }
     for (job, why) in beat.revoked {
         // A job that was settled between asking and answering is gone from here too.
         if let Some(token) = held.iter().find(|token| token.job == job) {
@@ -166,6 +191,9 @@ pub(crate) async fn sweep(shared: Arc<Shared>) {
             Ok(swept) => {
                 let count = swept.requeued + swept.failed;
                 add(&shared.counters.swept, count);
+                if swept.sessions > 0 {
+                    registry::changed(&shared).await;
+                }
                 if count + swept.sessions > 0 {
                     tracing::info!(
                         requeued = swept.requeued,

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::plan;
+use crate::registry;
 use crate::rules::Rules;
 
 impl Engine {
@@ -55,7 +56,9 @@ impl Engine {
             step.job.trace_context.clone_from(&traceparent);
         }
         new.template_raise = Some(self.shared.templates.raise(&new.template));
+        let digest = new.template.digest.clone();
         self.shared.store.workflow_submit(new).await?;
+        registry::submitted(&self.shared, &digest).await;
         Ok(id)
     }
 
@@ -70,7 +73,10 @@ impl Engine {
     ) -> Result<bool> {
         let mut new = plan::new_workflow(id, template, environment, input, &id.uuid().to_string())?;
         new.template_raise = Some(self.shared.templates.raise(&new.template));
-        Ok(self.shared.store.batches().batch_add_workflow(batch, new).await?)
+        let digest = new.template.digest.clone();
+        let is_new = self.shared.store.batches().batch_add_workflow(batch, new).await?;
+        registry::submitted(&self.shared, &digest).await;
+        Ok(is_new)
     }
 
     /// Tells a workflow something that a step of it waits for, now or later. Telling it again is harmless: false then.

@@ -72,7 +72,7 @@ fn new_worker(handlers: &[&str]) -> NewWorker {
         name: "elsewhere".to_owned(),
         handlers: handlers
             .iter()
-            .map(|name| RemoteHandler { name: (*name).to_owned(), version: None })
+            .map(|name| RemoteHandler { name: (*name).to_owned(), version: None, input_schema: None })
             .collect(),
         queues: vec!["default".to_owned()],
         namespaces: None,

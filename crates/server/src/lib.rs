@@ -35,6 +35,7 @@ mod health;
 mod metrics;
 mod settings;
 mod state;
+mod store_metrics;
 
 mod connection;
 mod slow_reader;

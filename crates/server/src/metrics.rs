@@ -19,6 +19,7 @@ use recache_engine::Engine;
 use crate::frame::Kind;
 use crate::refusal::Refusal;
 use crate::state::App;
+use crate::store_metrics;
 
 /// Upper ends of the buckets of times, in seconds.
 const BUCKETS: [f64; 14] =
@@ -331,6 +332,8 @@ impl Collector for Engines {
         }
         let held = u64::try_from(self.0.held_count()).unwrap_or(u64::MAX);
         gauge(&mut encoder, "engine_jobs_held", "Jobs that this process holds", held)?;
+        store_metrics::encode_limit(&mut encoder, self.0.claim_limit())?;
+        store_metrics::encode(&mut encoder, &self.0.store().measured())?;
         let cache = self.0.cache().stats();
         for (name, help, count) in [
             ("cache_hits", "Reads that the cache answered", cache.hits),

@@ -20,9 +20,11 @@ use crate::event_stream::EventStream;
 use crate::events::Events;
 use crate::figures::Figures;
 use crate::flow::Flows;
+use crate::handler_offers::HandlerOffers;
 use crate::job_changes::JobChanges;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
+use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
@@ -104,6 +106,9 @@ pub trait Store: Send + Sync + Debug {
     /// Workers that reach the store only through a node.
     fn remote_workers(&self) -> &dyn RemoteWorkers;
 
+    /// What workers can do.
+    fn handler_offers(&self) -> &dyn HandlerOffers;
+
     /// Views in an operator's hands.
     fn view_control(&self) -> &dyn ViewControl;
 
@@ -124,6 +129,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// What is watched together.
     fn batches(&self) -> &dyn Batches;
+
+    /// What this driver measured of itself since it was opened. Asks nothing of the database.
+    fn measured(&self) -> Measured;
 
     /// Hints from this process and, where the database can, from others.
     fn subscribe(&self) -> broadcast::Receiver<Signal>;

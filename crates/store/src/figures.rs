@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use recache_model::figures::{Active, Filter, Minute, MinuteTotals};
+use recache_model::ids::WorkflowId;
 
 use crate::error::Result;
 use crate::maintenance::Leadership;
@@ -48,6 +49,13 @@ pub trait Figures: Send + Sync + Debug {
         digest: &str,
         workflows_max: u32,
     ) -> Result<StepFigures>;
+
+    /// A text that is another one as soon as any step of the workflow has changed its state, was put off or was added. It costs one look
+    /// at an index, not the steps themselves. Of a workflow that does not exist it is that of one without steps.
+    async fn workflow_mark(&self, workflow: WorkflowId) -> Result<String>;
+
+    /// How many workflows of the template with this digest have ended, counted up to `count_max`.
+    async fn workflows_ended(&self, digest: &str, count_max: u32) -> Result<u32>;
 
     /// The last minute that was folded; `None` when none was.
     async fn folded(&self) -> Result<Option<Minute>>;

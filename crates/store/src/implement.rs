@@ -25,9 +25,11 @@ use crate::events::Events;
 use crate::fail::fail_point;
 use crate::figures::Figures;
 use crate::flow::Flows;
+use crate::handler_offers::HandlerOffers;
 use crate::job_changes::JobChanges;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
+use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
@@ -117,6 +119,10 @@ impl Store for Driver {
         self
     }
 
+    fn handler_offers(&self) -> &dyn HandlerOffers {
+        self
+    }
+
     fn view_control(&self) -> &dyn ViewControl {
         self
     }
@@ -147,6 +153,10 @@ impl Store for Driver {
 
     fn flows(&self) -> &dyn Flows {
         self
+    }
+
+    fn measured(&self) -> Measured {
+        self.measure()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {

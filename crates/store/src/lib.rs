@@ -44,8 +44,10 @@ pub mod conformance;
 pub mod figures;
 pub mod flights;
 pub mod flow;
+pub mod handler_offers;
 pub mod letters;
 pub mod maintenance;
+pub mod measured;
 pub mod postgres;
 pub mod queues;
 pub mod remote_workers;
@@ -78,9 +80,11 @@ pub use flow::{
     Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, LimitsRecord, RESULT_INLINE_BYTES_MAX, Region,
     RegionStep, SIGNAL_BYTES_MAX, SignalKind, SignalRecord, StepSituation, Waiting, WorkflowFilter,
 };
+pub use handler_offers::HandlerOffers;
 pub use job_changes::JobChanges;
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
+pub use measured::{Measured, PoolFigures, StatementFigures};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
 pub use queues::COUNTED_MAX as QUEUED_COUNTED_MAX;
 pub use queues::{LimitRecord, LimitScope, Pause, QueueRecord, Queues, Word};

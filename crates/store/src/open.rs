@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use recache_model::time::Clock;
 
@@ -61,6 +62,12 @@ pub struct OpenOptions {
     pub synchronous: Synchronous,
     /// Bring the schema up to date while opening. Default true.
     pub migrate: bool,
+    /// A connection that is older is replaced when it is next given back or asked for; PostgreSQL only. Default 30 minutes.
+    pub connection_life_max: Duration,
+    /// A call that takes longer is logged and counted as slow. Default 1 s.
+    pub slow: Duration,
+    /// Has PostgreSQL log the plans of what is slow, by its module `auto_explain`, if the role may load it. Default false.
+    pub slow_plans: bool,
     /// Judges deadlines instead of the database's own clock. For tests that move time.
     pub clock: Option<Arc<dyn Clock>>,
 }
@@ -73,6 +80,9 @@ impl OpenOptions {
             connections_max: 10,
             synchronous: Synchronous::Full,
             migrate: true,
+            connection_life_max: Duration::from_secs(30 * 60),
+            slow: Duration::from_secs(1),
+            slow_plans: false,
             clock: None,
         }
     }

@@ -26,6 +26,9 @@ pub struct RemoteHandler {
     /// Which version of it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// What it takes, as JSON Schema; for people and tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_schema: Option<serde_json::Value>,
 }
 
 /// A worker that registers.

@@ -52,6 +52,19 @@ pub enum RegisterError {
     },
 }
 
+/// What is told of a handler to people and tools, in the registry of handlers. Nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Description {
+    /// Its version: `1.4.0`. Versions are put in order as semantic versions are.
+    pub version: Option<String>,
+    /// What it takes, as JSON Schema, at most [`INPUT_SCHEMA_BYTES_MAX`] bytes. A handler's input is checked by its type, and by its
+    /// template's schema; this only tells.
+    pub input_schema: Option<Value>,
+}
+
+/// Longest JSON Schema of a handler's input, in bytes.
+pub const INPUT_SCHEMA_BYTES_MAX: usize = 16 * 1024;
+
 /// What a step of a template calls.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Call {
@@ -93,6 +106,7 @@ pub struct Handlers {
     /// By handler and method.
     methods: BTreeMap<(String, String), Arc<dyn Handler>>,
     resolvers: BTreeMap<String, Arc<dyn Resolver>>,
+    descriptions: BTreeMap<String, Description>,
 }
 
 impl fmt::Debug for Handlers {
@@ -190,6 +204,33 @@ impl Handlers {
             return Err(RegisterError::Invalid { name: name.to_owned(), why });
         }
         self.insert(name.to_owned(), registered)
+    }
+
+    /// Describes what is registered under a name: a handler, `order.*` for a prefix, `@name` for a resolver.
+    pub fn describe(&mut self, name: &str, description: Description) -> Result<(), RegisterError> {
+        let invalid = |why| Err(RegisterError::Invalid { name: name.to_owned(), why });
+        if !self.names().iter().any(|known| known == name) {
+            return invalid("nothing is registered under this name");
+        }
+        let is_version = |version: &String| {
+            (1..=NAME_BYTES_MAX).contains(&version.len()) && !version.chars().any(char::is_control)
+        };
+        if !description.version.iter().all(is_version) {
+            return invalid("a version has 1 to 256 bytes and no control characters");
+        }
+        match &description.input_schema {
+            None | Some(Value::Bool(_)) => {}
+            Some(schema @ Value::Object(_)) if schema.to_string().len() <= INPUT_SCHEMA_BYTES_MAX => {}
+            Some(Value::Object(_)) => return invalid("a schema has at most 16 KiB"),
+            Some(_) => return invalid("a JSON Schema is an object, true or false"),
+        }
+        self.descriptions.insert(name.to_owned(), description);
+        Ok(())
+    }
+
+    /// What was told of it; nothing where nothing was.
+    pub fn description(&self, name: &str) -> Description {
+        self.descriptions.get(name).cloned().unwrap_or_default()
     }
 
     fn insert(&mut self, name: String, registered: Registered) -> Result<(), RegisterError> {
@@ -366,6 +407,32 @@ mod tests {
         ] {
             assert_eq!(found(name, asked).unwrap_err().code, code, "{name}");
         }
+    }
+
+    #[test]
+    fn description_is_of_what_is_registered_and_within_its_limits() {
+        let mut handlers = handlers();
+        let described = |version: &str, schema: Value| Description {
+            version: Some(version.to_owned()),
+            input_schema: Some(schema),
+        };
+        let good = described("1.2.0", serde_json::json!({ "type": "object" }));
+        for name in ["orders", "mail.*", "@registry", "prices"] {
+            handlers.describe(name, good.clone()).unwrap();
+            assert_eq!(handlers.description(name), good);
+        }
+        assert_eq!(handlers.description("unknown"), Description::default());
+        let large = serde_json::json!({ "title": "x".repeat(INPUT_SCHEMA_BYTES_MAX) });
+        for (name, bad) in [
+            ("unknown", good.clone()),
+            ("orders", described("", Value::Bool(true))),
+            ("orders", described("1\n", Value::Bool(true))),
+            ("orders", described("1", Value::from(7))),
+            ("orders", described("1", large)),
+        ] {
+            assert!(handlers.describe(name, bad).is_err(), "{name}");
+        }
+        assert_eq!(handlers.description("orders"), good, "what is refused changes nothing");
     }
 
     #[test]

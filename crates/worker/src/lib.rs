@@ -50,6 +50,9 @@ pub use build::{
 pub use context::{Context, JobFacts};
 pub use event::{Event, Subscriber, Subscribers, Subscription};
 pub use failure::Failure;
-pub use handlers::{Builder, Call, Handler, Handlers, NotFound, RegisterError, Registered, Resolver};
+pub use handlers::{
+    Builder, Call, Description, Handler, Handlers, INPUT_SCHEMA_BYTES_MAX, NotFound, RegisterError,
+    Registered, Resolver,
+};
 pub use link::{Item, Link, LinkError};
 pub use stop::{Stop, StopSignal};

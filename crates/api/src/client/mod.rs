@@ -20,6 +20,7 @@ mod batches;
 mod cache;
 mod call;
 mod events;
+mod handlers;
 mod jobs;
 mod letters;
 mod queries;

@@ -248,6 +248,30 @@ impl Coordination {
         Self { protocol, explanation: Arc::new(explanation), space: prefix.space("coordination"), parts }
     }
 
+    /// The same, with counts that nothing can falsify: each instance numbers its batches, and the backend has a part for each
+    /// instance. A call whose answer was lost is repeated and counts once, where an addition by the server may have counted or not
+    /// ([`Error::Unknown`]). It costs two exchanges in place of one, and counts made meanwhile travel together.
+    ///
+    /// Where the strategy is another one than `distributed_atomic` this is the same. Counts under one name are either merged or added: a
+    /// handle from here does not see those of one from elsewhere.
+    #[must_use]
+    pub fn merged(&self) -> Self {
+        if self.strategy() != Strategy::DistributedAtomic {
+            return self.clone();
+        }
+        let explanation = Explanation {
+            strategy: Strategy::DistributedBasic,
+            why: "exact counts were asked for: the server's own additions may be lost or doubled with their answers",
+            ..Explanation::clone(&self.explanation)
+        };
+        Self {
+            protocol: Arc::new(merge::Merge::new(Arc::clone(&self.parts))),
+            explanation: Arc::new(explanation),
+            space: self.space.clone(),
+            parts: Arc::clone(&self.parts),
+        }
+    }
+
     /// Which protocol is used.
     pub fn strategy(&self) -> Strategy {
         self.explanation.strategy
@@ -365,7 +389,7 @@ pub struct Distribution {
 }
 
 impl Histogram {
-    /// Takes note of these values.
+    /// Takes note of these values. With none it sends what an earlier call could not, as a counter does that 0 is added to.
     pub async fn observe(&self, values: &[u64]) -> Result<(), Error> {
         let mut cells = vec![0_i64; self.cells()];
         for value in values {
@@ -377,9 +401,7 @@ impl Histogram {
                 }
             }
         }
-        if !values.is_empty() {
-            self.shared.add(&cells).await?;
-        }
+        self.shared.add(&cells).await?;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 mod jobs;
 mod report;
+mod saturation;
 mod touch;
 mod views;
 mod workflows;
@@ -32,6 +33,9 @@ enum What {
     /// No-op jobs: submit in bulk, drain, and one at a time from submit to done
     #[command(after_help = "Example:\n  recache bench jobs --jobs 100000")]
     Jobs(jobs::JobsArgs),
+    /// Jobs that stand in each other's way: fixed limits beside the one that the engine finds
+    #[command(after_help = "Example:\n  recache bench saturation --capacity 8 --seconds 20")]
+    Saturation(saturation::SaturationArgs),
     /// From the commit of a touch to the running build's handler seeing it
     #[command(after_help = "Example:\n  recache bench touch --rounds 500")]
     Touch(touch::TouchArgs),
@@ -50,6 +54,7 @@ pub(crate) async fn run(args: BenchArgs, database: Option<&Database>) -> Result<
     let place = Place::new(database).await?;
     let result = match args.what {
         What::Jobs(args) => jobs::run(&args, &place).await,
+        What::Saturation(args) => saturation::run(&args, &place).await,
         What::Touch(args) => touch::run(&args, &place).await,
         What::Views(args) => views::run(&args, &place).await,
         What::Workflows(args) => workflows::run(&args, &place).await,

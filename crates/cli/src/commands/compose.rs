@@ -19,6 +19,7 @@ pub(super) fn options(config: &Config, node: &str) -> Options {
     let count = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
     Options {
         slots: count(engine.slots),
+        adaptive_limit: engine.adaptive_limit,
         lease: engine.lease,
         beat: engine.beat,
         sweep: engine.sweep,

@@ -46,6 +46,9 @@ impl Database {
                 Synchronous::Full => recache_store::Synchronous::Full,
                 Synchronous::Normal => recache_store::Synchronous::Normal,
             },
+            connection_life_max: config.connection_life_max,
+            slow: config.slow,
+            slow_plans: config.slow_plans,
             ..OpenOptions::new(url)
         };
         Self { url: config.url.clone(), options }

@@ -13,6 +13,7 @@ mod dead;
 mod demo;
 mod doctor;
 mod event;
+mod handler;
 mod job;
 mod migrate;
 mod profile;
@@ -85,6 +86,7 @@ verbs! {
     Event(event::Args),
     Webhook(webhook::Args),
     Template(template::Args),
+    Handler(handler::Args),
     Analytics(analytics::Args),
     Cache(cache::Args),
     Serve(serve::Args),

@@ -87,6 +87,9 @@ async fn start(config: &Config, store: &Arc<dyn Store>) -> Result<Engine, CliErr
         BuiltinHandlers::Safe => Some(builtin::safe_handlers()),
         BuiltinHandlers::All => Some(builtin::handlers(builtin::Options::of(config))),
     };
+    if let Some(settings) = config.adaptive_ttl.chosen() {
+        builder = builder.adaptive_ttl(settings);
+    }
     if let Some(handlers) = handlers.transpose().map_err(|error| failed(error.to_string()))? {
         builder = builder.handlers(handlers);
     }

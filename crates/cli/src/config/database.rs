@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -17,6 +18,12 @@ pub(crate) struct DatabaseConfig {
     pub(crate) max_connections: u32,
     /// When SQLite counts a commit as kept; SQLite only. Default [`Synchronous::Full`].
     pub(crate) synchronous: Synchronous,
+    /// A connection that is older is replaced; PostgreSQL only. Default 30 min.
+    pub(crate) connection_life_max: Duration,
+    /// A call that takes longer is logged and counted as slow. Default 1 s.
+    pub(crate) slow: Duration,
+    /// Whether PostgreSQL logs the plans of what is slow. Default false.
+    pub(crate) slow_plans: bool,
 }
 
 impl Default for DatabaseConfig {
@@ -25,6 +32,9 @@ impl Default for DatabaseConfig {
             url: DatabaseUrl::SqliteFile(PathBuf::from("recache.db")),
             max_connections: 10,
             synchronous: Synchronous::Full,
+            connection_life_max: Duration::from_mins(30),
+            slow: Duration::from_secs(1),
+            slow_plans: false,
         }
     }
 }
@@ -172,6 +182,36 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
                 Synchronous::Normal => "normal",
             })
         },
+    },
+    ConfigOption {
+        path: "database.connection_life_max_seconds",
+        meaning: "a connection that is older is replaced (PostgreSQL only)",
+        kind: Kind::Whole {
+            unit: "seconds",
+            min: 10,
+            max: 86_400,
+            write: |config, _, count| {
+                config.database.connection_life_max = Duration::from_secs(u64::from(count));
+            },
+        },
+        read: |config, _| Value::from(config.database.connection_life_max.as_secs()),
+    },
+    ConfigOption {
+        path: "database.slow_ms",
+        meaning: "a call of the database that takes longer is logged and counted as slow",
+        kind: Kind::Whole {
+            unit: "milliseconds",
+            min: 1,
+            max: 3_600_000,
+            write: |config, _, count| config.database.slow = Duration::from_millis(u64::from(count)),
+        },
+        read: |config, _| Value::from(u64::try_from(config.database.slow.as_millis()).unwrap_or(u64::MAX)),
+    },
+    ConfigOption {
+        path: "database.slow_plans",
+        meaning: "whether PostgreSQL writes the plans of what is slow into its log, by its module auto_explain",
+        kind: Kind::Boolean { write: |config, _, on| config.database.slow_plans = on },
+        read: |config, _| Value::from(config.database.slow_plans),
     },
 ];
 

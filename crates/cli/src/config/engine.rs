@@ -12,6 +12,8 @@ use super::schema::{ConfigOption, Kind};
 pub(crate) struct EngineConfig {
     /// How many jobs run at once in this process. Default: twice the number of cores.
     pub(crate) slots: u32,
+    /// Whether fewer run while they slow each other down or wait for connections. Default false.
+    pub(crate) adaptive_limit: bool,
     /// How long a worker may be silent before its jobs go to others. Default 2 s.
     pub(crate) lease: Duration,
     /// How often a worker says that it lives; at most a third of `lease`, so that two lost beats cost nothing.
@@ -41,6 +43,7 @@ impl EngineConfig {
         let slots = u32::try_from(cores.get()).unwrap_or(SLOTS_MAX).saturating_mul(2).min(SLOTS_MAX);
         Self {
             slots,
+            adaptive_limit: false,
             lease: Duration::from_secs(2),
             beat: Duration::from_millis(500),
             sweep: Duration::from_millis(500),
@@ -90,6 +93,12 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
             write: |config, _, count| config.engine.slots = count,
         },
         read: |config, _| Value::from(config.engine.slots),
+    },
+    ConfigOption {
+        path: "engine.adaptive_limit",
+        meaning: "whether fewer jobs run while they slow each other down or wait for connections of the database",
+        kind: Kind::Boolean { write: |config, _, on| config.engine.adaptive_limit = on },
+        read: |config, _| Value::from(config.engine.adaptive_limit),
     },
     ConfigOption {
         path: "engine.lease_ms",

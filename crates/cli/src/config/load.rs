@@ -118,6 +118,7 @@ pub(super) fn load(source: Option<SourceFile>, environment: &Environment, flags:
         }
     }
     check_beat(&mut config, &defaults, &mut origins, &mut found);
+    check_ttl(&mut config, &defaults, &mut origins, &mut found);
     check_address(&mut config, &defaults, &mut origins, &mut found);
 
     found.sort_by_key(Problem::order);
@@ -334,6 +335,41 @@ fn check_beat(
     config.engine.lease = defaults.engine.lease;
     origins.remove(BEAT);
     origins.remove(LEASE);
+}
+
+/// Settings of lives that contradict each other: all of them are given up, since no one knows which was meant.
+fn check_ttl(
+    config: &mut Config,
+    defaults: &Config,
+    origins: &mut BTreeMap<&'static str, Origin>,
+    found: &mut Vec<Problem>,
+) {
+    const SECTION: &str = "adaptive_ttl.";
+    let problems = config.adaptive_ttl.problems();
+    if problems.is_empty() {
+        return;
+    }
+    // The defaults fit each other, so at least one was given; that one is blamed if the other was not.
+    let given = origins.iter().filter(|(path, _)| path.starts_with(SECTION));
+    let given: Vec<(&str, Place)> = given
+        .filter_map(|(path, origin)| match origin {
+            Origin::Given { place, .. } => Some((*path, place.clone())),
+            Origin::Default => None,
+        })
+        .collect();
+    for (path, message) in problems {
+        let blamed = given.iter().find(|(known, _)| *known == path).or_else(|| given.first());
+        let Some((_, place)) = blamed else { continue };
+        found.push(Problem {
+            zone: Zone::Core,
+            path: Some(path.to_owned()),
+            message: format!("`{path}` {message}"),
+            remedy: Some("make the bounds of `[adaptive_ttl]` fit each other".to_owned()),
+            place: place.clone(),
+        });
+    }
+    config.adaptive_ttl = defaults.adaptive_ttl;
+    origins.retain(|path, _| !path.starts_with(SECTION));
 }
 
 #[cfg(test)]

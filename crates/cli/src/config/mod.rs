@@ -21,6 +21,7 @@ mod log;
 mod outbound;
 mod server;
 mod telemetry;
+mod ttl;
 
 mod schema;
 
@@ -51,9 +52,10 @@ pub(crate) use outbound::OutboundConfig;
 pub(crate) use problem::{Problem, Style};
 pub(crate) use server::{BuiltinHandlers, ServerConfig};
 pub(crate) use telemetry::TelemetryConfig;
+pub(crate) use ttl::TtlConfig;
 
 /// Everything that can be configured, with plain types: no text is left to be read later.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     /// `[database]`
     pub(crate) database: DatabaseConfig,
@@ -71,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     /// `[telemetry]`
     pub(crate) telemetry: TelemetryConfig,
+    /// `[adaptive_ttl]`
+    pub(crate) adaptive_ttl: TtlConfig,
     /// `[common.cache]` and `[common.circuit_breakers.component_configs.cache]`
     pub(crate) cache: CacheConfig,
 }
@@ -87,6 +91,7 @@ impl Config {
             outbound: OutboundConfig::default(),
             log: LogConfig::default(),
             telemetry: TelemetryConfig::default(),
+            adaptive_ttl: TtlConfig::default(),
             cache: CacheConfig::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Config, auth, cache, database, engine, handlers, log, outbound, server, telemetry};
+use super::{Config, auth, cache, database, engine, handlers, log, outbound, server, telemetry, ttl};
 
 /// One option: its name in the file, what it means, what it accepts, and how it is put into and read from [`Config`].
 ///
@@ -80,6 +80,7 @@ pub(super) fn options() -> impl Iterator<Item = &'static ConfigOption> {
         outbound::OPTIONS,
         log::OPTIONS,
         telemetry::OPTIONS,
+        ttl::OPTIONS,
         cache::OPTIONS,
     ]
     .into_iter()

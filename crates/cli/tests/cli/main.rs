@@ -14,6 +14,7 @@ mod analytics;
 mod batches;
 mod cache;
 mod dead;
+mod handlers;
 mod jobs;
 mod operations;
 mod output;

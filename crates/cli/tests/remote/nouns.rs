@@ -403,3 +403,29 @@ async fn cache_of_the_server_is_looked_at_and_outdated() {
     let disabled = off.there(&["cache", "health"]);
     assert!(disabled.code == 6 && disabled.err.contains("E-CACHE-D"), "{disabled:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_are_told_by_a_server_as_by_its_database() {
+    for served in both().await {
+        // Workers are in the registry with their first beat.
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        let there = loop {
+            let list = served.there(&["handler", "list", "-o", "json"]).json();
+            let handlers = list["handlers"].as_array().unwrap().clone();
+            if handlers.iter().any(|one| one["name"] == "echo" && one["workers"] == 1) {
+                break handlers;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{list}");
+        };
+        let here = served.here(&["handler", "list", "-o", "json"]).json();
+        assert_eq!(here["handlers"].as_array().unwrap(), &there);
+        let shown = |shown: serde_json::Value| shown["handler"].clone();
+        assert_eq!(
+            shown(served.here(&["handler", "show", "*/echo", "-o", "json"]).json()),
+            shown(served.there(&["handler", "show", "*/echo", "-o", "json"]).json())
+        );
+        let graph = served.there(&["handler", "graph", "-o", "json"]).json();
+        assert_eq!(graph["nodes"], served.here(&["handler", "graph", "-o", "json"]).json()["nodes"]);
+        served.there(&["handler", "show", "shop/nobody"]).refused(3, &["E-NOT-FOUND"]);
+    }
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use recache_model::handlers::INPUT_SCHEMA_BYTES_MAX;
 use recache_model::ids::SessionId;
 use recache_model::unique::PartsHash;
 use recache_store::{FLOW, NewRemoteWorker, RemoteHandler};
@@ -74,6 +75,18 @@ impl NewWorker {
         }
         self.queues.iter().for_each(|queue| named("a queue's name", queue));
         self.namespaces.iter().flatten().for_each(|namespace| named("a namespace", namespace));
+        let schemas =
+            self.handlers.iter().filter_map(|handler| Some((&handler.name, handler.input_schema.as_ref()?)));
+        for (name, schema) in schemas {
+            if !(schema.is_object() || schema.is_boolean())
+                || schema.to_string().len() > INPUT_SCHEMA_BYTES_MAX
+            {
+                problems.push(format!(
+                    "the input schema of `{}` must be an object, true or false, of at most {INPUT_SCHEMA_BYTES_MAX} bytes",
+                    name.escape_debug()
+                ));
+            }
+        }
         for (what, count) in [("handlers", self.handlers.len()), ("queues", self.queues.len())] {
             if count == 0 || count > NAMES_MAX {
                 problems.push(format!("{what}: 1 to {NAMES_MAX} of them, and there are {count}"));
@@ -137,6 +150,7 @@ impl Remote {
         let opened = Opened { session: registered.session, secret, lease: registered.lease };
         tracing::info!(session = %opened.session, worker = registered.name, "remote worker registered");
         self.shared.remote.remember(registered, true);
+        crate::registry::changed(&self.shared).await;
         Ok(opened)
     }
 
@@ -146,6 +160,7 @@ impl Remote {
         self.shared.store.session_close(session).await?;
         known.end();
         self.shared.remote.forget(session);
+        crate::registry::changed(&self.shared).await;
         Ok(true)
     }
 
@@ -181,14 +196,20 @@ mod tests {
     fn worker_that_cannot_work_hears_of_every_reason() {
         let worker = NewWorker {
             name: String::new(),
-            handlers: vec![RemoteHandler { name: FLOW.to_owned(), version: Some("\n".to_owned()) }],
+            handlers: vec![RemoteHandler {
+                name: FLOW.to_owned(),
+                version: Some("\n".to_owned()),
+                input_schema: Some(serde_json::json!(7)),
+            }],
             queues: Vec::new(),
             namespaces: Some(Vec::new()),
             slots: 0,
             lease: Duration::from_millis(1),
         };
         let message = worker.check().unwrap_err().to_string();
-        for part in ["the worker's name", "version", "queues", "namespaces", FLOW, "slots", "lease"] {
+        for part in
+            ["the worker's name", "version", "queues", "namespaces", "input schema", FLOW, "slots", "lease"]
+        {
             assert!(message.contains(part), "{part}: {message}");
         }
     }

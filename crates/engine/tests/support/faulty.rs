@@ -10,11 +10,11 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, Chains, ClaimRequest,
-    Dispatched, Error, Events, Figures, Flows, GenerationRecord, HistoryRow, JobFilter, JobRecord,
-    LeaseToken, Letters, Maintenance, NewJob, NewView, NewWorkflow, Publication, Published, Queues,
-    Reconciled, RemoteWorkers, Result, Revoked, Schedules, Settlement, Signal, StagedItem, StepInputs,
-    StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs,
-    ViewControl, ViewPatterns, ViewRead, ViewRecord, WorkflowRecord,
+    Dispatched, Error, Events, Figures, Flows, GenerationRecord, HandlerOffers, HistoryRow, JobFilter,
+    JobRecord, LeaseToken, Letters, Maintenance, Measured, NewJob, NewView, NewWorkflow, Publication,
+    Published, Queues, Reconciled, RemoteWorkers, Result, Revoked, Schedules, Settlement, Signal, StagedItem,
+    StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
+    TrackedJobs, ViewControl, ViewPatterns, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -183,12 +183,20 @@ impl Store for Faulty {
         self.store.remote_workers()
     }
 
+    fn handler_offers(&self) -> &dyn HandlerOffers {
+        self.store.handler_offers()
+    }
+
     fn bulk_jobs(&self) -> &dyn BulkJobs {
         self.store.bulk_jobs()
     }
 
     fn flows(&self) -> &dyn Flows {
         self.store.flows()
+    }
+
+    fn measured(&self) -> Measured {
+        self.store.measured()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Signal> {

@@ -13,6 +13,8 @@ use crate::time::Timestamp;
 
 /// Parts of the window of which the trend is told.
 const BUCKETS: i64 = 24;
+/// Microseconds of an hour.
+const HOUR_US: f64 = 3_600_000_000.0;
 
 /// Work that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -38,7 +40,7 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    pub(super) fn of(sum_us: u64, sketch: &Sketch) -> Self {
+    pub(crate) fn of(sum_us: u64, sketch: &Sketch) -> Self {
         let count = sketch.count();
         Self {
             count,
@@ -106,11 +108,11 @@ pub struct Performance {
     pub step_duration: Distribution,
     /// From when that attempt was due to its start.
     pub queue_wait: Distribution,
-    /// All tasks, by hours of the window.
+    /// All tasks, by the hours from `start` to `end`.
     pub tasks_per_hour: f64,
-    /// Tasks that ended, by hours of the window.
+    /// Tasks that ended, by the hours from `start` to `end`.
     pub tasks_ended_per_hour: f64,
-    /// Steps that ended, by hours of the window.
+    /// Steps that ended, by the hours from `start` to `end`.
     pub steps_per_hour: f64,
     /// The window in 24 parts.
     pub trend: Vec<Bucket>,
@@ -154,7 +156,8 @@ pub fn performance(
     let ended = tasks.ended();
     let total = ended.saturating_add(active.tasks);
     let share = |count: u64| (ended > 0).then(|| float(count) / float(ended));
-    let hours = f64::from(request.hours.max(1));
+    // Of the window as it is, not as it was asked for: it begins with a full minute.
+    let hours = float(u64::try_from(span_us).unwrap_or(1)) / HOUR_US;
     let queue_wait = Distribution::of(steps.waited_us, &steps.waited);
     let step_duration = Distribution::of(steps.ran_us, &steps.ran);
     let (health_score, health_parts) = health(&tasks, &steps, &step_duration, &queue_wait);

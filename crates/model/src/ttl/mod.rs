@@ -30,4 +30,4 @@ mod settings;
 
 pub use observe::{Classes, Observation, Observed, Part, Phase, WINDOWS_KEPT};
 pub use rule::{Bound, Correction, Decision, Decisions, Rates, decide};
-pub use settings::{CLASSES_MAX, INSTANCES_MAX, Settings, SettingsProblem};
+pub use settings::{CLASSES_MAX, INSTANCES_MAX, Saves, Settings, SettingsProblem};

@@ -148,9 +148,32 @@ const PARTS_MAX: usize = INSTANCES_MAX * 2 * 4;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Classes {
     /// By class; then by the number of the stretch of time, by process, and by phase.
+    #[serde(with = "listed")]
     classes: BTreeMap<String, BTreeMap<PartKey, Part>>,
     /// When anything was first seen, in microseconds.
     since_us: Option<i64>,
+}
+
+/// Parts as a list: formats whose keys are texts can hold it.
+mod listed {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::{Part, PartKey};
+
+    type Parts = BTreeMap<String, BTreeMap<PartKey, Part>>;
+
+    pub(super) fn serialize<S: Serializer>(classes: &Parts, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(
+            classes.iter().map(|(class, parts)| (class, parts.iter().collect::<Vec<(&PartKey, &Part)>>())),
+        )
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Parts, D::Error> {
+        let listed = BTreeMap::<String, Vec<(PartKey, Part)>>::deserialize(deserializer)?;
+        Ok(listed.into_iter().map(|(class, parts)| (class, parts.into_iter().collect())).collect())
+    }
 }
 
 /// What is concluded of one class.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::settings::Settings;
+use super::settings::{Saves, Settings};
 
 /// How often the price is narrowed down, and a life at a price: each step halves what is left.
 const PRICE_STEPS: u32 = 36;
@@ -62,7 +62,8 @@ impl Bound {
 /// The lives of all classes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decisions {
-    /// What a read that is too stale is taken to cost, in seconds of rebuilding: as little as the budget allows.
+    /// What a read that is too stale is taken to cost, in seconds of rebuilding, or in rebuilds where those are to be saved: as little as
+    /// the budget allows.
     pub price: f64,
     /// The share of all reads that is too stale then.
     pub stale_share: f64,
@@ -126,7 +127,7 @@ impl Correction {
 
 /// A class as the arithmetic needs it.
 struct Class {
-    /// Reads, changes a second; cost in seconds.
+    /// Reads, changes a second; what a rebuild costs, in seconds, or 1 where each counts the same.
     reads: f64,
     changes: f64,
     cost: f64,
@@ -142,7 +143,10 @@ impl Class {
         let mut class = Self {
             reads: sane(rates.reads_per_s),
             changes: sane(rates.changes_per_s),
-            cost: sane(rates.rebuild_s),
+            cost: match settings.saves {
+                Saves::Cost => sane(rates.rebuild_s),
+                Saves::Rebuilds => 1.0,
+            },
             within: settings.staleness.as_secs_f64(),
             // What was watched for a window tells nothing about longer lives.
             longest: settings.ttl_max.min(settings.window).as_secs_f64(),

@@ -14,6 +14,26 @@ const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// No share that is checked can be smaller: nobody could measure it.
 const SHARE_MIN: f64 = 1e-6;
 
+/// What is to be saved within the budget. Values differ in what they cost to make: what saves most of the one does not save most of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Saves {
+    /// The time that rebuilding takes: a value that costs ten times as much is made the less often.
+    #[default]
+    Cost,
+    /// The number of rebuilds, whatever each costs: for sources that count calls.
+    Rebuilds,
+}
+
+impl Saves {
+    /// The name in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cost => "cost",
+            Self::Rebuilds => "rebuilds",
+        }
+    }
+}
+
 /// How stale reads may be, and between which bounds lives are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
@@ -30,6 +50,8 @@ pub struct Settings {
     /// Over what time reads and changes are counted; no life is longer than what was watched. Default one day, so that the nights are
     /// in it.
     pub window: Duration,
+    /// What is to be saved. Default: cost.
+    pub saves: Saves,
 }
 
 impl Default for Settings {
@@ -41,6 +63,7 @@ impl Default for Settings {
             ttl_min: Duration::from_secs(1),
             ttl_max: Duration::from_secs(24 * 3_600),
             window: Duration::from_secs(24 * 3_600),
+            saves: Saves::default(),
         }
     }
 }

@@ -118,7 +118,7 @@ fn slow_step(step: &SlowStep) -> api::SlowStepEntry {
     }
 }
 
-fn spread(of: &Distribution) -> api::DurationSpread {
+pub(super) fn spread(of: &Distribution) -> api::DurationSpread {
     let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64());
     api::DurationSpread {
         count: of.count,

@@ -3,6 +3,7 @@
 use recache_api as api;
 use recache_cache::coordination::Strategy;
 use recache_cache::{Answer, BreakerReport, Cache, EntryFacts, Explanation, Health, Stats, Token, Usage};
+use recache_engine::adaptive::Adaptive;
 use serde::Serialize;
 
 use super::records::ms;
@@ -134,5 +135,35 @@ fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
+    }
+}
+
+/// How long values of each class of keys live, and why; `None` where lives are not chosen.
+pub fn ttl_explanation(adaptive: Option<&Adaptive>) -> api::TtlExplanation {
+    let settings = adaptive.map(|adaptive| *adaptive.settings()).unwrap_or_default();
+    let classes = adaptive.map(Adaptive::explain).unwrap_or_default();
+    api::TtlExplanation {
+        schema: api::TtlExplanation::SCHEMA.to_owned(),
+        enabled: adaptive.is_some(),
+        staleness_ms: ms(settings.staleness),
+        stale_share_max: settings.stale_share_max,
+        saves: settings.saves.as_str().to_owned(),
+        classes: classes
+            .into_iter()
+            .map(|one| api::TtlClass {
+                bound: one.bound().map(str::to_owned),
+                class: one.class,
+                phase: one.phase,
+                reads_per_s: one.observed.rates.reads_per_s,
+                changes_per_s: one.observed.rates.changes_per_s,
+                rebuild_ms: one.observed.rates.rebuild_s * 1_000.0,
+                rebuilt: one.observed.rebuilt,
+                changed: one.observed.changed,
+                invalidated: one.observed.invalidated,
+                ttl_ms: ms(one.decision.ttl),
+                stale_share: one.decision.stale_share,
+                rebuilds_per_s: one.decision.rebuilds_per_s,
+            })
+            .collect(),
     }
 }

@@ -1,76 +1,55 @@
-//! Where the figures of the performance report come from.
+//! Where the figures of the reports come from: for each of their fields the formula, the rows that it is counted from, and its inputs.
 
 use std::str::FromStr;
 
-use recache_api::{FigureExplanation, FigureInput, PerformanceReport};
+use recache_api::{BottleneckReport, FigureExplanation, FigureInput, PerformanceReport, SlowStepEntry};
 
-/// A figure of the performance report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Figure {
-    /// Tasks that ended, and those that have not.
-    TotalTasks,
-    /// Tasks that have not ended.
-    ActiveTasks,
-    /// Tasks that ended well.
-    CompletedTasks,
-    /// Tasks that failed.
-    FailedTasks,
-    /// What part of those that ended did so well.
-    CompletionRate,
-    /// What part of those that ended failed.
-    ErrorRate,
-    /// From submit to end, of tasks.
-    AverageTaskDurationSeconds,
-    /// From start to end, of steps.
-    AverageStepDurationSeconds,
-    /// From when it was due to its start, of steps.
-    QueueWaitSeconds,
-    /// Tasks by the hours of the window.
-    TasksPerHour,
-    /// Steps by the hours of the window.
-    StepsPerHour,
-    /// The weighed mean of its parts.
-    SystemHealthScore,
+/// A report that has figures.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// How work went.
+    Performance(Box<PerformanceReport>),
+    /// What is slow and what fails.
+    Bottlenecks(Box<BottleneckReport>),
 }
+
+/// A figure of one of the reports, by the name of its field.
+#[derive(Debug, Clone, Copy)]
+pub struct Figure(&'static Row);
+
+impl PartialEq for Figure {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Figure {}
 
 /// The text names no figure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no figure: expected one of {names}", names = Figure::ALL.map(Figure::name).join(", "))]
+#[error("`{0}` is no figure: expected one of {names}", names = Figure::ALL.map(|figure| figure.name()).join(", "))]
 pub struct UnknownFigure(String);
 
 impl Figure {
     /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::TotalTasks,
-        Self::ActiveTasks,
-        Self::CompletedTasks,
-        Self::FailedTasks,
-        Self::CompletionRate,
-        Self::ErrorRate,
-        Self::AverageTaskDurationSeconds,
-        Self::AverageStepDurationSeconds,
-        Self::QueueWaitSeconds,
-        Self::TasksPerHour,
-        Self::StepsPerHour,
-        Self::SystemHealthScore,
-    ];
+    pub const ALL: [Self; ROWS.len()] = {
+        let mut all = [Self(&ROWS[0]); ROWS.len()];
+        let mut place = 0;
+        while place < ROWS.len() {
+            all[place] = Self(&ROWS[place]);
+            place += 1;
+        }
+        all
+    };
 
     /// The name in the report.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::TotalTasks => "total_tasks",
-            Self::ActiveTasks => "active_tasks",
-            Self::CompletedTasks => "completed_tasks",
-            Self::FailedTasks => "failed_tasks",
-            Self::CompletionRate => "completion_rate",
-            Self::ErrorRate => "error_rate",
-            Self::AverageTaskDurationSeconds => "average_task_duration_seconds",
-            Self::AverageStepDurationSeconds => "average_step_duration_seconds",
-            Self::QueueWaitSeconds => "queue_wait_seconds",
-            Self::TasksPerHour => "tasks_per_hour",
-            Self::StepsPerHour => "steps_per_hour",
-            Self::SystemHealthScore => "system_health_score",
-        }
+        self.0.name
+    }
+
+    /// Whether it is one of the bottlenecks' report; otherwise of the performance report.
+    pub const fn is_of_bottlenecks(self) -> bool {
+        self.0.is_of_bottlenecks
     }
 }
 
@@ -85,126 +64,433 @@ impl FromStr for Figure {
     }
 }
 
-/// Where a figure comes from: its formula, its inputs, and both as rolled up and as counted from all rows.
-pub fn figure_explanation(
-    figure: Figure,
-    report: &PerformanceReport,
-    exact: &PerformanceReport,
-) -> FigureExplanation {
-    let (formula, source, value, inputs) = figure.explained();
-    let inputs = inputs.into_iter().map(|(name, input)| FigureInput {
-        name: name.to_owned(),
+/// Where a figure comes from: its formula, its inputs, and both as rolled up and as counted from all rows. Both reports are of the
+/// figure's kind.
+pub fn figure_explanation(figure: Figure, report: &Report, exact: &Report) -> FigureExplanation {
+    let Row { name, formula, source, value, inputs, .. } = figure.0;
+    let inputs = inputs.iter().map(|(name, input)| FigureInput {
+        name: (*name).to_owned(),
         value: input(report),
         exact_value: input(exact),
     });
     FigureExplanation {
         schema: FigureExplanation::SCHEMA.to_owned(),
-        figure: figure.name().to_owned(),
-        formula: formula.to_owned(),
-        source: source.to_owned(),
+        figure: (*name).to_owned(),
+        formula: (*formula).to_owned(),
+        source: (*source).to_owned(),
         value: value(report),
         exact_value: value(exact),
         inputs: inputs.collect(),
     }
 }
 
-/// Formula, source, the figure itself, what the formula names.
-type Explained = (&'static str, &'static str, fn(&PerformanceReport) -> Option<f64>, Vec<Input>);
-
+/// A number of a report.
+type Value = fn(&Report) -> Option<f64>;
 /// A number of a report by its name.
-type Input = (&'static str, fn(&PerformanceReport) -> Option<f64>);
+type Input = (&'static str, Value);
 
-const COMPLETED: Input = ("completed_tasks", |report| Some(number(report.completed_tasks)));
-const FAILED: Input = ("failed_tasks", |report| Some(number(report.failed_tasks)));
-const CANCELLED: Input = ("cancelled_tasks", |report| Some(number(report.cancelled_tasks)));
-const SUPERSEDED: Input = ("superseded_tasks", |report| Some(number(report.superseded_tasks)));
-const ACTIVE: Input = ("active_tasks", |report| Some(number(report.active_tasks)));
-const HOURS: Input = ("hours", |report| Some(f64::from(report.hours)));
-const STEPS: Input = ("steps that began", |report| Some(number(report.step_duration_seconds.count)));
-const TASKS: Input = ("tasks that ended", |report| Some(number(report.task_duration_seconds.count)));
+#[derive(Debug)]
+struct Row {
+    name: &'static str,
+    is_of_bottlenecks: bool,
+    formula: &'static str,
+    source: &'static str,
+    value: Value,
+    inputs: &'static [Input],
+}
 
-const ENDED_SOURCE: &str = "jobs that are no steps and workflows, by finished_at: figures_minutes up to the last folded minute, \
-                            after it the rows of jobs and workflows";
-const STEP_SOURCE: &str = "jobs, steps or not, by finished_at: figures_minutes up to the last folded minute, after it the rows of jobs";
+const ENDED_SOURCE: &str = "jobs that are no steps (workflow_id is null) and workflows, by finished_at in the window: figures_minutes up to \
+                            figures_watermark, after it the rows of jobs and workflows";
+const STEP_SOURCE: &str = "jobs, steps or not, by finished_at in the window: figures_minutes up to figures_watermark, after it the rows of jobs";
+const ACTIVE_SOURCE: &str = "the rows of workflows and jobs, by their partial indexes";
+const PATH_SOURCE: &str = "steps of the first 20 workflows that completed in each minute, whose critical path was found when the minute was folded";
 
-impl Figure {
-    fn explained(self) -> Explained {
+const COMPLETED: Input = ("completed_tasks", |report| report.task(|one| one.completed_tasks));
+const FAILED: Input = ("failed_tasks", |report| report.task(|one| one.failed_tasks));
+const CANCELLED: Input = ("cancelled_tasks", |report| report.task(|one| one.cancelled_tasks));
+const SUPERSEDED: Input = ("superseded_tasks", |report| report.task(|one| one.superseded_tasks));
+const ACTIVE: Input = ("active_tasks", |report| report.task(|one| one.active_tasks));
+const TOTAL: Input = ("total_tasks", |report| report.task(|one| one.total_tasks));
+const STEPS_BEGUN: Input = ("steps that began", |report| report.task(|one| one.step_duration_seconds.count));
+const TASKS_ENDED: Input = ("tasks that ended", |report| report.task(|one| one.task_duration_seconds.count));
+/// The window begins with a full minute: it is up to a minute longer than was asked for.
+const HOURS: Input = ("hours from analysis_period_start to calculated_at", |report| {
+    report.performance().map(|one| {
+        let micros = one.calculated_at.micros().saturating_sub(one.analysis_period_start.micros());
+        micros_as_hours(micros)
+    })
+});
+
+macro_rules! quantiles {
+    ($field:ident) => {
+        &[
+            ("count", |report| report.task(|one| one.$field.count)),
+            ("mean", |report| report.performance().and_then(|one| one.$field.mean)),
+            ("p50", |report| report.performance().and_then(|one| one.$field.p50)),
+            ("p90", |report| report.performance().and_then(|one| one.$field.p90)),
+            ("p99", |report| report.performance().and_then(|one| one.$field.p99)),
+        ]
+    };
+}
+
+/// Of the first entry of a list of steps.
+macro_rules! first_step {
+    ($list:ident) => {
+        &[
+            ("executions of the first", |report| {
+                report.first(|one| one.$list.first()).map(|step| number(step.executions))
+            }),
+            ("its mean run", |report| {
+                report.first(|one| one.$list.first()).and_then(|step| step.run_seconds.mean)
+            }),
+            ("its mean wait", |report| {
+                report.first(|one| one.$list.first()).and_then(|step| step.wait_seconds.mean)
+            }),
+            ("its critical share", |report| {
+                report.first(|one| one.$list.first()).and_then(|step| step.critical_share)
+            }),
+        ]
+    };
+}
+
+const fn of_performance(
+    name: &'static str,
+    formula: &'static str,
+    source: &'static str,
+    value: Value,
+    inputs: &'static [Input],
+) -> Row {
+    Row { name, is_of_bottlenecks: false, formula, source, value, inputs }
+}
+
+const fn of_bottlenecks(
+    name: &'static str,
+    formula: &'static str,
+    source: &'static str,
+    value: Value,
+    inputs: &'static [Input],
+) -> Row {
+    Row { name, is_of_bottlenecks: true, formula, source, value, inputs }
+}
+
+static ROWS: [Row; 27] = [
+    of_performance(
+        "total_tasks",
+        "completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks",
+        ENDED_SOURCE,
+        TOTAL.1,
+        &[COMPLETED, FAILED, CANCELLED, SUPERSEDED, ACTIVE],
+    ),
+    of_performance(
+        "active_tasks",
+        "workflows with finished_at null + jobs that are no steps in state queued or running",
+        ACTIVE_SOURCE,
+        ACTIVE.1,
+        &[],
+    ),
+    of_performance(
+        "completed_tasks",
+        "count of tasks that ended completed, skipped or resolved in the window",
+        ENDED_SOURCE,
+        COMPLETED.1,
+        &[],
+    ),
+    of_performance(
+        "failed_tasks",
+        "count of tasks that ended failed in the window",
+        ENDED_SOURCE,
+        FAILED.1,
+        &[],
+    ),
+    of_performance(
+        "cancelled_tasks",
+        "count of tasks that ended cancelled in the window",
+        ENDED_SOURCE,
+        CANCELLED.1,
+        &[],
+    ),
+    of_performance(
+        "superseded_tasks",
+        "count of builds that ended superseded in the window: a newer version was wanted",
+        ENDED_SOURCE,
+        SUPERSEDED.1,
+        &[],
+    ),
+    of_performance(
+        "completion_rate",
+        "completed_tasks / (completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks)",
+        ENDED_SOURCE,
+        |report| report.performance().and_then(|one| one.completion_rate),
+        &[COMPLETED, FAILED, CANCELLED, SUPERSEDED],
+    ),
+    of_performance(
+        "completion_rate_of_total",
+        "completed_tasks / total_tasks",
+        ENDED_SOURCE,
+        |report| report.performance().and_then(|one| one.completion_rate_of_total),
+        &[COMPLETED, TOTAL],
+    ),
+    of_performance(
+        "error_rate",
+        "failed_tasks / (completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks)",
+        ENDED_SOURCE,
+        |report| report.performance().and_then(|one| one.error_rate),
+        &[COMPLETED, FAILED, CANCELLED, SUPERSEDED],
+    ),
+    of_performance(
+        "average_task_duration_seconds",
+        "sum of finished_at - created_at / tasks that ended",
+        ENDED_SOURCE,
+        |report| report.performance().and_then(|one| one.average_task_duration_seconds),
+        &[TASKS_ENDED],
+    ),
+    of_performance(
+        "average_step_duration_seconds",
+        "sum of finished_at - started_at of last attempts / steps that began",
+        STEP_SOURCE,
+        |report| report.performance().and_then(|one| one.average_step_duration_seconds),
+        &[STEPS_BEGUN],
+    ),
+    of_performance(
+        "task_duration_seconds",
+        "count, mean and quantiles of finished_at - created_at; the value is the mean, quantiles are of a sketch and off by at most 1 %",
+        ENDED_SOURCE,
+        |report| report.performance().and_then(|one| one.task_duration_seconds.mean),
+        quantiles!(task_duration_seconds),
+    ),
+    of_performance(
+        "step_duration_seconds",
+        "count, mean and quantiles of finished_at - started_at of last attempts; the value is the mean, quantiles are of a sketch and off \
+         by at most 1 %",
+        STEP_SOURCE,
+        |report| report.performance().and_then(|one| one.step_duration_seconds.mean),
+        quantiles!(step_duration_seconds),
+    ),
+    of_performance(
+        "queue_wait_seconds",
+        "count, mean and quantiles of started_at - due_at of last attempts; the value is the mean, quantiles are of a sketch and off by at \
+         most 1 %",
+        STEP_SOURCE,
+        |report| report.performance().and_then(|one| one.queue_wait_seconds.mean),
+        quantiles!(queue_wait_seconds),
+    ),
+    of_performance(
+        "tasks_per_hour",
+        "(completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks) / hours of the window",
+        ENDED_SOURCE,
+        |report| report.performance().map(|one| one.tasks_per_hour),
+        &[COMPLETED, FAILED, CANCELLED, SUPERSEDED, ACTIVE, HOURS],
+    ),
+    of_performance(
+        "tasks_ended_per_hour",
+        "(completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks) / hours of the window",
+        ENDED_SOURCE,
+        |report| report.performance().map(|one| one.tasks_ended_per_hour),
+        &[COMPLETED, FAILED, CANCELLED, SUPERSEDED, HOURS],
+    ),
+    of_performance(
+        "steps_per_hour",
+        "steps that ended / hours of the window",
+        STEP_SOURCE,
+        |report| report.performance().map(|one| one.steps_per_hour),
+        &[
+            ("steps that ended", |report| {
+                report.task(|one| one.trend.iter().fold(0, |sum, bucket| sum + bucket.steps))
+            }),
+            HOURS,
+        ],
+    ),
+    of_performance(
+        "system_health_score",
+        "0.5 tasks that did not fail + 0.25 steps that did not fail + 0.25 run p90 / (run p90 + wait p90), by the weights of those that \
+         are known",
+        STEP_SOURCE,
+        |report| report.performance().and_then(|one| one.system_health_score),
+        &[
+            COMPLETED,
+            FAILED,
+            ("run p90", |report| report.performance().and_then(|one| one.step_duration_seconds.p90)),
+            ("wait p90", |report| report.performance().and_then(|one| one.queue_wait_seconds.p90)),
+        ],
+    ),
+    of_performance(
+        "health_parts",
+        "each part of the health score with its weight: 1 - the fraction that failed, of tasks and of steps, and run p90 / (run p90 + wait \
+         p90); the value is the sum of the weights that are known",
+        STEP_SOURCE,
+        |report| {
+            let parts = &report.performance()?.health_parts;
+            (!parts.is_empty()).then(|| parts.iter().map(|part| part.weight).sum())
+        },
+        &[
+            ("tasks that did not fail", |report| report.health_part(0)),
+            ("the second part", |report| report.health_part(1)),
+            ("the third part", |report| report.health_part(2)),
+        ],
+    ),
+    of_performance(
+        "trend",
+        "completed and failed tasks and ended steps of each of 24 equal parts of the window; the value is the sum of completed tasks",
+        ENDED_SOURCE,
+        |report| report.task(|one| one.trend.iter().fold(0, |sum, bucket| sum + bucket.completed_tasks)),
+        &[COMPLETED],
+    ),
+    of_bottlenecks(
+        "executions",
+        "count of steps and jobs that ended in the window",
+        STEP_SOURCE,
+        |report| report.bottlenecks().map(|one| number(one.executions)),
+        &[],
+    ),
+    of_bottlenecks(
+        "slowest_steps_by_run",
+        "steps with at least min_executions, by the mean of finished_at - started_at; the value is that of the first",
+        STEP_SOURCE,
+        |report| report.first(|one| one.slowest_steps_by_run.first()).and_then(|step| step.run_seconds.mean),
+        first_step!(slowest_steps_by_run),
+    ),
+    of_bottlenecks(
+        "slowest_steps_by_wait",
+        "steps with at least min_executions, by the mean of started_at - due_at; the value is that of the first",
+        STEP_SOURCE,
+        |report| {
+            report.first(|one| one.slowest_steps_by_wait.first()).and_then(|step| step.wait_seconds.mean)
+        },
+        first_step!(slowest_steps_by_wait),
+    ),
+    of_bottlenecks(
+        "slowest_steps_by_critical_share",
+        "run time on the critical path / length of the critical paths, of steps with at least min_executions; the value is that of the first",
+        PATH_SOURCE,
+        |report| {
+            report
+                .first(|one| one.slowest_steps_by_critical_share.first())
+                .and_then(|step| step.critical_share)
+        },
+        first_step!(slowest_steps_by_critical_share),
+    ),
+    of_bottlenecks(
+        "slowest_workflows",
+        "templates with at least min_executions, by the mean of finished_at - created_at; the value is that of the first",
+        ENDED_SOURCE,
+        |report| report.bottlenecks()?.slowest_workflows.first()?.duration_seconds.mean,
+        &[("executions of the first", |report| {
+            report.bottlenecks()?.slowest_workflows.first().map(|one| number(one.executions))
+        })],
+    ),
+    of_bottlenecks(
+        "error_hot_spots",
+        "failures with one code / all that the handler ended, of handlers with at least min_executions, by number; the value is the share \
+         of the first",
+        STEP_SOURCE,
+        |report| report.bottlenecks()?.error_hot_spots.first().map(|spot| spot.share),
+        &[("failures of the first", |report| {
+            report.bottlenecks()?.error_hot_spots.first().map(|spot| number(spot.failures))
+        })],
+    ),
+    of_bottlenecks(
+        "recommendations",
+        "add_workers where the mean wait is longer than the mean run; shorten_step from a critical share of 0.5 on; fix_error from a share \
+         of 0.05 on; each names what was measured; the value is how many there are",
+        STEP_SOURCE,
+        |report| {
+            report
+                .bottlenecks()
+                .map(|one| number(u64::try_from(one.recommendations.len()).unwrap_or(u64::MAX)))
+        },
+        &[],
+    ),
+];
+
+impl Report {
+    fn performance(&self) -> Option<&PerformanceReport> {
         match self {
-            Self::TotalTasks => (
-                "completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks",
-                ENDED_SOURCE,
-                |report| Some(number(report.total_tasks)),
-                vec![COMPLETED, FAILED, CANCELLED, SUPERSEDED, ACTIVE],
-            ),
-            Self::ActiveTasks => (
-                "workflows with finished_at null + jobs that are no steps in state queued or running",
-                "the rows of workflows and jobs, by their partial indexes",
-                ACTIVE.1,
-                vec![],
-            ),
-            Self::CompletedTasks => (
-                "count of tasks that ended completed, skipped or resolved in the window",
-                ENDED_SOURCE,
-                COMPLETED.1,
-                vec![],
-            ),
-            Self::FailedTasks => {
-                ("count of tasks that ended failed in the window", ENDED_SOURCE, FAILED.1, vec![])
-            }
-            Self::CompletionRate => (
-                "completed_tasks / (completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks)",
-                ENDED_SOURCE,
-                |report| report.completion_rate,
-                vec![COMPLETED, FAILED, CANCELLED, SUPERSEDED],
-            ),
-            Self::ErrorRate => (
-                "failed_tasks / (completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks)",
-                ENDED_SOURCE,
-                |report| report.error_rate,
-                vec![COMPLETED, FAILED, CANCELLED, SUPERSEDED],
-            ),
-            Self::AverageTaskDurationSeconds => (
-                "sum of finished_at - created_at / tasks that ended",
-                ENDED_SOURCE,
-                |report| report.average_task_duration_seconds,
-                vec![TASKS],
-            ),
-            Self::AverageStepDurationSeconds => (
-                "sum of finished_at - started_at of last attempts / steps that began",
-                STEP_SOURCE,
-                |report| report.average_step_duration_seconds,
-                vec![STEPS],
-            ),
-            Self::QueueWaitSeconds => (
-                "sum of started_at - due_at of last attempts / steps that began",
-                STEP_SOURCE,
-                |report| report.queue_wait_seconds.mean,
-                vec![STEPS],
-            ),
-            Self::TasksPerHour => (
-                "(completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks) / hours",
-                ENDED_SOURCE,
-                |report| Some(report.tasks_per_hour),
-                vec![COMPLETED, FAILED, CANCELLED, SUPERSEDED, ACTIVE, HOURS],
-            ),
-            Self::StepsPerHour => {
-                ("steps that ended / hours", STEP_SOURCE, |report| Some(report.steps_per_hour), vec![HOURS])
-            }
-            Self::SystemHealthScore => (
-                "0.5 tasks that did not fail + 0.25 steps that did not fail + 0.25 run p90 / (run p90 + wait p90)",
-                STEP_SOURCE,
-                |report| report.system_health_score,
-                vec![
-                    FAILED,
-                    ("run p90", |report| report.step_duration_seconds.p90),
-                    ("wait p90", |report| report.queue_wait_seconds.p90),
-                ],
-            ),
+            Self::Performance(report) => Some(report),
+            Self::Bottlenecks(_) => None,
         }
+    }
+
+    fn bottlenecks(&self) -> Option<&BottleneckReport> {
+        match self {
+            Self::Bottlenecks(report) => Some(report),
+            Self::Performance(_) => None,
+        }
+    }
+
+    fn task(&self, of: fn(&PerformanceReport) -> u64) -> Option<f64> {
+        self.performance().map(|report| number(of(report)))
+    }
+
+    fn health_part(&self, place: usize) -> Option<f64> {
+        self.performance()?.health_parts.get(place).map(|part| part.score)
+    }
+
+    fn first(&self, of: fn(&BottleneckReport) -> Option<&SlowStepEntry>) -> Option<&SlowStepEntry> {
+        self.bottlenecks().and_then(of)
     }
 }
 
 /// Exact up to 2^32, and more than anybody counts.
 fn number(count: u64) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+fn micros_as_hours(micros: i64) -> f64 {
+    std::time::Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64() / 3_600.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use recache_engine::figures::FoundBottlenecks;
+    use recache_model::figures::{Active, BottlenecksRequest, PerformanceRequest, performance};
+    use recache_model::time::Timestamp;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::documents;
+
+    /// What is no figure: what was asked, and when it was calculated.
+    const ASKED: [&str; 6] =
+        ["schema", "hours", "analysis_period_start", "calculated_at", "limit", "min_executions"];
+
+    fn fields(document: &impl serde::Serialize) -> BTreeSet<String> {
+        let Value::Object(fields) = serde_json::to_value(document).unwrap() else { panic!("a document") };
+        fields.into_iter().map(|(name, _)| name).filter(|name| !ASKED.contains(&name.as_str())).collect()
+    }
+
+    #[test]
+    fn every_figure_of_the_reports_has_an_explanation_and_nothing_else_has() {
+        let request = PerformanceRequest::default();
+        let end = Timestamp::from_micros(3_600_000_000);
+        let found = performance(&request, Timestamp::default(), end, &[], Active { tasks: 3 });
+        let report = documents::performance(&request, &found);
+        let found = FoundBottlenecks {
+            start: Timestamp::default(),
+            end,
+            bottlenecks: recache_model::figures::Bottlenecks::default(),
+        };
+        let slow = documents::bottlenecks(&BottlenecksRequest::default(), &found);
+        let explained = |is_of_bottlenecks: bool| -> BTreeSet<String> {
+            let figures = Figure::ALL.into_iter().filter(|one| one.is_of_bottlenecks() == is_of_bottlenecks);
+            figures.map(|figure| figure.name().to_owned()).collect()
+        };
+        assert_eq!(fields(&report), explained(false));
+        assert_eq!(fields(&slow), explained(true));
+        let (report, slow) = (Report::Performance(Box::new(report)), Report::Bottlenecks(Box::new(slow)));
+        for figure in Figure::ALL {
+            let of = if figure.is_of_bottlenecks() { &slow } else { &report };
+            let told = figure_explanation(figure, of, of);
+            assert!(!told.formula.is_empty() && !told.source.is_empty(), "{}", told.figure);
+            assert_eq!(told.value.map(f64::to_bits), told.exact_value.map(f64::to_bits));
+        }
+        let told = figure_explanation("tasks_per_hour".parse().unwrap(), &report, &report);
+        assert_eq!(told.value, Some(3.0));
+        let hours = told.inputs.last().unwrap();
+        assert_eq!(
+            (hours.name.as_str(), hours.value),
+            ("hours from analysis_period_start to calculated_at", Some(1.0))
+        );
+    }
 }

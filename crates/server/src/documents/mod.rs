@@ -8,6 +8,7 @@ mod analytics;
 mod cache;
 mod events;
 mod figures;
+mod handlers;
 mod records;
 pub mod templates;
 mod views;
@@ -15,9 +16,13 @@ mod views;
 pub use access::{api_key, audit_row};
 pub use analysis::analysis;
 pub use analytics::{bottlenecks, performance};
-pub use cache::{cache_change, cache_explanation, cache_health, cache_overview, cache_stats, cache_value};
+pub use cache::{
+    cache_change, cache_explanation, cache_health, cache_overview, cache_stats, cache_value, ttl_explanation,
+};
 pub use events::{address_shown, delivery, event, subscriber};
-pub use figures::{Figure, UnknownFigure, figure_explanation};
+pub use figures::{Figure, Report, UnknownFigure, figure_explanation};
+pub use handlers::{handler_details, handler_graph, handler_list};
+pub(crate) use records::json_value;
 pub use records::{
     attempts, batch, batch_member, generation, history, instant, items, job, job_state, json_text, letter,
     letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, view_pattern, workflow,

@@ -519,6 +519,11 @@ pub fn json_text(text: &str) -> api::Json {
     json(text)
 }
 
+/// A value as it is written.
+pub(crate) fn json_value(value: &serde_json::Value) -> api::Json {
+    json(&value.to_string())
+}
+
 /// A workflow.
 pub fn workflow(record: WorkflowRecord) -> api::Workflow {
     let counts = record.counts;

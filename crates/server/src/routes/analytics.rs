@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use recache_api::{BottleneckReport, FigureExplanation, PerformanceReport};
-use recache_engine::figures::performance_of;
+use recache_engine::figures::{bottlenecks_of, performance_of};
 use recache_model::figures::{BottlenecksRequest, Filter, PerformanceRequest};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::Routes;
 use crate::access::{Action, Caller, Permission};
-use crate::documents::{self, Figure};
+use crate::documents::{self, Figure, Report};
 use crate::input::{Id, Params};
 use crate::refusal::Refusal;
 use crate::state::App;
@@ -124,7 +124,7 @@ async fn bottlenecks(
     Ok(Json(documents::bottlenecks(&request, &found)))
 }
 
-/// Where a figure of the performance report comes from
+/// Where a figure of one of the reports comes from
 ///
 /// Calculated twice, past the cache: from roll-ups, and from all rows of the window. They differ where jobs were removed, or run again, after
 /// their minute was folded.
@@ -138,8 +138,16 @@ async fn explain(
     Params(asked): Params<WindowParams>,
 ) -> Result<Json<FigureExplanation>, Refusal> {
     let request = asked.request(&caller)?;
-    let rolled_up = performance_of(app.store(), &request, false).await?;
-    let exact = performance_of(app.store(), &request, true).await?;
-    let report = |found| documents::performance(&request, found);
-    Ok(Json(documents::figure_explanation(figure, &report(&rolled_up), &report(&exact))))
+    let (report, exact) = if figure.is_of_bottlenecks() {
+        let PerformanceRequest { hours, filter } = request;
+        let request = BottlenecksRequest { hours, filter, ..BottlenecksRequest::default() };
+        let report = |found| Report::Bottlenecks(Box::new(documents::bottlenecks(&request, found)));
+        let rolled_up = bottlenecks_of(app.store(), &request, false).await?;
+        (report(&rolled_up), report(&bottlenecks_of(app.store(), &request, true).await?))
+    } else {
+        let report = |found| Report::Performance(Box::new(documents::performance(&request, found)));
+        let rolled_up = performance_of(app.store(), &request, false).await?;
+        (report(&rolled_up), report(&performance_of(app.store(), &request, true).await?))
+    };
+    Ok(Json(documents::figure_explanation(figure, &report, &exact)))
 }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use recache_api::{
     CacheChange, CacheExplanation, CacheHealth, CacheOverview, CacheStats, CacheValue, Changed,
-    InvalidateCache,
+    InvalidateCache, TtlExplanation,
 };
 use recache_cache::{Cache, Key};
 use serde::Deserialize;
@@ -33,6 +33,7 @@ pub(super) fn routes() -> Routes {
         .read(READ, routes!(health))
         .read(READ, routes!(explain))
         .read(READ, routes!(inspect))
+        .read(READ, routes!(ttl))
         .write_once(OPERATE, routes!(invalidate))
 }
 
@@ -49,6 +50,16 @@ async fn overview(State(app): State<App>) -> Json<CacheOverview> {
 async fn stats(State(app): State<App>) -> Json<CacheStats> {
     let cache = app.engine().cache();
     Json(documents::cache_stats(cache.provider().name(), &cache.stats()))
+}
+
+/// How long cached values live where that is chosen, and why
+///
+/// What was seen of each class of keys, in this process and, where the backend carries it, in the others, and the life that follows from it
+/// within the budget.
+#[utoipa::path(get, path = "/v1/cache/ttl", tag = "cache", operation_id = "explain_ttl",
+    responses((status = 200, description = "By class; none where lives are not chosen", body = TtlExplanation)))]
+async fn ttl(State(app): State<App>) -> Json<TtlExplanation> {
+    Json(documents::ttl_explanation(app.engine().adaptive()))
 }
 
 /// Whether the cache can be used, and why not

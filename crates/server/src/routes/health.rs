@@ -1,12 +1,20 @@
 //! Health: for whoever restarts processes, whoever sends traffic, and whoever looks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use recache_api::{DatabaseHealth, Health, HealthDetails, HealthStatus, ServerCacheHealth, WorkHealth};
-use recache_cache::Condition;
+use recache_api::{
+    DatabaseHealth, Health, HealthDetails, HealthStatus, LimitHealth, PoolAdvice, PoolHealth,
+    ServerCacheHealth, WorkHealth,
+};
+use recache_cache::{Condition, Key, Policy, Usage};
+use recache_engine::ClaimLimit;
+use recache_model::time::Timestamp;
+use recache_store::PoolFigures;
+use serde::{Deserialize, Serialize};
 use utoipa_axum::routes;
 
 use super::Routes;
@@ -15,6 +23,8 @@ use crate::documents;
 use crate::state::App;
 
 const READ: Permission = Permission::global("health", Action::Read);
+/// What is told in detail of the store is no older. The usage would allow a minute; whoever looks at health is in a hurry.
+const DETAIL_FRESH: Duration = Duration::from_secs(5);
 /// The parts of a detailed look take no longer than this, each.
 const PART_WITHIN: Duration = Duration::from_millis(500);
 
@@ -58,16 +68,13 @@ fn answer(health: Health) -> (StatusCode, Json<Health>) {
     responses((status = 200, description = "What was found, whatever the verdict", body = HealthDetails)))]
 async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
     let looked = app.readiness().look(&app).await;
-    let (schema_version, clock, queues) = tokio::join!(
-        tokio::time::timeout(PART_WITHIN, app.store().schema_version()),
+    let (store, clock) = tokio::join!(
+        look_closely(&app, looked.health.status),
         tokio::time::timeout(PART_WITHIN, app.store().now()),
-        tokio::time::timeout(PART_WITHIN, app.store().queues().queues_list()),
     );
     let store_now = clock.ok().and_then(Result::ok);
     let now = app.clock().now();
-    let oldest = queues.ok().and_then(Result::ok).and_then(|queues| {
-        queues.into_iter().filter(|queue| queue.pause.is_none()).filter_map(|queue| queue.due_since).min()
-    });
+    let oldest = store.oldest_due_us.map(Timestamp::from_micros);
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let stats = app.engine().stats();
     Json(HealthDetails {
@@ -75,13 +82,15 @@ async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
         health: looked.health,
         database: DatabaseHealth {
             kind: app.store().kind().to_owned(),
-            schema_version: schema_version.ok().and_then(Result::ok),
+            schema_version: store.schema_version,
             commit_ms: looked.commit.map(documents::ms),
+            pool: app.store().measured().pool.map(pool),
             clock_ahead_ms: store_now.map(|store_now| (store_now.micros() - now.micros()) / 1_000),
         },
         cache: cache(&app).await,
         work: WorkHealth {
             held: count(app.engine().held_count()),
+            limit: limit(app.engine().claim_limit()),
             started: stats.started,
             completed: stats.completed,
             failed: stats.failed,
@@ -92,6 +101,87 @@ async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
             requests_waiting: count(app.admission().waiting_count(app.settings())),
         },
     })
+}
+
+fn pool(figures: PoolFigures) -> PoolHealth {
+    let state = figures.state;
+    let advice = recache_model::pool::advice(&figures.used);
+    PoolHealth {
+        max: state.max,
+        size: state.size,
+        busy: state.busy,
+        waiting: state.waiting,
+        utilisation: state.utilisation(),
+        band: state.band().as_str().to_owned(),
+        taken: figures.used.taken,
+        waited: figures.used.waited,
+        opened: figures.opened,
+        age_max_ms: documents::ms(figures.age_max),
+        advice: advice.map(|advice| PoolAdvice { connections: advice.connections, why: advice.why }),
+    }
+}
+
+fn limit(limit: ClaimLimit) -> LimitHealth {
+    LimitHealth {
+        limit: limit.limit,
+        slots: limit.slots,
+        is_adaptive: limit.is_adaptive,
+        reason: limit.reason.as_str().to_owned(),
+    }
+}
+
+/// What all queues have to be looked at for, and what hardly ever changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct StoreLook {
+    schema_version: Option<i64>,
+    /// Since when the job has been due that waits longest in a queue that is not paused. An instant, so that it does not age.
+    oldest_due_us: Option<i64>,
+}
+
+/// A look that did not see everything in time: it is shown, and not kept.
+#[derive(Debug, thiserror::Error)]
+#[error("the store was not seen in full")]
+struct Incomplete(StoreLook);
+
+/// A close look at the store, through the cache: as of [`DETAIL_FRESH`] ago at most, not from before the verdict changed, nor from before
+/// a queue was paused or resumed through a server.
+async fn look_closely(app: &App, status: HealthStatus) -> StoreLook {
+    let cache = app.engine().cache().for_usage(&Usage::HealthDetail);
+    let load = || async {
+        let (version, queues) = tokio::join!(
+            tokio::time::timeout(PART_WITHIN, app.store().schema_version()),
+            tokio::time::timeout(PART_WITHIN, app.store().queues().queues_list()),
+        );
+        let version = version.ok().and_then(Result::ok);
+        let queues = queues.ok().and_then(Result::ok);
+        let is_complete = version.is_some() && queues.is_some();
+        let oldest = queues.into_iter().flatten().filter(|queue| queue.pause.is_none());
+        let look = StoreLook {
+            schema_version: version,
+            oldest_due_us: oldest.filter_map(|queue| queue.due_since).min().map(Timestamp::micros),
+        };
+        if is_complete { Ok(Some(look)) } else { Err(Incomplete(look)) }
+    };
+    match cache.get_or_load(&detail_key(app, status), &Policy::new(DETAIL_FRESH), load).await {
+        Ok(look) => look.map(Arc::unwrap_or_clone).unwrap_or_default(),
+        Err(error) => error.loader_error().map(|Incomplete(look)| look.clone()).unwrap_or_default(),
+    }
+}
+
+/// Each verdict has a key of its own: when it changes, what was seen before is not shown.
+fn detail_key(app: &App, status: HealthStatus) -> Key {
+    let status = match status {
+        HealthStatus::Ready => "ready",
+        HealthStatus::NotReady => "not_ready",
+    };
+    app.engine().cache().keys().space("health").key(["detail", status])
+}
+
+/// A queue was paused or resumed: what waits in it counts no more, or again.
+pub(super) async fn detail_changed(app: &App) {
+    for status in [HealthStatus::Ready, HealthStatus::NotReady] {
+        app.engine().cache().invalidate(&detail_key(app, status)).await;
+    }
 }
 
 async fn cache(app: &App) -> ServerCacheHealth {

@@ -34,6 +34,7 @@ mod batches;
 mod cache;
 mod description;
 mod events;
+mod handlers;
 mod health;
 mod jobs;
 mod letters;
@@ -93,6 +94,7 @@ fn all() -> Routes {
         .merge(workflows::routes())
         .merge(templates::routes())
         .merge(analytics::routes())
+        .merge(handlers::routes())
         .merge(cache::routes())
         .merge(events::routes())
         .merge(webhooks::routes())

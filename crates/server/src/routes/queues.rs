@@ -17,7 +17,7 @@ use recache_store::{Due, LimitScope, QueueRecord};
 use serde_json::{Value, json};
 use utoipa_axum::routes;
 
-use super::{Routes, reason_or, wrong};
+use super::{Routes, health, reason_or, wrong};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
@@ -148,6 +148,7 @@ async fn pause_now(
     let before = state(&app.store().queues().queue_get(queue).await?);
     audited(app.store(), caller, deed(action, queue, &asked.reason, request), &before, async {
         app.store().queues().queue_pause(queue, until, caller.word(&asked.reason)).await?;
+        health::detail_changed(app).await;
         Ok(((), state(&app.store().queues().queue_get(queue).await?)))
     })
     .await
@@ -169,6 +170,7 @@ async fn resume(
     let before = state(&app.store().queues().queue_get(&queue).await?);
     audited(app.store(), &caller, deed("queues.resume", &queue, &reason, &request), &before, async {
         let changed = app.store().queues().queue_resume(&queue).await?;
+        health::detail_changed(&app).await;
         Ok((Json(answer(&app, &queue, changed).await?), json!({ "paused_until": null })))
     })
     .await

@@ -243,7 +243,8 @@ async fn analysis(
     Params(asked): Params<VersionParams>,
 ) -> Result<Json<GraphAnalysis>, Refusal> {
     let template = visible(&app, &caller, &namespace, &name, asked.version.as_deref()).await?;
-    Ok(Json(documents::analysis(&app.engine().analyze_template(&template).await?)))
+    let found = app.engine().template_analysis(&template, documents::analysis).await?;
+    Ok(Json(std::sync::Arc::unwrap_or_clone(found)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -216,15 +216,15 @@ async fn steps(
 /// A workflow's graph, its critical path, what holds it up, and when it ends
 #[utoipa::path(get, path = "/v1/workflows/{id}/graph", tag = "workflows", operation_id = "analyze_workflow",
     params(("id" = String, Path, description = "`wf_…`")),
-    responses((status = 200, description = "As it stands now", body = GraphAnalysis)))]
+    responses((status = 200, description = "As it stands; where no step has changed since, as of 90 seconds ago at most", body = GraphAnalysis)))]
 async fn graph(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<WorkflowId>,
 ) -> Result<Json<GraphAnalysis>, Refusal> {
     visible(&app, &caller, id).await?;
-    let found = app.engine().analyze_workflow(id).await?;
-    Ok(Json(documents::analysis(&found)))
+    let found = app.engine().workflow_analysis(id, documents::analysis).await?;
+    Ok(Json(std::sync::Arc::unwrap_or_clone(found)))
 }
 
 /// How the steps of a workflow went over time

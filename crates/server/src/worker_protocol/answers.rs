@@ -127,7 +127,11 @@ pub(super) fn worker(worker: RemoteWorker) -> Worker {
         handlers: registered
             .handlers
             .into_iter()
-            .map(|handler| WorkerHandler { name: handler.name, version: handler.version })
+            .map(|handler| WorkerHandler {
+                name: handler.name,
+                version: handler.version,
+                input_schema: handler.input_schema.as_ref().map(documents::json_value),
+            })
             .collect(),
         queues: registered.queues,
         namespaces: registered.namespaces,

@@ -33,7 +33,14 @@ pub(super) fn new_worker(asked: RegisterWorker, of_key: Option<Vec<String>>) -> 
         handlers: asked
             .handlers
             .into_iter()
-            .map(|handler| RemoteHandler { name: handler.name, version: handler.version })
+            .map(|handler| RemoteHandler {
+                name: handler.name,
+                version: handler.version,
+                // What came in was JSON.
+                input_schema: handler
+                    .input_schema
+                    .and_then(|schema| serde_json::from_str(schema.text()).ok()),
+            })
             .collect(),
         queues: asked.queues,
         namespaces: asked.namespaces.or(of_key),

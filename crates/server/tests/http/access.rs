@@ -91,9 +91,13 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/cache/inspect", "cache:read"),
         ("POST /v1/cache/invalidate", "cache:operate"),
         ("GET /v1/cache/stats", "cache:read"),
+        ("GET /v1/cache/ttl", "cache:read"),
         ("GET /v1/events", "events:read"),
         ("GET /v1/events/kept", "events:read"),
         ("GET /v1/events/kept/{id}", "events:read"),
+        ("GET /v1/handlers", "handlers:read"),
+        ("GET /v1/handlers/graph", "handlers:read"),
+        ("GET /v1/handlers/{namespace}/{name}", "handlers:read"),
         ("GET /v1/jobs", "jobs:read"),
         ("POST /v1/jobs", "jobs:write"),
         ("POST /v1/jobs/bulk", "jobs:write"),
@@ -208,9 +212,13 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                     "/v1/analytics/explain/completion_rate?namespace=a".clone_into(&mut path);
                 }
                 "/v1/events" => path.push_str("?namespace=a&seconds=0"),
+                // The template's step is done by it.
+                "/v1/handlers/{namespace}/{name}" => "/v1/handlers/a/none".clone_into(&mut path),
                 "/v1/analytics/performance"
                 | "/v1/analytics/bottlenecks"
                 | "/v1/events/kept"
+                | "/v1/handlers"
+                | "/v1/handlers/graph"
                 | "/v1/jobs"
                 | "/v1/workflows"
                 | "/v1/webhooks"

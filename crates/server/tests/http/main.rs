@@ -16,6 +16,7 @@ mod batches;
 mod cache;
 mod description;
 mod events;
+mod handlers;
 mod health;
 mod hostile;
 mod jobs;

@@ -12,7 +12,7 @@ use super::{Subject, work};
 use crate::Error;
 use crate::figures::StepFigures;
 use crate::maintenance::Leadership;
-use crate::records::{NewJob, NewWorkflow, Outcome, TemplateRecord};
+use crate::records::{Due, NewJob, NewWorkflow, Outcome, TemplateRecord};
 
 /// Runs a workflow of two steps, one after the other; each waits so many seconds and runs so many.
 async fn run(subject: &Subject, template: &TemplateRecord, wait_s: u64, run_s: u64) {
@@ -239,4 +239,53 @@ pub async fn old_minutes_are_removed(subject: &Subject) {
     let rest = figures.minutes_remove(&lead, first + 1, 1_000).await.expect("removed");
     assert_eq!(usize::try_from(rest).expect("few") + 1, old);
     assert_eq!(all(subject, false).await, kept[old..]);
+}
+
+/// What was found of a workflow is outdated by whatever changes its steps, and by nothing else.
+pub async fn mark_of_a_workflow_follows_every_change_of_its_steps(subject: &Subject) {
+    let figures = subject.store.figures();
+    let new = workflow(&[("first", &[]), ("second", &[0])]);
+    let id = new.id;
+    let mark = async || figures.workflow_mark(id).await.expect("read");
+    let nothing = mark().await;
+    assert!(subject.store.workflow_submit(new).await.expect("stored"));
+    let mut seen = vec![nothing, mark().await];
+    let session = subject.session().await;
+    // A failed attempt goes back to the queue, and the number of steps in each state is what it was before.
+    let job = subject.claim_one(session).await;
+    seen.push(mark().await);
+    let error = JobError::new(ErrorKind::Retryable, "no");
+    subject.settle(&job, Outcome::Retry { error, after: Duration::ZERO }).await;
+    seen.push(mark().await);
+    assert_eq!(mark().await, mark().await, "time alone changes nothing");
+    let later = Due::In(Duration::from_secs(3_600));
+    subject.store.job_changes().job_reschedule(job.token.job, later).await.expect("put off");
+    seen.push(mark().await);
+    subject
+        .store
+        .job_changes()
+        .job_reschedule(job.token.job, Due::In(Duration::ZERO))
+        .await
+        .expect("put off");
+    let job = subject.claim_one(session).await;
+    subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+    seen.push(mark().await);
+    let other = workflow(&[("first", &[])]);
+    assert!(subject.store.workflow_submit(other).await.expect("stored"));
+    assert_eq!(mark().await, seen[5], "another workflow is another one's");
+    let count = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), count, "each change is another mark: {seen:?}");
+}
+
+/// Only what has ended, and no further than is asked for.
+pub async fn ended_workflows_of_a_template_are_counted_up_to_a_limit(subject: &Subject) {
+    let ended = async |digest, max| subject.store.figures().workflows_ended(digest, max).await.expect("read");
+    assert_eq!(ended("d1", 10).await, 0);
+    for _ in 0..3 {
+        run(subject, &template(), 0, 1).await;
+    }
+    assert!(subject.store.workflow_submit(workflow(&[("first", &[])])).await.expect("stored"));
+    assert_eq!((ended("d1", 10).await, ended("d1", 2).await, ended("d2", 10).await), (3, 2, 0));
 }

@@ -20,6 +20,7 @@ pub mod chains;
 pub mod event_stream;
 pub mod events;
 pub mod figures;
+pub mod handler_offers;
 pub mod jobs;
 pub mod letters;
 pub mod lifecycles;
@@ -263,6 +264,14 @@ macro_rules! conformance_suite {
                 only_the_leader_folds,
                 active_work_is_counted_by_filter,
                 old_minutes_are_removed,
+                mark_of_a_workflow_follows_every_change_of_its_steps,
+                ended_workflows_of_a_template_are_counted_up_to_a_limit,
+            ],
+            handler_offers: [
+                offer_of_a_worker_goes_with_its_session,
+                later_offer_takes_the_place_of_the_former,
+                remote_workers_are_among_the_workers,
+                views_and_schedules_are_counted_by_handler,
             ],
             lifecycles: [
                 step_that_waits_too_long_for_others_fails_and_can_be_retried_behind_them,

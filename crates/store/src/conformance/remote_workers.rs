@@ -21,7 +21,11 @@ fn worker(namespaces: Option<&[&str]>) -> NewRemoteWorker {
         session: SessionId::make(),
         name: "till-7".to_owned(),
         secret_digest: "d".to_owned(),
-        handlers: vec![RemoteHandler { name: "work".to_owned(), version: Some("1.2.0".to_owned()) }],
+        handlers: vec![RemoteHandler {
+            name: "work".to_owned(),
+            version: Some("1.2.0".to_owned()),
+            input_schema: None,
+        }],
         queues: vec!["default".to_owned()],
         namespaces: namespaces.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
         slots: 3,

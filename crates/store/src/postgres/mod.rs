@@ -16,13 +16,15 @@ use std::time::Duration;
 
 use recache_model::time::{Clock, SystemClock, Timestamp};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
+use crate::measured::{Measured, PoolCounts, Taken, Times, name_of};
 use crate::open::OpenOptions;
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
@@ -123,6 +125,8 @@ pub struct Driver {
     clock: Option<Arc<dyn Clock>>,
     listener: Listener,
     key_cursor: Arc<KeyCursor>,
+    counts: Arc<PoolCounts>,
+    times: Times,
     pub(crate) signals: broadcast::Sender<Signal>,
 }
 
@@ -140,13 +144,18 @@ impl Driver {
             .application_name("recache")
             .statement_cache_capacity(256)
             .disable_statement_logging();
+        let counts = Arc::new(PoolCounts::new());
+        let (opened, aged) = (Arc::clone(&counts), Arc::clone(&counts));
+        let plans = options.slow_plans.then(|| plans_of(options.slow));
         let pool = PgPoolOptions::new()
             .max_connections(options.connections_max)
             .acquire_timeout(ACQUIRE_WAIT)
+            .max_lifetime(options.connection_life_max)
             // A round trip for each use would be a fifth of a short call; a connection that was used a moment ago
             // is trusted, one that rested is asked first.
             .test_before_acquire(false)
-            .before_acquire(|connection, about| {
+            .before_acquire(move |connection, about| {
+                aged.aged(about.age);
                 Box::pin(async move {
                     if about.idle_for < TRUSTED_AFTER_USE {
                         return Ok(true);
@@ -154,7 +163,9 @@ impl Driver {
                     Ok(connection.ping().await.is_ok())
                 })
             })
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
+                opened.opened();
+                let plans = plans.clone();
                 Box::pin(async move {
                     // Planning "settle and claim" takes 1.4 ms, running it 0.1 ms, and no plan of ours depends on a
                     // parameter's value. Set after connecting rather than as start-up options, which transaction poolers refuse.
@@ -163,13 +174,18 @@ impl Driver {
                     // sequential scans off an index is used wherever there is one.
                     // A process that is stopped in the middle of a transaction would keep its locks, and with them
                     // every sweep, waiting for as long as it is stopped.
-                    connection
+                    (&mut *connection)
                         .execute(
                             "SET search_path TO recache; SET synchronous_commit TO on; SET jit TO off; \
                              SET plan_cache_mode TO force_generic_plan; SET enable_seqscan TO off; \
                              SET idle_in_transaction_session_timeout TO '3s'",
                         )
                         .await?;
+                    if let Some(plans) = plans
+                        && let Err(error) = connection.execute(sqlx::AssertSqlSafe(plans)).await
+                    {
+                        tracing::warn!(%error, "plans of slow statements cannot be logged: the role may not load auto_explain");
+                    }
                     Ok(())
                 })
             })
@@ -200,7 +216,19 @@ impl Driver {
         let (signals, _) = broadcast::channel(SIGNALS_KEPT);
         let listener = Listener::start(pool.clone(), connect, signals.clone());
         let key_cursor = Arc::default();
-        Ok(Self { pool, clock: options.clock.clone(), listener, key_cursor, signals })
+        let times = Times::new(options.slow);
+        Ok(Self { pool, clock: options.clock.clone(), listener, key_cursor, counts, times, signals })
+    }
+
+    /// A connection of the pool, counted for as long as it is held.
+    async fn take(&self) -> Result<(PoolConnection<Postgres>, Taken<'_>)> {
+        Ok(self.counts.take(self.pool.acquire()).await?)
+    }
+
+    /// What was measured.
+    fn measure(&self) -> Measured {
+        let max = self.pool.options().get_max_connections();
+        Measured { pool: Some(self.counts.read(max, self.pool.size())), statements: self.times.read() }
     }
 
     async fn now_on(&self, db: &mut PgConnection) -> Result<Timestamp> {
@@ -229,7 +257,17 @@ impl Driver {
     where
         F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send,
     {
-        let mut transaction = self.pool.begin().await?;
+        let (mut connection, taken) = self.take().await?;
+        let done = self.write_on(&mut connection, work).await;
+        self.times.note(name_of(work), &taken, done.is_ok());
+        done
+    }
+
+    async fn write_on<T, F>(&self, connection: &mut PgConnection, work: &F) -> Result<T>
+    where
+        F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send,
+    {
+        let mut transaction = connection.begin().await?;
         let now = self.now_on(&mut transaction).await?;
         let mut effects = Effects::default();
         let value = match finish(work, &mut transaction, now, &mut effects).await {
@@ -256,13 +294,13 @@ impl Driver {
                 .await;
         }
         statements::jobs::check_alone(&new)?;
-        let mut connection = self.pool.acquire().await?;
+        let (mut connection, taken) = self.take().await?;
         let mut effects = Effects::default();
         let jobs: Vec<&NewJob> = new.iter().collect();
         let uniques = vec![UniqueColumns::default(); new.len()];
-        let fresh = bulk::jobs_insert(&mut connection, self.moved_time(), &jobs, &uniques)
-            .await
-            .map_err(as_of_commit)?;
+        let fresh = bulk::jobs_insert(&mut connection, self.moved_time(), &jobs, &uniques).await;
+        self.times.note("jobs_submit", &taken, fresh.is_ok());
+        let fresh = fresh.map_err(as_of_commit)?;
         let submitted = statements::jobs::submitted(&new, &fresh, &mut effects);
         self.tell(effects.into_signals());
         Ok(submitted)
@@ -285,10 +323,13 @@ impl Driver {
             let claim_now = claim.as_ref().filter(|_| !has_linked);
             let mut tries = 1;
             loop {
-                let mut connection = self.pool.acquire().await?;
+                let (mut connection, taken) = self.take().await?;
                 let mut effects = Effects::default();
                 let now = self.moved_time();
-                match bulk::settle_and_claim(&mut connection, now, &plain, claim_now, &mut effects).await {
+                let done =
+                    bulk::settle_and_claim(&mut connection, now, &plain, claim_now, &mut effects).await;
+                self.times.note("jobs_dispatch", &taken, done.is_ok());
+                match done {
                     Ok(done) => {
                         for place in done.accepted {
                             settled[place] = Some(Settled::Accepted);
@@ -353,8 +394,10 @@ impl Driver {
     }
 
     async fn database_time(&self) -> Result<Timestamp> {
-        let mut connection = self.pool.acquire().await?;
-        self.now_on(&mut connection).await
+        let (mut connection, taken) = self.take().await?;
+        let now = self.now_on(&mut connection).await;
+        self.times.note("now", &taken, now.is_ok());
+        now
     }
 
     /// The time that readers get is for showing only, so it needs no round trip.
@@ -363,9 +406,12 @@ impl Driver {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> Work<'c, T> + Send + 'static,
     {
-        let mut connection = self.pool.acquire().await?;
+        let name = name_of(&work);
+        let (mut connection, taken) = self.take().await?;
         let now = self.moved_time().unwrap_or_else(|| SystemClock.now());
-        work(&mut connection, now).await
+        let done = work(&mut connection, now).await;
+        self.times.note(name, &taken, done.is_ok());
+        done
     }
 
     fn tell(&self, signals: Vec<Signal>) {
@@ -382,6 +428,11 @@ impl Driver {
         self.listener.stop().await;
         self.pool.close().await;
     }
+}
+
+/// Has PostgreSQL write the plan of what takes long into its own log.
+fn plans_of(slow: Duration) -> String {
+    format!("LOAD 'auto_explain'; SET auto_explain.log_min_duration TO '{}ms'", slow.as_millis())
 }
 
 /// The work, and what it counted as its last statement.

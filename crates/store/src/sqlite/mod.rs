@@ -22,10 +22,12 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
+use crate::measured::{Measured, Times, name_of};
 use crate::open::{OpenOptions, Synchronous};
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
@@ -120,6 +122,7 @@ pub struct Driver {
     readers: Option<SqlitePool>,
     clock: Arc<dyn Clock>,
     key_cursor: Arc<KeyCursor>,
+    times: Times,
     pub(crate) signals: broadcast::Sender<Signal>,
 }
 
@@ -168,7 +171,13 @@ impl Driver {
         let clock = options.clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
         let (signals, _) = broadcast::channel(SIGNALS_KEPT);
         let writer = Writer::start(connection, Arc::clone(&clock), signals.clone());
-        Ok(Self { writer, readers, clock, key_cursor: Arc::default(), signals })
+        let times = Times::new(options.slow);
+        Ok(Self { writer, readers, clock, key_cursor: Arc::default(), times, signals })
+    }
+
+    /// What was measured. Calls wait for the one writer, and are written in groups: their times hold that wait.
+    fn measure(&self) -> Measured {
+        Measured { pool: None, statements: self.times.read() }
     }
 
     async fn write<T, F>(&self, work: F) -> Result<T>
@@ -176,7 +185,10 @@ impl Driver {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
     {
-        self.writer.write(work).await
+        let (name, began) = (name_of(&work), Instant::now());
+        let done = self.writer.write(work).await;
+        self.times.add(name, Duration::ZERO, began.elapsed(), done.is_ok());
+        done
     }
 
     async fn submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
@@ -216,13 +228,16 @@ impl Driver {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> Work<'c, T> + Send + 'static,
     {
-        match &self.readers {
+        let (name, began) = (name_of(&work), Instant::now());
+        let done = match &self.readers {
             Some(readers) => {
                 let mut connection = readers.acquire().await?;
                 work(&mut connection, self.clock.now()).await
             }
             None => self.writer.read(work).await,
-        }
+        };
+        self.times.add(name, Duration::ZERO, began.elapsed(), done.is_ok());
+        done
     }
 
     fn tell(&self, signals: Vec<Signal>) {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use recache_model::analysis::{StepFacts, analyze};
 use recache_model::figures::{Active, Ended, Filter, Kind, MINUTE_US, Minute, MinuteTotals, Series, Totals};
+use recache_model::ids::WorkflowId;
 use recache_model::job::{JobError, JobState};
 use recache_model::template::graph::Graph;
 use recache_model::time::Timestamp;
@@ -41,6 +42,15 @@ impl Figures for Driver {
             step_figures(db, &namespace, &name, &digest, workflows_max).await
         }))
         .await
+    }
+
+    async fn workflow_mark(&self, workflow: WorkflowId) -> Result<String> {
+        self.read(look!([] db, now => workflow_mark(db, workflow).await)).await
+    }
+
+    async fn workflows_ended(&self, digest: &str, count_max: u32) -> Result<u32> {
+        let digest = digest.to_owned();
+        self.read(look!([digest] db, now => workflows_ended(db, &digest, count_max).await)).await
     }
 
     async fn folded(&self) -> Result<Option<Minute>> {
@@ -153,6 +163,33 @@ async fn step_figures(
     }
     found.steps = steps.into_values().collect();
     Ok(found)
+}
+
+async fn workflow_mark(db: &mut Connection, workflow: WorkflowId) -> Result<String> {
+    // Each change of state counts a transition up, and none is ever taken back. When a step is due changes without one; of those
+    // instants a remainder is added up, since their sum would be too large.
+    let row = sqlx::query(
+        "SELECT CAST(count(*) AS BIGINT) AS steps, CAST(COALESCE(SUM(transitions), 0) AS BIGINT) AS changes, \
+         CAST(COALESCE(SUM(due_at % 1000000007), 0) AS BIGINT) AS dues FROM jobs WHERE workflow_id = $1",
+    )
+    .bind(workflow.uuid())
+    .fetch_one(db)
+    .await?;
+    let (steps, changes, dues): (i64, i64, i64) =
+        (row.try_get("steps")?, row.try_get("changes")?, row.try_get("dues")?);
+    Ok(format!("{steps}-{changes}-{dues}"))
+}
+
+async fn workflows_ended(db: &mut Connection, digest: &str, count_max: u32) -> Result<u32> {
+    let row = sqlx::query(
+        "SELECT CAST(count(*) AS BIGINT) AS ended FROM (SELECT id FROM workflows WHERE template_digest = $1 \
+         AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2) AS w",
+    )
+    .bind(digest)
+    .bind(i64::from(count_max))
+    .fetch_one(db)
+    .await?;
+    jobs::count(&row, "ended")
 }
 
 async fn folded(db: &mut Connection) -> Result<Option<Minute>> {

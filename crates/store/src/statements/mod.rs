@@ -24,6 +24,7 @@ pub(super) mod figures;
 pub(super) mod finished;
 pub(super) mod flow;
 pub(super) mod given;
+pub(super) mod handler_offers;
 pub(super) mod items;
 pub(super) mod job_changes;
 pub(super) mod jobs;

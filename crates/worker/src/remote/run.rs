@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use recache_api::{
-    RegisterWorker, WorkerAnswer, WorkerCall, WorkerClaim, WorkerDone, WorkerEnd, WorkerHandler, WorkerJob,
-    WorkerSession, WorkerStopReason,
+    Json, RegisterWorker, WorkerAnswer, WorkerCall, WorkerClaim, WorkerDone, WorkerEnd, WorkerHandler,
+    WorkerJob, WorkerSession, WorkerStopReason,
 };
 use reqwest::Method;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::Attempt;
 use super::client::{Client, Session};
 use super::{RemoteError, ServerOptions};
-use crate::handlers::Handlers;
+use crate::handlers::{Description, Handlers};
 use crate::stop::{Stop, StopSignal};
 
 /// Ends of one call.
@@ -190,7 +190,12 @@ impl RemoteWorker {
                 .handlers
                 .names()
                 .into_iter()
-                .map(|name| WorkerHandler { name, version: None })
+                .map(|name| {
+                    let Description { version, input_schema } = self.handlers.description(&name);
+                    let input_schema =
+                        input_schema.and_then(|schema| Json::from_text(&schema.to_string()).ok());
+                    WorkerHandler { name, version, input_schema }
+                })
                 .collect(),
             queues: options.queues.clone(),
             namespaces: options.namespaces.clone(),

@@ -3,20 +3,22 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use recache_api::FigureExplanation;
 use recache_api::client::Client;
-use recache_engine::figures::performance_of;
-use recache_model::figures::PerformanceRequest;
+use recache_engine::figures::{bottlenecks_of, performance_of};
+use recache_model::figures::{BottlenecksRequest, PerformanceRequest};
+use recache_store::Store;
 
 use super::Which;
 use crate::cli_error::ExitStatus;
 use crate::commands::failure::of_engine;
 use crate::commands::{Context, Outcome};
-use crate::output::{self, Figure, Format};
+use crate::output::{self, Figure, Format, Report};
 
 /// Tell where a figure comes from, and check it against the rows themselves
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache analytics explain completion_rate
   recache analytics explain average_step_duration_seconds --hours 1
+  recache analytics explain error_hot_spots --namespace shop
 
 The figure is calculated twice: from roll-ups, and from all rows of the window.
 They differ where jobs were removed, or run again, after their minute was
@@ -30,14 +32,26 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// As rolled up, and as counted.
+    async fn reports(&self, store: &dyn Store) -> recache_engine::Result<(Report, Report)> {
+        let (hours, filter, exact) = (self.which.hours, self.which.filter(), self.which.exact);
+        if self.figure.is_of_bottlenecks() {
+            let request = BottlenecksRequest { hours, filter, ..BottlenecksRequest::default() };
+            let report = |found| Report::Bottlenecks(Box::new(output::bottlenecks(&request, found)));
+            let rolled_up = bottlenecks_of(store, &request, exact).await?;
+            return Ok((report(&rolled_up), report(&bottlenecks_of(store, &request, true).await?)));
+        }
+        let request = PerformanceRequest { hours, filter };
+        let report = |found| Report::Performance(Box::new(output::performance(&request, found)));
+        let rolled_up = performance_of(store, &request, exact).await?;
+        Ok((report(&rolled_up), report(&performance_of(store, &request, true).await?)))
+    }
+
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        let request = PerformanceRequest { hours: self.which.hours, filter: self.which.filter() };
         let store = context.open().await?;
-        let rolled_up = performance_of(&*store, &request, self.which.exact).await;
-        let exact = performance_of(&*store, &request, true).await;
+        let reports = self.reports(&*store).await;
         store.close().await;
-        let report = output::performance(&request, &rolled_up.map_err(|error| of_engine(&error))?);
-        let exact = output::performance(&request, &exact.map_err(|error| of_engine(&error))?);
+        let (report, exact) = reports.map_err(|error| of_engine(&error))?;
         print(&output::figure_explanation(self.figure, &report, &exact), context)
     }
 

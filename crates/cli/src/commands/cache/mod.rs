@@ -80,7 +80,7 @@ impl Args {
             Verb::Health(arguments) => arguments.run(patience, context).await,
             Verb::Explain(arguments) => arguments.run(patience, context).await,
             Verb::Bench(arguments) => arguments.run(context).await,
-            Verb::Ttl(arguments) => arguments.run(context),
+            Verb::Ttl(arguments) => arguments.run(patience, context).await,
         }
     }
 }

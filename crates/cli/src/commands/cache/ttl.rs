@@ -1,18 +1,23 @@
 //! `recache cache ttl`: how long values may live.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
-use recache_api::{TtlSimulation, TtlSimulationRow};
-use recache_model::ttl::Settings;
+use recache_api::{TtlExplanation, TtlSimulation, TtlSimulationRow};
+use recache_cache::SystemClock;
+use recache_engine::adaptive::Adaptive;
 use recache_model::ttl::simulation::{Departure, Trace, Way, bursts, compare, flights, zipf};
+use recache_model::ttl::{Saves, Settings};
 
+use super::super::failure::of_engine;
 use super::super::name::life;
 use super::super::{Context, Outcome};
+use super::opened::Opened;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::demo::data::departures;
-use crate::output::{Format, duration, ms};
+use crate::output::{Format, duration, ms, ttl_explanation};
 
 /// Choose how long values live by what they cost and how they change
 #[derive(Debug, clap::Args)]
@@ -21,6 +26,7 @@ use crate::output::{Format, duration, ms};
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:
+  recache cache ttl explain
   recache cache ttl simulate"
 )]
 pub(super) struct Args {
@@ -30,8 +36,18 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Explain(Explain),
     Simulate(Simulate),
 }
+
+/// Show how long values live where that is chosen, and why
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recache cache ttl explain -o json
+
+Reads what the servers share through the configured backend. Where each process
+keeps to itself what it saw, ask one: GET /v1/cache/ttl.")]
+struct Explain {}
 
 /// Play the adaptive rule beside fixed and multiplied lives
 #[derive(Debug, clap::Args)]
@@ -42,7 +58,8 @@ enum Verb {
 On three traces: real flights of January 2013 with drawn readers, popularity by
 Zipf's law with demand that follows the sun, and a writer that comes in bursts.
 Beside the adaptive rule stand the best fixed life, and the best of those that
-multiply what is hot, whose 99th percentile of staleness is no worse.")]
+multiply what is hot, whose 99th percentile of staleness is no worse. The rule
+saves the number of rebuilds, or the time that they take: both are shown.")]
 struct Simulate {
     /// A read is too stale when what it is served was outdated for longer
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = life)]
@@ -62,11 +79,74 @@ struct Simulate {
 }
 
 impl Args {
-    pub(super) fn run(self, context: &mut Context<'_>) -> Outcome {
+    pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
         match self.verb {
+            Verb::Explain(Explain {}) => explain(patience, context).await,
             Verb::Simulate(arguments) => arguments.run(context),
         }
     }
+}
+
+async fn explain(patience: Duration, context: &mut Context<'_>) -> Outcome {
+    let chosen = context.load()?.config.adaptive_ttl.chosen();
+    let Some(settings) = chosen else {
+        context.note("lives are not chosen: `adaptive_ttl.enabled` is false")?;
+        return print_explanation(&ttl_explanation(None), context);
+    };
+    let opened = Opened::usable(patience, context).await?;
+    let adaptive = Adaptive::new(&opened.cache, Arc::new(SystemClock), settings, 0)
+        .map_err(|error| of_engine(&error))?;
+    if !adaptive.learn().await {
+        let note = if opened.is_in_process() {
+            "each process keeps to itself what it saw: ask one, GET /v1/cache/ttl"
+        } else {
+            "nothing has been shared yet"
+        };
+        context.note(note)?;
+    }
+    print_explanation(&ttl_explanation(Some(&adaptive)), context)
+}
+
+fn print_explanation(explanation: &TtlExplanation, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(explanation)?,
+        Format::Jsonl => context.print_lines(&explanation.classes)?,
+        Format::Table if explanation.classes.is_empty() => {}
+        Format::Table => {
+            let mut table = context.table([
+                "CLASS",
+                "PHASE",
+                "READS/S",
+                "CHANGES/S",
+                "COST",
+                "REBUILT",
+                "CHANGED",
+                "LIFE",
+                "TOO STALE",
+                "HELD BY",
+            ]);
+            for one in &explanation.classes {
+                table.row([
+                    one.class.clone(),
+                    one.phase.to_string(),
+                    format!("{:.3}", one.reads_per_s),
+                    format!("{:.6}", one.changes_per_s),
+                    format!("{:.1} ms", one.rebuild_ms),
+                    format!("{:.0}", one.rebuilt),
+                    format!("{:.0}", one.changed),
+                    duration(one.ttl_ms),
+                    per_cent(Some(one.stale_share)),
+                    one.bound.clone().unwrap_or_default(),
+                ]);
+            }
+            context.print_text(&table.text())?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
+fn per_cent(fraction: Option<f64>) -> String {
+    fraction.map(|fraction| format!("{:.1} %", fraction * 100.0)).unwrap_or_default()
 }
 
 impl Simulate {
@@ -78,8 +158,11 @@ impl Simulate {
             return Err(CliError::new("E-INVALID", ExitStatus::Usage, problems.join("; ")).into());
         }
         let mut rows = Vec::new();
-        for trace in self.traces()? {
-            rows.extend(compare(&trace, &settings).into_iter().filter_map(|row| {
+        let both = [Saves::Rebuilds, Saves::Cost].map(|saves| Settings { saves, ..settings });
+        for (trace, settings) in
+            self.traces()?.iter().flat_map(|trace| both.iter().map(move |one| (trace, one)))
+        {
+            rows.extend(compare(trace, settings).into_iter().filter_map(|row| {
                 let outcome = row.outcome?;
                 let seconds = |value: f64| ms(Duration::try_from_secs_f64(value).unwrap_or_default());
                 let (way, life_s) = match row.way {
@@ -89,6 +172,7 @@ impl Simulate {
                 };
                 Some(TtlSimulationRow {
                     trace: trace.name.to_owned(),
+                    saves: settings.saves.as_str().to_owned(),
                     way: way.to_owned(),
                     life_ms: life_s.map(seconds),
                     reads: outcome.reads,
@@ -96,6 +180,7 @@ impl Simulate {
                     cost_ms: seconds(outcome.cost_s),
                     staleness_p99_ms: seconds(outcome.staleness_p99_s),
                     saved: row.saved,
+                    cost_saved: row.cost_saved,
                 })
             }));
         }
@@ -112,24 +197,28 @@ impl Simulate {
             Format::Table => {
                 let mut table = context.table([
                     "TRACE",
+                    "TO SAVE",
                     "WAY",
                     "LIFE",
                     "READS",
                     "REBUILDS",
                     "COST",
                     "P99 STALENESS",
-                    "ADAPTIVE SAVES",
+                    "REBUILDS SAVED",
+                    "COST SAVED",
                 ]);
                 for row in &document.rows {
                     table.row([
                         row.trace.clone(),
+                        row.saves.clone(),
                         row.way.clone(),
                         row.life_ms.map(duration).unwrap_or_default(),
                         row.reads.to_string(),
                         row.rebuilds.to_string(),
                         duration(row.cost_ms),
                         duration(row.staleness_p99_ms),
-                        row.saved.map(|saved| format!("{:.1} %", saved * 100.0)).unwrap_or_default(),
+                        per_cent(row.saved),
+                        per_cent(row.cost_saved),
                     ]);
                 }
                 context.print_text(&table.text())?;

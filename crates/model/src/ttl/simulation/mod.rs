@@ -20,6 +20,8 @@ pub struct Row {
     pub outcome: Option<Outcome>,
     /// What part of its rebuilds the adaptive way saves.
     pub saved: Option<f64>,
+    /// The same of what its rebuilds cost.
+    pub cost_saved: Option<f64>,
 }
 
 /// Lives that are tried of a family of ways: so many between these, each about 2 % longer than the one before.
@@ -34,7 +36,7 @@ const LIFE_S_RANGE: (f64, f64) = (1.0, 172_800.0);
 pub fn compare(trace: &Trace, settings: &Settings) -> Vec<Row> {
     let adaptive = Way::Adaptive(*settings);
     let base = play(trace, &adaptive);
-    let mut rows = vec![Row { way: adaptive, outcome: Some(base), saved: None }];
+    let mut rows = vec![Row { way: adaptive, outcome: Some(base), saved: None, cost_saved: None }];
     let families: [fn(f64) -> Way; 2] = [|life_s| Way::Fixed { life_s }, |base_s| Way::Multiply { base_s }];
     for family in families {
         let found = best(trace, family, base.staleness_p99_s);
@@ -42,6 +44,7 @@ pub fn compare(trace: &Trace, settings: &Settings) -> Vec<Row> {
             way: found.map_or_else(|| family(LIFE_S_RANGE.0), |(way, _)| way),
             outcome: found.map(|(_, outcome)| outcome),
             saved: found.map(|(_, other)| 1.0 - ratio(base.rebuilds, other.rebuilds)),
+            cost_saved: found.map(|(_, other)| 1.0 - base.cost_s / other.cost_s.max(f64::MIN_POSITIVE)),
         });
     }
     rows

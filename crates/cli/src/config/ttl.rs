@@ -1,0 +1,182 @@
+//! `[adaptive_ttl]`: how long cached values live where that is found out.
+
+use std::time::Duration;
+
+use recache_model::ttl::{Saves, Settings};
+use serde_json::Value;
+
+use super::schema::{ConfigOption, Kind, Refusal};
+
+/// Whether lives are chosen, and within which budget.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct TtlConfig {
+    /// Whether they are. Default false: values live as long as their usages say.
+    pub(crate) enabled: bool,
+    /// The budget and the bounds.
+    pub(crate) settings: Settings,
+}
+
+impl TtlConfig {
+    /// The settings, where lives are chosen.
+    pub(crate) fn chosen(&self) -> Option<Settings> {
+        self.enabled.then_some(self.settings)
+    }
+
+    /// What is wrong with the settings together, each with the path of its option.
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        let path = |field: &str| match field {
+            "staleness" => "adaptive_ttl.staleness_seconds",
+            "stale_share_max" => "adaptive_ttl.stale_share_max",
+            "class_share_max" => "adaptive_ttl.class_share_max",
+            "ttl_min" => "adaptive_ttl.ttl_min_seconds",
+            "ttl_max" => "adaptive_ttl.ttl_max_seconds",
+            _ => "adaptive_ttl.window_seconds",
+        };
+        self.settings.problems().into_iter().map(|problem| (path(problem.field), problem.message)).collect()
+    }
+}
+
+const YEAR_SECONDS: u32 = 31_536_000;
+
+/// Seconds of an option.
+const fn seconds(
+    path: &'static str,
+    meaning: &'static str,
+    min: u32,
+    max: u32,
+    write: fn(&mut super::Config, &str, u32),
+    read: fn(&super::Config, &str) -> Value,
+) -> ConfigOption {
+    ConfigOption { path, meaning, kind: Kind::Whole { unit: "seconds", min, max, write }, read }
+}
+
+fn shown(duration: Duration) -> Value {
+    Value::from(duration.as_secs())
+}
+
+fn of(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count))
+}
+
+/// A fraction. What is no number is refused here, what is out of range with the rest of the settings.
+fn fraction(text: &str) -> Result<f64, Refusal> {
+    let remedy = "write a fraction above 0 and below 1, such as \"0.01\"";
+    let value: f64 = text.parse().map_err(|_| Refusal::new("is no number", remedy))?;
+    if !(value > 0.0 && value < 1.0) {
+        return Err(Refusal::new(format!("is {value}"), remedy));
+    }
+    Ok(value)
+}
+
+const FRACTION: &str = "a fraction above 0 and below 1, as text";
+
+pub(super) const OPTIONS: &[ConfigOption] = &[
+    ConfigOption {
+        path: "adaptive_ttl.enabled",
+        meaning: "whether lives of cached analytics, graphs and handlers are chosen by cost, change and demand",
+        kind: Kind::Boolean { write: |config, _, on| config.adaptive_ttl.enabled = on },
+        read: |config, _| Value::from(config.adaptive_ttl.enabled),
+    },
+    seconds(
+        "adaptive_ttl.staleness_seconds",
+        "a read is too stale when what it is served was outdated for longer",
+        1,
+        YEAR_SECONDS,
+        |config, _, count| config.adaptive_ttl.settings.staleness = of(count),
+        |config, _| shown(config.adaptive_ttl.settings.staleness),
+    ),
+    ConfigOption {
+        path: "adaptive_ttl.stale_share_max",
+        meaning: "the fraction of all reads that may be too stale",
+        kind: Kind::Text {
+            form: FRACTION,
+            write: |config, _, text| {
+                config.adaptive_ttl.settings.stale_share_max = fraction(text)?;
+                Ok(())
+            },
+        },
+        read: |config, _| Value::from(config.adaptive_ttl.settings.stale_share_max.to_string()),
+    },
+    ConfigOption {
+        path: "adaptive_ttl.class_share_max",
+        meaning: "the fraction of the reads of one class that may be too stale; not below stale_share_max",
+        kind: Kind::Text {
+            form: FRACTION,
+            write: |config, _, text| {
+                config.adaptive_ttl.settings.class_share_max = fraction(text)?;
+                Ok(())
+            },
+        },
+        read: |config, _| Value::from(config.adaptive_ttl.settings.class_share_max.to_string()),
+    },
+    seconds(
+        "adaptive_ttl.ttl_min_seconds",
+        "no life is shorter; not above ttl_max_seconds",
+        1,
+        YEAR_SECONDS,
+        |config, _, count| config.adaptive_ttl.settings.ttl_min = of(count),
+        |config, _| shown(config.adaptive_ttl.settings.ttl_min),
+    ),
+    seconds(
+        "adaptive_ttl.ttl_max_seconds",
+        "no life is longer; not below staleness_seconds",
+        1,
+        YEAR_SECONDS,
+        |config, _, count| config.adaptive_ttl.settings.ttl_max = of(count),
+        |config, _| shown(config.adaptive_ttl.settings.ttl_max),
+    ),
+    seconds(
+        "adaptive_ttl.window_seconds",
+        "over what time reads and changes are counted",
+        60,
+        604_800,
+        |config, _, count| config.adaptive_ttl.settings.window = of(count),
+        |config, _| shown(config.adaptive_ttl.settings.window),
+    ),
+    ConfigOption {
+        path: "adaptive_ttl.saves",
+        meaning: "what is saved within the budget: the time that rebuilding takes, or the number of rebuilds",
+        kind: Kind::Choice {
+            allowed: &["cost", "rebuilds"],
+            write: |config, _, name| {
+                config.adaptive_ttl.settings.saves =
+                    if name == "rebuilds" { Saves::Rebuilds } else { Saves::Cost };
+            },
+        },
+        read: |config, _| Value::from(config.adaptive_ttl.settings.saves.as_str()),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_fraction_is_refused() {
+        for text in ["NaN", "inf", "-0.1", "0", "1", "1.5", "", "a", "0,01"] {
+            assert!(fraction(text).is_err(), "{text}");
+        }
+        assert_eq!(fraction("0.25").unwrap().to_bits(), 0.25_f64.to_bits());
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_named_by_their_options() {
+        let settings = Settings {
+            ttl_min: Duration::from_secs(20),
+            ttl_max: Duration::from_secs(10),
+            class_share_max: 0.001,
+            ..Settings::default()
+        };
+        let problems = TtlConfig { enabled: true, settings }.problems();
+        let paths: Vec<&str> = problems.iter().map(|(path, _)| *path).collect();
+        assert_eq!(
+            paths,
+            [
+                "adaptive_ttl.class_share_max",
+                "adaptive_ttl.ttl_min_seconds",
+                "adaptive_ttl.staleness_seconds"
+            ]
+        );
+        assert_eq!(TtlConfig::default().problems(), []);
+    }
+}
