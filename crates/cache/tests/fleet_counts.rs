@@ -11,7 +11,6 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "support/memcached.rs"]
 mod memcached_server;
-#[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "support/redis_server.rs"]
 mod redis_server;
 

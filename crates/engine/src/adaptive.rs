@@ -346,13 +346,11 @@ where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
     F: Future<Output = Result<Option<T>>>,
 {
-    match &shared.adaptive {
-        Some(adaptive) => loaded(adaptive.get_or_load(usage, class, key, loader).await),
-        None => {
-            let cache = shared.cache.for_usage(usage);
-            loaded(cache.get_or_load(key, &cache.default_policy(), loader).await)
-        }
+    if let Some(adaptive) = &shared.adaptive {
+        return loaded(adaptive.get_or_load(usage, class, key, loader).await);
     }
+    let cache = shared.cache.for_usage(usage);
+    loaded(cache.get_or_load(key, &cache.default_policy(), loader).await)
 }
 
 /// Shares what was seen for as long as the engine runs, and once more at its end.

@@ -24,7 +24,7 @@ on_both_databases!(what_was_lost_with_a_restored_backup_comes_back_by_no_cache_a
 
 /// An engine over a cache that outlives it, as one on a server of its own does.
 async fn start(database: &TestDatabase, shared: &Arc<Moka>, input: &Arc<Mutex<String>>) -> Engine {
-    let cache = Cache::builder(Arc::clone(shared) as _, Arc::new(SystemClock)).build();
+    let cache = Cache::builder(shared.clone(), Arc::new(SystemClock)).build();
     let mut handlers = Handlers::new();
     let input = Arc::clone(input);
     handlers

@@ -163,10 +163,10 @@ impl PoolCounts {
     }
 
     /// Waits for what the pool gives, and counts it until the answer's second part is dropped. A wait that is given up ends too.
-    pub(crate) async fn take<'p, T, E>(
-        &'p self,
+    pub(crate) async fn take<T, E>(
+        &self,
         taking: impl Future<Output = Result<T, E>>,
-    ) -> Result<(T, Taken<'p>), E> {
+    ) -> Result<(T, Taken<'_>), E> {
         let began = Instant::now();
         let waiting = Count::up(&self.waiting);
         let taken = taking.await;
@@ -247,7 +247,6 @@ fn us(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    #[expect(clippy::unused_async, reason = "its closure's name is what is looked at")]
     async fn jobs_settle(times: &Times) {
         let work = || Box::pin(async {});
         times.add(name_of(&work), Duration::ZERO, Duration::ZERO, true);

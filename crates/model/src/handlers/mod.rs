@@ -145,7 +145,6 @@ mod session_text {
 
     use crate::ids::SessionId;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
     pub(super) fn serialize<S: Serializer>(session: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(session)
     }

@@ -27,7 +27,7 @@ impl Eq for Figure {}
 
 /// The text names no figure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no figure: expected one of {names}", names = Figure::ALL.map(|figure| figure.name()).join(", "))]
+#[error("`{0}` is no figure: expected one of {names}", names = Figure::ALL.map(Figure::name).join(", "))]
 pub struct UnknownFigure(String);
 
 impl Figure {

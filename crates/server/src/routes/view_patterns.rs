@@ -76,12 +76,11 @@ async fn list(
         Page::new("view patterns", &namespace, PageParams { limit: asked.limit, cursor: asked.cursor })?;
     let after: Option<String> = page.before_or("after", asked.after)?;
     // A namespace holds no slash.
-    let split = |place: String| match place.split_once('/') {
-        Some((namespace, pattern)) => Ok((namespace.to_owned(), pattern.to_owned())),
-        None => {
-            let said = "is no pattern: expected `NAMESPACE/PATTERN`";
-            Err(Refusal::field(Code::InvalidParameter, "?after", said))
-        }
+    let split = |place: String| {
+        let parts =
+            place.split_once('/').map(|(namespace, pattern)| (namespace.to_owned(), pattern.to_owned()));
+        let said = "is no pattern: expected `NAMESPACE/PATTERN`";
+        parts.ok_or_else(|| Refusal::field(Code::InvalidParameter, "?after", said))
     };
     let after = after.map(split).transpose()?;
     let found =
