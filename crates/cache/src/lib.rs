@@ -14,6 +14,7 @@ pub mod epochs;
 pub mod foreign;
 mod health;
 pub mod key;
+mod limit;
 mod policy;
 pub mod provider;
 pub mod stats;

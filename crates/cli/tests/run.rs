@@ -1,6 +1,9 @@
 //! `recache run` as a person uses it: the real program, real signals, real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
+#[cfg(unix)]
+#[path = "run/command.rs"]
+mod command;
 #[path = "run/dry.rs"]
 mod dry;
 #[path = "run/http.rs"]

@@ -82,14 +82,16 @@ pub async fn run(config: &CacheConfig, each: Duration, mark: &str) -> Table {
     if let Err(reason) = connected(&cache).await {
         table.missing.push(format!("backend `{}` was not measured: {reason}", config.backend));
     } else {
-        let peer = match peer::Peer::connect(&config).await {
-            Ok(peer) => Some(peer),
-            Err(reason) => {
-                table.missing.push(format!("nothing stands beside `{}`: {reason}", config.backend));
-                None
+        let reading = tokio::spawn(wire::table(cache.clone(), config.clone(), each));
+        match reading.await {
+            Ok(read) => {
+                table.rows.extend(read.rows);
+                table.missing.extend(read.missing);
             }
-        };
-        table.rows.extend(Box::pin(wire::rows(&cache, peer, each)).await);
+            Err(error) => {
+                table.missing.push(format!("reads of `{}` were not measured: {error}", config.backend));
+            }
+        }
         table.rows.extend(Box::pin(fleet::cold_key(&config, each)).await);
         table.rows.extend(Box::pin(fleet::early_refresh(&config, each)).await);
         cache.clear().await;

@@ -1,5 +1,7 @@
 //! The same reads without the cache: the bare client of Redis, a bare socket to Memcached.
 
+#[cfg(feature = "cache-redis")]
+use redis::AsyncCommands as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -7,17 +9,16 @@ use crate::config::{Backend, CacheConfig};
 
 /// Entries that are read together.
 pub(super) const BATCH: usize = 100;
-/// What an entry of the cache takes with its envelope, about: both send the same.
-pub(super) const VALUE_BYTES: usize = 130;
 
-/// A connection of its own, with `BATCH` entries behind it.
+/// A connection of its own, with `BATCH` entries behind it. The bare client is used as an application uses it, which has a
+/// key and makes the command of it.
 #[derive(Debug)]
 pub(super) enum Peer {
     #[cfg(feature = "cache-redis")]
     Redis {
         connection: Box<redis::aio::MultiplexedConnection>,
-        gets: Vec<redis::Cmd>,
-        get_many: redis::Cmd,
+        keys: Vec<String>,
+        value_bytes: usize,
     },
     Memcached(Box<Bare>),
 }
@@ -32,12 +33,15 @@ pub(super) struct Bare {
 }
 
 impl Peer {
-    pub(super) async fn connect(config: &CacheConfig) -> Result<Self, String> {
+    /// Its entries are `value_bytes` long.
+    pub(super) async fn connect(config: &CacheConfig, value_bytes: usize) -> Result<Self, String> {
         let prefix = &config.key_prefix;
         let keys: Vec<String> = (0..BATCH).map(|number| format!("{prefix}:bare:{number:04}")).collect();
         match config.backend() {
-            Some(Backend::Memcached) => memcached(config, &keys).await,
-            Some(Backend::Redis | Backend::Dragonfly | Backend::Valkey) => redis(config, &keys).await,
+            Some(Backend::Memcached) => memcached(config, &keys, value_bytes).await,
+            Some(Backend::Redis | Backend::Dragonfly | Backend::Valkey) => {
+                redis(config, keys, value_bytes).await
+            }
             _ => Err("it lies in this process".to_owned()),
         }
     }
@@ -54,10 +58,10 @@ impl Peer {
     pub(super) async fn get(&mut self, number: usize) -> Result<(), String> {
         match self {
             #[cfg(feature = "cache-redis")]
-            Self::Redis { connection, gets, .. } => {
-                let get = gets.get(number % BATCH).ok_or("no such entry")?;
-                let answer: Result<Vec<u8>, _> = get.query_async(&mut **connection).await;
-                answer.map_err(|error| error.to_string()).and_then(|value| expect(value.len(), VALUE_BYTES))
+            Self::Redis { connection, keys, value_bytes } => {
+                let key = keys.get(number % BATCH).ok_or("no such entry")?;
+                let answer: Result<Vec<u8>, _> = connection.get(key).await;
+                answer.map_err(|error| error.to_string()).and_then(|value| expect(value.len(), *value_bytes))
             }
             Self::Memcached(bare) => {
                 let Bare { stream, gets: (commands, answer), .. } = &mut **bare;
@@ -71,8 +75,8 @@ impl Peer {
     pub(super) async fn get_many(&mut self) -> Result<(), String> {
         match self {
             #[cfg(feature = "cache-redis")]
-            Self::Redis { connection, get_many, .. } => {
-                let answer: Result<Vec<Vec<u8>>, _> = get_many.query_async(&mut **connection).await;
+            Self::Redis { connection, keys, .. } => {
+                let answer: Result<Vec<Vec<u8>>, _> = connection.mget(&*keys).await;
                 answer.map_err(|error| error.to_string()).and_then(|values| expect(values.len(), BATCH))
             }
             Self::Memcached(bare) => {
@@ -88,7 +92,7 @@ fn expect(found: usize, expected: usize) -> Result<(), String> {
 }
 
 #[cfg(feature = "cache-redis")]
-async fn redis(config: &CacheConfig, keys: &[String]) -> Result<Peer, String> {
+async fn redis(config: &CacheConfig, keys: Vec<String>, value_bytes: usize) -> Result<Peer, String> {
     use crate::config::RedisMode;
 
     if config.redis.mode != RedisMode::Single || !config.redis.url.expose().starts_with("redis://") {
@@ -97,28 +101,20 @@ async fn redis(config: &CacheConfig, keys: &[String]) -> Result<Peer, String> {
     let told = |error: redis::RedisError| error.to_string();
     let client = redis::Client::open(config.redis.url.expose()).map_err(told)?;
     let mut connection = client.get_multiplexed_async_connection().await.map_err(told)?;
-    for key in keys {
+    for key in &keys {
         let mut set = redis::cmd("SET");
-        set.arg(key).arg(vec![b'v'; VALUE_BYTES]).arg("EX").arg(600);
+        set.arg(key).arg(vec![b'v'; value_bytes]).arg("EX").arg(600);
         set.query_async::<()>(&mut connection).await.map_err(told)?;
     }
-    let get = |key: &String| {
-        let mut get = redis::cmd("GET");
-        get.arg(key);
-        get
-    };
-    let gets = keys.iter().map(get).collect();
-    let mut get_many = redis::cmd("MGET");
-    get_many.arg(keys);
-    Ok(Peer::Redis { connection: Box::new(connection), gets, get_many })
+    Ok(Peer::Redis { connection: Box::new(connection), keys, value_bytes })
 }
 
 #[cfg(not(feature = "cache-redis"))]
-async fn redis(_: &CacheConfig, _: &[String]) -> Result<Peer, String> {
+async fn redis(_: &CacheConfig, _: Vec<String>, _: usize) -> Result<Peer, String> {
     Err("its client is not built in".to_owned())
 }
 
-async fn memcached(config: &CacheConfig, keys: &[String]) -> Result<Peer, String> {
+async fn memcached(config: &CacheConfig, keys: &[String], value_bytes: usize) -> Result<Peer, String> {
     let url = config.memcached.url.expose();
     let place = url.split_once("://").map_or(url, |(_, place)| place);
     if place.contains([',', '@', '/']) {
@@ -127,11 +123,11 @@ async fn memcached(config: &CacheConfig, keys: &[String]) -> Result<Peer, String
     let told = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect(place).await.map_err(told)?;
     stream.set_nodelay(true).map_err(told)?;
-    let value = "v".repeat(VALUE_BYTES);
-    let answer = format!("VA {VALUE_BYTES}\r\n{value}\r\n").into_bytes();
+    let value = "v".repeat(value_bytes);
+    let answer = format!("VA {value_bytes}\r\n{value}\r\n").into_bytes();
     let mut gets = Vec::new();
     for key in keys {
-        let set = format!("ms {key} {VALUE_BYTES} T600\r\n{value}\r\n");
+        let set = format!("ms {key} {value_bytes} T600\r\n{value}\r\n");
         exchange(&mut stream, set.as_bytes(), b"HD\r\n").await?;
         gets.push(format!("mg {key} v\r\n").into_bytes());
     }

@@ -1,28 +1,47 @@
 //! Reads of the configured backend, in turn with the same reads without the cache.
+//!
+//! In a task of the runtime, as handlers read: on the thread that only waits for the runtime, each read would cost two changes
+//! of threads more, here and there.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::peer::{BATCH, Peer};
-use super::{Row, quantile_us, timed};
+use super::{Row, Table, quantile_us, timed};
 use crate::cache::Cache;
+use crate::config::CacheConfig;
 use crate::key::Key;
 use crate::policy::Policy;
 use crate::usage::{Coherence, Usage};
 
-/// Letters of a value; with quotes and envelope as long as the peer's.
 const VALUE_LETTERS: usize = 70;
 
-pub(super) async fn rows(cache: &Cache, mut peer: Option<Peer>, each: Duration) -> Vec<Row> {
+pub(super) async fn table(cache: Cache, config: CacheConfig, each: Duration) -> Table {
     let cache = cache.for_usage(&Usage::user("bench", Coherence::Eventual));
     let space = cache.keys().space("wire");
     let keys: Vec<Key> = (0..BATCH).map(|number| space.key([format!("{number:04}")])).collect();
     let entries = keys.iter().map(|key| (key.clone(), "v".repeat(VALUE_LETTERS))).collect();
     cache.set_many(entries, &Policy::new(Duration::from_mins(10))).await;
-    let mut rows = one_by_one(&cache, &keys, peer.as_mut(), each).await;
-    rows.extend(all_at_once(&cache, &keys, peer.as_mut(), each).await);
-    rows
+    let mut table = Table::default();
+    let mut peer = match beside(&cache, &config, keys.first()).await {
+        Ok(peer) => Some(peer),
+        Err(reason) => {
+            table.missing.push(format!("nothing stands beside `{}`: {reason}", config.backend));
+            None
+        }
+    };
+    table.rows.extend(one_by_one(&cache, &keys, peer.as_mut(), each).await);
+    table.rows.extend(all_at_once(&cache, &keys, peer.as_mut(), each).await);
+    table
+}
+
+/// The peer, with entries as long as the cache's with their envelope.
+async fn beside(cache: &Cache, config: &CacheConfig, key: Option<&Key>) -> Result<Peer, String> {
+    let key = key.ok_or("no key")?;
+    let found = cache.provider().get(key).await.map_err(|error| error.to_string())?;
+    let stored = found.ok_or("what was set is not there")?;
+    Peer::connect(config, stored.bytes.len()).await
 }
 
 async fn one_by_one(cache: &Cache, keys: &[Key], mut peer: Option<&mut Peer>, each: Duration) -> Vec<Row> {

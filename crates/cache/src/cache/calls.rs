@@ -2,19 +2,17 @@
 //! between working and failing is said once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::timeout;
 use tracing::{Instrument as _, debug_span, info, warn};
 
 use super::awake::Awake;
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
+use crate::limit::within;
 use crate::provider::{self, Capability, Item, Provider};
 use crate::stats::{Counters, Tier};
 
@@ -28,6 +26,7 @@ pub(super) struct Calls {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Counters,
     tier: Tier,
+    holds_here: bool,
     limit: Duration,
     awake: Awake,
     is_failing: AtomicBool,
@@ -67,6 +66,7 @@ impl Calls {
         let is_shared = provider.capabilities().has(Capability::Shared);
         Self {
             tier: if is_shared { Tier::Far } else { Tier::Near },
+            holds_here: !is_shared || provider.copies().is_some(),
             provider,
             clock,
             counters: Counters::default(),
@@ -80,6 +80,11 @@ impl Calls {
     /// Where the provider's answers come from.
     pub(super) fn tier(&self) -> Tier {
         self.tier
+    }
+
+    /// Whether anything of it can lie in this process, to be [glanced](Self::glance) at.
+    pub(super) fn holds_here(&self) -> bool {
+        self.holds_here
     }
 
     pub(super) fn limit(&self) -> Duration {
@@ -151,7 +156,8 @@ impl Calls {
             error = tracing::field::Empty
         );
         let began = self.clock.elapsed();
-        let result = call.instrument(span.clone()).await;
+        // A span that nobody takes would only make the call's future larger.
+        let result = if span.is_disabled() { call.await } else { call.instrument(span.clone()).await };
         self.counters.calls.record(self.tier, operation, self.clock.elapsed().saturating_sub(began));
         if let Err(failure) = &result {
             span.record("error", failure.kind());
@@ -163,28 +169,16 @@ impl Calls {
         result
     }
 
-    /// A call that is answered at its first poll, as those of an in-process provider are, costs no timer and needs no
-    /// runtime.
     async fn caught<T>(
         &self,
         call: impl Future<Output = Result<T, provider::Error>>,
         limit: Option<Duration>,
     ) -> Result<T, Failure> {
-        let mut call = pin!(AssertUnwindSafe(call).catch_unwind());
-        let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
-        let answer = match first {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => {
-                self.awake.keep();
-                match limit {
-                    None => call.await,
-                    Some(limit) => timeout(limit, call).await.map_err(|_| Failure::Timeout(limit))?,
-                }
-            }
-        };
-        match answer {
-            Ok(result) => result.map_err(Failure::Provider),
-            Err(_) => Err(Failure::Panic),
+        let call = AssertUnwindSafe(call).catch_unwind();
+        match within(limit, || self.awake.keep(), call).await {
+            Some(Ok(result)) => result.map_err(Failure::Provider),
+            Some(Err(_)) => Err(Failure::Panic),
+            None => Err(Failure::Timeout(self.limit)),
         }
     }
 

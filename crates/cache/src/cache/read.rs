@@ -133,7 +133,7 @@ impl Cache {
             Verdict::ServeUnshared | Verdict::Refuse => return None,
         };
         let core = &*self.core;
-        if core.shares_epochs && self.nearness() == Nearness::Exact {
+        if !core.calls.holds_here() || (core.shares_epochs && self.nearness() == Nearness::Exact) {
             return None;
         }
         let now = core.calls.clock.now_coarse();
@@ -162,10 +162,15 @@ impl Cache {
         let provider = &core.calls.provider;
         let item = match nearness {
             Nearness::Nearest => core.calls.read("get", provider.get(key)).await,
-            Nearness::Exact => core.exactly(self.verdict == Verdict::ServeUnshared, provider.get(key)).await,
+            // In a box, so that the future of the other one stays small.
+            Nearness::Exact => {
+                Box::pin(core.exactly(self.verdict == Verdict::ServeUnshared, provider.get(key))).await
+            }
         };
         match item {
-            Ok(item) => self.judge_and_keep(key, item, mark, schema, core.calls.clock.now()),
+            Ok(item) => {
+                self.judge_and_keep(key, item, mark, schema, core.is_sighted(), core.calls.clock.now())
+            }
             Err(_) => Look::NOTHING,
         }
     }
@@ -173,6 +178,9 @@ impl Cache {
     /// What lies in this process, when it may be served.
     fn peek<V: Value>(&self, key: &Key, schema: u32) -> Option<Look<V>> {
         let calls = &self.core.calls;
+        if !calls.holds_here() {
+            return None;
+        }
         let item = calls.peek(key, calls.clock.now_coarse())?;
         match self.judge(key, &item, schema, calls.clock.now()) {
             Found::Nothing => None,
@@ -203,10 +211,11 @@ impl Cache {
                 }
             };
             let was_answered = items.is_ok();
+            let is_sighted = core.is_sighted();
             let now = core.calls.clock.now();
             let mut items = items.unwrap_or_default().into_iter();
             for (look, key) in looks.iter_mut().zip(keys).filter(|(look, _)| look.is_none()) {
-                let judged = self.judge_and_keep(key, items.next().flatten(), mark, schema, now);
+                let judged = self.judge_and_keep(key, items.next().flatten(), mark, schema, is_sighted, now);
                 *look = Some(Look { was_answered, ..judged });
             }
         }
@@ -229,20 +238,22 @@ impl Cache {
         if is_heard && core.is_current(bound) { Nearness::Nearest } else { Nearness::Exact }
     }
 
-    /// What the shared tier answered: judged, and copied into this process where there are copies.
+    /// What the shared tier answered: judged, by epochs that were read since it was last entered, and copied into this
+    /// process where there are copies.
     fn judge_and_keep<V: Value>(
         &self,
         key: &Key,
         item: Option<Item>,
         mark: Option<u64>,
         schema: u32,
+        is_sighted: bool,
         now: Timestamp,
     ) -> Look<V> {
         let tier = self.core.calls.tier();
         let Some(item) = item else {
             return Look { found: Found::Nothing, item: None, was_answered: true, tier };
         };
-        let found = self.judge_shared(key, &item, schema, now);
+        let found = if is_sighted { self.judge(key, &item, schema, now) } else { Found::Nothing };
         let look = Look { found, item: Some(item), was_answered: true, tier };
         if let (Some(live), Some(item), Some(mark)) = (look.live(), &look.item, mark) {
             self.core.keep_copy(key, item.clone(), live.header.keep_until, mark);

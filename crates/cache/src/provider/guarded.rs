@@ -9,9 +9,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +17,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
@@ -30,6 +28,7 @@ use crate::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Report, Setti
 use crate::clock::Timestamp;
 use crate::epochs::{EpochRecord, Slot};
 use crate::key::Key;
+use crate::limit::within;
 
 /// How long one call of a guarded provider may take, unless it is told otherwise.
 pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_millis(50);
@@ -239,31 +238,21 @@ impl Guarded {
             Ok(permit) => permit,
             Err(refusal) => return Err(Error::CutOff { provider, state: refusal.phase.name() }),
         };
-        let mut call = pin!(AssertUnwindSafe(async { call().await }).catch_unwind());
-        let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
-        let ended = match first {
-            Poll::Ready(ended) => ended,
-            Poll::Pending => {
-                permit.waits();
-                match timeout(self.call_timeout, call).await {
-                    Ok(ended) => ended,
-                    Err(_) => Ok(Err(Error::Unavailable {
-                        provider,
-                        reason: format!("no answer within {:?}", self.call_timeout),
-                    })),
-                }
-            }
-        };
-        match ended {
-            Ok(result) => {
-                permit.settle(outcome_of(&result));
-                result
-            }
-            Err(panic) => {
+        // Called inside, so that a panic before the first poll is caught too.
+        let call = AssertUnwindSafe(async { call().await }).catch_unwind();
+        let result = match within(Some(self.call_timeout), || permit.waits(), call).await {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => {
                 permit.settle(Outcome::Failed);
                 resume_unwind(panic)
             }
-        }
+            None => Err(Error::Unavailable {
+                provider,
+                reason: format!("no answer within {:?}", self.call_timeout),
+            }),
+        };
+        permit.settle(outcome_of(&result));
+        result
     }
 
     /// What the provider offered when it was asked for a part, and no longer has.

@@ -82,11 +82,10 @@ async fn start(config: &Config, store: &Arc<dyn Store>) -> Result<Engine, CliErr
         .options(compose::options(config, "recache serve"))
         .cache(compose::cache(&config.cache, Some(store)))
         .courier(Arc::new(WebhookCourier::new(allow_private_addresses)));
-    let options = builtin::Options { allow_private_addresses };
     let handlers = match config.server.builtin_handlers {
         BuiltinHandlers::Off => None,
         BuiltinHandlers::Safe => Some(builtin::safe_handlers()),
-        BuiltinHandlers::All => Some(builtin::handlers(options)),
+        BuiltinHandlers::All => Some(builtin::handlers(builtin::Options::of(config))),
     };
     if let Some(handlers) = handlers.transpose().map_err(|error| failed(error.to_string()))? {
         builder = builder.handlers(handlers);

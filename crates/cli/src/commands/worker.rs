@@ -49,9 +49,7 @@ impl Args {
         let telemetry =
             Telemetry::start(&loaded.config.telemetry, "worker").map_err(|why| of_telemetry(&why))?;
         context.log_as_configured(&loaded.config.log, telemetry.as_ref().map(Telemetry::layer));
-        let options =
-            builtin::Options { allow_private_addresses: loaded.config.outbound.allow_private_addresses };
-        let handlers = builtin::handlers(options)
+        let handlers = builtin::handlers(builtin::Options::of(&loaded.config))
             .map_err(|error| CliError::new("E-WORKER", ExitStatus::Failed, error.to_string()))?;
         let defaults = ServerOptions::new(String::new());
         let options = ServerOptions {

@@ -6,8 +6,18 @@
 use std::ops::Range;
 
 /// Words in a name that say that its value is secret.
-const SECRET_WORDS: &[&str] =
-    &["password", "passwd", "passphrase", "pwd", "secret", "token", "api_key", "apikey", "credential"];
+const SECRET_WORDS: &[&str] = &[
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "api_key",
+    "apikey",
+    "credential",
+    "signing",
+];
 
 /// The value with each secret replaced by `***`, whatever its length.
 pub(super) fn mask(value: &str) -> String {

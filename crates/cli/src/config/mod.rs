@@ -16,6 +16,7 @@ mod auth;
 mod cache;
 mod database;
 mod engine;
+mod handlers;
 mod log;
 mod outbound;
 mod server;
@@ -43,6 +44,7 @@ pub(crate) use database::{DatabaseConfig, DatabaseUrl, Synchronous};
 pub(crate) use engine::EngineConfig;
 pub(crate) use environment::Environment;
 pub(crate) use explain::Output;
+pub(crate) use handlers::{HandlersConfig, parse_command};
 pub(crate) use load::{Flag, Loaded};
 pub(crate) use log::{LogConfig, LogFormat, LogLevel};
 pub(crate) use outbound::OutboundConfig;
@@ -61,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) server: ServerConfig,
     /// `[auth]`
     pub(crate) auth: AuthConfig,
+    /// `[handlers]`
+    pub(crate) handlers: HandlersConfig,
     /// `[outbound]`
     pub(crate) outbound: OutboundConfig,
     /// `[log]`
@@ -79,6 +83,7 @@ impl Config {
             engine: EngineConfig::defaults(cores),
             server: ServerConfig::default(),
             auth: AuthConfig::default(),
+            handlers: HandlersConfig::default(),
             outbound: OutboundConfig::default(),
             log: LogConfig::default(),
             telemetry: TelemetryConfig::default(),

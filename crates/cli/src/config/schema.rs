@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Config, auth, cache, database, engine, log, outbound, server, telemetry};
+use super::{Config, auth, cache, database, engine, handlers, log, outbound, server, telemetry};
 
 /// One option: its name in the file, what it means, what it accepts, and how it is put into and read from [`Config`].
 ///
@@ -76,6 +76,7 @@ pub(super) fn options() -> impl Iterator<Item = &'static ConfigOption> {
         engine::OPTIONS,
         server::OPTIONS,
         auth::OPTIONS,
+        handlers::OPTIONS,
         outbound::OPTIONS,
         log::OPTIONS,
         telemetry::OPTIONS,
@@ -160,7 +161,7 @@ mod tests {
     fn sections_and_their_names_follow_from_the_options() {
         assert_eq!(
             names_in(""),
-            ["database", "engine", "server", "auth", "outbound", "log", "telemetry", "common"]
+            ["database", "engine", "server", "auth", "handlers", "outbound", "log", "telemetry", "common"]
         );
         assert_eq!(names_in("common"), ["cache", "circuit_breakers"]);
         assert_eq!(names_in("common.cache.moka"), ["max_capacity"]);

@@ -34,6 +34,10 @@ pub(crate) struct RunArgs {
     /// Let `http` steps reach private, loopback, link-local and metadata addresses
     #[arg(long)]
     pub(crate) allow_private_addresses: bool,
+
+    /// Let `command` steps run this program; may be given again
+    #[arg(long = "allow-command", value_name = "NAME=PATH", value_parser = crate::config::parse_command)]
+    pub(crate) commands: Vec<(String, PathBuf)>,
 }
 
 impl fmt::Debug for RunArgs {

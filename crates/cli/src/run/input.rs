@@ -30,7 +30,7 @@ pub(super) struct Chosen {
 pub(super) fn read_template(
     path: &Path,
     environment: Option<&str>,
-    options: builtin::Options,
+    options: &builtin::Options,
     stand_ins: &StandIns,
 ) -> Result<Chosen, Vec<CliError>> {
     let (name, source) = read_source(path).map_err(|error| vec![error])?;
@@ -44,9 +44,9 @@ pub(super) fn read_template(
     let mut errors = told(&written.unsupported());
     if stand_ins.is_dry() {
         errors.extend(stand_ins.check(&effective));
-    } else if let Err(problems) = effective.check_handlers(&builtin::NAMES) {
+    } else if let Err(problems) = effective.check_handlers(&options.names()) {
         for mut error in told(&problems) {
-            let built_in = format!("this command has {}", builtin::NAMES.join(", "));
+            let built_in = format!("this command has {}", options.names().join(", "));
             error.remedy = Some(match error.remedy {
                 Some(guess) => format!("{guess} {built_in}"),
                 None => built_in,

@@ -25,6 +25,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::HandlersConfig;
 pub(crate) use args::RunArgs;
 pub(crate) use input::{read_input, read_source, told};
 
@@ -75,8 +76,13 @@ pub(crate) async fn run(
     database: Option<(Database, KeyPrefix)>,
     output: Format,
 ) -> ExitStatus {
-    let options = builtin::Options { allow_private_addresses: args.allow_private_addresses };
-    let (chosen, input, stand_ins) = match prepare(&args, options, database.is_some()) {
+    let allowed =
+        HandlersConfig { commands: args.commands.iter().cloned().collect(), ..HandlersConfig::default() };
+    let options = builtin::Options {
+        allow_private_addresses: args.allow_private_addresses,
+        handlers: Arc::new(allowed),
+    };
+    let (chosen, input, stand_ins) = match prepare(&args, &options, database.is_some()) {
         Ok(good) => good,
         Err(errors) => return tell(&errors),
     };
@@ -117,11 +123,11 @@ fn tell(errors: &[CliError]) -> ExitStatus {
 /// Reads and checks all that is given; every problem at once.
 fn prepare(
     args: &RunArgs,
-    options: builtin::Options,
+    options: &builtin::Options,
     has_database: bool,
 ) -> Result<(Chosen, Value, StandIns), Vec<CliError>> {
     let mut errors = Vec::new();
-    let stand_ins = StandIns::read(args, has_database).map_err(|found| errors.extend(found)).ok();
+    let stand_ins = StandIns::read(args, options, has_database).map_err(|found| errors.extend(found)).ok();
     let chosen = stand_ins.as_ref().and_then(|stand_ins| {
         input::read_template(&args.file, args.environment.as_deref(), options, stand_ins)
             .map_err(|found| errors.extend(found))
@@ -246,7 +252,7 @@ async fn start(plan: &Plan) -> Result<Engine, CliError> {
         grace: GRACE,
         ..recache_engine::Options::default()
     };
-    let handlers = builtin::handlers(plan.options)
+    let handlers = builtin::handlers(plan.options.clone())
         .and_then(|built_in| plan.stand_ins.handlers(&plan.effective, built_in))
         .map_err(|error| CliError::new("E-RUN", ExitStatus::Failed, error.to_string()))?;
     match Engine::builder(Arc::clone(&store)).handlers(handlers).options(options).start().await {

@@ -24,6 +24,8 @@ pub(super) struct StandIns {
     results: Option<BTreeMap<String, Value>>,
     /// Patterns of callables and the built-in handlers that do them; the first that fits counts.
     mapped: Vec<(String, String)>,
+    /// The built-in handlers that there are.
+    names: Vec<&'static str>,
 }
 
 /// `{"$fail": {…}}` in place of a result.
@@ -79,14 +81,18 @@ fn fits(pattern: &str, text: &str) -> bool {
 
 impl StandIns {
     /// What the arguments ask for; all that is wrong with it.
-    pub(super) fn read(args: &RunArgs, has_database: bool) -> Result<Self, Vec<CliError>> {
+    pub(super) fn read(
+        args: &RunArgs,
+        options: &builtin::Options,
+        has_database: bool,
+    ) -> Result<Self, Vec<CliError>> {
         let mut errors = Vec::new();
         let results = args.results.as_deref().and_then(|path| {
             let read =
                 read_json_file(path, "results").and_then(|value| results(value, &path.display().to_string()));
             read.map_err(|error| errors.push(error)).ok()
         });
-        let stand_ins = Self { results, mapped: args.handlers.clone() };
+        let stand_ins = Self { results, mapped: args.handlers.clone(), names: options.names() };
         if has_database && (args.results.is_some() || !args.handlers.is_empty()) {
             let what = "a dry run cannot have a database: what is given would stand in for the handlers of other workflows too";
             errors.push(CliError::new("E-DRY-RUN", ExitStatus::Usage, what).help("leave --database out"));
@@ -116,7 +122,7 @@ impl StandIns {
         let mapped = self.mapped.iter().find(|(pattern, _)| fits(pattern, callable));
         mapped
             .map(|(_, name)| name.as_str())
-            .or_else(|| builtin::NAMES.into_iter().find(|name| *name == callable))
+            .or_else(|| self.names.iter().copied().find(|name| *name == callable))
     }
 
     /// Steps that nothing would do, and results that no step takes.

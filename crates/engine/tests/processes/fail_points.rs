@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
+use recache_model::job::JobState;
+use recache_store::JobFilter;
 use recache_store::conformance::{TestDatabase, postgres_database, sqlite_database};
 use recache_store::fail::{MARK_VARIABLE, POINTS, VARIABLE, WAYS};
 
@@ -52,6 +54,22 @@ async fn campaign(database: fn() -> TestDatabase) {
     }
 }
 
+/// Leaves running jobs of a dead process, for the sweep of the next.
+async fn leave_jobs_of_the_dead(database: &TestDatabase, log: &Log) {
+    let store = store_of(database).await;
+    let running = JobFilter { state: Some(JobState::Running), rows_max: 1, ..JobFilter::default() };
+    for _ in 0..20 {
+        let mut victim = Child::start("load", database.url(), 1, log);
+        victim.hear("run ").await.expect("it runs a job");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        victim.kill();
+        if !store.jobs_list(running.clone()).await.unwrap().is_empty() {
+            return store.close().await;
+        }
+    }
+    panic!("a process that is killed at work left nothing running in 20 tries");
+}
+
 async fn one(database: TestDatabase, point: &str, way: &str) {
     let log = Log::default();
     let mark = std::env::temp_dir().join(format!("recache-mark-{}", uuid::Uuid::new_v4()));
@@ -65,11 +83,7 @@ async fn one(database: TestDatabase, point: &str, way: &str) {
     let armed = format!("{point}={way}@{every}");
     let environment = [(VARIABLE, armed.as_str()), (MARK_VARIABLE, mark.to_str().expect("a name"))];
     if !point.starts_with("migrate") {
-        // Leaves jobs of a dead process, for the sweep of the next.
-        let mut victim = Child::start("load", database.url(), 1, &log);
-        victim.hear("ready").await.expect("it starts");
-        tokio::time::sleep(Duration::from_millis(120)).await;
-        victim.kill();
+        leave_jobs_of_the_dead(&database, &log).await;
     }
     let role = if point.starts_with("drain") { "quiet" } else { "load" };
     let mut child = Child::start_with(role, database.url(), 2, &log, &environment);

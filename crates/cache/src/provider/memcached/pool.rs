@@ -174,17 +174,19 @@ impl Pool {
     }
 
     fn refuse_while_down(self: &Arc<Self>) -> Result<(), Error> {
-        let mut state = self.state();
+        let state = self.state();
         if !state.idle.is_empty() {
             return Ok(());
         }
         if let Some(reason) = &state.outage {
             let error = unavailable(reason.clone());
-            self.mend(&mut state);
+            drop(state);
+            self.mend();
             return Err(error);
         }
         if state.slow_openings > 0 && !self.was_heard_within(OPENING_TURN * OPENING_TURNS) {
-            self.mend(&mut state);
+            drop(state);
+            self.mend();
             return Err(unavailable(format!("still connecting to {}", self.server)));
         }
         Ok(())
@@ -314,12 +316,15 @@ impl Pool {
         };
         state.outage = Some(reason);
         state.is_probed = false;
-        self.mend(&mut state);
+        drop(state);
+        self.mend();
     }
 
-    fn mend(self: &Arc<Self>, state: &mut State) {
+    /// One task tries to reach the server, if none does. Not to be called under the lock of the state: a runtime that is ending
+    /// drops at once what is given to it, and what is dropped takes that lock.
+    fn mend(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        if std::mem::replace(&mut state.is_being_mended, true) {
+        if std::mem::replace(&mut self.state().is_being_mended, true) {
             return;
         }
         let mending = Mending(Arc::downgrade(self));
@@ -505,5 +510,33 @@ impl Drop for Mending {
         if let Some(pool) = self.0.upgrade() {
             pool.state().is_being_mended = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// A process that ends while its server is away must end.
+    #[test]
+    fn a_runtime_that_is_gone_holds_nobody_up() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        let server = MemcachedServer::new("127.0.0.1", 1);
+        let pool = Pool::new(server, 2, Duration::from_secs(1), "p".to_owned());
+        runtime.shutdown_background();
+        let (done, ended) = mpsc::channel();
+        let falling = Arc::clone(&pool);
+        thread::spawn(move || {
+            let _runtime = handle.enter();
+            falling.fell(&unavailable("it is away"));
+            assert!(falling.refuse_while_down().is_err());
+            done.send(())
+        });
+        ended.recv_timeout(Duration::from_secs(10)).expect("whoever found it away goes on");
+        assert!(!pool.state().is_being_mended, "the next runtime tries again");
     }
 }

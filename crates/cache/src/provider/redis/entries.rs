@@ -1,6 +1,5 @@
 //! Entries: one key each, and nothing beside it but, for a moment, a lease.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -33,7 +32,7 @@ impl Provider for Redis {
     }
 
     fn capabilities(&self) -> Capabilities {
-        *self.inner.capabilities.read().unwrap_or_else(PoisonError::into_inner)
+        *self.inner.capabilities()
     }
 
     fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {
@@ -146,20 +145,22 @@ impl Provider for Redis {
         None
     }
 
+    // Asked at every call, so without a copy of all capabilities.
+
     fn leases(&self) -> Option<&dyn Leases> {
-        self.capabilities().has(Capability::Leases).then_some(self)
+        self.has(Capability::Leases).then_some(self)
     }
 
     fn epochs(&self) -> Option<&dyn EpochStore> {
-        self.capabilities().has(Capability::CompareAndSwap).then_some(self)
+        self.has(Capability::CompareAndSwap).then_some(self)
     }
 
     fn atomics(&self) -> Option<&dyn Atomics> {
-        self.capabilities().has(Capability::AtomicIncrement).then_some(self)
+        self.has(Capability::AtomicIncrement).then_some(self)
     }
 
     fn messages(&self) -> Option<&dyn Messages> {
-        self.capabilities().has(Capability::PushInvalidation).then_some(self)
+        self.has(Capability::PushInvalidation).then_some(self)
     }
 }
 

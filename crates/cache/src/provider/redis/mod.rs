@@ -28,7 +28,7 @@ mod wakes;
 mod writes;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -130,12 +130,22 @@ impl Redis {
         }
     }
 
+    fn has(&self, capability: Capability) -> bool {
+        self.inner.capabilities().has(capability)
+    }
+
     /// From now on this process hears of ended leases and changed epochs.
     fn hear_wakes(&self) {
         self.start();
         if self.inner.wakes.want() {
             self.inner.hub.look();
         }
+    }
+}
+
+impl Inner {
+    fn capabilities(&self) -> RwLockReadGuard<'_, Capabilities> {
+        self.capabilities.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -144,7 +144,8 @@ impl Servers {
             Ok(value) => Ok(value),
             Err(failure) => match self.redirected(&failure, &node) {
                 Some((node, redirect)) => {
-                    follow(&node, line, &redirect, command).await.map_err(Failure::into_error)
+                    // In a box, so that the future of an answer at once stays small.
+                    Box::pin(follow(&node, line, &redirect, command)).await.map_err(Failure::into_error)
                 }
                 None => Err(failure.into_error()),
             },

@@ -3,6 +3,9 @@
 //! Returns `{"status", "headers", "body"}`: a few headers that are useful to later steps, and the body as JSON where
 //! the server says that it is JSON (or says nothing, and it is), else as text. Answers from 400 up are failures with the
 //! code `http_<status>` and the kind of [`recache_model::http_status`]; `Retry-After` is honoured in full.
+//!
+//! Requests to a host with which a secret is shared (`handlers.http_signing`) are signed as webhooks are; their id is the job's, the
+//! same at every attempt.
 
 mod settings;
 
@@ -13,8 +16,12 @@ use async_trait::async_trait;
 use recache_model::http_status::error_kind;
 use recache_model::job::ErrorKind;
 use recache_model::template::SettingProblem;
+use recache_model::time::{Clock as _, SystemClock};
+use recache_model::webhook::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signatures};
 use recache_worker::{Context, Failure, Handler};
-use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderMap, LOCATION, USER_AGENT};
+use reqwest::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::{Map, Value, json};
 
@@ -44,8 +51,8 @@ const HEADERS_KEPT: [&str; 10] = [
 const HEADER_BYTES_MAX: usize = 2048;
 
 /// Whether the settings can be used.
-pub(super) fn check(settings: &Map<String, Value>, options: Options) -> Result<(), Vec<SettingProblem>> {
-    settings::read(settings, options).map(drop)
+pub(super) fn check(settings: &Map<String, Value>, options: &Options) -> Result<(), Vec<SettingProblem>> {
+    settings::read(settings, options.allow_private_addresses).map(drop)
 }
 
 /// The handler.
@@ -66,13 +73,31 @@ impl Http {
         made.as_ref().map_err(|error| Failure::permanent("http_client", error))
     }
 
-    async fn exchange(&self, request: Request) -> Result<Value, Failure> {
+    /// As webhooks are signed, with the secret that is shared with this host and no other. A host that expects these headers
+    /// from us never gets what a template says of them.
+    fn sign(&self, headers: &mut HeaderMap, url: &Url, id: &str, body: Option<&str>) {
+        let secret = url.host_str().and_then(|host| self.options.handlers.http_signing.get(host));
+        let Some(secret) = secret else { return };
+        let now = SystemClock.now().micros().div_euclid(1_000_000);
+        let signature = signatures([secret], id, now, body.unwrap_or_default().as_bytes());
+        let signed =
+            [(ID_HEADER, id.to_owned()), (TIMESTAMP_HEADER, now.to_string()), (SIGNATURE_HEADER, signature)];
+        for (name, value) in signed {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+
+    /// `id` names the request to whoever checks its signature, the same at every attempt.
+    async fn exchange(&self, request: Request, id: &str) -> Result<Value, Failure> {
         let client = self.client()?;
         let Request { mut url, mut method, mut headers, mut body, .. } = request;
         for _ in 0..=REDIRECTS_MAX {
             if !self.options.allow_private_addresses {
                 check_literal(&url).map_err(|refused| refused_failure(&refused))?;
             }
+            self.sign(&mut headers, &url, id, body.as_deref());
             let mut sending = client.request(method.clone(), url.clone()).headers(headers.clone());
             if let Some(body) = &body {
                 sending = sending.body(body.clone());
@@ -108,13 +133,14 @@ impl Http {
 impl Handler for Http {
     async fn run(&self, context: Context, input: Value) -> Result<Value, Failure> {
         let settings = super::settings_of(&context, &input)?;
-        let request =
-            settings::read(&settings, self.options).map_err(|problems| super::invalid(&problems))?;
+        let request = settings::read(&settings, self.options.allow_private_addresses)
+            .map_err(|problems| super::invalid(&problems))?;
         context.checkpoint().await?;
         let timeout = request.timeout;
+        let id = format!("job_{}", context.facts().id);
         tokio::select! {
             why = context.stopped() => Err(Failure::Stopped(why)),
-            result = self.exchange(request) => result,
+            result = self.exchange(request, &id) => result,
             () = tokio::time::sleep(timeout) => Err(Failure::Retryable {
                 code: Some("http_timeout".to_owned()),
                 message: format!("no whole answer within {} ms", timeout.as_millis()),
@@ -281,12 +307,75 @@ mod tests {
                 .unwrap();
             let http = Http { options: Options::default(), client: OnceLock::from(Ok(client)) };
             let settings = json!({ "url": format!("http://public.example:{}/", address.port()) });
-            let request = settings::read(settings.as_object().unwrap(), http.options).unwrap();
-            match http.exchange(request).await {
+            let request = settings::read(settings.as_object().unwrap(), false).unwrap();
+            match http.exchange(request, "job_1").await {
                 Err(Failure::Permanent { code, .. }) => assert_eq!(code, "address_refused", "{host}"),
                 other => panic!("{host}: {other:?}"),
             }
             server.join().unwrap();
         }
+    }
+
+    /// Answers each request with the next answer; hands out what it was sent.
+    fn server(listener: TcpListener, answers: Vec<String>) -> std::thread::JoinHandle<Vec<String>> {
+        std::thread::spawn(move || {
+            answers
+                .into_iter()
+                .map(|answer| {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let mut bytes = [0; 4096];
+                    let read = stream.read(&mut bytes).unwrap();
+                    stream.write_all(answer.as_bytes()).unwrap();
+                    String::from_utf8_lossy(&bytes[..read]).into_owned()
+                })
+                .collect()
+        })
+    }
+
+    #[tokio::test]
+    async fn the_host_that_shares_a_secret_gets_a_signature_and_no_other_does() {
+        let (ours, other) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (at, other_at) = (ours.local_addr().unwrap(), other.local_addr().unwrap());
+        let moved = format!(
+            "HTTP/1.1 307 Moved\r\nlocation: http://other.example:{}/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            other_at.port()
+        );
+        let fine = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned();
+        let (ours, other) = (server(ours, vec![moved]), server(other, vec![fine]));
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .resolve("billing.example", at)
+            .resolve("other.example", other_at)
+            .build()
+            .unwrap();
+        let secret: recache_model::webhook::Secret =
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
+        let handlers = crate::config::HandlersConfig {
+            http_signing: [("billing.example".to_owned(), secret.clone())].into(),
+            ..crate::config::HandlersConfig::default()
+        };
+        let options = Options { handlers: std::sync::Arc::new(handlers), ..Options::default() };
+        let http = Http { options, client: OnceLock::from(Ok(client)) };
+        let settings = json!({
+            "url": format!("http://billing.example:{}/charge", at.port()), "method": "POST", "body": { "n": 1 },
+            "headers": { "webhook-id": "forged", "webhook-signature": "v1,forged" },
+        });
+        let request = settings::read(settings.as_object().unwrap(), false).unwrap();
+        http.exchange(request, "job_7").await.unwrap();
+        let sent = ours.join().unwrap().remove(0);
+        let header = |name: &str| {
+            let lines = sent.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(header(ID_HEADER), ["job_7"]);
+        let at: i64 = header(TIMESTAMP_HEADER)[0].parse().unwrap();
+        let signature = header(SIGNATURE_HEADER);
+        assert!(signature.len() == 1 && !sent.contains("forged"), "{sent}");
+        let body = b"{\"n\":1}";
+        assert!(recache_model::webhook::is_signed_by(&secret, &signature[0], "job_7", at, body), "{sent}");
+        let sent = other.join().unwrap().remove(0);
+        assert!(!sent.contains("webhook-"), "{sent}");
     }
 }

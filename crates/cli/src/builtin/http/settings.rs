@@ -7,7 +7,6 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::{Map, Value};
 
-use super::super::Options;
 use super::super::settings::Reader;
 use crate::outbound::address::check_literal;
 
@@ -30,10 +29,13 @@ pub(super) struct Request {
 }
 
 /// Reads the settings.
-pub(super) fn read(settings: &Map<String, Value>, options: Options) -> Result<Request, Vec<SettingProblem>> {
+pub(super) fn read(
+    settings: &Map<String, Value>,
+    allow_private_addresses: bool,
+) -> Result<Request, Vec<SettingProblem>> {
     let known = &["url", "method", "headers", "body", "timeout_seconds"];
     let mut reader = Reader::new("http", settings, known);
-    let url = read_url(&mut reader, options);
+    let url = read_url(&mut reader, allow_private_addresses);
     let method = read_method(&mut reader);
     let mut headers = read_headers(&mut reader);
     let body = reader.get("body").map(|body| match body {
@@ -57,7 +59,7 @@ pub(super) fn read(settings: &Map<String, Value>, options: Options) -> Result<Re
     reader.finish(request)
 }
 
-fn read_url(reader: &mut Reader<'_>, options: Options) -> Option<Url> {
+fn read_url(reader: &mut Reader<'_>, allow_private_addresses: bool) -> Option<Url> {
     if reader.get("url").is_none() {
         reader.refuse_all("lacks `url`", Some("give the address, such as https://example.com/prices"));
         return None;
@@ -81,9 +83,7 @@ fn read_url(reader: &mut Reader<'_>, options: Options) -> Option<Url> {
             "send an `authorization` header instead",
         );
     }
-    if !options.allow_private_addresses
-        && let Err(refused) = check_literal(&url)
-    {
+    if !allow_private_addresses && let Err(refused) = check_literal(&url) {
         return refuse(refused.to_string(), "name a public address");
     }
     Some(url)
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn told(settings: &Value) -> Result<Request, String> {
-        read(settings.as_object().unwrap(), Options::default())
+        read(settings.as_object().unwrap(), false)
             .map_err(|problems| problems.into_iter().map(|one| one.message + "\n").collect())
     }
 

@@ -190,6 +190,57 @@ fn rows() -> Vec<Row> {
             texts(["", "https://a/keys", "https://b/keys", "https://c/keys"]),
         ),
         row(
+            "handlers.commands",
+            |config| {
+                let commands = config.handlers.commands.iter();
+                json!(
+                    commands
+                        .map(|(name, path)| format!("{name}={}", path.display()))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                )
+            },
+            texts(["", "a=/bin/true", "a=/bin/true, b=/bin/false", "c=/c"]),
+        ),
+        row(
+            "handlers.commands_at_once",
+            |config| json!(config.handlers.commands_at_once),
+            numbers([4, 1, 1_000, 5]),
+        ),
+        row(
+            "handlers.command_seconds_max",
+            |config| json!(config.handlers.command_seconds_max),
+            numbers([3_600, 1, 604_800, 5]),
+        ),
+        row(
+            "handlers.command_memory_mib",
+            |config| json!(config.handlers.command_memory_mib),
+            numbers([1_024, 16, 16_777_216, 50]),
+        ),
+        row(
+            "handlers.command_output_kib_max",
+            |config| json!(config.handlers.command_output_kib_max),
+            numbers([1_024, 1, 65_536, 5]),
+        ),
+        row(
+            "handlers.http_signing",
+            |config| {
+                let hosts = config.handlers.http_signing.iter();
+                json!(
+                    hosts
+                        .map(|(host, secret)| format!("{host}={}", secret.reveal()))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                )
+            },
+            texts([
+                "",
+                "a.example=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                "b.example=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                "c.example=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSx",
+            ]),
+        ),
+        row(
             "outbound.allow_private_addresses",
             |config| json!(config.outbound.allow_private_addresses),
             [false, true, false, true].map(Value::from),
@@ -312,6 +363,17 @@ fn each_layer_wins_over_those_below_and_explain_shows_what_is_read() {
     }
 }
 
+/// Secrets are read as they are and shown as stars.
+fn shown(row: &Row, value: &Value) -> Value {
+    match (row.path, value.as_str()) {
+        ("handlers.http_signing", Some(text)) => match text.split_once('=') {
+            Some((host, _)) => json!(format!("{host}=***")),
+            None => value.clone(),
+        },
+        _ => value.clone(),
+    }
+}
+
 fn assert_layer(scene: &Scene, row: &Row, expected: &Value, origin: &Value, origin_text: &str) {
     assert_eq!((row.read)(&scene.config()), *expected, "{}: read from {origin_text}", row.path);
 
@@ -319,10 +381,11 @@ fn assert_layer(scene: &Scene, row: &Row, expected: &Value, origin: &Value, orig
     assert_eq!((answer.exit, answer.err.as_str()), (ExitStatus::Ok, ""));
     let document: Value = serde_json::from_str(&answer.out).unwrap();
     let options = document["options"].as_array().unwrap();
-    let shown = options.iter().find(|option| option["key"] == row.path).unwrap();
-    assert_eq!(shown["value"], *expected, "{}: explained from {origin_text}", row.path);
-    assert_eq!(shown["default"], row.default, "{}", row.path);
-    assert_eq!(shown["origin"], *origin, "{}", row.path);
+    let told = options.iter().find(|option| option["key"] == row.path).unwrap();
+    let expected = &shown(row, expected);
+    assert_eq!(told["value"], *expected, "{}: explained from {origin_text}", row.path);
+    assert_eq!(told["default"], row.default, "{}", row.path);
+    assert_eq!(told["origin"], *origin, "{}", row.path);
 
     let table = scene.explain(Output::Table, None).out;
     let line = table.lines().find(|line| line.split(' ').next() == Some(row.path)).unwrap();

@@ -5,6 +5,9 @@ use super::Malformed;
 /// No line of a server is longer. A key has 250 bytes, and the numbers beside it a few dozen.
 const LINE_BYTES_MAX: usize = 2_048;
 
+/// No number of so many digits is too large.
+const DIGITS_SURE: usize = 19;
+
 /// A reply, borrowed from the bytes that were received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reply<'b> {
@@ -62,7 +65,7 @@ pub(crate) enum Parsed<'b> {
 /// Reads one reply from the front of `received`. A value above `value_bytes_max` is not waited for.
 pub(crate) fn parse(received: &[u8], value_bytes_max: usize) -> Result<Parsed<'_>, Malformed> {
     let window = received.get(..LINE_BYTES_MAX).unwrap_or(received);
-    let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
+    let Some(end) = memchr::memchr(b'\n', window) else {
         if window.len() == LINE_BYTES_MAX {
             return Err(Malformed("a line without an end"));
         }
@@ -71,7 +74,7 @@ pub(crate) fn parse(received: &[u8], value_bytes_max: usize) -> Result<Parsed<'_
     let line = received.get(..end).and_then(|line| line.strip_suffix(b"\r"));
     let line = line.ok_or(Malformed("a line that ends in a bare line feed"))?;
     let after_line = end + 1;
-    let mut words = line.split(|byte| *byte == b' ');
+    let mut words = Words(Some(line));
     let word = words.next().unwrap_or_default();
     let reply = match word {
         b"VA" => {
@@ -130,6 +133,20 @@ fn value<'b>(
     Ok(Parsed::Whole(Reply::Value { tags, value }, total))
 }
 
+/// The parts of a line between its blanks.
+struct Words<'b>(Option<&'b [u8]>);
+
+impl<'b> Iterator for Words<'b> {
+    type Item = &'b [u8];
+
+    fn next(&mut self) -> Option<&'b [u8]> {
+        let line = self.0?;
+        let Some(end) = memchr::memchr(b' ', line) else { return self.0.take() };
+        self.0 = line.get(end + 1..);
+        line.get(..end)
+    }
+}
+
 fn meta_tags<'b>(words: impl Iterator<Item = &'b [u8]>) -> Result<Tags<'b>, Malformed> {
     let mut tags = Tags::default();
     for word in words {
@@ -151,11 +168,12 @@ fn meta_tags<'b>(words: impl Iterator<Item = &'b [u8]>) -> Result<Tags<'b>, Malf
 
 /// Digits and nothing else, and at least one.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
-    let add = |number: u64, byte: &u8| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    };
-    if text.is_empty() { None } else { text.iter().try_fold(0, add) }
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let (sure, rest) = text.split_at(text.len().min(DIGITS_SURE));
+    let number = sure.iter().fold(0_u64, |number, byte| number * 10 + u64::from(byte - b'0'));
+    rest.iter().try_fold(number, |number, byte| number.checked_mul(10)?.checked_add(u64::from(byte - b'0')))
 }
 
 fn small(text: &[u8]) -> Option<u32> {
