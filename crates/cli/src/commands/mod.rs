@@ -131,7 +131,7 @@ pub(crate) fn run(
     err: &mut dyn Write,
 ) -> ExitStatus {
     let environment = Environment::of_process();
-    let (cli, profile) = match read(arguments.into_iter().collect(), &environment) {
+    let (cli, profile) = match read(&arguments.into_iter().collect::<Vec<_>>(), &environment) {
         Ok(read) => read,
         Err(Wrong::Usage(error)) => {
             let status = if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok };
@@ -183,8 +183,8 @@ enum Wrong {
 
 /// The command line, and the profile that it means. A profile's namespace is what `--namespace` is where nothing else is said: the line
 /// is read once more with that.
-fn read(arguments: Vec<OsString>, environment: &Environment) -> Result<(Cli, Option<Profile>), Wrong> {
-    let mut matches = Cli::command().try_get_matches_from(&arguments).map_err(Wrong::Usage)?;
+fn read(arguments: &[OsString], environment: &Environment) -> Result<(Cli, Option<Profile>), Wrong> {
+    let mut matches = Cli::command().try_get_matches_from(arguments).map_err(Wrong::Usage)?;
     let mut profile = None;
     if let Some(name) = named_profile(&matches, environment) {
         let said = |error| Wrong::Profile(profile::said(error));
@@ -193,7 +193,7 @@ fn read(arguments: Vec<OsString>, environment: &Environment) -> Result<(Cli, Opt
         if let Some(namespace) = &found.namespace {
             // Once a process, for clap keeps defaults as long as that.
             let command = with_namespace(Cli::command(), namespace.clone().leak());
-            matches = command.try_get_matches_from(&arguments).map_err(Wrong::Usage)?;
+            matches = command.try_get_matches_from(arguments).map_err(Wrong::Usage)?;
         }
         profile = Some(found);
     }

@@ -385,7 +385,11 @@ async fn cache_of_the_server_is_looked_at_and_outdated() {
     // On a busy machine a call may be slow, which health holds against the cache for a while.
     let health = served.there(&["cache", "health", "-o", "json"]);
     let told: serde_json::Value = serde_json::from_str(&health.out).unwrap();
-    assert_eq!((&told["provider"], health.code == 0), (&"moka".into(), told["condition"] == "active"), "{told}");
+    assert_eq!(
+        (&told["provider"], health.code == 0),
+        (&"moka".into(), told["condition"] == "active"),
+        "{told}"
+    );
     assert!(served.there(&["cache", "stats"]).ok().contains("moka"));
     let changed = served.there(&["cache", "invalidate", "shop", "article", "42", "-o", "json"]).json();
     assert!(text(&changed["name"]).ends_with(":shop:article:42"), "{changed}");

@@ -72,10 +72,10 @@ fn around(path: &str) -> Vec<(&'static str, &'static str)> {
     }
     match path {
         "server.tls_key_file" => {
-            around.push(("RECACHE__SERVER__TLS_CERTIFICATE_FILE", "server.tls_key_file.pem"))
+            around.push(("RECACHE__SERVER__TLS_CERTIFICATE_FILE", "server.tls_key_file.pem"));
         }
         "server.tls_certificate_file" => {
-            around.push(("RECACHE__SERVER__TLS_KEY_FILE", "server.tls_key_file.pem"))
+            around.push(("RECACHE__SERVER__TLS_KEY_FILE", "server.tls_key_file.pem"));
         }
         _ => {}
     }

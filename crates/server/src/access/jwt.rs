@@ -190,7 +190,7 @@ impl Jwt {
                 NoKey::Unknown => "its key is not known",
                 NoKey::Never(why) => why,
             })?
-            .key;
+            .decoding;
         let mut validation = Validation::new(header.alg);
         validation.set_issuer(&[&self.settings.issuer]);
         validation.set_audience(&[&self.settings.audience]);

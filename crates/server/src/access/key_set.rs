@@ -19,7 +19,7 @@ pub(super) struct Key {
     id: Option<String>,
     /// The only algorithm that it is for, if it says so.
     algorithm: Option<Algorithm>,
-    pub(super) key: DecodingKey,
+    pub(super) decoding: DecodingKey,
 }
 
 impl std::fmt::Debug for Key {
@@ -31,8 +31,8 @@ impl std::fmt::Debug for Key {
 
 impl Key {
     /// The only key there is, whatever tokens call it.
-    pub(super) fn nameless(key: DecodingKey) -> Self {
-        Self { id: None, algorithm: None, key }
+    pub(super) fn nameless(decoding: DecodingKey) -> Self {
+        Self { id: None, algorithm: None, decoding }
     }
 }
 
@@ -93,7 +93,7 @@ fn one(key: Value, algorithm: Algorithm) -> Result<Key, String> {
     if read.family() != algorithm.family() || only.is_some_and(|only| only.family() != algorithm.family()) {
         return Err("is of another family".to_owned());
     }
-    Ok(Key { id: key.common.key_id, algorithm: only, key: read })
+    Ok(Key { id: key.common.key_id, algorithm: only, decoding: read })
 }
 
 /// Why none of the keys judges a token.
