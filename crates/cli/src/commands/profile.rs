@@ -189,7 +189,7 @@ fn print<'a>(
 }
 
 /// A profile that cannot be used, as the command's error.
-#[expect(clippy::needless_pass_by_value, reason = "it is given away where a result is mapped")]
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub(super) fn said(error: Error) -> CliError {
     let what = error.to_string();
     match error {

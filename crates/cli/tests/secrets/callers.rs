@@ -9,16 +9,20 @@ const NOWHERE: &str = "http://127.0.0.1:1";
 #[test]
 fn token_of_a_command_is_in_none_of_its_messages() {
     let folder = tempfile::tempdir().unwrap();
-    for verb in [&["job", "list"][..], &["queue", "list"], &["job", "submit", "echo"], &["view", "list"]] {
-        let flags = [verb, &["--server", NOWHERE, "--token", PLANTED, "-vv"]].concat();
-        said(folder.path(), &flags, &[("RECACHE__LOG__LEVEL", "trace")]);
-        let variables = [("RECACHE_TOKEN", PLANTED), ("RECACHE_SERVER", NOWHERE)];
-        said(folder.path(), verb, &variables);
-        // Where it does not belong.
-        let with_user = format!("http://u:{PLANTED}@127.0.0.1:1");
-        said(folder.path(), &[verb, &["--server", &with_user]].concat(), &[]);
-        said(folder.path(), &[verb, &["--help"]].concat(), &variables);
-    }
+    let folder = folder.path();
+    let variables = [("RECACHE_TOKEN", PLANTED), ("RECACHE_SERVER", NOWHERE)];
+    let with_user = format!("http://u:{PLANTED}@127.0.0.1:1");
+    // A command asks again for ten seconds: all of them at once.
+    std::thread::scope(|scope| {
+        for verb in [&["job", "list"][..], &["job", "submit", "echo"]] {
+            let flags = [verb, &["--server", NOWHERE, "--token", PLANTED, "-vv"]].concat();
+            scope.spawn(move || said(folder, &flags, &[("RECACHE__LOG__LEVEL", "trace")]));
+            scope.spawn(move || said(folder, verb, &variables));
+            said(folder, &[verb, &["--help"]].concat(), &variables);
+            // Where it does not belong.
+            said(folder, &[verb, &["--server", &with_user]].concat(), &[]);
+        }
+    });
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
 use recache_faultproxy::{Error, ServerProcess};
+use recache_store::conformance::{TestDatabase, postgres_database};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::receiver::Receiver;
 use crate::{PLANTED, assert_hidden, recache, said};
@@ -91,17 +93,18 @@ fn token(claims: &Value) -> String {
     encode(&Header::default(), claims, &EncodingKey::from_secret(PLANTED.as_bytes())).unwrap()
 }
 
-/// The test's own PostgreSQL, with a password that it does not ask for.
-fn database() -> String {
-    match std::env::var("RECACHE_TEST_POSTGRES_URL") {
-        Ok(url) => {
-            let (scheme, rest) = url.split_once("://").unwrap();
-            let (user, place) = rest.split_once('@').unwrap_or(("postgres", rest));
-            let user = user.split(':').next().unwrap();
-            format!("{scheme}://{user}:{PLANTED}@{place}")
-        }
-        Err(_) => "sqlite:s.db".to_owned(),
-    }
+/// A database on the test's PostgreSQL with a role of its own, whose password is what is planted; SQLite where there is none.
+async fn database() -> (Option<TestDatabase>, String) {
+    let Some(database) = postgres_database().await else { return (None, "sqlite:s.db".to_owned()) };
+    let role = format!("planted_{}", std::process::id());
+    let mut server = sqlx::PgConnection::connect(database.url()).await.unwrap();
+    // Neither name nor password holds a quote.
+    let made = format!("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{PLANTED}'");
+    sqlx::query(sqlx::AssertSqlSafe(made)).execute(&mut server).await.unwrap();
+    let (scheme, rest) = database.url().split_once("://").unwrap();
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    let url = format!("{scheme}://{role}:{PLANTED}@{place}");
+    (Some(database), url)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,7 +126,7 @@ async fn server_at_work_says_none_of_its_secrets() {
     let collector = Receiver::start();
     let (collector_url, redis_url) = (collector.url(""), format!("redis://:{PLANTED}@{}", redis.address()));
     let authorization = format!("Bearer {PLANTED}");
-    let database = database();
+    let (_database, database) = database().await;
     // Everything that can be there at once, and is right.
     let variables = [
         ("RECACHE__AUTH__API_KEYS", "true"),

@@ -31,8 +31,8 @@ impl std::fmt::Debug for Key {
 
 impl Key {
     /// The only key there is, whatever tokens call it.
-    pub(super) fn nameless(key: DecodingKey) -> Self {
-        Self { id: None, algorithm: None, decoding: key }
+    pub(super) fn nameless(decoding: DecodingKey) -> Self {
+        Self { id: None, algorithm: None, decoding }
     }
 }
 

@@ -13,7 +13,7 @@ use recache_model::event::EventFilter;
 use recache_model::ids::EventId;
 use recache_store::EventQuery;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::Routes;
@@ -70,6 +70,20 @@ struct StreamParams {
     seconds: Option<u32>,
 }
 
+/// A block of the stream; a comment has none of it
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what the stream writes")]
+struct StreamBlock {
+    /// Its place in the stream
+    id: Option<String>,
+    /// What kind of block it is
+    event: Option<String>,
+    /// A document, as JSON text
+    data: Option<String>,
+    /// After how many milliseconds to come back when the connection is lost
+    retry: Option<u64>,
+}
+
 /// Events as they happen, as server-sent events
 ///
 /// Each has the place in the stream as its `id` and the document `Event` as its `data`. Whoever comes back with `Last-Event-ID` goes on
@@ -77,7 +91,7 @@ struct StreamParams {
 /// `event: end` says why nothing follows. Comments show that the stream lives.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "stream_events",
     params(StreamParams, ("Last-Event-ID" = Option<String>, Header, description = "The last `id` that was received")),
-    responses((status = 200, description = "The stream", body = String, content_type = "text/event-stream")))]
+    responses((status = 200, description = "The stream", body = StreamBlock, content_type = "text/event-stream")))]
 async fn stream(
     State(app): State<App>,
     caller: Caller,
