@@ -26,8 +26,7 @@ def send(path, body, secret="", method="POST"):
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:
                 raise SystemExit(error.read().decode())
-        except (OSError, http.client.HTTPException, ValueError):
-            pass
+        except (OSError, http.client.HTTPException, ValueError): pass
         URLS.append(URLS.pop(0))
         time.sleep(pause := min(pause * random.uniform(1.5, 2.5), 1))
 

@@ -112,7 +112,12 @@ impl Pump {
         let held = shared.held.count();
         let options = &shared.options;
         let slots = self.measuring.as_ref().map_or(options.slots, Measuring::limit);
-        let rows_max = claim_size(slots, held, self.mean_run, options.claim_rows_max);
+        let rows_max = if self.measuring.is_some() && options.queues.len() > 1 {
+            // What is claimed ahead has its place in the line already: a queue that has less than its share would stand behind it.
+            slots.saturating_sub(held).min(options.claim_rows_max)
+        } else {
+            claim_size(slots, held, self.mean_run, options.claim_rows_max)
+        };
         // Many small claims cost more than one that waits until a quarter of the buffer is free.
         let is_worth_it = held <= slots || rows_max * 4 >= options.claim_rows_max;
         if rows_max == 0 || !is_worth_it {

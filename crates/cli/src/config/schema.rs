@@ -162,7 +162,18 @@ mod tests {
     fn sections_and_their_names_follow_from_the_options() {
         assert_eq!(
             names_in(""),
-            ["database", "engine", "server", "auth", "handlers", "outbound", "log", "telemetry", "common"]
+            [
+                "database",
+                "engine",
+                "server",
+                "auth",
+                "handlers",
+                "outbound",
+                "log",
+                "telemetry",
+                "adaptive_ttl",
+                "common"
+            ]
         );
         assert_eq!(names_in("common"), ["cache", "circuit_breakers"]);
         assert_eq!(names_in("common.cache.moka"), ["max_capacity"]);

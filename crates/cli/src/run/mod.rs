@@ -237,7 +237,11 @@ async fn start(plan: &Plan) -> Result<Engine, CliError> {
     // Before a session is opened: the version may be there already with another content.
     if let Err(error) = store.template_put(template, raise).await {
         store.close().await;
-        return Err(of_template(&plan.template, &error));
+        let told = of_template(&plan.template, &error);
+        return Err(match (&plan.database, &error) {
+            (Some((database, _)), StoreError::Unavailable { .. }) => told.at(database.place()),
+            _ => told,
+        });
     }
     let queues: BTreeSet<String> = plan
         .effective
@@ -388,7 +392,8 @@ fn of_store(error: &StoreError) -> CliError {
             (ExitStatus::Failed, Some("name a database of Recache, or restore this one"))
         }
     };
-    let told = CliError::new("E-DATABASE", exit, error.to_string()).at("--database");
+    let code = if exit == ExitStatus::Unavailable { "E-UNAVAILABLE" } else { "E-DATABASE" };
+    let told = CliError::new(code, exit, error.to_string()).at("--database");
     match help {
         Some(help) => told.help(help),
         None => told,

@@ -32,6 +32,8 @@ pub(crate) const SLOTS: &[(&str, Slot)] = &[
     ("auth.jwt.keys_url", Slot::Url("https://127.0.0.1:1/keys?token=PLANTED")),
     ("handlers.commands", Slot::Open),
     ("handlers.http_signing", Slot::Url("a.example=whsec_PLANTED, b.example=PLANTED")),
+    ("adaptive_ttl.stale_share_max", Slot::Open),
+    ("adaptive_ttl.class_share_max", Slot::Open),
     ("telemetry.otlp_endpoint", Slot::Url("http://u:PLANTED@127.0.0.1:1")),
     ("telemetry.authorization", Slot::Whole),
     ("telemetry.service_name", Slot::Open),

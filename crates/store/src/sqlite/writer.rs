@@ -183,7 +183,10 @@ async fn run(
         let outcome = transact(&mut connection, &*clock, &mut group).await;
         let (failed, unknown) = match &outcome {
             Ok(()) => (None, false),
-            Err(error) => (Some(error.to_string()), matches!(error, Error::Unknown { .. })),
+            // What is said of the kind of failure is said again where it is handed on.
+            Err(Error::Unavailable { message, .. }) => (Some(message.clone()), false),
+            Err(Error::Unknown { message, .. }) => (Some(message.clone()), true),
+            Err(error) => (Some(error.to_string()), false),
         };
         for piece in group {
             for signal in piece.answer(failed.as_deref(), unknown) {

@@ -83,7 +83,7 @@ error[E-CONFIG]: unknown option `server.slots`
   help: did you mean `engine.slots`? allowed in [server]: address, builtin_handlers, connections_max, requests_max, waits_max, streams_max, streams_per_caller_max, wait_max_ms, request_max_ms, answer_wait_max_ms, requests_per_second_max, body_kib_max, tls_certificate_file, tls_key_file
 error[E-CONFIG]: unknown section `engin`
   at recache.toml:4:2
-  help: did you mean `engine`? allowed at the top: database, engine, server, auth, handlers, outbound, log, telemetry, common
+  help: did you mean `engine`? allowed at the top: database, engine, server, auth, handlers, outbound, log, telemetry, adaptive_ttl, common
 3 problems
 ",
     );
@@ -262,7 +262,7 @@ fn problems_of_every_layer_are_shown_at_once_in_order() {
         "\
 error[E-CONFIG]: unknown option `colour`
   at recache.toml:1:1
-  help: allowed at the top: database, engine, server, auth, handlers, outbound, log, telemetry, common
+  help: allowed at the top: database, engine, server, auth, handlers, outbound, log, telemetry, adaptive_ttl, common
 error[E-CONFIG]: `log.format` is `jsn`, which is not known
   at recache.toml:3:10
   help: did you mean \"json\"? allowed: text, json

@@ -221,10 +221,13 @@ fn explain_shows_a_section_as_a_table() {
         .variable("RECACHE__DATABASE__SYNCHRONOUS", "normal");
     assert_eq!(
         scene.explain(Output::Table, Some("database")).out,
-        "KEY                       VALUE              ORIGIN\n\
-         database.url              sqlite:recache.db  default\n\
-         database.max_connections  3                  recache.toml:2\n\
-         database.synchronous      normal             environment RECACHE__DATABASE__SYNCHRONOUS\n"
+        "KEY                                   VALUE              ORIGIN\n\
+         database.url                          sqlite:recache.db  default\n\
+         database.max_connections              3                  recache.toml:2\n\
+         database.synchronous                  normal             environment RECACHE__DATABASE__SYNCHRONOUS\n\
+         database.connection_life_max_seconds  1800               default\n\
+         database.slow_ms                      1000               default\n\
+         database.slow_plans                   false              default\n"
     );
 }
 
