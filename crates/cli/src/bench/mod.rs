@@ -97,6 +97,13 @@ impl Place {
         }
     }
 
+    /// One that was given is opened once, for all.
+    async fn close(&self, store: &dyn Store) {
+        if matches!(self.database, Opening::Own(_)) {
+            store.close().await;
+        }
+    }
+
     fn remove(self) {
         if let Some(folder) = self.folder {
             let _ = std::fs::remove_dir_all(folder);

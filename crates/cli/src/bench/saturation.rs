@@ -67,7 +67,7 @@ impl Resource {
 pub(super) async fn run(args: &SaturationArgs, place: &Place) -> BenchResult<Report> {
     let store = place.open().await?;
     let kind = store.kind();
-    store.close().await;
+    place.close(&*store).await;
     let mut report = Report::new(format!(
         "a resource for {} jobs of {} ms at once, more to do than it can, {} s each on {kind}: jobs that took at most {} ms, and how long \
          they took",
@@ -151,6 +151,6 @@ async fn measure(
             store.job_cancel(job.id, "the bench is over").await?;
         }
     }
-    store.close().await;
+    place.close(&*store).await;
     Ok(())
 }
