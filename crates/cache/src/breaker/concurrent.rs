@@ -121,6 +121,11 @@ impl<M: Monotonic, O: Observer> Breaker<M, O> {
         self.locked(|machine| machine.reset(now));
     }
 
+    /// Who tells it the time.
+    pub fn monotonic(&self) -> &M {
+        &self.monotonic
+    }
+
     /// What it does at present, and why.
     pub fn report(&self) -> Report {
         let now = self.monotonic.now();
@@ -212,9 +217,9 @@ pub struct Permit<'a, M: Monotonic, O: Observer> {
 }
 
 impl<M: Monotonic, O: Observer> Permit<'_, M, O> {
-    /// From now on the call waits. One that never waits takes no time, and costs no look at the clock.
-    pub fn waits(&mut self) {
-        self.waits_since.get_or_insert_with(|| self.breaker.monotonic.now());
+    /// From now on, which is answered, the call waits. One that never waits takes no time, and costs no look at the clock.
+    pub fn waits(&mut self) -> Tick {
+        *self.waits_since.get_or_insert_with(|| self.breaker.monotonic.now())
     }
 
     /// The call has ended.

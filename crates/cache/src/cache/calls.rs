@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use tracing::{Instrument as _, debug_span, info, warn};
 
-use super::awake::Awake;
 use crate::clock::{Clock, Timestamp};
 use crate::key::Key;
-use crate::limit::within;
+use crate::limit::{Limit, within};
 use crate::provider::{self, Capability, Item, Provider};
 use crate::stats::{Counters, Tier};
 
@@ -27,8 +27,7 @@ pub(super) struct Calls {
     pub(super) counters: Counters,
     tier: Tier,
     holds_here: bool,
-    limit: Duration,
-    awake: Awake,
+    limit: Limit,
     is_failing: AtomicBool,
     last_failure_us: AtomicI64,
 }
@@ -70,8 +69,7 @@ impl Calls {
             provider,
             clock,
             counters: Counters::default(),
-            limit,
-            awake: Awake::new(limit),
+            limit: Limit::new(limit),
             is_failing: AtomicBool::new(false),
             last_failure_us: AtomicI64::new(0),
         }
@@ -88,7 +86,7 @@ impl Calls {
     }
 
     pub(super) fn limit(&self) -> Duration {
-        self.limit
+        self.limit.time()
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -128,7 +126,7 @@ impl Calls {
         operation: &'static str,
         call: impl Future<Output = Result<T, provider::Error>>,
     ) -> Result<T, Failure> {
-        self.observed(operation, self.caught(call, Some(self.limit))).await
+        self.observed(operation, self.caught(call, Some(&self.limit))).await
     }
 
     /// Carries out one `get` or `get_many` of the provider, which may bound them itself.
@@ -137,8 +135,8 @@ impl Calls {
         operation: &'static str,
         call: impl Future<Output = Result<T, provider::Error>>,
     ) -> Result<T, Failure> {
-        let is_bounded = self.provider.read_limit().is_some_and(|limit| limit <= self.limit);
-        let limit = if is_bounded { None } else { Some(self.limit) };
+        let is_bounded = self.provider.read_limit().is_some_and(|limit| limit <= self.limit.time());
+        let limit = if is_bounded { None } else { Some(&self.limit) };
         self.observed(operation, self.caught(call, limit)).await
     }
 
@@ -172,13 +170,13 @@ impl Calls {
     async fn caught<T>(
         &self,
         call: impl Future<Output = Result<T, provider::Error>>,
-        limit: Option<Duration>,
+        limit: Option<&Limit>,
     ) -> Result<T, Failure> {
         let call = AssertUnwindSafe(call).catch_unwind();
-        match within(limit, || self.awake.keep(), call).await {
+        match within(limit, Instant::now, call).await {
             Some(Ok(result)) => result.map_err(Failure::Provider),
             Some(Err(_)) => Err(Failure::Panic),
-            None => Err(Failure::Timeout(self.limit)),
+            None => Err(Failure::Timeout(self.limit.time())),
         }
     }
 

@@ -70,9 +70,9 @@ impl<V: Value> Live<V> {
         item.decoded()?.downcast_ref()
     }
 
-    /// Takes the decoded value where it was kept, and decodes the bytes otherwise; for a reader whose values are laid
-    /// out by `schema`.
-    pub(super) fn open(key: &Key, item: &Item, schema: u32) -> Result<Arc<Self>, DecodeError> {
+    /// Takes the decoded value where it was kept, and decodes the bytes otherwise, keeping the value where the item `stays` in
+    /// this process; for a reader whose values are laid out by `schema`.
+    pub(super) fn open(key: &Key, item: &Item, schema: u32, stays: bool) -> Result<Arc<Self>, DecodeError> {
         if let Some(Ok(live)) = item.decoded().cloned().map(Arc::downcast::<Self>) {
             return same_schema(&live.header, schema).map(|()| live);
         }
@@ -88,7 +88,9 @@ impl<V: Value> Live<V> {
             },
         };
         let live = Arc::new(Self::new(header, value.map(Arc::new)));
-        item.keep_decoded(live.clone());
+        if stays {
+            item.keep_decoded(live.clone());
+        }
         Ok(live)
     }
 

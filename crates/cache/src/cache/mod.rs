@@ -1,7 +1,6 @@
 //! The cache that callers use. It stands between them and a [`Provider`], and takes every failure upon itself.
 
 mod audit;
-mod awake;
 mod backplane;
 mod builder;
 mod calls;

@@ -169,7 +169,7 @@ impl Cache {
         };
         match item {
             Ok(item) => {
-                self.judge_and_keep(key, item, mark, schema, core.is_sighted(), core.calls.clock.now())
+                self.judge_and_keep(key, item, mark, schema, core.is_sighted(), core.calls.clock.now_coarse())
             }
             Err(_) => Look::NOTHING,
         }
@@ -181,8 +181,9 @@ impl Cache {
         if !calls.holds_here() {
             return None;
         }
-        let item = calls.peek(key, calls.clock.now_coarse())?;
-        match self.judge(key, &item, schema, calls.clock.now()) {
+        let about_now = calls.clock.now_coarse();
+        let item = calls.peek(key, about_now)?;
+        match self.judge(key, &item, schema, about_now) {
             Found::Nothing => None,
             found => Some(Look { found, item: Some(item), was_answered: true, tier: Tier::Near }),
         }
@@ -212,10 +213,11 @@ impl Cache {
             };
             let was_answered = items.is_ok();
             let is_sighted = core.is_sighted();
-            let now = core.calls.clock.now();
+            let about_now = core.calls.clock.now_coarse();
             let mut items = items.unwrap_or_default().into_iter();
             for (look, key) in looks.iter_mut().zip(keys).filter(|(look, _)| look.is_none()) {
-                let judged = self.judge_and_keep(key, items.next().flatten(), mark, schema, is_sighted, now);
+                let judged =
+                    self.judge_and_keep(key, items.next().flatten(), mark, schema, is_sighted, about_now);
                 *look = Some(Look { was_answered, ..judged });
             }
         }
@@ -247,13 +249,13 @@ impl Cache {
         mark: Option<u64>,
         schema: u32,
         is_sighted: bool,
-        now: Timestamp,
+        about_now: Timestamp,
     ) -> Look<V> {
         let tier = self.core.calls.tier();
         let Some(item) = item else {
             return Look { found: Found::Nothing, item: None, was_answered: true, tier };
         };
-        let found = if is_sighted { self.judge(key, &item, schema, now) } else { Found::Nothing };
+        let found = if is_sighted { self.judge(key, &item, schema, about_now) } else { Found::Nothing };
         let look = Look { found, item: Some(item), was_answered: true, tier };
         if let (Some(live), Some(item), Some(mark)) = (look.live(), &look.item, mark) {
             self.core.keep_copy(key, item.clone(), live.header.keep_until, mark);
@@ -267,15 +269,22 @@ impl Cache {
         key: &Key,
         item: &Item,
         schema: u32,
-        now: Timestamp,
+        about_now: Timestamp,
     ) -> Found<V> {
-        if self.core.is_sighted() { self.judge(key, item, schema, now) } else { Found::Nothing }
+        if self.core.is_sighted() { self.judge(key, item, schema, about_now) } else { Found::Nothing }
     }
 
-    /// Whether a stored item may be served to this handle at the moment `now`.
-    pub(super) fn judge<V: Value>(&self, key: &Key, item: &Item, schema: u32, now: Timestamp) -> Found<V> {
+    /// Whether a stored item may be served to this handle at [about](crate::clock::Clock::now_coarse) this moment. What is not
+    /// fresh by that is judged by the exact time.
+    pub(super) fn judge<V: Value>(
+        &self,
+        key: &Key,
+        item: &Item,
+        schema: u32,
+        about_now: Timestamp,
+    ) -> Found<V> {
         let core = &self.core;
-        let live = match Live::<V>::open(key, item, schema) {
+        let live = match Live::<V>::open(key, item, schema, core.calls.holds_here()) {
             Ok(live) => live,
             Err(error) => {
                 core.undecodable(key, &error);
@@ -289,7 +298,10 @@ impl Cache {
         if !live.is_reachable(key, &core.epochs) {
             return Found::Nothing;
         }
-        match live.header.freshness(now, age_max) {
+        if live.header.freshness(about_now, age_max) == Freshness::Fresh {
+            return Found::Fresh(live);
+        }
+        match live.header.freshness(core.calls.clock.now(), age_max) {
             Freshness::Fresh => Found::Fresh(live),
             Freshness::Stale => Found::Stale(live),
             Freshness::Expired => Found::Nothing,

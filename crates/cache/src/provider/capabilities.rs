@@ -83,6 +83,12 @@ impl Capability {
     fn index(self) -> usize {
         Self::ALL.iter().position(|known| *known == self).unwrap_or_default()
     }
+
+    /// Its place among the bits of [`Capabilities::bits`].
+    #[cfg(feature = "cache-redis")]
+    pub(crate) fn bit(self) -> u32 {
+        u32::try_from(self.index()).ok().and_then(|index| 1_u32.checked_shl(index)).unwrap_or_default()
+    }
 }
 
 /// Where knowledge of a capability comes from; the later ones are trusted more.
@@ -205,6 +211,13 @@ impl Capabilities {
     /// Whether it has it; no, as long as nobody said so.
     pub fn has(&self, capability: Capability) -> bool {
         matches!(self.rows.get(capability.index()), Some((Known::Has(true), _)))
+    }
+
+    /// Those that it has, each as its [`bit`](Capability::bit).
+    #[cfg(feature = "cache-redis")]
+    pub(crate) fn bits(&self) -> u32 {
+        let had = Capability::ALL.into_iter().filter(|capability| self.has(*capability));
+        had.fold(0, |bits, capability| bits | capability.bit())
     }
 
     /// A limit in bytes, when there is one.

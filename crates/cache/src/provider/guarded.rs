@@ -28,7 +28,7 @@ use crate::breaker::{Breaker, Monotonic, Observer, Outcome, Phase, Report, Setti
 use crate::clock::Timestamp;
 use crate::epochs::{EpochRecord, Slot};
 use crate::key::Key;
-use crate::limit::within;
+use crate::limit::{Limit, within};
 
 /// How long one call of a guarded provider may take, unless it is told otherwise.
 pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_millis(50);
@@ -44,6 +44,10 @@ impl MonotonicClock {
     #[expect(clippy::new_without_default, reason = "two of them do not agree: making one is not a default")]
     pub fn new() -> Self {
         Self { origin: Instant::now() }
+    }
+
+    fn moment(&self, tick: Tick) -> Instant {
+        self.origin + tick.since(Tick::ZERO)
     }
 }
 
@@ -199,7 +203,7 @@ impl Breakers {
 pub struct Guarded {
     inner: Arc<dyn Provider>,
     breakers: Breakers,
-    call_timeout: Duration,
+    limit: Limit,
 }
 
 impl fmt::Debug for Guarded {
@@ -212,13 +216,13 @@ impl Guarded {
     /// Puts `inner` behind two closed breakers. A call may take [`CALL_TIMEOUT_DEFAULT`].
     pub fn new(inner: Arc<dyn Provider>, settings: &Settings) -> Self {
         let breakers = Breakers::new(inner.name(), settings);
-        Self { inner, breakers, call_timeout: CALL_TIMEOUT_DEFAULT }
+        Self { inner, breakers, limit: Limit::new(CALL_TIMEOUT_DEFAULT) }
     }
 
     /// How long one call may take.
     #[must_use]
     pub fn call_timeout(mut self, call_timeout: Duration) -> Self {
-        self.call_timeout = call_timeout;
+        self.limit = Limit::new(call_timeout);
         self
     }
 
@@ -234,13 +238,15 @@ impl Guarded {
         F: Future<Output = Result<T, Error>> + Send,
     {
         let provider = self.inner.name();
-        let mut permit = match self.breakers.of(class).admit() {
+        let gate = self.breakers.of(class);
+        let mut permit = match gate.admit() {
             Ok(permit) => permit,
             Err(refusal) => return Err(Error::CutOff { provider, state: refusal.phase.name() }),
         };
         // Called inside, so that a panic before the first poll is caught too.
         let call = AssertUnwindSafe(async { call().await }).catch_unwind();
-        let result = match within(Some(self.call_timeout), || permit.waits(), call).await {
+        let since = || gate.monotonic().moment(permit.waits());
+        let result = match within(Some(&self.limit), since, call).await {
             Some(Ok(result)) => result,
             Some(Err(panic)) => {
                 permit.settle(Outcome::Failed);
@@ -248,7 +254,7 @@ impl Guarded {
             }
             None => Err(Error::Unavailable {
                 provider,
-                reason: format!("no answer within {:?}", self.call_timeout),
+                reason: format!("no answer within {:?}", self.limit.time()),
             }),
         };
         permit.settle(outcome_of(&result));
@@ -342,7 +348,7 @@ impl Provider for Guarded {
     }
 
     fn read_limit(&self) -> Option<Duration> {
-        Some(self.call_timeout)
+        Some(self.limit.time())
     }
 
     fn copies(&self) -> Option<&dyn Copies> {

@@ -32,7 +32,7 @@ impl Provider for Redis {
     }
 
     fn capabilities(&self) -> Capabilities {
-        *self.inner.capabilities()
+        self.inner.abilities.all()
     }
 
     fn peek(&self, _key: &Key, _now: Timestamp) -> Option<Item> {

@@ -40,6 +40,8 @@ const ATTEMPTS_MAX: usize = 6;
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     open: RwLock<Option<MultiplexedConnection>>,
+    /// Whether there is one, for whoever chooses among lanes.
+    is_open: AtomicBool,
     /// Why it is not open.
     reason: RwLock<String>,
     in_flight: AtomicUsize,
@@ -51,8 +53,7 @@ pub(super) struct Lane {
 impl Lane {
     /// Whether calls can be made, and how many are under way; the fewer, the better.
     pub(super) fn load(&self) -> Option<usize> {
-        let is_open = self.open.read().unwrap_or_else(PoisonError::into_inner).is_some();
-        is_open.then(|| self.in_flight.load(Ordering::Relaxed))
+        self.is_open.load(Ordering::Acquire).then(|| self.in_flight.load(Ordering::Relaxed))
     }
 
     /// Closes the connection and opens another, which may lead to another server.
@@ -89,7 +90,9 @@ impl Lane {
 
     fn publish(&self, connection: Option<MultiplexedConnection>, reason: &str) {
         reason.clone_into(&mut self.reason.write().unwrap_or_else(PoisonError::into_inner));
-        *self.open.write().unwrap_or_else(PoisonError::into_inner) = connection;
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        self.is_open.store(connection.is_some(), Ordering::Release);
+        *open = connection;
     }
 }
 

@@ -27,8 +27,8 @@ mod value;
 mod wakes;
 mod writes;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -76,7 +76,7 @@ struct Inner {
     opened: Arc<watch::Sender<u64>>,
     /// Counts connections, each before it is used.
     entered: Arc<AtomicU64>,
-    capabilities: RwLock<Capabilities>,
+    abilities: Abilities,
     evictions: AtomicU64,
     known: Option<KnownServer>,
     detectors: Vec<Detector>,
@@ -101,7 +101,7 @@ impl Redis {
             hub: Arc::default(),
             opened,
             entered,
-            capabilities: RwLock::new(unprobed("", settings.known.or(Some(KnownServer::Redis)), &[])),
+            abilities: Abilities::new(unprobed("", settings.known.or(Some(KnownServer::Redis)), &[])),
             evictions: AtomicU64::new(u64::MAX),
             known: settings.known,
             detectors,
@@ -114,7 +114,9 @@ impl Redis {
     /// Begins what goes on in the background; with the first call, where there was no runtime before.
     fn start(&self) {
         self.inner.servers.start();
-        if let (None, Ok(runtime)) = (self.tasks.get(), Handle::try_current()) {
+        if self.tasks.get().is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
             self.tasks.get_or_init(|| {
                 let inner = &self.inner;
                 let listening = messages::listen(
@@ -131,7 +133,7 @@ impl Redis {
     }
 
     fn has(&self, capability: Capability) -> bool {
-        self.inner.capabilities().has(capability)
+        self.inner.abilities.has(capability)
     }
 
     /// From now on this process hears of ended leases and changed epochs.
@@ -143,9 +145,31 @@ impl Redis {
     }
 }
 
-impl Inner {
-    fn capabilities(&self) -> RwLockReadGuard<'_, Capabilities> {
-        self.capabilities.read().unwrap_or_else(PoisonError::into_inner)
+/// What the server can do, as far as it is known; asked several times at every read, so without a lock.
+#[derive(Debug)]
+struct Abilities {
+    all: RwLock<Capabilities>,
+    /// Those that it has, a bit each.
+    had: AtomicU32,
+}
+
+impl Abilities {
+    fn new(all: Capabilities) -> Self {
+        Self { had: AtomicU32::new(all.bits()), all: RwLock::new(all) }
+    }
+
+    fn all(&self) -> Capabilities {
+        *self.all.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, capability: Capability) -> bool {
+        self.had.load(Ordering::Acquire) & capability.bit() != 0
+    }
+
+    fn learn(&self, all: Capabilities) {
+        let mut known = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        *known = all;
+        self.had.store(all.bits(), Ordering::Release);
     }
 }
 
@@ -182,7 +206,7 @@ async fn learn_once(inner: &Inner) -> bool {
     let probed = timeout(PROBE_WITHIN, Box::pin(probing)).await;
     let is_known = matches!(probed, Ok(Ok(_)));
     if let Ok(Ok(capabilities)) = probed {
-        *inner.capabilities.write().unwrap_or_else(PoisonError::into_inner) = capabilities;
+        inner.abilities.learn(capabilities);
         debug!(
             provider = errors::NAME,
             version = field(info, "redis_version").unwrap_or("unknown"),

@@ -83,7 +83,9 @@ impl Servers {
         match self {
             Self::One(node) => node.start(),
             Self::Cluster(cluster, task) => {
-                if let (None, Ok(runtime)) = (task.get(), Handle::try_current()) {
+                if task.get().is_none()
+                    && let Ok(runtime) = Handle::try_current()
+                {
                     task.get_or_init(|| {
                         AbortOnDrop(runtime.spawn(keep_map(Arc::clone(cluster))).abort_handle())
                     });
@@ -139,10 +141,17 @@ impl Servers {
 
     /// One command about `key`.
     pub(super) async fn one(&self, key: &str, line: Line, command: &Cmd) -> Result<Value, Error> {
-        let node = self.of(key)?;
+        let found;
+        let node = match self {
+            Self::One(node) => node,
+            Self::Cluster(..) => {
+                found = self.of(key)?;
+                &found
+            }
+        };
         match node.one(line, command).await {
             Ok(value) => Ok(value),
-            Err(failure) => match self.redirected(&failure, &node) {
+            Err(failure) => match self.redirected(&failure, node) {
                 Some((node, redirect)) => {
                     // In a box, so that the future of an answer at once stays small.
                     Box::pin(follow(&node, line, &redirect, command)).await.map_err(Failure::into_error)
