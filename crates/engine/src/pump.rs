@@ -136,15 +136,19 @@ impl Pump {
         Some(ClaimRequest { session, queues, handlers: self.handlers.clone(), rows_max: share.rows_max })
     }
 
-    /// After a claim whose answer was lost, hands back what this process does not know of. Done here, between two
-    /// claims, because a job whose claim is under way is not known yet either. False: nothing may be claimed yet.
+    /// After a claim whose answer was lost, and once a lease, hands back what this process does not know of. Done here, between
+    /// two claims, because a job whose claim is under way is not known yet either. False: nothing may be claimed yet.
     async fn clear_doubt(&self) -> bool {
         let shared = &self.shared;
-        let Some(session) = shared.lease.doubtful() else { return true };
-        let known: Vec<JobId> = shared.held.tokens().iter().map(|token| token.job).collect();
+        let doubtful = shared.lease.doubtful();
+        let Some(session) = doubtful.or_else(|| shared.lease.long_unasked(shared.options.lease)) else {
+            return true;
+        };
+        let (known, asked) = (shared.held.tokens(), Instant::now());
+        let known: Vec<JobId> = known.iter().map(|token| token.job).collect();
         match shared.store.session_reclaim(session, known).await {
             Ok(count) => {
-                shared.lease.trust(session);
+                shared.lease.trust(session, asked);
                 if count > 0 {
                     tracing::info!(count, "jobs handed back whose claim had gone unanswered");
                 }
@@ -152,8 +156,8 @@ impl Pump {
             }
             Err(error) => {
                 one(&shared.counters.store_errors);
-                tracing::warn!(%error, "a claim stays unanswered");
-                false
+                tracing::warn!(%error, "what this process holds cannot be compared with the store");
+                doubtful.is_none()
             }
         }
     }

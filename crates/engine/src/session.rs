@@ -26,6 +26,8 @@ struct State {
     confirmed: Option<Instant>,
     /// Jobs may be with the session that this process does not know of.
     doubtful: bool,
+    /// When what the session holds was last asked for, or the session opened.
+    compared: Option<Instant>,
     /// What this process can do is in the registry under this session.
     is_offered: bool,
 }
@@ -77,10 +79,21 @@ impl Lease {
         state.session.filter(|_| state.doubtful)
     }
 
-    /// What the session holds is known again.
-    pub(crate) fn trust(&self, session: SessionId) {
+    /// The session, if what it holds was not asked for within `lease`. A claim that was given up may be carried out after it was asked
+    /// for because of the doubt: the connection is gone, and the database still at work. Without another look such a job would be with
+    /// a session that is alive, and nobody would run it, for as long as that is so.
+    pub(crate) fn long_unasked(&self, lease: Duration) -> Option<SessionId> {
+        let state = self.state();
+        state.session.filter(|_| state.compared.is_none_or(|at| at.elapsed() >= lease))
+    }
+
+    /// What the session holds is known again, as of `asked`.
+    pub(crate) fn trust(&self, session: SessionId, asked: Instant) {
         let mut state = self.state();
-        state.doubtful &= state.session != Some(session);
+        if state.session == Some(session) {
+            state.doubtful = false;
+            state.compared = Some(asked);
+        }
     }
 
     /// Opened by hand, just now.
@@ -90,7 +103,7 @@ impl Lease {
 
     fn opened(&self, session: SessionId, sent: Instant) {
         *self.state() =
-            State { session: Some(session), confirmed: Some(sent), doubtful: false, is_offered: false };
+            State { session: Some(session), confirmed: Some(sent), compared: Some(sent), ..State::default() };
         self.confirmed.notify_waiters();
     }
 

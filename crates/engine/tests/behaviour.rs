@@ -47,6 +47,7 @@ on_both_databases!(
     failing_build_leaves_the_live_version,
     silent_worker_gets_a_new_session_after_it_was_swept,
     job_of_a_dead_session_runs_again,
+    claim_that_is_carried_out_after_it_was_given_up_is_handed_back,
     shutdown_hands_back_what_was_not_started,
     worker_leaves_jobs_of_other_handlers_alone,
     two_engines_share_the_work_without_overlap,
@@ -628,6 +629,35 @@ async fn job_of_a_dead_session_runs_again(database: TestDatabase) {
     assert_eq!((again.state, again.output.as_deref()), (JobState::Completed, Some("2")));
     let over = soon(engine.wait_for_job(jobs[1].id)).await.unwrap();
     assert_eq!((over.state, over.error.unwrap().kind), (JobState::Failed, ErrorKind::LeaseLost));
+    engine.shut_down().await;
+}
+
+/// The connection of a claim is lost, the session asks what it holds, and only then the database carries the claim out.
+async fn claim_that_is_carried_out_after_it_was_given_up_is_handed_back(database: TestDatabase) {
+    let store = store_of(&database).await;
+    let mut handlers = Handlers::new();
+    handlers.job("work", async |_: Context, (): ()| Ok(())).unwrap();
+    let options = Options { lease: Duration::from_millis(500), ..quick() };
+    let engine = start_with(&store, handlers, options).await;
+    let done = engine.submit(NewJob::new("work", "null")).await.unwrap();
+    soon(engine.wait_for_job(done)).await.unwrap();
+    let history = store.job_history(done).await.unwrap();
+    let session = history.iter().find_map(|row| row.session).unwrap();
+    // In a queue of which the engine takes nothing, so that it stays where it is put.
+    let late = NewJob { queue: "elsewhere".to_owned(), ..NewJob::new("work", "null") };
+    store.jobs_submit(vec![late.clone()]).await.unwrap();
+    let claim = ClaimRequest {
+        session,
+        queues: vec!["elsewhere".to_owned()],
+        handlers: vec!["work".to_owned()],
+        rows_max: 1,
+    };
+    assert_eq!(store.jobs_dispatch(vec![], Some(claim)).await.unwrap().claimed.len(), 1);
+    let handed_back = until("it is handed back", async || {
+        let job = store.job_get(late.id).await.unwrap();
+        (job.state == JobState::Queued).then_some(job)
+    });
+    assert_eq!(handed_back.await.attempt, 0, "nobody ran it, so no attempt is used");
     engine.shut_down().await;
 }
 

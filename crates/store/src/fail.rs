@@ -30,7 +30,7 @@ mod armed {
     pub const MARK_VARIABLE: &str = "RECACHE_FAIL_MARK";
 
     /// Every place.
-    pub const POINTS: [&str; 24] = [
+    pub const POINTS: [&str; 30] = [
         "migrate.before",
         "migrate.after",
         "session.before_reply",
@@ -55,6 +55,12 @@ mod armed {
         "publish.before_commit",
         "publish.before_reply",
         "drain.release",
+        "cancel.before_commit",
+        "cancel.workflow",
+        "batch.before_commit",
+        "outbox.routed",
+        "outbox.before_commit",
+        "cron.before_commit",
     ];
 
     /// What can happen at one.

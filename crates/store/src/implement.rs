@@ -251,8 +251,12 @@ impl Store for Driver {
 
     async fn job_cancel(&self, job: JobId, reason: &str) -> Result<(JobState, bool)> {
         let reason = reason.to_owned();
-        self.write(work!([reason] db, now, effects => jobs::cancel(db, now, job, &reason, effects).await))
-            .await
+        self.write(work!([reason] db, now, effects => {
+            let answer = jobs::cancel(db, now, job, &reason, effects).await?;
+            fail_point!("cancel.before_commit");
+            Ok(answer)
+        }))
+        .await
     }
 
     async fn job_retry(&self, job: JobId) -> Result<()> {
@@ -354,9 +358,11 @@ impl Store for Driver {
 
     async fn workflow_cancel(&self, workflow: WorkflowId, reason: &str) -> Result<Vec<JobId>> {
         let reason = reason.to_owned();
-        self.write(work!(
-            [reason] db, now, effects => { workflows::cancel(db, now, workflow, &reason, effects).await }
-        ))
+        self.write(work!([reason] db, now, effects => {
+            let stopped = workflows::cancel(db, now, workflow, &reason, effects).await?;
+            fail_point!("cancel.workflow");
+            Ok(stopped)
+        }))
         .await
     }
 

@@ -9,7 +9,7 @@ use recache_model::workflow::WorkflowState;
 use recache_store::{HistoryRow, JobFilter, JobRecord, Store};
 use uuid::Uuid;
 
-use crate::work;
+use crate::{around, work};
 
 /// What was acknowledged, from the lines of all children.
 #[derive(Debug, Default)]
@@ -21,6 +21,7 @@ pub(crate) struct Acknowledged {
     pub(crate) touches: HashMap<String, i64>,
     /// Job, attempt, token of each run that began.
     pub(crate) runs: Vec<(Uuid, u32, String)>,
+    pub(crate) around: around::Said,
 }
 
 impl Acknowledged {
@@ -51,7 +52,7 @@ impl Acknowledged {
                     *newest = version.max(*newest);
                 }
                 "run" => all.runs.push((word().parse().unwrap(), word().parse().unwrap(), word())),
-                _ => {}
+                kind => all.around.note(kind, word),
             }
         }
         all
@@ -128,6 +129,7 @@ pub(crate) async fn check_all(store: &dyn Store, said: &Acknowledged) -> HashMap
         assert_eq!(store.workflow_get(WorkflowId::from_uuid(*id)).await.unwrap().state.as_str(), state);
     }
     check_views(store, said).await;
+    around::check(store, said, &jobs).await;
     jobs
 }
 

@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::around;
 use crate::flow;
 use crate::parent::{ROLE, SEED, URL};
 use crate::support::{touch, until};
@@ -72,8 +73,10 @@ fn begins(context: &Context) {
 /// Submits, touches and works until it is killed; says what was acknowledged.
 async fn load(store: Arc<dyn Store>, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
-    let engine = Engine::builder(store).handlers(handlers(begins)).options(options()).start().await.unwrap();
+    let engine = Engine::builder(store).handlers(handlers(begins)).subscribers(around::subscribers(say));
+    let engine = engine.options(options()).start().await.unwrap();
     say("ready");
+    around::begin(&engine, SmallRng::seed_from_u64(random.random()), say);
     for key in VIEWS {
         engine.define_view(work::view(key)).await.unwrap();
         let mut random = SmallRng::seed_from_u64(random.random());
@@ -115,11 +118,17 @@ async fn load(store: Arc<dyn Store>, seed: u64) {
 async fn quiet(store: Arc<dyn Store>) {
     let engine = Engine::builder(Arc::clone(&store))
         .handlers(handlers(begins))
+        .subscribers(around::subscribers(say))
         .options(options())
         .start()
         .await
         .unwrap();
+    around::wind_up(&*store).await;
     until("nothing is left to do", async || {
+        // Each may leave something for the next: a batch a job, a job an event.
+        if !around::batches_have_ended(&*store).await {
+            return None;
+        }
         for state in [JobState::Queued, JobState::Running, JobState::Blocked] {
             let filter = JobFilter { state: Some(state), rows_max: 1, ..JobFilter::default() };
             if !store.jobs_list(filter).await.unwrap().is_empty() {
@@ -127,7 +136,9 @@ async fn quiet(store: Arc<dyn Store>) {
             }
         }
         let views = store.views_list(None, None, 100).await.unwrap();
-        views.iter().all(|view| view.versions.live == view.versions.wanted).then_some(())
+        let are_live = views.iter().all(|view| view.versions.live == view.versions.wanted);
+        engine.route_events().await.unwrap();
+        (are_live && around::all_are_told(&*store).await).then_some(())
     })
     .await;
     engine.shut_down().await;

@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod around;
 mod check;
 mod child;
 mod crash;

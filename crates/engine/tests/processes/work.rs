@@ -10,7 +10,7 @@ use recache_store::{NewJob, NewView};
 use recache_worker::{BuildContext, Context, Failure, Handlers};
 use serde_json::Value;
 
-use crate::support;
+use crate::{around, support};
 
 pub(crate) const VIEWS: [&str; 3] = ["v0", "v1", "v2"];
 const ITEMS: i64 = 24;
@@ -137,6 +137,15 @@ pub(crate) fn handlers(begins: impl Fn(&Context) + Clone + Send + Sync + 'static
                 let facts = context.facts();
                 let before: i64 = facts.results.values().filter_map(Value::as_i64).sum();
                 Ok(before + facts.settings["own"].as_i64().unwrap() + input["start"].as_i64().unwrap())
+            }
+        })
+        .unwrap();
+    handlers
+        .job(around::NOTE, {
+            let say = begins.clone();
+            move |context: Context, _: Value| {
+                say(&context);
+                async { Ok(()) }
             }
         })
         .unwrap();

@@ -23,6 +23,7 @@ use crate::batches::{
     NewBatch,
 };
 use crate::error::{Error, Result};
+use crate::fail::fail_point;
 use crate::letters::BatchDone;
 use crate::maintenance::Leadership;
 use crate::queues::Word;
@@ -98,7 +99,14 @@ impl Batches for Driver {
         let mut ended = Vec::new();
         // Each in a transaction of its own: none waits for another's lock.
         for batch in waiting {
-            if self.write(work!([] db, now, effects => settle(db, now, batch, effects).await)).await? {
+            let settled = self.write(work!([] db, now, effects => {
+                let is_over = settle(db, now, batch, effects).await?;
+                if is_over {
+                    fail_point!("batch.before_commit");
+                }
+                Ok(is_over)
+            }));
+            if settled.await? {
                 ended.push(batch);
             }
         }

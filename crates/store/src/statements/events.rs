@@ -23,6 +23,7 @@ use crate::events::{
     ClaimedDeliveries, DeliveryAttempt, DeliveryEnd, DeliveryFilter, DeliveryRecord, DueSubscriber,
     EventQuery, EventRecord, Events, NewSubscriber, Routed, SubscriberRecord,
 };
+use crate::fail::fail_point;
 use crate::maintenance::Leadership;
 use crate::queues::Word;
 use crate::schemas;
@@ -44,7 +45,14 @@ impl Events for Driver {
     }
 
     async fn events_route(&self, rows_max: u32) -> Result<Routed> {
-        self.write(work!([] db, now, effects => route(db, now, rows_max).await)).await
+        self.write(work!([] db, now, effects => {
+            let routed = route(db, now, rows_max).await?;
+            if routed.deliveries > 0 {
+                fail_point!("outbox.routed");
+            }
+            Ok(routed)
+        }))
+        .await
     }
 
     async fn subscriber_put(&self, subscriber: NewSubscriber) -> Result<SubscriberRecord> {
@@ -120,7 +128,14 @@ impl Events for Driver {
     }
 
     async fn deliveries_settle(&self, ends: Vec<DeliveryEnd>) -> Result<u64> {
-        self.write(work!([ends] db, now, effects => deliveries::settle(db, now, &ends).await)).await
+        self.write(work!([ends] db, now, effects => {
+            let settled = deliveries::settle(db, now, &ends).await?;
+            if settled > 0 {
+                fail_point!("outbox.before_commit");
+            }
+            Ok(settled)
+        }))
+        .await
     }
 
     async fn deliveries_list(&self, filter: DeliveryFilter, rows_max: u32) -> Result<Vec<DeliveryRecord>> {

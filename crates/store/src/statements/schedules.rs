@@ -16,6 +16,7 @@ use super::effects::Effects;
 use super::jobs::{self, Change};
 use super::maintenance::check_lead;
 use crate::error::{Error, Result};
+use crate::fail::fail_point;
 use crate::maintenance::Leadership;
 use crate::queues::Word;
 use crate::records::NewJob;
@@ -87,7 +88,11 @@ impl Schedules for Driver {
         let lead = leadership.clone();
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
-            fire(db, now, rows_max, effects).await
+            let fired = fire(db, now, rows_max, effects).await?;
+            if !fired.jobs.is_empty() {
+                fail_point!("cron.before_commit");
+            }
+            Ok(fired)
         }))
         .await
     }
