@@ -13,7 +13,7 @@ use recache_model::ids::{BatchId, JobId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::template::Template;
 use recache_store::{
-    BatchFilter, DeliveryFilter, Due, Error, JobRecord, NewBatch, NewJob, NewSchedule, Store,
+    BatchFilter, DeliveryFilter, Due, Error, EventQuery, JobRecord, NewBatch, NewJob, NewSchedule, Store,
 };
 use recache_worker::{Event, Subscribers};
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ use crate::work::{self, DIAMOND};
 pub(crate) const NOTE: &str = "note";
 const SCHEDULE: (&str, &str) = ("n", "pulse");
 const EAR: &str = "ear";
+const COMPLETED: &str = "job.completed";
 const MEMBERS: usize = 3;
 
 /// Somebody who says what is heard before it is taken.
@@ -37,7 +38,7 @@ pub(crate) fn subscribers(say: fn(&str)) -> Subscribers {
         }
         std::future::ready(Ok(()))
     };
-    subscribers.on(EAR, &["job.completed"], hear).unwrap();
+    subscribers.on(EAR, &[COMPLETED], hear).unwrap();
     subscribers
 }
 
@@ -129,10 +130,14 @@ pub(crate) async fn batches_have_ended(store: &dyn Store) -> bool {
     batches(store).await.iter().all(|batch| batch.finished_at.is_some())
 }
 
-/// Whether everybody was told of all that was found to be for them.
+/// Whether each event was told.
 pub(crate) async fn all_are_told(store: &dyn Store) -> bool {
-    let waits = DeliveryFilter { state: Some(DeliveryState::Pending), ..DeliveryFilter::default() };
-    store.events().deliveries_list(waits, 1).await.unwrap().is_empty()
+    let events = EventQuery { name: Some(COMPLETED.to_owned()), ..EventQuery::default() };
+    let events = store.events().events_list(events, 10_000).await.unwrap();
+    let told = DeliveryFilter { state: Some(DeliveryState::Delivered), ..DeliveryFilter::default() };
+    let told = store.events().deliveries_list(told, 10_000).await.unwrap();
+    let told: HashSet<_> = told.iter().map(|delivery| delivery.event).collect();
+    events.iter().all(|event| told.contains(&event.id))
 }
 
 /// What was said of all this.

@@ -137,7 +137,6 @@ async fn quiet(store: Arc<dyn Store>) {
         }
         let views = store.views_list(None, None, 100).await.unwrap();
         let are_live = views.iter().all(|view| view.versions.live == view.versions.wanted);
-        engine.route_events().await.unwrap();
         (are_live && around::all_are_told(&*store).await).then_some(())
     })
     .await;
