@@ -1,4 +1,5 @@
-//! Many rows in one statement: lists travel as one JSON parameter that `json_each` takes apart.
+//! Many rows in one statement: lists travel as one JSON parameter that `json_each` takes apart. Where its elements are lists
+//! themselves it is `jsonb_each`: the other one writes each element as text, which every `->>` reads anew.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -65,7 +66,7 @@ pub(super) async fn jobs_insert(
          concurrency_key, batch_id) \
          SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, 'queued', value ->> 4, value ->> 5, \
          value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, $2, value ->> 12, \
-         value ->> 13, value ->> 14, unhex(value ->> 15) FROM json_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
+         value ->> 13, value ->> 14, unhex(value ->> 15) FROM jsonb_each($1) WHERE TRUE ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())
@@ -120,7 +121,7 @@ pub(super) async fn steps_insert(
          value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, $1, value ->> 13, value ->> 14, \
          $2, value ->> 15, value ->> 16, value ->> 17, unhex(value ->> 18), value ->> 19, value ->> 20, value ->> 21, \
          value ->> 22, value ->> 23, value ->> 24, CASE WHEN value ->> 4 = 'skipped' THEN 1 ELSE 0 END, \
-         CASE WHEN value ->> 4 = 'skipped' THEN $2 END FROM json_each($3)",
+         CASE WHEN value ->> 4 = 'skipped' THEN $2 END FROM jsonb_each($3)",
     )
     .bind(workflow.uuid())
     .bind(now.micros())
@@ -134,7 +135,7 @@ pub(super) async fn steps_insert(
 pub(super) async fn edges_insert(db: &mut Connection, edges: &[(Uuid, Uuid)]) -> Result<()> {
     let list: Vec<_> = edges.iter().map(|(parent, child)| json!([hex(*parent), hex(*child)])).collect();
     sqlx::query(
-        "INSERT INTO job_edges (parent_id, child_id) SELECT unhex(value ->> 0), unhex(value ->> 1) FROM json_each($1)",
+        "INSERT INTO job_edges (parent_id, child_id) SELECT unhex(value ->> 0), unhex(value ->> 1) FROM jsonb_each($1)",
     )
     .bind(serde_json::Value::from(list).to_string())
     .execute(db)
@@ -179,7 +180,7 @@ async fn steps_complete(
     sqlx::query(
         "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
          SELECT j.id, j.transitions + 1, MAX(COALESCE(j.started_at, $2), $2), 'running', 'completed', j.attempt, j.epoch, \
-         j.session_id, NULL FROM json_each($1) s CROSS JOIN jobs j WHERE j.id = unhex(s.value ->> 0) \
+         j.session_id, NULL FROM jsonb_each($1) s CROSS JOIN jobs j WHERE j.id = unhex(s.value ->> 0) \
          AND j.state = 'running' AND j.epoch = s.value ->> 1 AND j.claim = unhex(s.value ->> 2) \
          AND j.workflow_id IS NOT NULL",
     )
@@ -190,7 +191,7 @@ async fn steps_complete(
     Ok(sqlx::query(
         "UPDATE jobs SET state = 'completed', output = s.value ->> 3, session_id = NULL, waiting_on = 0, \
          transitions = transitions + 1, finished_at = MAX(COALESCE(started_at, $2), $2) \
-         FROM json_each($1) s WHERE jobs.id = unhex(s.value ->> 0) AND jobs.state = 'running' \
+         FROM jsonb_each($1) s WHERE jobs.id = unhex(s.value ->> 0) AND jobs.state = 'running' \
          AND jobs.epoch = s.value ->> 1 AND jobs.claim = unhex(s.value ->> 2) AND jobs.workflow_id IS NOT NULL \
          RETURNING jobs.id, workflow_id, parent_id, attempt, finished_at, namespace, step, correlation_id, publishes",
     )
@@ -232,7 +233,7 @@ async fn steps_unblock(db: &mut Connection, now: Timestamp, ended: &[Uuid]) -> R
         sqlx::query(
             "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
              SELECT unhex(value ->> 0), value ->> 1, $2, 'blocked', 'queued', value ->> 2, value ->> 3, NULL, NULL \
-             FROM json_each($1)",
+             FROM jsonb_each($1)",
         )
         .bind(serde_json::Value::from(log).to_string())
         .bind(now.micros())
@@ -251,7 +252,7 @@ pub(super) async fn workflows_count(db: &mut Connection, rows: &[CountRow]) -> R
     Ok(sqlx::query(
         "UPDATE workflows SET steps_blocked = steps_blocked + (d.value ->> 1), \
          steps_active = steps_active + (d.value ->> 2), steps_done = steps_done + (d.value ->> 3), state = 'running', \
-         finished_at = NULL FROM json_each($1) d WHERE workflows.id = unhex(d.value ->> 0) \
+         finished_at = NULL FROM jsonb_each($1) d WHERE workflows.id = unhex(d.value ->> 0) \
          RETURNING workflows.id, steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled, batch_id, parent_job_id",
     )
     .bind(serde_json::Value::from(rows).to_string())
@@ -268,7 +269,7 @@ pub(super) async fn workflows_end(
     let rows: Vec<_> =
         ended.iter().map(|(workflow, state)| json!([hex(*workflow), state.as_str()])).collect();
     sqlx::query(
-        "UPDATE workflows SET state = d.value ->> 1, finished_at = $2 FROM json_each($1) d \
+        "UPDATE workflows SET state = d.value ->> 1, finished_at = $2 FROM jsonb_each($1) d \
          WHERE workflows.id = unhex(d.value ->> 0)",
     )
     .bind(serde_json::Value::from(rows).to_string())
@@ -303,7 +304,7 @@ pub(super) async fn events_insert(db: &mut Connection, now: Timestamp, events: &
         "INSERT INTO events (id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, data, \
          problem, routed_at) SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), \
          unhex(value ->> 5), value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, \
-         CASE WHEN value ->> 11 IS NULL THEN NULL ELSE $2 END FROM json_each($1)",
+         CASE WHEN value ->> 11 IS NULL THEN NULL ELSE $2 END FROM jsonb_each($1)",
     )
     .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())
@@ -339,7 +340,7 @@ pub(super) async fn deliveries_settle(
     // The try first: it is told by the claim, which the delivery then loses.
     sqlx::query(
         "INSERT INTO delivery_attempts (subscriber_id, event_id, attempt, at, took_us, status, error) \
-         SELECT $2, d.event_id, d.attempt, $3, s.value ->> 7, s.value ->> 5, s.value ->> 6 FROM json_each($1) s \
+         SELECT $2, d.event_id, d.attempt, $3, s.value ->> 7, s.value ->> 5, s.value ->> 6 FROM jsonb_each($1) s \
          CROSS JOIN deliveries d WHERE d.subscriber_id = $2 AND d.event_id = unhex(s.value ->> 0) \
          AND d.claim = unhex(s.value ->> 1) AND d.state = 'pending' AND s.value ->> 4 = 0 \
          ON CONFLICT (subscriber_id, event_id, attempt) DO UPDATE SET at = excluded.at, took_us = excluded.took_us, \
@@ -356,7 +357,7 @@ pub(super) async fn deliveries_settle(
          attempt = attempt - (s.value ->> 4), claim = NULL, \
          ended_at = CASE WHEN s.value ->> 2 = 'pending' THEN NULL ELSE $2 END, status = COALESCE(s.value ->> 5, status), \
          error = CASE WHEN s.value ->> 2 = 'delivered' THEN NULL ELSE COALESCE(s.value ->> 6, error) END \
-         FROM json_each($1) s WHERE deliveries.subscriber_id = unhex(s.value ->> 8) \
+         FROM jsonb_each($1) s WHERE deliveries.subscriber_id = unhex(s.value ->> 8) \
          AND deliveries.event_id = unhex(s.value ->> 0) AND deliveries.claim = unhex(s.value ->> 1) \
          AND deliveries.state = 'pending' RETURNING event_id",
     )
@@ -376,7 +377,7 @@ pub(super) async fn lifecycles_insert(
     let rows: Vec<_> = rows.iter().map(|row| json!([hex(row.subject), row.limits, row.look_at])).collect();
     sqlx::query(
         "INSERT INTO lifecycles (subject_id, workflow_id, limits, counted_from, look_at) \
-         SELECT unhex(value ->> 0), $1, value ->> 1, $2, value ->> 2 FROM json_each($3)",
+         SELECT unhex(value ->> 0), $1, value ->> 1, $2, value ->> 2 FROM jsonb_each($3)",
     )
     .bind(workflow.uuid())
     .bind(now.micros())
@@ -398,7 +399,7 @@ pub(super) async fn idempotency_keys_keep(
         .collect();
     sqlx::query(
         "INSERT INTO idempotency_keys (namespace, key, job_id, body, expires_at) \
-         SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM json_each($1) WHERE TRUE \
+         SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4 FROM jsonb_each($1) WHERE TRUE \
          ON CONFLICT (namespace, key) DO UPDATE SET job_id = excluded.job_id, body = excluded.body, \
          expires_at = excluded.expires_at WHERE idempotency_keys.expires_at <= $2",
     )
@@ -413,7 +414,7 @@ pub(super) async fn idempotency_keys_keep(
 pub(super) async fn idempotency_keys_read(db: &mut Connection, rows: &[KeyRow<'_>]) -> Result<Vec<Row>> {
     let rows: Vec<_> = rows.iter().map(|row| json!([row.namespace, row.key])).collect();
     Ok(sqlx::query(
-        "SELECT k.namespace, k.key, k.job_id, k.body FROM json_each($1) n CROSS JOIN idempotency_keys k \
+        "SELECT k.namespace, k.key, k.job_id, k.body FROM jsonb_each($1) n CROSS JOIN idempotency_keys k \
          WHERE k.namespace = n.value ->> 0 AND k.key = n.value ->> 1",
     )
     .bind(serde_json::Value::from(rows).to_string())
@@ -446,7 +447,7 @@ pub(super) async fn settle(
     sqlx::query(
         "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
          SELECT j.id, j.transitions + 1, $2, 'running', s.value ->> 3, j.attempt - (s.value ->> 7), j.epoch, \
-         j.session_id, s.value ->> 5 FROM json_each($1) s CROSS JOIN jobs j \
+         j.session_id, s.value ->> 5 FROM jsonb_each($1) s CROSS JOIN jobs j \
          WHERE j.id = unhex(s.value ->> 0) AND j.state = 'running' AND j.epoch = s.value ->> 1 \
          AND j.claim = unhex(s.value ->> 2) AND j.workflow_id IS NULL AND j.view_id IS NULL",
     )
@@ -459,7 +460,7 @@ pub(super) async fn settle(
          error = COALESCE(s.value ->> 5, error), due_at = COALESCE(s.value ->> 6, due_at), \
          attempt = attempt - (s.value ->> 7), session_id = NULL, transitions = transitions + 1, \
          finished_at = CASE WHEN s.value ->> 3 = 'queued' THEN NULL ELSE $2 END \
-         FROM json_each($1) s WHERE jobs.id = unhex(s.value ->> 0) AND jobs.state = 'running' \
+         FROM jsonb_each($1) s WHERE jobs.id = unhex(s.value ->> 0) AND jobs.state = 'running' \
          AND jobs.epoch = s.value ->> 1 AND jobs.claim = unhex(s.value ->> 2) \
          AND jobs.workflow_id IS NULL AND jobs.view_id IS NULL RETURNING jobs.id, state, queue, batch_id",
     )
@@ -504,8 +505,8 @@ pub(super) async fn claim(
          WHERE NOT EXISTS (SELECT 1 FROM queues p WHERE p.name = q.value AND p.paused_until > $3) AND c.rowid IN (SELECT rowid FROM jobs WHERE queue = q.value AND state = 'queued' \
          AND concurrency_key IS NULL AND due_at <= $3 \
          AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
-         AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND namespaces IS NOT NULL \
-         AND jobs.namespace NOT IN (SELECT value FROM json_each(sessions.namespaces))) \
+         AND (NOT EXISTS (SELECT 1 FROM sessions WHERE id = $2 AND namespaces IS NOT NULL) OR jobs.namespace IN \
+         (SELECT n.value FROM sessions s CROSS JOIN json_each(s.namespaces) n WHERE s.id = $2)) \
          ORDER BY priority DESC, due_at, id LIMIT $6) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6) \
          AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) \
          RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
@@ -538,7 +539,7 @@ pub(super) async fn claim(
     sqlx::query(
         "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
          SELECT unhex(value ->> 0), value ->> 1, $2, 'queued', 'running', value ->> 2, value ->> 3, $3, NULL \
-         FROM json_each($1)",
+         FROM jsonb_each($1)",
     )
     .bind(serde_json::Value::from(log).to_string())
     .bind(now.micros())
@@ -563,7 +564,7 @@ pub(super) async fn items_stage(
     }
     sqlx::query(
         "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value) \
-         SELECT $1, value ->> 0, $2, value ->> 1, value ->> 2, value ->> 3 FROM json_each($3) WHERE TRUE \
+         SELECT $1, value ->> 0, $2, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($3) WHERE TRUE \
          ON CONFLICT (view_id, item) DO UPDATE SET lease_epoch = excluded.lease_epoch, \
          fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value",
     )
@@ -580,7 +581,7 @@ pub(super) async fn flights_insert(db: &mut Connection, first: i64, legs: &[Leg]
     let rows: Vec<_> = legs.iter().map(|leg| json!([leg.carrier, leg.dest, leg.arr_delay])).collect();
     sqlx::query(
         "INSERT INTO example_flights (number, carrier, dest, arr_delay) \
-         SELECT $1 + key, value ->> 0, value ->> 1, value ->> 2 FROM json_each($2)",
+         SELECT $1 + key, value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each($2)",
     )
     .bind(first)
     .bind(serde_json::Value::from(rows).to_string())
