@@ -1,7 +1,7 @@
 //! migrate, doctor and config.
 
 use super::world::{World, files, recache, run};
-use recache_store::conformance::postgres_database;
+use recache_store::conformance::empty_postgres_database;
 use serde_json::Value;
 
 #[test]
@@ -21,7 +21,7 @@ fn migrate_creates_a_file_and_says_its_schema_version() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn migrate_makes_the_tables_on_a_server() {
-    let Some(database) = postgres_database().await else { return };
+    let Some(database) = empty_postgres_database().await else { return };
     let folder = tempfile::tempdir().unwrap();
     let recache =
         |arguments: &[&str]| run(recache(folder.path()).args(["--database", database.url()]).args(arguments));

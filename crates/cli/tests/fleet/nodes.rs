@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use recache_faultproxy::{Error, ServerProcess};
-use recache_store::conformance::{TestDatabase, postgres_database};
+use recache_store::conformance::{TestDatabase, empty_postgres_database};
 
 use crate::world::until;
 
@@ -22,7 +22,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Three nodes that serve. `None`, and loud, where PostgreSQL or Redis are missing; under CI that is a failure.
     pub(crate) async fn start() -> Option<Self> {
-        let database = postgres_database().await?;
+        let database = empty_postgres_database().await?;
         let redis = match ServerProcess::redis().start().await {
             Ok(redis) => redis,
             Err(missing @ Error::Missing { .. }) => {

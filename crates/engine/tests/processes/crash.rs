@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
-use recache_store::conformance::{TestDatabase, postgres_database, sqlite_database};
+use recache_store::conformance::{TestDatabase, empty_postgres_database, sqlite_database};
 
 use crate::check::{Acknowledged, check_all};
 use crate::parent::{Child, Log};
@@ -22,7 +22,7 @@ async fn crash_sqlite() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crash_postgres() {
-    if let Some(database) = postgres_database().await {
+    if let Some(database) = empty_postgres_database().await {
         killed_at_random(database).await;
     }
 }

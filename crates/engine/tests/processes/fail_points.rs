@@ -12,7 +12,7 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use recache_model::job::JobState;
 use recache_store::JobFilter;
-use recache_store::conformance::{TestDatabase, postgres_database, sqlite_database};
+use recache_store::conformance::{TestDatabase, empty_postgres_database, sqlite_database};
 use recache_store::fail::{MARK_VARIABLE, POINTS, VARIABLE, WAYS};
 
 use crate::check::{Acknowledged, check_all};
@@ -32,10 +32,10 @@ async fn crash_at_fail_points_sqlite() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crash_at_fail_points_postgres() {
-    let Some(first) = postgres_database().await else { return };
+    let Some(first) = empty_postgres_database().await else { return };
     drop(first);
     for (point, way) in cases() {
-        let database = postgres_database().await.expect("it was there");
+        let database = empty_postgres_database().await.expect("it was there");
         one(database, point, way).await;
     }
 }

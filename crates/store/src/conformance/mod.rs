@@ -46,7 +46,7 @@ use recache_model::time::{Clock as _, ManualClock, Timestamp};
 use crate::records::{ClaimRequest, ClaimedJob, NewJob, Outcome, Settled, Settlement};
 use crate::{OpenOptions, Store, open};
 
-pub use testing::{TestDatabase, postgres_database, sqlite_database};
+pub use testing::{TestDatabase, empty_postgres_database, postgres_database, sqlite_database};
 
 /// A store under test, and the clock that it goes by.
 #[derive(Debug)]

@@ -120,19 +120,60 @@ pub fn sqlite_database() -> TestDatabase {
     }
 }
 
-/// A PostgreSQL database, or `None`, loudly, where no server was given. Under CI a missing server is a failure.
+/// A PostgreSQL database with the tables of this version and nothing in them, or `None`, loudly, where no server was given. Under CI a
+/// missing server is a failure.
 pub async fn postgres_database() -> Option<TestDatabase> {
+    let server = postgres_server()?;
+    let template = template(&server).await;
+    Some(database_of(server, &format!(" TEMPLATE {template}")).await)
+}
+
+/// The same without tables.
+pub async fn empty_postgres_database() -> Option<TestDatabase> {
+    Some(database_of(postgres_server()?, "").await)
+}
+
+fn postgres_server() -> Option<PgConnectOptions> {
     let Ok(server) = std::env::var(POSTGRES_VARIABLE) else {
         assert!(std::env::var_os("CI").is_none(), "{POSTGRES_VARIABLE} is not set: run `cargo xtask test`");
         eprintln!("SKIPPED: no PostgreSQL; {POSTGRES_VARIABLE} is not set (`cargo xtask test` starts one)");
         return None;
     };
-    let server = PgConnectOptions::from_str(&server).expect("the server's URL can be read");
+    Some(PgConnectOptions::from_str(&server).expect("the server's URL can be read"))
+}
+
+async fn database_of(server: PgConnectOptions, like: &str) -> TestDatabase {
     let name = format!("recache_test_{}", Uuid::new_v4().simple());
-    let mut connection: PgConnection =
-        PgConnection::connect_with(&server).await.expect("the server can be reached");
-    connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a database is made");
-    connection.close().await.expect("the connection closes");
-    let url = server.clone().database(&name).to_url_lossy().to_string();
-    Some(TestDatabase { url, folder: None, postgres: Some((server, name)) })
+    run(&server, format!("CREATE DATABASE {name}{like}")).await;
+    let url = url_of(&server, &name);
+    TestDatabase { url, folder: None, postgres: Some((server, name)) }
+}
+
+fn url_of(server: &PgConnectOptions, name: &str) -> String {
+    server.clone().database(name).to_url_lossy().to_string()
+}
+
+/// The database that all others are copies of: dozens of migrations for each test would be half of the suite. Made by the first
+/// process that asks, and kept for as long as the server is.
+async fn template(server: &PgConnectOptions) -> String {
+    let name = format!("recache_template_{:x}", crate::postgres::migrations_digest());
+    let mut hand = PgConnection::connect_with(server).await.expect("the server can be reached");
+    // Until this connection closes.
+    hand.execute("SELECT pg_advisory_lock(7263163)").await.expect("the lock is taken");
+    let known: Vec<_> = sqlx::query("SELECT 1 FROM pg_database WHERE datname = $1")
+        .bind(&name)
+        .fetch_all(&mut hand)
+        .await
+        .expect("databases are listed");
+    if known.is_empty() {
+        // Renamed when it is whole: whoever makes it may die.
+        let unfinished = format!("{name}_unfinished");
+        run(server, format!("DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)")).await;
+        run(server, format!("CREATE DATABASE {unfinished}")).await;
+        let store = crate::open(&crate::OpenOptions::new(url_of(server, &unfinished))).await;
+        store.expect("the tables are made").close().await;
+        run(server, format!("ALTER DATABASE {unfinished} RENAME TO {name}")).await;
+    }
+    hand.close().await.expect("the connection closes");
+    name
 }

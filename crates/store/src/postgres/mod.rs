@@ -99,6 +99,16 @@ const SIGNALS_KEPT: usize = 4096;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
 
+/// Another one for other migrations.
+#[cfg(any(test, feature = "conformance"))]
+pub(crate) fn migrations_digest() -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for migration in MIGRATIONS.iter() {
+        std::hash::Hash::hash(&migration.checksum, &mut hasher);
+    }
+    std::hash::Hasher::finish(&hasher)
+}
+
 /// A list of ids as one parameter.
 fn ids(ids: &[Uuid]) -> Vec<Uuid> {
     ids.to_vec()
