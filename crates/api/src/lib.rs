@@ -85,7 +85,7 @@ pub use handler::{
 };
 pub use health::{
     DatabaseHealth, Health, HealthDetails, HealthStatus, LimitHealth, PoolAdvice, PoolHealth,
-    ServerCacheHealth, WorkHealth,
+    ServerCacheHealth, WorkHealth, WriterHealth,
 };
 pub use instant::{Instant, OutOfRange};
 pub use job::{
