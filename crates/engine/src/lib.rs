@@ -40,6 +40,7 @@ mod limit;
 mod link;
 mod maintain;
 mod options;
+mod origin;
 mod plan;
 mod pump;
 mod reconcile;

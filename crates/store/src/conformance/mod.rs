@@ -298,6 +298,7 @@ macro_rules! conformance_suite {
             ],
             schedules: [
                 tick_that_is_due_makes_one_job,
+                tick_begins_a_trace_where_that_is_wanted,
                 no_tick_leads_to_two_jobs,
                 overlap_is_as_the_policy_says,
                 missed_ticks_are_caught_up_as_the_policy_says,
