@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::limit::Shown;
 use crate::options::Options;
-use crate::registry::Registered;
+use crate::registry::{self, Registered};
 use crate::remote;
 use crate::rules::Compiled;
 use crate::session::Lease;
@@ -176,6 +176,7 @@ impl Builder {
         if let Some(adaptive) = &shared.adaptive {
             shared.tasks.spawn(adaptive::run(Arc::clone(&shared), adaptive.clone()));
         }
+        shared.tasks.spawn(registry::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
         if deliver::can_deliver(&shared) {
             shared.tasks.spawn(deliver::run(Arc::clone(&shared)));

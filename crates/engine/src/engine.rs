@@ -185,7 +185,9 @@ impl Engine {
 
     /// Creates a view or changes its definition.
     pub async fn define_view(&self, view: NewView) -> Result<ViewRecord> {
-        Ok(self.shared.store.view_define(view).await?)
+        let record = self.shared.store.view_define(view).await?;
+        registry::wanted(&self.shared);
+        Ok(record)
     }
 
     /// Says that a view's inputs changed. When this returns, the version it answers will be built, or a newer
@@ -198,7 +200,9 @@ impl Engine {
     /// Creates or changes a definition that covers every view whose key matches the pattern `pattern.key` (`alliance/*`); the first touch of such a
     /// view makes it. Answers how many views that were made from it before were changed with it.
     pub async fn define_view_pattern(&self, pattern: NewView) -> Result<u64> {
-        Ok(self.shared.store.view_patterns().pattern_define(pattern).await?)
+        let views = self.shared.store.view_patterns().pattern_define(pattern).await?;
+        registry::wanted(&self.shared);
+        Ok(views)
     }
 
     /// Touches every view that is there and whose key the pattern covers, in steps of [`TOUCHED_A_STEP`]: each a transaction of its own.

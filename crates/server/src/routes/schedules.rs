@@ -142,6 +142,7 @@ async fn define(
         timeout: asked.timeout_ms.map(Duration::from_millis),
     };
     let record = app.store().schedules().schedule_put(definition).await?;
+    app.engine().handlers_wanted_changed();
     Ok(Json(ScheduleAnswer::new(documents::schedule(record), true)))
 }
 
@@ -240,6 +241,7 @@ async fn delete(
     let deed = deed("schedules.delete", &record, &reason, &request);
     audited(app.store(), &caller, deed, &state(&record), async {
         app.store().schedules().schedule_delete(namespace, name).await?;
+        app.engine().handlers_wanted_changed();
         let document = ScheduleAnswer::new(documents::schedule(record.clone()), true);
         Ok((Json(document), json!({ "deleted": true })))
     })

@@ -151,6 +151,7 @@ async fn delete(
     };
     audited(app.store(), &caller, deed, &json!({ "deleted": false }), async {
         app.store().view_patterns().pattern_delete(&namespace, &pattern).await?;
+        app.engine().handlers_wanted_changed();
         Ok((Json(ViewChange::new(namespace.clone(), pattern.clone(), true)), json!({ "deleted": true })))
     })
     .await

@@ -638,6 +638,7 @@ async fn delete(
     let before = paused_now(&app, &view).await?;
     audited(app.store(), &caller, deed("views.delete", &view, &reason, &request), &before, async {
         app.store().view_control().view_delete(view.clone(), caller.word(&reason)).await?;
+        app.engine().handlers_wanted_changed();
         let document = ViewChange::new(view.namespace.clone(), view.key.clone(), true);
         Ok((Json(document), json!({ "deleted": true })))
     })
