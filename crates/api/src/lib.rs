@@ -71,8 +71,8 @@ pub use batch::{
 pub use batch_request::{CallBack, CreateBatch, RetryBatch};
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
-    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlClass, TtlExplanation,
-    TtlSimulation, TtlSimulationRow,
+    CacheFleet, CacheFleetUsage, CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed,
+    TtlClass, TtlExplanation, TtlSimulation, TtlSimulationRow,
 };
 pub use cache_request::InvalidateCache;
 pub use event::{

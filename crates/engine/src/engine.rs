@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_cache::Cache;
+use recache_cache::{Cache, FleetReads};
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::workflow::WorkflowState;
@@ -46,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) handlers: Handlers,
     pub(crate) cache: Cache,
     pub(crate) adaptive: Option<Adaptive>,
+    pub(crate) fleet_reads: FleetReads,
     pub(crate) subscribers: Subscribers,
     pub(crate) courier: Option<Arc<dyn Courier>>,
     pub(crate) held: HeldJobs,
@@ -99,6 +100,12 @@ impl Engine {
     /// What chooses the lives of cached values, where it was asked for: see [`Builder::adaptive_ttl`].
     pub fn adaptive(&self) -> Option<&Adaptive> {
         self.shared.adaptive.as_ref()
+    }
+
+    /// What the caches of all processes answered, over the same backend and key prefix. This process shares what it counted every five
+    /// seconds and at its end.
+    pub fn fleet_reads(&self) -> &FleetReads {
+        &self.shared.fleet_reads
     }
 
     /// Counts since the start.

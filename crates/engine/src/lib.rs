@@ -35,6 +35,7 @@ mod epochs;
 mod error;
 mod execute;
 pub mod figures;
+mod fleet;
 mod held;
 mod limit;
 mod link;
