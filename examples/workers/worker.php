@@ -1,5 +1,5 @@
 <?php
-// A worker in PHP, one job at a time. RECACHE_URL and RECACHE_TOKEN say where; SIGTERM or Ctrl-C drains.
+// A worker in PHP, one job at a time. RECACHE_URL (several: with commas) and RECACHE_TOKEN say where; SIGTERM or Ctrl-C drains.
 $handlers = [
     'double' => fn($number) => $number * 2,
     'slow' => function ($seconds) {
@@ -9,31 +9,31 @@ $handlers = [
         return 'slept';
     },
 ];
-[$stop, $draining, $token, $session, $number] = [false, false, null, null, 0];
+[$stop, $draining, $token, $session, $number, $heard] = [false, false, null, null, 0, 0];
+$urls = explode(',', getenv('RECACHE_URL') ?: 'http://127.0.0.1:7878');
 
 function send($path, $body, $method = 'POST') {
-    global $session;
-    $http = ['method' => $method, 'timeout' => 30, 'ignore_errors' => true, 'content' => json_encode($body),
+    global $session, $urls;
+    $http = ['method' => $method, 'ignore_errors' => true, 'content' => json_encode($body),
         'header' => ['Content-Type: application/json', 'Authorization: Bearer ' . getenv('RECACHE_TOKEN'),
             'Recache-Session-Secret: ' . ($session['secret'] ?? '')]];
-    $url = (getenv('RECACHE_URL') ?: 'http://127.0.0.1:7878') . $path;
-    for ($pause = 100000; ; $pause = min($pause * 2, 2000000)) { // the same call again is safe
-        $answer = @file_get_contents($url, false, stream_context_create(['http' => $http]));
+    for ($pause = 0.05; ; $urls[] = array_shift($urls)) { // the same call again is safe, at any server
+        $http['timeout'] = 2 + 4 * $pause; // a frozen server must not cost the lease
+        $answer = @file_get_contents($urls[0] . $path, false, stream_context_create(['http' => $http]));
         $status = $answer === false ? 0 : (int) explode(' ', $http_response_header[0])[1];
         if ($status >= 200 && $status < 300) return json_decode($answer, true);
         if ($status >= 400 && $status < 500 && $status != 429) exit("$answer\n");
-        usleep((int) ($pause * mt_rand(50, 150) / 100));
+        usleep((int) (1e6 * $pause = min($pause * mt_rand(150, 250) / 100, 1)));
     }
 }
-function call($body) {
-    return send("/v1/workers/{$GLOBALS['session']['session']}/call", $body);
-}
+function call($body) { return send("/v1/workers/{$GLOBALS['session']['session']}/call", $body); }
 function beat() { // once a second while a handler runs, whatever it does
-    $answer = call(['held' => [$GLOBALS['token']]]);
+    [$GLOBALS['heard'], $answer] = [microtime(true), call(['held' => [$GLOBALS['token']]])];
     $GLOBALS['stop'] = $GLOBALS['stop'] || !$answer['alive'] || $answer['stop'];
     pcntl_alarm(1);
 }
-function stop_if_told() {
+function stop_if_told() { // asks five times a second at most
+    if (microtime(true) > $GLOBALS['heard'] + 0.2) beat();
     if ($GLOBALS['stop']) throw new RuntimeException('told to stop');
 }
 pcntl_async_signals(true);

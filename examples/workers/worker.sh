@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# A worker in bash with curl and jq, one job at a time. RECACHE_URL and RECACHE_TOKEN say where; SIGTERM or Ctrl-C drains.
+# A worker in bash with curl and jq, one job at a time. RECACHE_URL (several: with commas) and RECACHE_TOKEN say where; SIGTERM drains.
 # A handler is a function `do_NAME`: JSON in on stdin, JSON out on stdout, another exit status than 0 for a failure.
 set -u
-url=${RECACHE_URL:-http://127.0.0.1:7878} secret='' session='' draining='' number=0
-out=$(mktemp)
+IFS=, read -ra urls <<<"${RECACHE_URL:-http://127.0.0.1:7878}"
+secret='' session='' draining='' number=0 out=$(mktemp)
 trap 'draining=1' TERM INT
-trap 'rm -f "$out"' EXIT
+trap 'rm -f "$out" "$out.at"' EXIT
 do_double() { jq '. * 2'; }
 do_slow() { exec sleep "$(jq -r .)"; }
 
-send() { # METHOD PATH BODY; no answer, or one that says "later": the same call again is safe
-  local pause=0.1 answer status
-  while :; do
-    answer=$(curl -sS -m 30 -X "$1" "$url$2" -H 'Content-Type: application/json' -H "Authorization: Bearer ${RECACHE_TOKEN:-}" \
-      -H "Recache-Session-Secret: $secret" -w '\n%{http_code}' --data-binary @- <<<"$3" 2>/dev/null)
+send() { # METHOD PATH BODY; no answer, or one that says "later": the same call again is safe, at any server
+  local at tries answer status
+  for ((at = $(cat "$out.at" 2>/dev/null || echo 0), tries = 0; ; at++, tries++)); do # a frozen server must not cost the lease
+    answer=$(curl -sS -m $((tries < 4 ? 2 + tries : 6)) -X "$1" "${urls[at % ${#urls[@]}]}$2" -H 'Content-Type: application/json' \
+      -H "Authorization: Bearer ${RECACHE_TOKEN:-}" -H "Recache-Session-Secret: $secret" -w '\n%{http_code}' --data-binary @- <<<"$3" 2>/dev/null)
     status=${answer##*$'\n'} answer=${answer%$'\n'*}
     case $status in
-      2??) printf '%s' "$answer"; return ;;
-      429 | 5?? | 000 | '') sleep $pause; pause=1 ;;
+      2??) echo $at >"$out.at"; printf '%s' "$answer"; return ;;
+      429 | 5?? | 000 | '') sleep "0.$((tries < 4 ? 1 + tries : 8))" ;;
       *) printf '%s\n' "$answer" >&2; return 1 ;;
     esac
   done

@@ -118,6 +118,42 @@ pub struct CacheStats {
     pub evictions: Option<u64>,
     /// The counters of the process that was asked. Counters may be added.
     pub process: serde_json::Value,
+    /// What the caches of all processes answered; `null` when the backend did not say, and `fleet_reason` then says why.
+    #[serde(default)]
+    pub fleet: Option<CacheFleet>,
+    /// Why there is no `fleet`.
+    #[serde(default)]
+    pub fleet_reason: Option<String>,
+}
+
+/// What the caches of all processes over one backend and key prefix answered, those that have ended included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CacheFleet {
+    /// How it is summed: `distributed_basic` (one record with a part for each process, merged by compare and swap), or `local_only`: this process alone.
+    pub strategy: String,
+    /// Why so.
+    pub strategy_reason: String,
+    /// Processes that were heard of within the last minute.
+    pub instances: u64,
+    /// By usage: those that were ever asked for.
+    pub usages: Vec<CacheFleetUsage>,
+}
+
+/// Reads of one usage in all processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CacheFleetUsage {
+    /// Its name; `other` for all that are a program's own.
+    pub usage: String,
+    /// Answered with a fresh entry.
+    pub hits: u64,
+    /// Answered with an entry past its freshness.
+    pub stale_hits: u64,
+    /// Not answered.
+    pub misses: u64,
+    /// Values that were made again.
+    pub rebuilds: u64,
 }
 
 impl CacheStats {

@@ -73,8 +73,10 @@ pub struct DatabaseHealth {
     pub commit_ms: Option<u64>,
     /// How far its clock is from this machine's; positive when it is ahead.
     pub clock_ahead_ms: Option<i64>,
-    /// Its pool of connections; `null` for a database that has none for writing.
+    /// Its pool of connections; on SQLite of those that read. `null` for a database in memory.
     pub pool: Option<PoolHealth>,
+    /// The one writer of SQLite; `null` on PostgreSQL.
+    pub writer: Option<WriterHealth>,
 }
 
 /// How full a pool of connections is.
@@ -97,6 +99,8 @@ pub struct PoolHealth {
     pub taken: u64,
     /// Takings that waited for longer than a millisecond.
     pub waited: u64,
+    /// How long takings waited, together.
+    pub waited_ms: u64,
     /// Connections opened since the start; old ones are replaced.
     pub opened: u64,
     /// How old the oldest one was.
@@ -109,10 +113,34 @@ pub struct PoolHealth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PoolAdvice {
-    /// So many connections: `database.max_connections`.
+    /// So many connections: `database.max_connections`, on SQLite `database.readers_max`.
     pub connections: u32,
     /// What was measured.
     pub why: String,
+}
+
+/// How full the one writer of a database is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WriterHealth {
+    /// The part of the last ten seconds in which it wrote, 0 to 1.
+    pub utilisation: f64,
+    /// Callers who wait for their turn.
+    pub waiting: u32,
+    /// Callers that one transaction carries at most.
+    pub group_max: u32,
+    /// `low`, `moderate`, `high` or `critical`.
+    pub band: String,
+    /// Calls written since the start.
+    pub calls: u64,
+    /// Transactions that carried them.
+    pub transactions: u64,
+    /// How long calls waited for their turn, together.
+    pub waited_ms: u64,
+    /// How long transactions were open, together.
+    pub busy_ms: u64,
+    /// What to do; `null` where it has time to spare, or too little was seen.
+    pub advice: Option<String>,
 }
 
 /// How many jobs may run in a process at once.

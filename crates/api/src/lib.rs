@@ -71,8 +71,8 @@ pub use batch::{
 pub use batch_request::{CallBack, CreateBatch, RetryBatch};
 pub use cache::{
     CacheBench, CacheBenchRow, CacheBreaker, CacheCapability, CacheChange, CacheEntry, CacheExplanation,
-    CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed, TtlClass, TtlExplanation,
-    TtlSimulation, TtlSimulationRow,
+    CacheFleet, CacheFleetUsage, CacheHealth, CacheOverview, CacheStats, CacheUsage, CacheValue, Changed,
+    TtlClass, TtlExplanation, TtlSimulation, TtlSimulationRow,
 };
 pub use cache_request::InvalidateCache;
 pub use event::{
@@ -85,7 +85,7 @@ pub use handler::{
 };
 pub use health::{
     DatabaseHealth, Health, HealthDetails, HealthStatus, LimitHealth, PoolAdvice, PoolHealth,
-    ServerCacheHealth, WorkHealth,
+    ServerCacheHealth, WorkHealth, WriterHealth,
 };
 pub use instant::{Instant, OutOfRange};
 pub use job::{

@@ -10,6 +10,7 @@ pub mod config;
 pub mod coordination;
 pub mod envelope;
 pub mod epochs;
+pub mod fleet_reads;
 #[cfg(feature = "cache-redis")]
 pub mod foreign;
 mod health;
@@ -30,6 +31,7 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use config::{CacheConfig, ConfigProblem};
 pub use coordination::Coordination;
 pub use envelope::{TAGS_MAX, TagSlots};
+pub use fleet_reads::{FleetFigures, FleetReads, FleetUsage};
 pub use health::{Condition, Health, SwitchedOff};
 pub use key::{Key, KeyPrefix, Space};
 pub use policy::{

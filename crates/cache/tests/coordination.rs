@@ -18,7 +18,8 @@ use recache_cache::provider::{
     self, Atomics, Capability, Copies, Entry, EpochStore, Item, Leases, Messages, MonotonicClock, Noop, Scope,
 };
 use recache_cache::{
-    Capabilities, Chance, Coherence, Key, KeyPrefix, ManualClock, Provider, SystemChance, Timestamp,
+    Cache, Capabilities, Chance, Coherence, FleetReads, Key, KeyPrefix, ManualClock, Provider, SystemChance,
+    Timestamp, Usage,
 };
 use tokio::time::{Instant, advance, sleep};
 
@@ -623,4 +624,86 @@ async fn operations_end_at_their_limit_and_unreadable_records_are_told() {
         let error = process.counter("d").total().await.unwrap_err();
         assert!(matches!(&error, Error::Unreadable { name, .. } if name == "d"), "{error}");
     }
+}
+
+/// Three processes count reads while a tenth of all answers is lost; one is killed, one restarts, and all are silent for longer than an
+/// instance is waited for.
+#[test]
+fn reads_of_a_fleet_are_summed_exactly_over_lost_answers_restarts_and_silence() {
+    for protocol in [Protocol::DistributedAtomic, Protocol::DistributedBasic] {
+        run(async {
+            let memory = Memory::of(protocol, 11);
+            memory.lost_answers.store(100, Ordering::SeqCst);
+            memory.failures.store(50, Ordering::SeqCst);
+            let clock = wall();
+            let start = |number: u32, boot: u64| {
+                let cache = Cache::builder(memory.clone(), clock.clone()).key_prefix("test").build();
+                let instance = Instance::new("host", number, boot);
+                (FleetReads::with_limits(&cache, instance, clock.clone(), limits()), cache)
+            };
+            let read = async |cache: &Cache, usage: &Usage, times: u64| {
+                let cache = cache.for_usage(usage);
+                for number in 0..times {
+                    cache.get::<u64>(&cache.keys().space("s").key([number.to_string()])).await;
+                }
+            };
+            let share = async |reads: &FleetReads| while reads.share().await.is_err() {};
+            let misses = async |reads: &FleetReads| loop {
+                let Ok(found) = reads.read().await else { continue };
+                assert_eq!(found.strategy, Protocol::DistributedBasic, "never by additions that may be lost");
+                let of = |usage: &str| {
+                    found.usages.iter().find(|one| one.usage == usage).map_or(0, |one| one.misses)
+                };
+                return (of("view_item"), of("other"), found.instances);
+            };
+            let mine = Usage::user("mine", Coherence::Eventual);
+            let nodes = [start(0, 1), start(1, 1), start(2, 1)];
+            for _ in 0..5 {
+                for (reads, cache) in &nodes {
+                    read(cache, &Usage::ViewItem, 7).await;
+                    read(cache, &mine, 2).await;
+                    // Whether or not it succeeds: what was not sent goes with the next one.
+                    let _ = reads.share().await;
+                }
+            }
+            let [first, second, third] = nodes;
+            share(&first.0).await;
+            share(&second.0).await;
+            share(&third.0).await;
+            assert_eq!(misses(&first.0).await, (105, 30, 3));
+            // It is killed with what it has not shared.
+            read(&third.1, &Usage::ViewItem, 40).await;
+            drop(third);
+            clock.advance(Duration::from_mins(2));
+            let second_again = start(1, 2);
+            read(&second_again.1, &Usage::ViewItem, 10).await;
+            share(&second_again.0).await;
+            assert_eq!(
+                misses(&first.0).await,
+                (115, 30, 1),
+                "who is silent is not heard of, and has counted"
+            );
+            // It was only slow: its part was folded away meanwhile, and is not counted again.
+            read(&second.1, &mine, 1).await;
+            share(&second.0).await;
+            share(&first.0).await;
+            assert_eq!(misses(&second_again.0).await, (115, 31, 3));
+        });
+    }
+}
+
+#[test]
+fn reads_are_those_of_this_process_alone_where_nothing_is_shared() {
+    run(async {
+        let memory = Memory::of(Protocol::LocalOnly, 1);
+        let clock = wall();
+        let cache = Cache::builder(memory, clock.clone()).build();
+        let reads = FleetReads::new(&cache, Instance::new("host", 1, 1), clock);
+        cache.for_usage(&Usage::JobState).get::<u64>(&cache.keys().space("s").key(["k"])).await;
+        reads.share().await.unwrap();
+        let found = reads.read().await.unwrap();
+        assert_eq!((found.strategy, found.instances), (Protocol::LocalOnly, 1));
+        assert_eq!(found.usages.iter().map(|one| one.usage).collect::<Vec<_>>(), ["job_state"]);
+        assert!(found.why.contains("not shared"), "{found:?}");
+    });
 }

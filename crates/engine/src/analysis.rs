@@ -54,7 +54,9 @@ impl GraphAnalysis {
             graph: &self.graph,
             names: &self.names,
             states: &self.states,
-            analysis: &self.analysis,
+            measure: self.analysis.measure,
+            steps: &self.analysis.steps,
+            critical_path: &self.analysis.critical_path.steps,
         }
     }
 }

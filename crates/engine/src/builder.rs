@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::limit::Shown;
 use crate::options::Options;
-use crate::registry::Registered;
+use crate::registry::{self, Registered};
 use crate::remote;
 use crate::rules::Compiled;
 use crate::session::Lease;
@@ -31,7 +31,7 @@ use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
-use crate::{figures, maintain, pump, reconcile, schedule, session, signals};
+use crate::{figures, fleet, maintain, pump, reconcile, schedule, session, signals};
 
 /// View items that the default cache keeps.
 const DEFAULT_CACHE_ENTRIES: u64 = 10_000;
@@ -133,6 +133,7 @@ impl Builder {
         let draining = CancellationToken::new();
         Ok(Arc::new(Shared {
             adaptive,
+            fleet_reads: fleet::reads(&cache, &self.options.node),
             heads: Heads::new(&cache),
             templates: Templates::new(&cache),
             registry: Registered::new(&cache),
@@ -176,6 +177,8 @@ impl Builder {
         if let Some(adaptive) = &shared.adaptive {
             shared.tasks.spawn(adaptive::run(Arc::clone(&shared), adaptive.clone()));
         }
+        shared.tasks.spawn(registry::run(Arc::clone(&shared)));
+        shared.tasks.spawn(fleet::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
         if deliver::can_deliver(&shared) {
             shared.tasks.spawn(deliver::run(Arc::clone(&shared)));

@@ -81,7 +81,7 @@ impl ByHand {
         if store.schedules().schedules_next().await?.is_some_and(|wait| wait.is_zero())
             && let Some(lead) = store.maintenance().leader_take("scheduler", self.holder, LEASE).await?
         {
-            ran.scheduled += store.schedules().schedules_fire(&lead, ROWS_MAX).await?.jobs.len();
+            ran.scheduled += store.schedules().schedules_fire(&lead, ROWS_MAX, 0).await?.jobs.len();
         }
         if let Some(lead) = store.maintenance().leader_take(maintain::ROLE, self.holder, LEASE).await? {
             let passed = maintain::judge_limits(&self.engine.shared, &lead).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_cache::Cache;
+use recache_cache::{Cache, FleetReads};
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
 use recache_model::workflow::WorkflowState;
@@ -46,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) handlers: Handlers,
     pub(crate) cache: Cache,
     pub(crate) adaptive: Option<Adaptive>,
+    pub(crate) fleet_reads: FleetReads,
     pub(crate) subscribers: Subscribers,
     pub(crate) courier: Option<Arc<dyn Courier>>,
     pub(crate) held: HeldJobs,
@@ -99,6 +100,12 @@ impl Engine {
     /// What chooses the lives of cached values, where it was asked for: see [`Builder::adaptive_ttl`].
     pub fn adaptive(&self) -> Option<&Adaptive> {
         self.shared.adaptive.as_ref()
+    }
+
+    /// What the caches of all processes answered, over the same backend and key prefix. This process shares what it counted every five
+    /// seconds and at its end.
+    pub fn fleet_reads(&self) -> &FleetReads {
+        &self.shared.fleet_reads
     }
 
     /// Counts since the start.
@@ -185,7 +192,9 @@ impl Engine {
 
     /// Creates a view or changes its definition.
     pub async fn define_view(&self, view: NewView) -> Result<ViewRecord> {
-        Ok(self.shared.store.view_define(view).await?)
+        let record = self.shared.store.view_define(view).await?;
+        registry::wanted(&self.shared);
+        Ok(record)
     }
 
     /// Says that a view's inputs changed. When this returns, the version it answers will be built, or a newer
@@ -198,7 +207,9 @@ impl Engine {
     /// Creates or changes a definition that covers every view whose key matches the pattern `pattern.key` (`alliance/*`); the first touch of such a
     /// view makes it. Answers how many views that were made from it before were changed with it.
     pub async fn define_view_pattern(&self, pattern: NewView) -> Result<u64> {
-        Ok(self.shared.store.view_patterns().pattern_define(pattern).await?)
+        let views = self.shared.store.view_patterns().pattern_define(pattern).await?;
+        registry::wanted(&self.shared);
+        Ok(views)
     }
 
     /// Touches every view that is there and whose key the pattern covers, in steps of [`TOUCHED_A_STEP`]: each a transaction of its own.

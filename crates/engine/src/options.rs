@@ -49,6 +49,8 @@ pub struct Options {
     pub compare: Duration,
     /// A larger result fails its job, in bytes. Default 8 MiB.
     pub result_bytes_max: u64,
+    /// Of a thousand ticks of schedules so many begin a trace that is kept; 0: none begins one. Default 0.
+    pub traces_per_mille: u32,
     /// Says who this is, for people. Default: the process id.
     pub node: String,
 }
@@ -73,6 +75,7 @@ impl Default for Options {
             maintain: Duration::from_secs(10),
             compare: Duration::from_hours(1),
             result_bytes_max: 8 * 1024 * 1024,
+            traces_per_mille: 0,
             node: format!("pid {}", std::process::id()),
         }
     }

@@ -11,6 +11,7 @@ use recache_store::{FLOW, NewJob, NewStep, NewWorkflow, Region, RegionStep};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::origin::Origin;
 use crate::step_job::ready_job;
 use crate::templates::record;
 
@@ -20,7 +21,7 @@ pub(crate) fn new_workflow(
     template: &Template,
     environment: Option<&str>,
     input: &Value,
-    correlation_id: &str,
+    origin: Origin<'_>,
 ) -> Result<NewWorkflow> {
     let effective = environment.map(|environment| template.for_environment(environment)).transpose();
     let effective = effective.map_err(|problems| Error::Invalid(problems.to_string()))?;
@@ -48,16 +49,16 @@ pub(crate) fn new_workflow(
         template: record(template),
         template_raise: None,
         input: input.to_string(),
-        correlation_id: correlation_id.to_owned(),
+        correlation_id: origin.correlation_id.to_owned(),
         environment: environment.map(str::to_owned),
         limits: template.lifecycle().map(Lifecycle::of_workflow).unwrap_or_default(),
         takes_over: None,
-        steps: first_steps(steps_of, correlation_id)?,
+        steps: first_steps(steps_of, origin)?,
     })
 }
 
 /// The steps that are there from the start: those with no decision before them.
-fn first_steps(template: &Template, correlation_id: &str) -> Result<Vec<NewStep>> {
+fn first_steps(template: &Template, origin: Origin<'_>) -> Result<Vec<NewStep>> {
     let above = decisions_above(template);
     let mut places = BTreeMap::new();
     let mut steps = Vec::new();
@@ -67,7 +68,7 @@ fn first_steps(template: &Template, correlation_id: &str) -> Result<Vec<NewStep>
             steps.push(NewStep {
                 kind: kind(step),
                 has_rules: has_rules(step),
-                ..NewStep::new(&step.name, job(template, step, correlation_id)?, Vec::new())
+                ..NewStep::new(&step.name, job(template, step, origin)?, Vec::new())
             });
         }
     }
@@ -83,7 +84,7 @@ pub(crate) fn region(
     template: &Template,
     decision: StepIndex,
     choice: Option<Vec<String>>,
-    correlation_id: &str,
+    origin: Origin<'_>,
 ) -> Result<Region> {
     let above = decisions_above(template);
     let steps = template.steps();
@@ -102,7 +103,7 @@ pub(crate) fn region(
                         dependencies: template.graph().dependencies(*index).iter().map(name).collect(),
                         decisions: above[*index].iter().map(name).collect(),
                     },
-                    job: job(template, &steps[*index], correlation_id)?,
+                    job: job(template, &steps[*index], origin)?,
                     has_rules: has_rules(&steps[*index]),
                 })
             })
@@ -164,8 +165,8 @@ pub(crate) fn run_needs_turn(step: &Step) -> bool {
 }
 
 /// The job of a step, which waits for its handler or for the engine's turn.
-fn job(template: &Template, step: &Step, correlation_id: &str) -> Result<NewJob> {
-    let ready = ready_job(template, step, correlation_id)?;
+fn job(template: &Template, step: &Step, origin: Origin<'_>) -> Result<NewJob> {
+    let ready = ready_job(template, step, origin)?;
     Ok(if needs_turn(step) { as_turn(ready) } else { ready })
 }
 
@@ -218,7 +219,8 @@ steps:
 ";
         let template = Template::parse(source, "billing.yaml").expect("a good template");
         let id = WorkflowId::make();
-        let new = new_workflow(id, &template, None, &serde_json::json!({ "a": 1 }), "c").expect("a workflow");
+        let new = new_workflow(id, &template, None, &serde_json::json!({ "a": 1 }), Origin::new("c"))
+            .expect("a workflow");
         let (fetch, bill) = (&new.steps[0], &new.steps[1]);
         assert_eq!((new.template.name.as_str(), new.template.version.as_str()), ("billing", "1.2.0"));
         assert_eq!(fetch.job.input, "{\"url\":\"http://127.0.0.1/\"}");
@@ -265,11 +267,12 @@ steps:
   - { name: z, handler: { callable: h }, depends_on: [a] }
 ";
         let template = Template::parse(source, "t.yaml").expect("a good template");
-        let new = new_workflow(WorkflowId::make(), &template, None, &Value::Null, "c").expect("a workflow");
+        let new = new_workflow(WorkflowId::make(), &template, None, &Value::Null, Origin::new("c"))
+            .expect("a workflow");
         let names: Vec<(&str, &[usize])> =
             new.steps.iter().map(|step| (step.name.as_str(), step.waits_for.as_slice())).collect();
         assert_eq!(names, [("a", [].as_slice()), ("d", &[0]), ("z", &[0])]);
-        let region = region(&template, 1, Some(vec!["x".to_owned()]), "c").expect("a region");
+        let region = region(&template, 1, Some(vec!["x".to_owned()]), Origin::new("c")).expect("a region");
         let behind: Vec<_> = region.steps.iter().map(|step| step.outline.name.as_str()).collect();
         assert_eq!(behind, ["x", "y"]);
         assert_eq!(region.steps[1].outline.dependencies, ["a", "x"]);

@@ -1,11 +1,13 @@
 //! The registry of handlers: who can do them, who wants them, how they fare; read through the cache.
 //!
 //! The store is the truth: workers say there what they can do, with their sessions; templates, views and schedules say what
-//! they want done; roll-ups say how it went. What is cached is outdated when a worker comes or goes, and, in the put's own
-//! transaction, when a template is stored; figures in it are as old as the usage allows, two minutes.
+//! they want done; roll-ups say how it went. What is cached is outdated when a worker comes or goes, when a view, a pattern or
+//! a schedule is defined or removed, and, in the put's own transaction, when a template is stored; figures in it are as old as the usage
+//! allows, two minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use recache_cache::provider::Capability;
 use recache_cache::{Cache, Key, KeyPrefix, Usage};
@@ -17,6 +19,7 @@ use recache_model::time::Timestamp;
 use recache_store::{FLOW, Store, TemplateSummary};
 use recache_worker::Description;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::adaptive;
 use crate::engine::{Engine, Shared};
@@ -48,14 +51,24 @@ pub(crate) struct Registered {
     key: Key,
     /// Digests of templates with which this process submitted workflows, at most [`DIGESTS_MAX`].
     submitted: Mutex<BTreeSet<String>>,
+    /// What views and schedules want done may have changed.
+    wanted: Notify,
 }
+
+/// Between two times that what is cached is outdated because of what views and schedules want done.
+const WANTED_PAUSE: Duration = Duration::from_millis(500);
 
 /// Digests that are remembered; beyond them a template counts as new once more, which costs no more than a look.
 const DIGESTS_MAX: usize = 4_096;
 
 impl Registered {
     pub(crate) fn new(cache: &Cache) -> Self {
-        Self { cache: cache.for_usage(&Usage::Handlers), key: key(cache.keys()), submitted: Mutex::default() }
+        Self {
+            cache: cache.for_usage(&Usage::Handlers),
+            key: key(cache.keys()),
+            submitted: Mutex::default(),
+            wanted: Notify::new(),
+        }
     }
 }
 
@@ -67,6 +80,27 @@ pub(crate) fn key(prefix: &KeyPrefix) -> Key {
 /// A worker came or went: no process shows the former registry any more.
 pub(crate) async fn changed(shared: &Shared) {
     shared.registry.cache.invalidate(&shared.registry.key).await;
+}
+
+/// Views, patterns or schedules were defined or removed. Programs define thousands in a row: what is cached is outdated once for all of
+/// them, at once for the first.
+pub(crate) fn wanted(shared: &Shared) {
+    shared.registry.wanted.notify_one();
+}
+
+/// Outdates what is cached for as long as the engine runs, at most once in [`WANTED_PAUSE`].
+pub(crate) async fn run(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.ending.cancelled() => return,
+            () = shared.registry.wanted.notified() => {}
+        }
+        changed(&shared).await;
+        tokio::select! {
+            () = shared.ending.cancelled() => return,
+            () = tokio::time::sleep(WANTED_PAUSE) => {}
+        }
+    }
 }
 
 /// A workflow was submitted, and with it perhaps a template that nobody had stored before. Where the store keeps the cache's epochs,
@@ -148,7 +182,12 @@ async fn steps(store: &dyn Store) -> Result<(Vec<StepUse>, bool)> {
 }
 
 impl Engine {
-    /// All handlers, as of at most two minutes ago; workers and templates as they are.
+    /// Says that views, patterns or schedules were defined or removed in the store itself, past this engine.
+    pub fn handlers_wanted_changed(&self) {
+        wanted(&self.shared);
+    }
+
+    /// All handlers, as of at most two minutes ago; workers, templates, and what views and schedules want, as they are.
     pub async fn handlers(&self) -> Result<Arc<FoundRegistry>> {
         let store = &*self.shared.store;
         let load = || async move { registry_of(store).await.map(Some) };

@@ -12,6 +12,7 @@ use recache_worker::Failure;
 use serde_json::{Map, Value};
 
 use crate::engine::Shared;
+use crate::origin::Origin;
 use crate::plan;
 use crate::templates::template_by_digest;
 
@@ -66,18 +67,19 @@ pub(crate) struct Rules {
     pub(crate) results: Map<String, Value>,
     item: Option<(Value, usize)>,
     correlation_id: String,
+    traceparent: Option<String>,
 }
 
 impl Rules {
     pub(crate) async fn of(shared: &Shared, job: &ClaimedJob, inputs: &StepInputs) -> Result<Self, Failure> {
         let name = job.step.as_deref().unwrap_or_default();
-        Self::of_step(shared, name, &job.correlation_id, inputs).await
+        Self::of_step(shared, name, Origin::of(job), inputs).await
     }
 
     pub(crate) async fn of_step(
         shared: &Shared,
         step: &str,
-        correlation_id: &str,
+        origin: Origin<'_>,
         inputs: &StepInputs,
     ) -> Result<Self, Failure> {
         let template = compiled(shared, &inputs.template_digest, inputs.environment.as_deref()).await?;
@@ -101,7 +103,9 @@ impl Rules {
             None => None,
         };
         let input = parse("the workflow's input", &inputs.workflow_input)?;
-        Ok(Self { template, index, input, results, item, correlation_id: correlation_id.to_owned() })
+        let correlation_id = origin.correlation_id.to_owned();
+        let traceparent = origin.traceparent.map(str::to_owned);
+        Ok(Self { template, index, input, results, item, correlation_id, traceparent })
     }
 
     pub(crate) fn step(&self) -> &Step {
@@ -141,8 +145,10 @@ impl Rules {
         let Outcome::Completed { output } = completed(shared, result)? else {
             return Err(Failure::permanent("invalid_output", "a result completes a step"));
         };
-        let region = plan::region(&self.template, self.index, Some(names), &self.correlation_id)
-            .map_err(crate::turn::no_job)?;
+        let origin =
+            Origin { correlation_id: &self.correlation_id, traceparent: self.traceparent.as_deref() };
+        let region =
+            plan::region(&self.template, self.index, Some(names), origin).map_err(crate::turn::no_job)?;
         Ok(Outcome::Decided { output, region: Arc::new(region) })
     }
 

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use recache_model::ids::JobId;
 use recache_store::Error as StoreError;
+use recache_store::schedules::trace_of_tick;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -56,12 +58,28 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// The span with which the trace of a tick begins; it is over when it begins.
+fn note_tick(job: JobId, per_mille: u32) {
+    let place = trace_of_tick(job, per_mille);
+    tracing::info_span!(
+        "tick",
+        trace_id = place.trace_id(),
+        span_id = place.span_id(),
+        sampled = place.is_sampled(),
+        job_id = %job,
+    );
+}
+
 async fn fire(shared: &Shared, holder: Uuid) -> Result<Option<recache_store::Leadership>, StoreError> {
     let lease = shared.options.poll.saturating_mul(LEASE_POLLS);
     let Some(lead) = shared.store.maintenance().leader_take(ROLE, holder, lease).await? else {
         return Ok(None);
     };
-    let fired = shared.store.schedules().schedules_fire(&lead, ROWS_MAX).await?;
+    let per_mille = shared.options.traces_per_mille;
+    let fired = shared.store.schedules().schedules_fire(&lead, ROWS_MAX, per_mille).await?;
+    for job in fired.jobs.iter().filter(|_| per_mille > 0) {
+        note_tick(*job, per_mille);
+    }
     add(&shared.counters.scheduled, fired.jobs.len());
     if !fired.jobs.is_empty() || fired.skipped > 0 {
         tracing::debug!(jobs = fired.jobs.len(), skipped = fired.skipped, "ticks of schedules");

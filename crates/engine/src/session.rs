@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use recache_model::ids::SessionId;
+use recache_store::Swept;
 use recache_worker::Stop;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -180,13 +181,15 @@ async fn beat_once(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Returns what dead workers held. Waits one lease after the start, and after every failed call: when the store was away,
+/// Returns what dead workers held: as soon as a lease has ended, so that it is elsewhere within a lease of the worker's last sign of life. Waits one lease after the start, and after every failed call: when the store was away,
 /// the others could not beat either.
 pub(crate) async fn sweep(shared: Arc<Shared>) {
     let mut not_before = Instant::now() + shared.options.lease;
     let mut generations_at = Instant::now() + GENERATIONS_PAUSE;
+    let mut found = Swept::default();
     loop {
-        let pause = shared.options.sweep.mul_f64(0.75 + rand::random::<f64>() * 0.5);
+        let pause = pause(shared.options.sweep, &found, rand::random());
+        found = Swept::default();
         tokio::select! {
             () = shared.ending.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -202,6 +205,7 @@ pub(crate) async fn sweep(shared: Arc<Shared>) {
         }
         match shared.store.sessions_sweep(SWEEP_ROWS_MAX).await {
             Ok(swept) => {
+                found = swept;
                 let count = swept.requeued + swept.failed;
                 add(&shared.counters.swept, count);
                 if swept.sessions > 0 {
@@ -228,5 +232,38 @@ pub(crate) async fn sweep(shared: Arc<Shared>) {
                 tracing::warn!(%error, "old generations not removed");
             }
         }
+    }
+}
+
+/// How long until the next look: as configured, no longer than until the next lease may have ended, and not at all where there is more
+/// than one look takes. `chance`, from 0 to 1, keeps processes from looking all at once.
+fn pause(configured: Duration, found: &Swept, chance: f64) -> Duration {
+    /// An end is at the earliest one instant after it was due; and all processes wake for the same one.
+    const AFTER_END: Duration = Duration::from_millis(2);
+    const SPREAD: Duration = Duration::from_millis(20);
+    if found.requeued + found.failed >= usize::try_from(SWEEP_ROWS_MAX).unwrap_or(usize::MAX) {
+        return Duration::ZERO;
+    }
+    let regular = configured.mul_f64(0.75 + chance * 0.5);
+    match found.next_in {
+        Some(next) => regular.min(next + AFTER_END + SPREAD.mul_f64(chance)),
+        None => regular,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_look_is_at_the_end_of_a_lease_or_as_configured_whichever_is_first() {
+        let ms = Duration::from_millis;
+        let of = |next_in| Swept { next_in, ..Swept::default() };
+        let after = |next_in, chance| pause(ms(500), &of(next_in), chance);
+        assert_eq!([after(None, 0.0), after(None, 1.0)], [ms(375), ms(625)]);
+        assert_eq!([after(Some(ms(1_800)), 0.0), after(Some(ms(100)), 0.0)], [ms(375), ms(102)]);
+        assert_eq!(after(Some(ms(100)), 1.0), ms(122));
+        let full = Swept { requeued: 400, failed: 100, ..of(Some(ms(100))) };
+        assert_eq!(pause(ms(500), &full, 0.5), Duration::ZERO, "there is more");
     }
 }

@@ -9,9 +9,10 @@ use recache_store::{FLOW, NewJob, StepCall};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::origin::Origin;
 
 /// The job of a step as its handler gets it.
-pub(crate) fn ready_job(template: &Template, step: &Step, correlation_id: &str) -> Result<NewJob> {
+pub(crate) fn ready_job(template: &Template, step: &Step, origin: Origin<'_>) -> Result<NewJob> {
     let plain = match &step.handler {
         None => NewJob::new(FLOW, "{}"),
         Some(handler) => {
@@ -25,7 +26,8 @@ pub(crate) fn ready_job(template: &Template, step: &Step, correlation_id: &str) 
         priority: i64::from(step.priority),
         retry: step.retry.policy(),
         timeout: step.timeout,
-        correlation_id: correlation_id.to_owned(),
+        correlation_id: origin.correlation_id.to_owned(),
+        trace_context: origin.traceparent.map(str::to_owned),
         call: step.handler.as_ref().and_then(call),
         publishes: as_text(step, &events(template, step))?,
         limits: limits_of_step(step.lifecycle.as_ref(), template.lifecycle()),
@@ -39,10 +41,10 @@ pub(crate) fn ready_run(
     template: &Template,
     step: &Step,
     stall_minutes: Option<u32>,
-    correlation_id: &str,
+    origin: Origin<'_>,
 ) -> Result<NewJob> {
     let publishes = as_text(step, &StepEvent::of_run(events(template, step)))?;
-    let ready = ready_job(template, step, correlation_id)?;
+    let ready = ready_job(template, step, origin)?;
     let limits = TimeLimits { duration: None, dependencies: None, stall_minutes, ..ready.limits };
     Ok(NewJob { publishes, limits, ..ready })
 }
@@ -109,7 +111,8 @@ steps:
     #[test]
     fn what_a_step_calls_and_publishes_reaches_its_job() {
         let template = Template::parse(SOURCE, "t.yaml").expect("a good template");
-        let [a, b] = [0, 1].map(|index| ready_job(&template, &template.steps()[index], "c").expect("a job"));
+        let [a, b] = [0, 1]
+            .map(|index| ready_job(&template, &template.steps()[index], Origin::new("c")).expect("a job"));
         assert_eq!(a.handler, "shop.*");
         let call = StepCall { callable: "shop.order".to_owned(), method: Some("refund".to_owned()) };
         assert_eq!(a.call, Some(call));
@@ -123,7 +126,7 @@ steps:
     #[test]
     fn a_run_publishes_its_failures_and_leaves_success_to_its_step() {
         let template = Template::parse(SOURCE, "t.yaml").expect("a good template");
-        let run = ready_run(&template, &template.steps()[0], Some(3), "c").expect("a job");
+        let run = ready_run(&template, &template.steps()[0], Some(3), Origin::new("c")).expect("a job");
         let names = ["e.failed", "e.all", "e.all"].map(str::to_owned);
         let ends = [At::Failure, At::RetryableFailure, At::Failure];
         assert_eq!(published(&run), names.into_iter().zip(ends).collect::<Vec<_>>());

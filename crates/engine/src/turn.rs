@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::Shared;
 use crate::error::Error;
+use crate::origin::Origin;
 use crate::plan::{self, as_turn, run_needs_turn};
 use crate::rules::{Rules, cached};
 use crate::stats::one;
@@ -122,7 +123,7 @@ impl Turn<'_> {
             one(&self.shared.counters.reused);
             return self.rules.concluded(self.shared, &result);
         }
-        let ready = ready_job(self.template(), step, &self.job.correlation_id).map_err(no_job)?;
+        let ready = ready_job(self.template(), step, Origin::of(self.job)).map_err(no_job)?;
         let concurrency = match &step.concurrency_key {
             None => None,
             Some(concurrency) => Some((self.key("concurrency_key", &concurrency.key)?, concurrency.limit)),
@@ -142,7 +143,7 @@ impl Turn<'_> {
     fn skipped(&self, reason: String) -> Result<Outcome, Failure> {
         let is_decision = self.step().step_type == StepType::Decision;
         let region = is_decision
-            .then(|| plan::region(self.template(), self.rules.index, None, &self.job.correlation_id))
+            .then(|| plan::region(self.template(), self.rules.index, None, Origin::of(self.job)))
             .transpose()
             .map_err(no_job)?;
         Ok(Outcome::Skipped { reason, region: region.map(Arc::new) })
@@ -263,7 +264,7 @@ impl Turn<'_> {
             return Ok(Outcome::Completed { output: nothing.to_string() });
         }
         let (template, step) = (self.template(), self.step());
-        let ready = ready_run(template, step, stall_minutes, &self.job.correlation_id).map_err(no_job)?;
+        let ready = ready_run(template, step, stall_minutes, Origin::of(self.job)).map_err(no_job)?;
         let ready = if run_needs_turn(step) { as_turn(ready) } else { ready };
         let jobs = items.into_iter().map(|item| Child {
             job: NewJob { id: recache_model::ids::JobId::make(), ..ready.clone() },
@@ -368,7 +369,7 @@ impl Turn<'_> {
         let environment = self.situation.inputs.environment.as_deref();
         let environment = environment.filter(|name| template.environments().contains_key(*name));
         let id = WorkflowId::make();
-        let new = plan::new_workflow(id, &template, environment, &input, &self.job.correlation_id)
+        let new = plan::new_workflow(id, &template, environment, &input, Origin::of(self.job))
             .map_err(|error| Failure::permanent("invalid_workflow", error))?;
         tracing::debug!(workflow_id = %self.workflow, sub_workflow_id = %id, "a workflow does a step");
         Ok(Outcome::Waits(Waiting::NewWorkflow(Arc::new(new))))

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::origin::Origin;
 use crate::plan;
 use crate::registry;
 use crate::rules::Rules;
@@ -42,7 +43,7 @@ impl Engine {
         self.submit_workflow_traced(id, template, environment, input, None).await
     }
 
-    /// The same as a part of a trace: the steps that are there from the beginning keep this `traceparent` (W3C Trace Context).
+    /// The same as a part of a trace: all its steps keep this `traceparent` (W3C Trace Context), those too that are made later.
     pub async fn submit_workflow_traced(
         &self,
         id: WorkflowId,
@@ -51,10 +52,9 @@ impl Engine {
         input: &Value,
         traceparent: Option<String>,
     ) -> Result<WorkflowId> {
-        let mut new = plan::new_workflow(id, template, environment, input, &id.uuid().to_string())?;
-        for step in &mut new.steps {
-            step.job.trace_context.clone_from(&traceparent);
-        }
+        let correlation_id = id.uuid().to_string();
+        let origin = Origin { correlation_id: &correlation_id, traceparent: traceparent.as_deref() };
+        let mut new = plan::new_workflow(id, template, environment, input, origin)?;
         new.template_raise = Some(self.shared.templates.raise(&new.template));
         let digest = new.template.digest.clone();
         self.shared.store.workflow_submit(new).await?;
@@ -62,7 +62,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// The same, as a member of a batch of the template's namespace. True when it is new.
+    /// The same, in a trace if one is given, as a member of a batch of the template's namespace. True when it is new.
     pub async fn submit_workflow_to(
         &self,
         batch: BatchId,
@@ -70,8 +70,11 @@ impl Engine {
         template: &Template,
         environment: Option<&str>,
         input: &Value,
+        traceparent: Option<String>,
     ) -> Result<bool> {
-        let mut new = plan::new_workflow(id, template, environment, input, &id.uuid().to_string())?;
+        let correlation_id = id.uuid().to_string();
+        let origin = Origin { correlation_id: &correlation_id, traceparent: traceparent.as_deref() };
+        let mut new = plan::new_workflow(id, template, environment, input, origin)?;
         new.template_raise = Some(self.shared.templates.raise(&new.template));
         let digest = new.template.digest.clone();
         let is_new = self.shared.store.batches().batch_add_workflow(batch, new).await?;
@@ -140,7 +143,9 @@ impl Engine {
             Error::Invalid(format!("the input of workflow {workflow} is not JSON: {error}"))
         })?;
         let environment = old.environment.as_deref();
-        let mut new = plan::new_workflow(id, &template, environment, &input, &id.uuid().to_string())?;
+        let correlation_id = id.uuid().to_string();
+        let origin = Origin::new(&correlation_id);
+        let mut new = plan::new_workflow(id, &template, environment, &input, origin)?;
         let steps = plan::unharmed(&template, &failed).into_iter().map(str::to_owned).collect();
         new.takes_over = Some(TakeOver { from: workflow, steps });
         store.workflow_submit(new).await?;
@@ -201,8 +206,9 @@ impl Engine {
         let refused = |failure: Failure| Error::Invalid(failure.to_string());
         let inputs = self.shared.store.step_inputs(job).await?;
         let record = self.shared.store.job_get(job).await?;
-        let rules =
-            Rules::of_step(&self.shared, step, &record.correlation_id, &inputs).await.map_err(refused)?;
+        let origin =
+            Origin { correlation_id: &record.correlation_id, traceparent: record.trace_context.as_deref() };
+        let rules = Rules::of_step(&self.shared, step, origin, &inputs).await.map_err(refused)?;
         let is_whole = inputs.item.is_none()
             && (rules.step().for_each.is_some() || rules.step().step_type == StepType::BatchWorker);
         // The schema is about the single runs of a step that is split.

@@ -21,7 +21,7 @@ use recache_store::conformance::TestDatabase;
 use recache_store::{NewJob, RemoteHandler, Store};
 use recache_worker::{Context, Description, Handlers};
 use serde_json::{Value, json};
-use support::{quick, store_of, until};
+use support::{at_once, quick, store_of, until, view};
 
 on_both_databases!(
     worker_is_in_the_registry_while_its_session_lives,
@@ -160,6 +160,14 @@ async fn registry_is_cached_and_outdated_by_what_it_shows(database: TestDatabase
         reader.handlers().await.unwrap().registry.find("shop", "check").map(|_| ())
     })
     .await;
+    // Two in a row: the first one outdates at once, and the second is not forgotten.
+    for (key, handler) in [("a", "build-a"), ("b", "build-b")] {
+        writer.define_view(view(key, handler, at_once())).await.unwrap();
+        until("who builds the view is there", async || {
+            reader.handlers().await.unwrap().registry.find("n", handler).map(|_| ())
+        })
+        .await;
+    }
     for engine in [reader, writer] {
         engine.shut_down().await;
     }

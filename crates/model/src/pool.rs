@@ -51,18 +51,22 @@ impl PoolState {
 
     /// How full it is.
     pub fn band(&self) -> Band {
-        let by_use = match self.utilisation() {
-            used if used < 0.5 => Band::Low,
-            used if used < 0.75 => Band::Moderate,
-            used if used < 0.9 => Band::High,
-            _ => Band::Critical,
-        };
+        let by_use = band_of(self.utilisation());
         let by_wait = match self.waiting {
             0 => Band::Low,
             waiting if waiting < self.max.max(1) => Band::High,
             _ => Band::Critical,
         };
         by_use.max(by_wait)
+    }
+}
+
+fn band_of(utilisation: f64) -> Band {
+    match utilisation {
+        used if used < 0.5 => Band::Low,
+        used if used < 0.75 => Band::Moderate,
+        used if used < 0.9 => Band::High,
+        _ => Band::Critical,
     }
 }
 
@@ -109,7 +113,6 @@ pub fn advice(used: &PoolUse) -> Option<Advice> {
     if used.taken < TAKEN_MIN || over_s <= 0.0 || used.max == 0 {
         return None;
     }
-    let float = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
     let busy_mean = used.held.as_secs_f64() / over_s;
     let waited = float(used.waited) / float(used.taken);
     let wanted = whole((busy_mean / USE_WANTED).ceil());
@@ -136,6 +139,10 @@ pub fn advice(used: &PoolUse) -> Option<Advice> {
     })
 }
 
+fn float(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 /// A number that is not negative, as a whole one.
 fn whole(value: f64) -> u32 {
     // No float becomes an integer without a cast; it is looked for.
@@ -145,6 +152,65 @@ fn whole(value: f64) -> u32 {
         if f64::from(middle) < value { low = middle + 1 } else { high = middle }
     }
     low
+}
+
+/// The one writer of a database that can have no more, as it stands. It writes what waits in groups: that somebody waits while a
+/// group is being written is how it works, that more wait than one group takes is not.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct WriterState {
+    /// The part of the last seconds in which it wrote, from 0 to 1.
+    pub utilisation: f64,
+    /// Callers who wait until what they want is being written.
+    pub waiting: u32,
+    /// Callers that one group takes at most.
+    pub group_max: u32,
+}
+
+impl WriterState {
+    /// How full it is, in the words of a pool: `high` when more wait than one group takes, `critical` from two groups on.
+    pub fn band(&self) -> Band {
+        let group = self.group_max.max(1);
+        let by_wait = match self.waiting {
+            waiting if waiting <= group => Band::Low,
+            waiting if waiting < group.saturating_mul(2) => Band::High,
+            _ => Band::Critical,
+        };
+        band_of(self.utilisation).max(by_wait)
+    }
+}
+
+/// How the one writer was used over some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WriterUse {
+    /// Over how long.
+    pub over: Duration,
+    /// For how long of it a transaction was open.
+    pub busy: Duration,
+    /// Transactions.
+    pub groups: u64,
+    /// Calls that they carried.
+    pub calls: u64,
+    /// How long calls waited until they were begun, together.
+    pub waited: Duration,
+}
+
+/// What to do about the one writer; `None` where it has time to spare, or too little was seen. It cannot be made more.
+pub fn writer_advice(used: &WriterUse) -> Option<String> {
+    let over_s = used.over.as_secs_f64();
+    if used.calls < TAKEN_MIN || over_s <= 0.0 {
+        return None;
+    }
+    let busy = used.busy.as_secs_f64() / over_s;
+    let mean_ms = used.waited.as_secs_f64() * 1e3 / float(used.calls);
+    (busy >= USE_WANTED).then(|| {
+        format!(
+            "the one writer wrote for {:.0} % of the time, {} calls in {} transactions, and calls waited for {mean_ms:.1} ms on \
+             average: send more in one call, or move to PostgreSQL, which has many",
+            busy.min(1.0) * 100.0,
+            used.calls,
+            used.groups
+        )
+    })
 }
 
 #[cfg(test)]
@@ -183,5 +249,34 @@ mod tests {
         assert_eq!(advice(&used(10, 1_000, 0, 300, 6)), None, "as it should be");
         assert_eq!(advice(&used(10, 99, 50, 980, 10)), None, "too little was seen");
         assert_eq!(advice(&used(3, 1_000, 0, 0, 1)), None, "never below two by half");
+    }
+
+    #[test]
+    fn writer_is_full_by_its_time_and_by_what_one_group_leaves_behind() {
+        let writer = |utilisation, waiting| WriterState { utilisation, waiting, group_max: 128 }.band();
+        assert_eq!([writer(0.2, 0), writer(0.2, 128), writer(0.2, 129), writer(0.2, 256)], {
+            [Band::Low, Band::Low, Band::High, Band::Critical]
+        });
+        assert_eq!([writer(0.6, 3), writer(0.8, 3), writer(0.95, 0)], {
+            [Band::Moderate, Band::High, Band::Critical]
+        });
+    }
+
+    #[test]
+    fn writer_without_time_to_spare_is_told_what_can_be_done() {
+        let used = |busy_s, calls| WriterUse {
+            over: Duration::from_secs(100),
+            busy: Duration::from_secs(busy_s),
+            groups: 100,
+            calls,
+            waited: Duration::from_secs(4),
+        };
+        let told = writer_advice(&used(85, 400)).unwrap();
+        assert!(
+            told.starts_with("the one writer wrote for 85 % of the time, 400 calls in 100 transactions"),
+            "{told}"
+        );
+        assert!(told.contains("waited for 10.0 ms on average") && told.contains("PostgreSQL"), "{told}");
+        assert_eq!((writer_advice(&used(69, 400)), writer_advice(&used(85, 99))), (None, None));
     }
 }

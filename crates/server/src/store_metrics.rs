@@ -1,6 +1,8 @@
 //! What the store measures of itself, as metrics: its pool and the times of its calls. Calls are labelled by the names of the store's own
 //! methods, never by anything that a caller chose.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -9,7 +11,7 @@ use prometheus_client::registry::Unit;
 use recache_engine::ClaimLimit;
 use recache_model::pool::Band;
 use recache_store::measured::BOUNDS_US;
-use recache_store::{Measured, PoolFigures, StatementFigures};
+use recache_store::{Measured, PoolFigures, StatementFigures, WriterFigures};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatementLabels {
@@ -32,6 +34,9 @@ pub(crate) fn encode(encoder: &mut DescriptorEncoder<'_>, measured: &Measured) -
     if let Some(pool) = &measured.pool {
         encode_pool(encoder, pool)?;
     }
+    if let Some(writer) = &measured.writer {
+        encode_writer(encoder, writer)?;
+    }
     encode_calls(encoder, &measured.statements)
 }
 
@@ -46,12 +51,7 @@ fn encode_pool(encoder: &mut DescriptorEncoder<'_>, pool: &PoolFigures) -> std::
         gauge(encoder, name, help, count.into())?;
     }
     let help = "1: how full the pool is, from low over moderate and high to critical";
-    let mut family = encoder.encode_descriptor("database_pool_band", help, None, MetricType::Gauge)?;
-    for band in Band::ALL {
-        let labels = BandLabels { band: band.as_str() };
-        let metric = family.encode_family(&labels)?;
-        ConstGauge::new(i64::from(band == state.band())).encode(metric)?;
-    }
+    encode_band(encoder, "database_pool_band", help, state.band())?;
     for (name, help, count) in [
         ("database_pool_taken", "Connections taken from the pool", pool.used.taken),
         ("database_pool_waited", "Takings that waited for longer than a millisecond", pool.used.waited),
@@ -61,9 +61,35 @@ fn encode_pool(encoder: &mut DescriptorEncoder<'_>, pool: &PoolFigures) -> std::
         ConstCounter::new(count).encode(metric)?;
     }
     let help = "Waits for connections, together";
-    let metric =
-        encoder.encode_descriptor("database_pool_wait", help, Some(&Unit::Seconds), MetricType::Counter)?;
-    ConstCounter::new(pool.waited.as_secs_f64()).encode(metric)
+    seconds(encoder, "database_pool_wait", help, pool.waited)
+}
+
+fn encode_writer(encoder: &mut DescriptorEncoder<'_>, writer: &WriterFigures) -> std::fmt::Result {
+    let help = "Callers who wait for their turn with the one writer";
+    gauge(encoder, "database_writer_waiting", help, writer.state.waiting.into())?;
+    let help = "1: how full the one writer is, from low over moderate and high to critical";
+    encode_band(encoder, "database_writer_band", help, writer.state.band())?;
+    for (name, help, count) in [
+        ("database_writer_calls", "Calls that the one writer carried out", writer.used.calls),
+        ("database_writer_transactions", "Transactions that carried them", writer.used.groups),
+    ] {
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(count).encode(metric)?;
+    }
+    let help = "Waits for the one writer, together";
+    seconds(encoder, "database_writer_wait", help, writer.used.waited)?;
+    let help = "Time in which the one writer had a transaction open; its rate is how full it is";
+    seconds(encoder, "database_writer_busy", help, writer.used.busy)
+}
+
+fn encode_band(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, found: Band) -> std::fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for band in Band::ALL {
+        let labels = BandLabels { band: band.as_str() };
+        let metric = family.encode_family(&labels)?;
+        ConstGauge::new(i64::from(band == found)).encode(metric)?;
+    }
+    Ok(())
 }
 
 fn encode_calls(encoder: &mut DescriptorEncoder<'_>, calls: &[StatementFigures]) -> std::fmt::Result {
@@ -98,4 +124,9 @@ fn encode_calls(encoder: &mut DescriptorEncoder<'_>, calls: &[StatementFigures])
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, count: u64) -> std::fmt::Result {
     let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(metric)
+}
+
+fn seconds(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, sum: Duration) -> std::fmt::Result {
+    let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+    ConstCounter::new(sum.as_secs_f64()).encode(metric)
 }

@@ -38,6 +38,8 @@ mod records;
 pub mod request_keys;
 mod schemas;
 mod signal;
+mod slow_plans;
+mod writer_use;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -104,3 +106,4 @@ pub use signal::Signal;
 pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};
 pub use view_control::{ItemChange, Restoration, Restored, ViewControl, ViewPause};
 pub use view_patterns::{PatternRecord, TouchedMatching, ViewPatterns};
+pub use writer_use::WriterFigures;

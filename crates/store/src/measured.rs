@@ -11,6 +11,8 @@ use std::time::Duration;
 use recache_model::pool::{PoolState, PoolUse};
 use tokio::time::Instant;
 
+use crate::writer_use::WriterFigures;
+
 /// Upper ends of the buckets of times, in microseconds; what takes longer falls into one more.
 pub const BOUNDS_US: [u64; 14] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
@@ -25,8 +27,10 @@ const WAITED_FROM: Duration = Duration::from_millis(1);
 /// What a driver measured since it was opened.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Measured {
-    /// Its pool; `None` for a database that has no pool for writing.
+    /// Its pool of connections; on SQLite of those that read. `None` for a database in memory, which has none.
     pub pool: Option<PoolFigures>,
+    /// The one writer of SQLite; `None` on PostgreSQL, whose connections write side by side.
+    pub writer: Option<WriterFigures>,
     /// Its calls, by name.
     pub statements: Vec<StatementFigures>,
 }
@@ -57,7 +61,7 @@ pub struct StatementFigures {
     pub failed: u64,
     /// How many took longer than is slow.
     pub slow: u64,
-    /// How long they took, together, without the wait for a connection.
+    /// How long they took, together, without the wait for a connection or for the one writer.
     pub sum: Duration,
     /// How many of them took how long: one more than [`BOUNDS_US`].
     pub buckets: Vec<u64>,
@@ -117,7 +121,8 @@ pub(crate) fn name_of<F>(_: &F) -> &'static str {
     while let Some(outer) = path.strip_suffix("::{{closure}}") {
         path = outer;
     }
-    let name = path.rsplit("::").next().unwrap_or_default();
+    // Of a method that is generic over a lifetime, as those of traits with `async` are, it ends with that: `job_get<'_, '_>`.
+    let name = path.rsplit("::").next().and_then(|name| name.split('<').next()).unwrap_or_default();
     let is_plain = !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     if is_plain { name } else { OTHER }
@@ -253,6 +258,11 @@ mod tests {
         work().await;
     }
 
+    /// As `async_trait` makes a method.
+    fn jobs_claim<'a: 'b, 'b>(one: &'a Times, other: &'b Times) -> &'static str {
+        name_of(&move || (one.read(), other.read()))
+    }
+
     #[tokio::test]
     async fn call_is_named_by_its_method_and_falls_into_its_bucket() {
         let times = Times::new(Duration::from_millis(200));
@@ -265,6 +275,7 @@ mod tests {
         assert_eq!((one.buckets[0], one.buckets[11]), (1, 1), "up to 500 ms");
         assert_eq!(one.sum, Duration::from_millis(300));
         assert_eq!(name_of(&Some(7)), OTHER, "it is no closure");
+        assert_eq!(jobs_claim(&times, &times), "jobs_claim");
     }
 
     #[tokio::test]

@@ -58,6 +58,8 @@ pub struct OpenOptions {
     pub url: String,
     /// Connections at most; PostgreSQL only. Default 10.
     pub connections_max: u32,
+    /// Connections that read, at most; SQLite only, which has one more that writes. Default 4.
+    pub readers_max: u32,
     /// SQLite only. Default full.
     pub synchronous: Synchronous,
     /// Bring the schema up to date while opening. Default true.
@@ -66,7 +68,7 @@ pub struct OpenOptions {
     pub connection_life_max: Duration,
     /// A call that takes longer is logged and counted as slow. Default 1 s.
     pub slow: Duration,
-    /// Has PostgreSQL log the plans of what is slow, by its module `auto_explain`, if the role may load it. Default false.
+    /// Looks up the plans of statements that take as long, and logs them: of each once a minute at most, after it has run. Default false.
     pub slow_plans: bool,
     /// Judges deadlines instead of the database's own clock. For tests that move time.
     pub clock: Option<Arc<dyn Clock>>,
@@ -78,6 +80,7 @@ impl OpenOptions {
         Self {
             url: url.into(),
             connections_max: 10,
+            readers_max: 4,
             synchronous: Synchronous::Full,
             migrate: true,
             connection_life_max: Duration::from_secs(30 * 60),

@@ -366,6 +366,8 @@ pub struct Swept {
     pub failed: usize,
     /// Dead sessions that were removed.
     pub sessions: usize,
+    /// In how long the lease of the next session ends, if that does not beat until then; `None` where there is none.
+    pub next_in: Option<Duration>,
 }
 
 /// A job as it stands.

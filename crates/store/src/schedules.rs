@@ -8,6 +8,7 @@ use recache_model::ids::JobId;
 use recache_model::retry::RetryPolicy;
 use recache_model::schedule::{CatchUp, Overlap};
 use recache_model::time::Timestamp;
+use recache_model::trace::{TraceContext, is_kept};
 
 use crate::error::Result;
 use crate::maintenance::Leadership;
@@ -88,6 +89,12 @@ pub struct Fired {
     pub skipped: u64,
 }
 
+/// The place of the tick that made this job in a trace of its own: whoever tells of the tick finds it by the job alone.
+pub fn trace_of_tick(job: JobId, traces_per_mille: u32) -> TraceContext {
+    let (trace, (_, span)) = (job.uuid().as_u128(), job.uuid().as_u64_pair());
+    TraceContext::begin(trace, span, is_kept(trace, traces_per_mille))
+}
+
 /// Schedules by namespace and name.
 #[async_trait]
 pub trait Schedules: Send + Sync + Debug {
@@ -121,9 +128,15 @@ pub trait Schedules: Send + Sync + Debug {
     /// How long until the next tick of any schedule; zero when one is due, `None` when there is none.
     async fn schedules_next(&self) -> Result<Option<Duration>>;
 
-    /// Makes the jobs of ticks that are due, of at most `rows_max` schedules. Refused as a conflict when another process has taken the
+    /// Makes the jobs of ticks that are due, of at most `rows_max` schedules. Of a thousand ticks so many begin a trace that is kept ([`trace_of_tick`]); with 0
+    /// none begins one. Refused as a conflict when another process has taken the
     /// lead; and even then no tick leads to two jobs.
-    async fn schedules_fire(&self, leadership: &Leadership, rows_max: u32) -> Result<Fired>;
+    async fn schedules_fire(
+        &self,
+        leadership: &Leadership,
+        rows_max: u32,
+        traces_per_mille: u32,
+    ) -> Result<Fired>;
 
     /// Forgets ticks that are older than `keep`. Answers how many.
     async fn ticks_remove(&self, leadership: &Leadership, keep: Duration, rows_max: u32) -> Result<u64>;

@@ -67,6 +67,11 @@ impl Call {
         Self { body: Some(text.as_bytes().to_vec()), kind, ..Self::new(Method::PUT, segments) }
     }
 
+    /// The same as a question.
+    pub(super) fn post_text(segments: &[&str], kind: &'static str, text: &str) -> Self {
+        Self { body: Some(text.as_bytes().to_vec()), kind, ..Self::new(Method::POST, segments) }
+    }
+
     pub(super) fn delete(segments: &[&str]) -> Self {
         Self::new(Method::DELETE, segments)
     }

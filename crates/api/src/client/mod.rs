@@ -29,6 +29,7 @@ mod schedules;
 mod templates;
 mod tracked;
 mod views;
+mod webhooks;
 mod workflows;
 
 use std::fmt;
@@ -40,9 +41,9 @@ use reqwest::Url;
 use crate::problem::Problem;
 
 pub use queries::{
-    BatchMembersQuery, BatchesQuery, BottlenecksQuery, EventsQuery, JobsQuery, LettersQuery, SchedulesQuery,
-    TemplatesQuery, TrackedJobsQuery, ViewBuildsQuery, ViewDiffQuery, ViewsQuery, WindowQuery,
-    WorkflowsQuery,
+    BatchMembersQuery, BatchesQuery, BottlenecksQuery, DeliveriesQuery, EventsQuery, JobsQuery, LettersQuery,
+    PutTemplate, SchedulesQuery, TemplatesQuery, TrackedJobsQuery, ViewBuildsQuery, ViewDiffQuery,
+    ViewsQuery, WindowQuery, WorkflowsQuery,
 };
 
 /// How a client calls.

@@ -55,6 +55,8 @@ pub struct WindowQuery {
     pub handler: Option<String>,
     /// Only of this queue; workflows have none.
     pub queue: Option<String>,
+    /// Count all from the rows of jobs and workflows, believe no roll-up and no cache.
+    pub exact: Option<bool>,
 }
 
 /// Of [`Client::bottlenecks`](super::Client::bottlenecks).
@@ -67,6 +69,26 @@ pub struct BottlenecksQuery {
     pub limit: Option<u32>,
     /// What ended less often is left out; 5 unless said.
     pub min_executions: Option<u64>,
+}
+
+/// Of [`Client::deliveries`](super::Client::deliveries).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DeliveriesQuery {
+    /// Only in this state: `pending`, `delivered` or `dead`.
+    pub state: Option<String>,
+    /// Only of this event, with each try.
+    pub event: Option<String>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+}
+
+/// Of [`Client::put_template`](super::Client::put_template).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PutTemplate {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Store it without the fields that are not known, which are otherwise refused.
+    pub lenient: bool,
 }
 
 /// Of [`Client::templates`](super::Client::templates).

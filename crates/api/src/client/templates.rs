@@ -1,8 +1,9 @@
 //! Templates.
 
 use super::call::Call;
-use super::{Client, Result, TemplatesQuery};
-use crate::template::{TemplateDetails, TemplateList, TemplatesApplied};
+use super::{Client, PutTemplate, Result, TemplatesQuery};
+use crate::analysis::GraphAnalysis;
+use crate::template::{TemplateChecks, TemplateDetails, TemplateList, TemplatesApplied};
 
 impl Client {
     /// Templates by namespace and name, the newest version of each first.
@@ -22,7 +23,29 @@ impl Client {
     }
 
     /// Stores a template, in YAML or JSON as it was written.
-    pub async fn put_template(&self, text: &str) -> Result<TemplatesApplied> {
-        self.call(Call::put_text(&["v1", "templates"], "application/yaml", text)).await
+    pub async fn put_template(&self, text: &str, how: PutTemplate) -> Result<TemplatesApplied> {
+        self.call(Call::put_text(&["v1", "templates"], "application/yaml", text).query(&how)?).await
+    }
+
+    /// What the server says of a template: everything that is wrong at once, each with its place.
+    pub async fn check_template(&self, text: &str, lenient: bool) -> Result<TemplateChecks> {
+        let call = Call::post_text(&["v1", "templates", "check"], "application/yaml", text);
+        self.call(call.query(&serde_json::json!({ "lenient": lenient }))?).await
+    }
+
+    /// Critical path and parallelism of a stored template, by what its earlier workflows took; without a version of the newest.
+    pub async fn analyze_template(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<GraphAnalysis> {
+        let query = serde_json::json!({ "version": version });
+        self.call(Call::get(&["v1", "templates", namespace, name, "analysis"]).query(&query)?).await
+    }
+
+    /// The same of one that is sent along and not stored.
+    pub async fn analyze_template_text(&self, text: &str) -> Result<GraphAnalysis> {
+        self.call(Call::post_text(&["v1", "templates", "analysis"], "application/yaml", text)).await
     }
 }

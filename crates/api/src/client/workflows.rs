@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::call::Call;
 use super::{Client, Result, WorkflowsQuery};
+use crate::analysis::GraphAnalysis;
 use crate::job_request::Because;
 use crate::workflow::{WorkflowChange, WorkflowDetails, WorkflowList};
 use crate::workflow_request::{CompleteStep, ResolveStep, RetryWorkflow, SendSignal, SubmitWorkflow};
@@ -26,6 +27,11 @@ impl Client {
     /// A workflow with its steps. With `wait` the answer comes when it no longer runs, or after that time.
     pub async fn workflow(&self, id: &str, wait: Option<Duration>) -> Result<WorkflowDetails> {
         self.call(Call::get(&["v1", "workflows", id]).wait(wait)).await
+    }
+
+    /// A workflow's graph, its critical path, what holds it up, and when it ends.
+    pub async fn analyze_workflow(&self, id: &str) -> Result<GraphAnalysis> {
+        self.call(Call::get(&["v1", "workflows", id, "graph"])).await
     }
 
     /// Cancels a workflow, with the workflows that do its steps.

@@ -308,6 +308,14 @@ impl Coordination {
         Ok(Histogram { shared, bounds: bounds.into() })
     }
 
+    /// The tally of that name, of so many numbers: every process must give the same, it is part of its key.
+    pub fn tally(&self, name: &str, numbers: usize) -> Result<Tally, Error> {
+        if numbers == 0 || numbers > TALLY_MAX {
+            return Err(Error::Invalid(format!("tally {name:?} needs 1 to {TALLY_MAX} numbers")));
+        }
+        Ok(Tally { shared: self.shared("tally", &format!("{name}/{numbers}")), numbers })
+    }
+
     /// The lock of that name.
     pub fn lock(&self, name: &str) -> Lock {
         Lock(self.shared("lock", name))
@@ -322,6 +330,8 @@ impl Coordination {
 
 /// Buckets that a histogram may have.
 pub const BUCKETS_MAX: usize = 64;
+/// Numbers that a tally may have.
+pub const TALLY_MAX: usize = 64;
 
 /// A number that all raise and lower together.
 #[derive(Debug, Clone)]
@@ -337,6 +347,27 @@ impl Counter {
     /// The total.
     pub async fn total(&self) -> Result<i64, Error> {
         Ok(self.0.totals(1).await?.first().copied().unwrap_or_default())
+    }
+}
+
+/// Several numbers that are counted together: one exchange carries them all.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    shared: Shared,
+    numbers: usize,
+}
+
+impl Tally {
+    /// Adds a number to each; those that are not given stay. On an error it is as with a counter: see [`Counter::add`].
+    pub async fn add(&self, deltas: &[i64]) -> Result<Vec<i64>, Error> {
+        let mut cells = vec![0; self.numbers];
+        cells.iter_mut().zip(deltas).for_each(|(cell, delta)| *cell = *delta);
+        self.shared.add(&cells).await
+    }
+
+    /// The totals.
+    pub async fn totals(&self) -> Result<Vec<i64>, Error> {
+        self.shared.totals(self.numbers).await
     }
 }
 

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use clap::ValueEnum;
 use recache_api::{GraphAnalysis, LengthMeasure};
-use recache_engine::analysis::GraphAnalysis as Found;
 use recache_model::analysis::{mermaid, svg, text};
 
 use super::failure::Outcome;
 use super::{Context, ExitStatus};
-use crate::output::{self, Format, duration};
+use crate::cli_error::CliError;
+use crate::output::{Drawn, Format, duration};
 
 /// How an analysis is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,16 +22,24 @@ pub(crate) enum Form {
     Svg,
 }
 
-/// Prints an analysis as it was asked for.
-pub(crate) fn print(found: &Found, form: Form, context: &mut Context<'_>) -> Outcome {
-    match (context.format(), form) {
-        (Format::Json | Format::Jsonl, _) => context.print(&output::analysis(found))?,
-        (Format::Table, Form::Text) => {
-            let figures = figures(&output::analysis(found), context);
-            context.print_text(&format!("{figures}\n{}", text(&found.drawing())))?;
+/// Prints an analysis as it was asked for, whoever made it.
+pub(crate) fn print(found: &GraphAnalysis, form: Form, context: &mut Context<'_>) -> Outcome {
+    if matches!(context.format(), Format::Json | Format::Jsonl) {
+        context.print(found)?;
+        return Ok(ExitStatus::Ok);
+    }
+    let drawn = Drawn::new(found).ok_or_else(|| {
+        let what = format!("the analysis of {} names steps that it does not have", found.title);
+        CliError::new("E-BROKEN", ExitStatus::Failed, what).help("with -o json it is shown as it is")
+    })?;
+    let drawing = drawn.drawing();
+    match form {
+        Form::Text => {
+            let figures = figures(found, context);
+            context.print_text(&format!("{figures}\n{}", text(&drawing)))?;
         }
-        (Format::Table, Form::Mermaid) => context.print_text(&mermaid(&found.drawing()))?,
-        (Format::Table, Form::Svg) => context.print_text(&svg(&found.drawing()))?,
+        Form::Mermaid => context.print_text(&mermaid(&drawing))?,
+        Form::Svg => context.print_text(&svg(&drawing))?,
     }
     Ok(ExitStatus::Ok)
 }

@@ -30,6 +30,7 @@ pub(super) fn options(config: &Config, node: &str) -> Options {
         retention: Retention { done: engine.keep_done, failed: engine.keep_failed },
         result_bytes_max: u64::from(engine.result_bytes_max),
         grace: Duration::from_secs(5),
+        traces_per_mille: config.telemetry.traces_begun_per_mille(),
         node: format!("{node}, pid {}", std::process::id()),
         ..Options::default()
     }

@@ -42,6 +42,7 @@ impl Database {
         };
         let options = OpenOptions {
             connections_max: config.max_connections,
+            readers_max: config.readers_max,
             synchronous: match config.synchronous {
                 Synchronous::Full => recache_store::Synchronous::Full,
                 Synchronous::Normal => recache_store::Synchronous::Normal,

@@ -6,7 +6,7 @@ use recache_api::{Event, EventList, Subscriber};
 use recache_model::ids::EventId;
 use recache_store::{Error, EventQuery, Store};
 
-use super::against::{Against, no_remote_form};
+use super::against::Against;
 use super::webhook::{print_subscriber, print_subscribers, remove};
 use super::{Context, Outcome};
 use crate::cli_error::ExitStatus;
@@ -115,8 +115,21 @@ impl Verb {
                 print_list(client.events(&query).await?.events, context)
             }
             Self::Show(Show { id }) => print_one(client.event(&id.to_string()).await?, context),
-            Self::Subscribers(_) => Err(no_remote_form("recache event subscribers")),
-            Self::Unsubscribe(_) => Err(no_remote_form("recache event unsubscribe")),
+            Self::Subscribers(Subscribers { name: Some(name) }) => {
+                print_subscriber(context, &client.subscriber(&name).await?)
+            }
+            Self::Subscribers(Subscribers { name: None }) => {
+                print_subscribers(context, client.subscribers(None).await?.subscribers, "no subscribers")
+            }
+            Self::Unsubscribe(Unsubscribe { name }) => {
+                let is_webhook = client.subscriber(&name).await?.url.is_some();
+                if is_webhook {
+                    return Err(is_no_programs(&name).into());
+                }
+                client.forget_subscriber(&name).await?;
+                context.note(&format!("subscriber `{name}` is gone"))?;
+                Ok(ExitStatus::Ok)
+            }
         }
     }
 }
@@ -193,7 +206,10 @@ fn print_one(event: Event, context: &mut Context<'_>) -> Outcome {
 impl Subscribers {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         if let Some(name) = &self.name {
-            return print_subscriber(context, store.events().subscriber_get(name).await?);
+            return print_subscriber(
+                context,
+                &output::subscriber(store.events().subscriber_get(name).await?),
+            );
         }
         let records = store.events().subscribers_list().await?;
         let subscribers: Vec<Subscriber> = records.into_iter().map(output::subscriber).collect();
@@ -204,11 +220,14 @@ impl Subscribers {
 impl Unsubscribe {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         if store.events().subscriber_get(&self.name).await?.url.is_some() {
-            let what = format!("`{0}` is a webhook: use `recache webhook remove {0}`", self.name);
-            return Err(Error::Conflict(what).into());
+            return Err(is_no_programs(&self.name).into());
         }
         remove(store, &self.name).await?;
         context.note(&format!("subscriber `{}` is gone", self.name))?;
         Ok(ExitStatus::Ok)
     }
+}
+
+fn is_no_programs(name: &str) -> Error {
+    Error::Conflict(format!("`{name}` is a webhook: use `recache webhook remove {name}`"))
 }

@@ -124,7 +124,7 @@ fn settings(config: &Config) -> Settings {
         wait_max: server.wait_max,
         request_max: server.request_max,
         answer_wait_max: server.answer_wait_max,
-        traces_per_mille: if config.telemetry.is_on() { config.telemetry.traces_per_mille } else { 0 },
+        traces_per_mille: config.telemetry.traces_begun_per_mille(),
         requests_per_second_max: server.requests_per_second_max,
         body_bytes_max: count(server.body_kib_max).saturating_mul(1024),
         drain: config.engine.drain,

@@ -16,13 +16,15 @@ pub(crate) struct DatabaseConfig {
     pub(crate) url: DatabaseUrl,
     /// The most connections to open; PostgreSQL only (SQLite has one writer by design). Default 10.
     pub(crate) max_connections: u32,
+    /// The most connections that read; SQLite only. Default 4.
+    pub(crate) readers_max: u32,
     /// When SQLite counts a commit as kept; SQLite only. Default [`Synchronous::Full`].
     pub(crate) synchronous: Synchronous,
     /// A connection that is older is replaced; PostgreSQL only. Default 30 min.
     pub(crate) connection_life_max: Duration,
     /// A call that takes longer is logged and counted as slow. Default 1 s.
     pub(crate) slow: Duration,
-    /// Whether PostgreSQL logs the plans of what is slow. Default false.
+    /// Whether the plans of slow statements are looked up and logged. Default false.
     pub(crate) slow_plans: bool,
 }
 
@@ -31,6 +33,7 @@ impl Default for DatabaseConfig {
         Self {
             url: DatabaseUrl::SqliteFile(PathBuf::from("recache.db")),
             max_connections: 10,
+            readers_max: 4,
             synchronous: Synchronous::Full,
             connection_life_max: Duration::from_mins(30),
             slow: Duration::from_secs(1),
@@ -167,6 +170,17 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         read: |config, _| Value::from(config.database.max_connections),
     },
     ConfigOption {
+        path: "database.readers_max",
+        meaning: "the most connections that read, beside the one that writes (SQLite only)",
+        kind: Kind::Whole {
+            unit: "connections",
+            min: 1,
+            max: 64,
+            write: |config, _, count| config.database.readers_max = count,
+        },
+        read: |config, _| Value::from(config.database.readers_max),
+    },
+    ConfigOption {
         path: "database.synchronous",
         meaning: "when a commit counts as kept (SQLite only); \"normal\" can lose acknowledged work on a power cut",
         kind: Kind::Choice {
@@ -209,7 +223,7 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
     },
     ConfigOption {
         path: "database.slow_plans",
-        meaning: "whether PostgreSQL writes the plans of what is slow into its log, by its module auto_explain",
+        meaning: "whether plans of slow statements are looked up and logged, of each once a minute at most",
         kind: Kind::Boolean { write: |config, _, on| config.database.slow_plans = on },
         read: |config, _| Value::from(config.database.slow_plans),
     },

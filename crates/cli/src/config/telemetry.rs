@@ -39,6 +39,11 @@ impl TelemetryConfig {
     pub(crate) fn is_on(&self) -> bool {
         !self.otlp_endpoint.is_empty()
     }
+
+    /// Of a thousand traces that would begin here, so many do and are kept; none where nothing is sent.
+    pub(crate) fn traces_begun_per_mille(&self) -> u32 {
+        if self.is_on() { self.traces_per_mille } else { 0 }
+    }
 }
 
 impl Default for TelemetryConfig {

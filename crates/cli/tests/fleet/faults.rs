@@ -8,7 +8,7 @@ use crate::nodes::{Fleet, LEASE, SWEEP, cache_is_active};
 use crate::rounds;
 use crate::world::{Process, until, worker};
 
-/// What the machine may add: other programs want both cores.
+/// What the machine may add: other programs want both cores, and the processes that look are among those that are tried.
 const SLACK: Duration = Duration::from_millis(1_500);
 
 /// The template, and two workers that know all nodes. `None` where Python is missing.
@@ -67,7 +67,7 @@ async fn frozen_nodes_lose_and_double_nothing_and_their_jobs_go_on_elsewhere() {
     judge("SIGSTOP", &hand_overs(&faults, &taken_away));
 }
 
-/// They are taken away when the lease and the sweep after it have passed; when they run again depends on who is free.
+/// They are taken away when the lease has passed; when they run again depends on who is free.
 fn judge(fault: &str, hand_overs: &[(Duration, Duration)]) {
     assert!(!hand_overs.is_empty(), "nothing ran where the fault was");
     let taken_away = hand_overs.iter().map(|(taken_away, _)| *taken_away).max().unwrap();
@@ -76,5 +76,5 @@ fn judge(fault: &str, hand_overs: &[(Duration, Duration)]) {
     println!(
         "{fault}: {count} attempts taken away after {taken_away:?} at most, running again after {run_again:?} at most"
     );
-    assert!(taken_away <= LEASE + SWEEP + SLACK, "{hand_overs:?}");
+    assert!(taken_away <= LEASE + SLACK, "{hand_overs:?}");
 }

@@ -192,6 +192,54 @@ fn trace_goes_from_the_callers_request_over_the_wait_to_the_attempt_in_another_p
     assert!(!bodies.contains("canary-7") && !said.contains("canary-7"));
 }
 
+/// Steps that a decision and a list make later, the workflow that does a step, and ticks of a schedule.
+#[test]
+fn all_steps_of_a_workflow_belong_to_the_trace_of_its_submit_and_a_tick_begins_one() {
+    let collector = Collector::start();
+    let mut served = Served::start(&[("RECACHE__TELEMETRY__OTLP_ENDPOINT", collector.endpoint.as_str())]);
+    let put = |path: &str, kind: &str, body: &str| {
+        let (address, length) = (&served.address, body.len());
+        let head = format!("PUT {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+        ask(address, &format!("{head}content-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}"));
+    };
+    let inner = "name: inner\nversion: 1.0.0\nsteps:\n  - { name: deep, handler: { callable: echo } }\n";
+    let outer = "name: outer\nversion: 1.0.0\nsteps:\n\
+                 \u{20} - { name: each, handler: { callable: echo }, for_each: \"[1, 2]\" }\n\
+                 \u{20} - { name: below, workflow: { name: inner }, depends_on: [each] }\n\
+                 \u{20} - { name: last, handler: { callable: echo }, depends_on: [below] }\n";
+    put("/v1/templates", "application/yaml", inner);
+    put("/v1/templates", "application/yaml", outer);
+    let traced = format!("traceparent: 00-{TRACE}-{PARENT}-01\r\nprefer: wait=20\r\n");
+    let done = served.post_with(&traced, "/v1/workflows", r#"{"template":"outer"}"#);
+    let done: Value = serde_json::from_str(&done).unwrap();
+    assert_eq!(done["workflow"]["state"], "completed", "{done}");
+    let request = collector.span(|span| span.name == "request" && span.trace == TRACE);
+    // Two runs of the list, the other workflow's step, and the last one: each by its handler.
+    let begun = Instant::now();
+    let attempts = loop {
+        let mut spans = collector.spans();
+        spans.retain(|span| {
+            span.name == "attempt" && span.trace == TRACE && of(&span.attributes, "handler") == "echo"
+        });
+        if spans.len() >= 4 {
+            break spans;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{spans:#?}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(attempts.len(), 4, "{attempts:#?}");
+    assert!(attempts.iter().all(|span| span.parent == request.id), "{attempts:#?}");
+
+    let schedule = r#"{"cron":"* * * * * *","handler":"echo"}"#;
+    put("/v1/schedules/default/pulse", "application/json", schedule);
+    let tick = collector.span(|span| span.name == "tick");
+    assert!(tick.parent.is_empty() && tick.trace != TRACE, "{tick:?}");
+    let attempt = collector.span(|span| span.name == "attempt" && span.trace == tick.trace);
+    assert_eq!(attempt.parent, tick.id);
+    assert_eq!(of(&attempt.attributes, "job_id"), of(&tick.attributes, "job_id"));
+    assert_eq!(served.terminate(), Some(0));
+}
+
 #[test]
 fn collector_that_is_away_slows_nothing_and_is_told_of_once() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

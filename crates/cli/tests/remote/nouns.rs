@@ -340,6 +340,32 @@ async fn templates_are_applied_listed_shown_and_compared() {
         served.same(&["template", "diff", "shop/order@1.0.0", "shop/order"]);
         served.same(&["template", "diff", "a.yaml", "shop/order"]);
         served.same(&["template", "graph", "shop/order"]);
+        served.same(&["template", "check", "a.yaml", "b.yaml"]);
+        let checked = |served: &super::Served, arguments: &[&str]| {
+            let arguments = [&["template"], arguments].concat();
+            let (here, there) = (served.here(&arguments), served.there(&arguments));
+            assert_eq!(here, there, "{arguments:?}");
+            there
+        };
+        checked(&served, &["analyze", "shop/order"]);
+        checked(&served, &["analyze", "shop/order", "--as", "mermaid"]);
+        checked(&served, &["analyze", "b.yaml", "--history"]);
+        let odd = "namespace: shop\nname: odd\nversion: 1.0.0\ncolour: red\nsteps:\n  - name: one\n    handler: {callable: echo}\n";
+        fs::write(served.folder.path().join("odd.yaml"), odd).unwrap();
+        assert_eq!(served.run(&["template", "check", "odd.yaml"]).code, 1);
+        let wrong = served.there(&["template", "check", "odd.yaml"]);
+        assert!(
+            wrong.code == 1 && wrong.err.contains("odd.yaml:4:1") && wrong.err.contains("colour"),
+            "{wrong:?}"
+        );
+        let forgiven = served.there(&["template", "check", "--lenient", "odd.yaml"]);
+        assert!(forgiven.code == 0 && forgiven.out.contains("1 warning"), "{forgiven:?}");
+        let dry = checked(&served, &["apply", "--dry-run", "--lenient", "odd.yaml", "b.yaml"]);
+        assert_eq!(dry.out, "shop/odd 1.0.0 would be stored\nshop/order 1.1.0 is stored already\n");
+        served.there(&["template", "show", "shop/odd"]).refused(3, &["E-NOT-FOUND"]);
+        served.there(&["template", "apply", "--lenient", "odd.yaml"]).ok();
+        checked(&served, &["apply", "--dry-run", "--lenient", "odd.yaml"]);
+        served.same(&["template", "show", "shop/odd"]);
         fs::write(
             served.folder.path().join("a.yaml"),
             "namespace: shop\nname: order\nversion: 1.0.0\nsteps: []\n",
@@ -360,6 +386,11 @@ async fn events_and_figures_are_looked_at() {
         let submitted = served.there(&["workflow", "submit", "shop/order", "-o", "json"]).json();
         let show = ["workflow", "show", text(&submitted["id"]), "-o", "json"];
         while served.there(&show).json()["workflow"]["state"] == "running" {}
+        // As ended, whenever it is looked at.
+        for form in ["text", "mermaid", "svg"] {
+            let analyze = ["workflow", "analyze", text(&submitted["id"]), "--as", form];
+            assert_eq!(served.here(&analyze), served.there(&analyze));
+        }
         let listed = served.same(&["event", "list", "--type", "order.placed"]);
         served.same(&["event", "show", text(&listed["events"][0]["id"])]);
         served.same(&["event", "list", "--refused"]);
@@ -369,10 +400,44 @@ async fn events_and_figures_are_looked_at() {
         for arguments in
             [&["analytics", "performance", "--hours", "1"][..], &["analytics", "bottlenecks", "--limit", "3"]]
         {
-            let report = served.there(&[arguments, &["-o", "json"]].concat()).json();
+            let exact = [arguments, &["--exact", "-o", "json"]].concat();
+            let (report, counted) =
+                (served.there(&[arguments, &["-o", "json"]].concat()), served.there(&exact));
+            let (report, counted, here) = (report.json(), counted.json(), served.here(&exact).json());
             assert!(text(&report["schema"]).starts_with("recache."), "{report}");
+            // The workflow has ended, and is counted however short ago that was.
+            for field in ["completed_tasks", "total_tasks", "slowest_steps", "schema"] {
+                assert_eq!(counted[field], here[field], "{field}");
+            }
             served.there(arguments).ok();
         }
+        assert_eq!(served.same(&["event", "subscribers"])["subscribers"], serde_json::json!([]));
+        served.there(&["event", "subscribers", "nobody"]).refused(3, &["E-NOT-FOUND"]);
+        served.there(&["event", "unsubscribe", "nobody"]).refused(3, &["E-NOT-FOUND"]);
+        served.here(&["webhook", "add", "hook", "https://example.com/", "--event", "*"]).ok();
+        served.same(&["event", "subscribers"]);
+        served.same(&["event", "subscribers", "hook"]);
+        served.there(&["event", "unsubscribe", "hook"]).refused(5, &["recache webhook remove hook"]);
+        served.same(&["webhook", "list"]);
+        let add =
+            ["webhook", "add", "other", "https://example.com/x", "--event", "job.failed", "--attempts", "3"];
+        let secret = served.there(&[&add[..], &["-o", "json"]].concat()).json();
+        assert!(text(&secret["secret"]).starts_with("whsec_"), "shown once");
+        served.there(&add).refused(5, &["E-CONFLICT"]);
+        let paused = served.there(&["webhook", "pause", "other", "--reason", "moves", "-o", "json"]).json();
+        assert_eq!((&paused["state"], &paused["state_reason"]), (&"paused".into(), &"moves".into()));
+        served.same(&["webhook", "show", "other"]);
+        served.there(&["webhook", "resume", "other"]).ok();
+        assert!(served.there(&["webhook", "resume", "other"]).err.contains("was not paused"));
+        assert_ne!(
+            served.there(&["webhook", "rotate", "other", "-o", "json"]).json()["secret"],
+            secret["secret"]
+        );
+        served.same(&["webhook", "deliveries", "other"]);
+        assert!(served.there(&["webhook", "redeliver", "other", "--dead"]).err.contains("0 to be delivered"));
+        assert!(served.there(&["webhook", "remove", "other"]).err.contains("is gone"));
+        served.there(&["webhook", "show", "other"]).refused(3, &["E-NOT-FOUND"]);
+        served.there(&["webhook", "deliveries"]).refused(2, &["E-UNSUPPORTED"]);
         let explained = served.there(&["analytics", "explain", "completion_rate", "-o", "json"]).json();
         assert_eq!(explained["figure"], "completion_rate");
     }
@@ -390,7 +455,13 @@ async fn cache_of_the_server_is_looked_at_and_outdated() {
         (&"moka".into(), told["condition"] == "active"),
         "{told}"
     );
-    assert!(served.there(&["cache", "stats"]).ok().contains("moka"));
+    let stats = served.there(&["cache", "stats"]).ok();
+    assert!(stats.contains("moka") && stats.contains("all processes: 1 heard of"), "{stats}");
+    served.there(&["cache", "get", "shop", "article", "42"]).refused(3, &["E-NOT-FOUND"]);
+    let explained = served.there(&["cache", "explain", "shop", "article", "42", "-o", "json"]).json();
+    assert!(text(&explained["verdict"]).starts_with("miss"), "{explained}");
+    assert!(served.there(&["cache", "explain"]).ok().contains("local_only"));
+    assert_eq!(served.there(&["cache", "ttl", "explain", "-o", "json"]).json()["enabled"], false);
     let changed = served.there(&["cache", "invalidate", "shop", "article", "42", "-o", "json"]).json();
     assert!(text(&changed["name"]).ends_with(":shop:article:42"), "{changed}");
     assert_eq!(served.there(&["cache", "invalidate", "--tag", "t", "-o", "json"]).json()["changed"], "tag");

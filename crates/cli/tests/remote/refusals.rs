@@ -10,13 +10,10 @@ fn verb_without_a_form_against_a_server_says_so_by_name() {
         (&["view", "items", "a/b"], "recache view items"),
         (&["queue", "pause", "q", "--reason", "x", "--actor", "ann"], "--actor"),
         (&["schedule", "pause", "s", "--reason", "x", "--actor", "ann"], "--actor"),
-        (&["event", "subscribers"], "recache event subscribers"),
-        (&["event", "unsubscribe", "x"], "recache event unsubscribe"),
-        (&["template", "check", "a.yaml"], "recache template check"),
-        (&["template", "analyze", "a/b"], "recache template analyze"),
-        (&["template", "apply", "--dry-run", "a.yaml"], "--dry-run"),
-        (&["analytics", "performance", "--exact"], "--exact"),
-        (&["cache", "get", "a", "b"], "recache cache get"),
+        (&["cache", "get", "a", "b", "--after", "1f.3.9.2a.1"], "--after"),
+        (&["cache", "set", "a", "b", "--value", "1", "--ttl", "1s"], "recache cache set"),
+        (&["cache", "del", "a", "b"], "recache cache invalidate"),
+        (&["cache", "bench"], "recache cache bench"),
     ] {
         served.there(arguments).refused(2, &["E-UNSUPPORTED", name]);
     }

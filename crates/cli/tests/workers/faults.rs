@@ -54,6 +54,30 @@ async fn frozen_worker_changes_nothing_when_it_wakes() {
     assert_eq!(node.job(&id).await, before, "nothing that anybody sees has changed");
 }
 
+/// Of two servers the one that a worker asks stands still: it asks the other one, in the same session, and hears there of what is cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_server_keeps_no_worker_from_hearing_of_a_cancel() {
+    let Some(database) = postgres_database().await else { return };
+    let (first, second) = (Node::start(database.url()), Node::start(database.url()));
+    for file in ["worker.py", "worker.php", "worker.sh"] {
+        let Some(process) = worker(file, &[first.address, second.address]) else { return };
+        let id = second.submit("slow", &json!(600)).await;
+        second.job_in(&id, "running").await;
+        first.process.signal("STOP");
+        second.cancel(&id).await;
+        let began = Instant::now();
+        let next = second.submit("double", &json!(1)).await;
+        let details = second.job_in(&next, "completed").await;
+        let took = began.elapsed();
+        first.process.signal("CONT");
+        println!("{file}: from a cancel beside a frozen server to the next job's end: {took:?}");
+        assert!(took < Duration::from_secs(15), "{file}: {took:?}");
+        assert_eq!(details["job"]["attempt"], 1, "{file}: {details}");
+        process.signal("TERM");
+        assert_eq!(process.ended().await, Some(0), "{file}");
+    }
+}
+
 /// Every one is done, once, with its result; and no attempt was lost without a word.
 async fn check(node: &Node, ids: &[(String, i64)]) -> u64 {
     let mut attempts = 0;

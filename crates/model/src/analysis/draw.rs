@@ -2,10 +2,11 @@
 //!
 //! Names come from whoever wrote the template: each form escapes them, so that none can be more than a label.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Analysis, Basis, Measure};
+use super::{Basis, Measure, StepPlan};
 use crate::job::JobState;
 use crate::template::draw::{BOX_HEIGHT, Frame, layout, line, mermaid_label, svg_label, xml_text};
 use crate::template::graph::{Graph, StepIndex};
@@ -21,8 +22,12 @@ pub struct Drawing<'a> {
     pub names: &'a [String],
     /// Their states, by number; `None` in a template.
     pub states: &'a [Option<JobState>],
-    /// What was found.
-    pub analysis: &'a Analysis,
+    /// What lengths are made of.
+    pub measure: Measure,
+    /// Every step's place in time, by its number.
+    pub steps: &'a [StepPlan],
+    /// The longest way through, from its first step to its last.
+    pub critical_path: &'a [StepIndex],
 }
 
 impl Drawing<'_> {
@@ -35,24 +40,20 @@ impl Drawing<'_> {
     }
 
     fn is_critical(&self, step: StepIndex) -> bool {
-        self.analysis.steps.get(step).is_some_and(|step| step.is_critical)
+        self.steps.get(step).is_some_and(|step| step.is_critical)
     }
 
-    /// Two steps of the critical path that follow each other on it.
-    fn is_critical_line(&self, parent: StepIndex, child: StepIndex) -> bool {
-        let ends = |step: StepIndex| {
-            self.analysis.steps.get(step).map(|step| step.earliest_start.saturating_add(step.duration))
-        };
-        let begins = self.analysis.steps.get(child).map(|step| step.earliest_start);
-        self.is_critical(parent) && self.is_critical(child) && ends(parent) == begins
+    /// Of each step of the critical path the one that follows it there.
+    fn critical_lines(&self) -> HashMap<StepIndex, StepIndex> {
+        self.critical_path.iter().copied().zip(self.critical_path.iter().copied().skip(1)).collect()
     }
 
     /// What stands below a step's name.
     fn facts(&self, step: StepIndex) -> String {
-        let Some(plan) = self.analysis.steps.get(step) else { return String::new() };
+        let Some(plan) = self.steps.get(step) else { return String::new() };
         let mut facts = Vec::new();
         facts.extend(self.state(step).map(|state| state.as_str().to_owned()));
-        if self.analysis.measure == Measure::Time {
+        if self.measure == Measure::Time {
             let about = matches!(plan.basis, Basis::Measured | Basis::Elapsed);
             facts.push(format!("{}{}", if about { "" } else { "~" }, shown(plan.duration)));
         }
@@ -64,7 +65,7 @@ impl Drawing<'_> {
 
     /// A length, in time or in steps.
     fn length(&self, length: Duration) -> String {
-        match self.analysis.measure {
+        match self.measure {
             Measure::Time => shown(length),
             Measure::Steps if length.as_secs() == 1 => "1 step".to_owned(),
             Measure::Steps => format!("{} steps", length.as_secs()),
@@ -109,9 +110,10 @@ pub fn mermaid(drawing: &Drawing<'_>) -> String {
             drawing.state(step).and_then(class).map_or_else(String::new, |class| format!(":::{class}"));
         let _ = writeln!(out, "    s{step}[\"{}{facts}\"]{class}", mermaid_label(drawing.name(step)));
     }
+    let critical = drawing.critical_lines();
     for child in 0..drawing.graph.len() {
         for &parent in drawing.graph.dependencies(child) {
-            let arrow = if drawing.is_critical_line(parent, child) { "==>" } else { "-->" };
+            let arrow = if critical.get(&parent) == Some(&child) { "==>" } else { "-->" };
             let _ = writeln!(out, "    s{parent} {arrow} s{child}");
         }
     }
@@ -142,8 +144,9 @@ pub fn svg(drawing: &Drawing<'_>) -> String {
     let frame = Frame::new(&layout, labels);
     let mut out = String::new();
     frame.begin(&mut out, &layout, drawing.title, STYLE);
+    let critical = drawing.critical_lines();
     for one in &layout.lines {
-        let class = if drawing.is_critical_line(one.parent, one.child) { "l c" } else { "l" };
+        let class = if critical.get(&one.parent) == Some(&one.child) { "l c" } else { "l" };
         line(&mut out, &frame, &layout, one, class);
     }
     for (step, facts) in facts.iter().enumerate() {
@@ -181,9 +184,7 @@ fn class(state: JobState) -> Option<&'static str> {
 /// A duration with one unit, or two where one says too little.
 fn shown(duration: Duration) -> String {
     let (ms, seconds) = (duration.as_millis(), duration.as_secs());
-    if ms == 0 {
-        format!("{} us", duration.as_micros())
-    } else if seconds == 0 {
+    if seconds == 0 {
         format!("{ms} ms")
     } else if seconds < 60 {
         format!("{seconds}.{} s", duration.subsec_millis() / 100)

@@ -1,5 +1,6 @@
 //! Which events a subscriber asks for.
 
+use super::super::batch::BatchMoment;
 use super::super::unique::key_problem;
 
 /// Types that one subscriber may ask for.
@@ -9,7 +10,8 @@ pub const NAMES_RESERVED: [&str; 4] = ["job.", "workflow.", "view.", "batch."];
 
 /// What is told of every batch, each once in its life: all its members have ended and none badly; all have ended; the first has failed.
 /// They are few, and always written.
-pub const BATCH_EVENTS: [&str; 3] = ["batch.success", "batch.finish", "batch.first_failure"];
+pub const BATCH_EVENTS: [&str; 3] =
+    [BatchMoment::Success.event(), BatchMoment::Finish.event(), BatchMoment::FirstFailure.event()];
 
 /// The state changes that can be asked for. They are written only while somebody does.
 pub const STATE_CHANGES: [&str; 14] = [

@@ -115,7 +115,15 @@ fn pictures_show_the_critical_path_and_escape_names() {
     let names = ["fetch", "<tax>", "bill", "ship\"];"].map(str::to_owned);
     let facts = [1, 5, 2, 1].map(|s| StepFacts::known(Duration::from_secs(s)));
     let analysis = analyze(&graph, &facts, at(0));
-    let drawing = Drawing { title: "a & b", graph: &graph, names: &names, states: &[], analysis: &analysis };
+    let drawing = Drawing {
+        title: "a & b",
+        graph: &graph,
+        names: &names,
+        states: &[],
+        measure: analysis.measure,
+        steps: &analysis.steps,
+        critical_path: &analysis.critical_path.steps,
+    };
     let expected = "level 1\n  * fetch (~1.0 s)\nlevel 2\n  * <tax> (~5.0 s) <- fetch\n    bill (~2.0 s, slack 3.0 s) <- \
                     fetch\nlevel 3\n  * ship\"]; (~1.0 s) <- <tax>, bill\n";
     assert_eq!(text(&drawing), expected);

@@ -1,8 +1,13 @@
-//! From an analysed graph to its document.
+//! From an analysed graph to its document, and from the document to a picture.
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use recache_api as api;
 use recache_engine::analysis::GraphAnalysis;
-use recache_model::analysis::{Basis, CONFIDENCE, Measure};
+use recache_model::analysis::{Basis, CONFIDENCE, Drawing, Measure, StepPlan};
+use recache_model::job::JobState;
+use recache_model::template::graph::Graph;
 
 use super::records::{instant, job_error, job_state, ms};
 
@@ -104,6 +109,88 @@ pub fn analysis(found: &GraphAnalysis) -> api::GraphAnalysis {
                 is_critical: plan.is_critical,
             })
             .collect(),
+    }
+}
+
+/// What a picture is made of, once more taken from its document: what was asked of a server is drawn as what was found here.
+#[derive(Debug)]
+pub struct Drawn {
+    title: String,
+    graph: Graph,
+    names: Vec<String>,
+    states: Vec<Option<JobState>>,
+    measure: Measure,
+    steps: Vec<StepPlan>,
+    critical_path: Vec<usize>,
+}
+
+impl Drawn {
+    /// `None`: the document names steps that it does not have, or they wait for each other in a circle.
+    pub fn new(found: &api::GraphAnalysis) -> Option<Self> {
+        let names: Vec<String> = found.steps.iter().map(|step| step.name.clone()).collect();
+        let places: HashMap<&str, usize> =
+            names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
+        let of = |steps: &[String]| -> Option<Vec<usize>> {
+            steps.iter().map(|name| places.get(name.as_str()).copied()).collect()
+        };
+        let waits: Option<Vec<_>> = found.steps.iter().map(|step| of(&step.waits_for)).collect();
+        let critical_path = of(&found.critical_path.steps)?;
+        Some(Self {
+            title: found.title.clone(),
+            graph: Graph::new(waits?).ok()?,
+            states: found.steps.iter().map(|step| step.state.map(state_of)).collect(),
+            measure: match found.measure {
+                api::LengthMeasure::Time => Measure::Time,
+                api::LengthMeasure::Steps => Measure::Steps,
+            },
+            steps: found.steps.iter().map(plan_of).collect(),
+            critical_path,
+            names,
+        })
+    }
+
+    /// As [`recache_model::analysis`] draws it.
+    pub fn drawing(&self) -> Drawing<'_> {
+        Drawing {
+            title: &self.title,
+            graph: &self.graph,
+            names: &self.names,
+            states: &self.states,
+            measure: self.measure,
+            steps: &self.steps,
+            critical_path: &self.critical_path,
+        }
+    }
+}
+
+fn plan_of(step: &api::AnalyzedStep) -> StepPlan {
+    StepPlan {
+        level: usize::try_from(step.level.saturating_sub(1)).unwrap_or(usize::MAX),
+        duration: Duration::from_millis(step.duration_ms),
+        basis: match step.duration_basis {
+            api::DurationBasis::Measured => Basis::Measured,
+            api::DurationBasis::Elapsed => Basis::Elapsed,
+            api::DurationBasis::History => Basis::History,
+            api::DurationBasis::Assumed => Basis::Assumed,
+            api::DurationBasis::Counted => Basis::Counted,
+        },
+        earliest_start: Duration::from_millis(step.earliest_start_ms),
+        slack: Duration::from_millis(step.slack_ms),
+        is_critical: step.is_critical,
+    }
+}
+
+fn state_of(state: api::JobState) -> JobState {
+    match state {
+        api::JobState::Blocked => JobState::Blocked,
+        api::JobState::Queued => JobState::Queued,
+        api::JobState::Running => JobState::Running,
+        api::JobState::Completed => JobState::Completed,
+        api::JobState::Failed => JobState::Failed,
+        api::JobState::Cancelled => JobState::Cancelled,
+        api::JobState::Superseded => JobState::Superseded,
+        api::JobState::Skipped => JobState::Skipped,
+        api::JobState::Resolved => JobState::Resolved,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use recache_api as api;
 use recache_cache::coordination::Strategy;
-use recache_cache::{Answer, BreakerReport, Cache, EntryFacts, Explanation, Health, Stats, Token, Usage};
+use recache_cache::{
+    Answer, BreakerReport, Cache, EntryFacts, Explanation, FleetFigures, FleetUsage, Health, Stats, Token,
+    Usage,
+};
 use recache_engine::adaptive::Adaptive;
 use serde::Serialize;
 
@@ -35,13 +38,35 @@ pub fn cache_health(health: &Health) -> api::CacheHealth {
     }
 }
 
-/// What a process counted.
-pub fn cache_stats(provider: &str, stats: &Stats) -> api::CacheStats {
+/// What a process counted, and what all of them did, or why that is not known.
+pub fn cache_stats(provider: &str, stats: &Stats, fleet: Result<FleetFigures, String>) -> api::CacheStats {
+    let (fleet, fleet_reason) = match fleet {
+        Ok(fleet) => (Some(cache_fleet(fleet)), None),
+        Err(reason) => (None, Some(reason)),
+    };
     api::CacheStats {
         schema: api::CacheStats::SCHEMA.to_owned(),
         provider: provider.to_owned(),
         evictions: stats.evictions,
         process: serde_json::to_value(stats).unwrap_or_default(),
+        fleet,
+        fleet_reason,
+    }
+}
+
+fn cache_fleet(fleet: FleetFigures) -> api::CacheFleet {
+    let usage = |reads: FleetUsage| api::CacheFleetUsage {
+        usage: reads.usage.to_owned(),
+        hits: reads.hits,
+        stale_hits: reads.stale_hits,
+        misses: reads.misses,
+        rebuilds: reads.loads,
+    };
+    api::CacheFleet {
+        strategy: fleet.strategy.name().to_owned(),
+        strategy_reason: fleet.why.to_owned(),
+        instances: fleet.instances,
+        usages: fleet.usages.into_iter().map(usage).collect(),
     }
 }
 

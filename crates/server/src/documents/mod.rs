@@ -14,7 +14,7 @@ pub mod templates;
 mod views;
 
 pub use access::{api_key, audit_row};
-pub use analysis::analysis;
+pub use analysis::{Drawn, analysis};
 pub use analytics::{bottlenecks, performance};
 pub use cache::{
     cache_change, cache_explanation, cache_health, cache_overview, cache_stats, cache_value, ttl_explanation,

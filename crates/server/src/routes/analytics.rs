@@ -1,5 +1,7 @@
 //! How work went, what is slow, what fails, and where each figure comes from.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use recache_api::{BottleneckReport, FigureExplanation, PerformanceReport};
@@ -43,6 +45,8 @@ struct WindowParams {
     /// Only of this queue; workflows have none
     #[param(min_length = 1, max_length = 256)]
     queue: Option<String>,
+    /// Count all from the rows of jobs and workflows, believe no roll-up and no cache: it takes as long as the window is full
+    exact: Option<bool>,
 }
 
 impl WindowParams {
@@ -69,8 +73,13 @@ async fn performance(
     caller: Caller,
     Params(asked): Params<WindowParams>,
 ) -> Result<Json<PerformanceReport>, Refusal> {
+    let is_exact = asked.exact == Some(true);
     let request = asked.request(&caller)?;
-    let found = app.engine().performance(&request).await?;
+    let found = if is_exact {
+        Arc::new(performance_of(app.store(), &request, true).await?)
+    } else {
+        app.engine().performance(&request).await?
+    };
     Ok(Json(documents::performance(&request, &found)))
 }
 
@@ -98,6 +107,8 @@ struct BottleneckParams {
     /// Only of this queue; workflows have none
     #[param(min_length = 1, max_length = 256)]
     queue: Option<String>,
+    /// Count all from the rows of jobs and workflows, believe no roll-up and no cache: it takes as long as the window is full
+    exact: Option<bool>,
 }
 
 /// What is slow, what fails, and what follows from that
@@ -120,7 +131,11 @@ async fn bottlenecks(
             queue: asked.queue,
         },
     };
-    let found = app.engine().bottlenecks(&request).await?;
+    let found = if asked.exact == Some(true) {
+        Arc::new(bottlenecks_of(app.store(), &request, true).await?)
+    } else {
+        app.engine().bottlenecks(&request).await?
+    };
     Ok(Json(documents::bottlenecks(&request, &found)))
 }
 
@@ -137,16 +152,17 @@ async fn explain(
     Id(figure): Id<Figure>,
     Params(asked): Params<WindowParams>,
 ) -> Result<Json<FigureExplanation>, Refusal> {
+    let is_exact = asked.exact == Some(true);
     let request = asked.request(&caller)?;
     let (report, exact) = if figure.is_of_bottlenecks() {
         let PerformanceRequest { hours, filter } = request;
         let request = BottlenecksRequest { hours, filter, ..BottlenecksRequest::default() };
         let report = |found| Report::Bottlenecks(Box::new(documents::bottlenecks(&request, found)));
-        let rolled_up = bottlenecks_of(app.store(), &request, false).await?;
+        let rolled_up = bottlenecks_of(app.store(), &request, is_exact).await?;
         (report(&rolled_up), report(&bottlenecks_of(app.store(), &request, true).await?))
     } else {
         let report = |found| Report::Performance(Box::new(documents::performance(&request, found)));
-        let rolled_up = performance_of(app.store(), &request, false).await?;
+        let rolled_up = performance_of(app.store(), &request, is_exact).await?;
         (report(&rolled_up), report(&performance_of(app.store(), &request, true).await?))
     };
     Ok(Json(documents::figure_explanation(figure, &report, &exact)))

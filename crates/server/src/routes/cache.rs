@@ -2,6 +2,8 @@
 //!
 //! None of these fails because the cache is away: it then says so. Keys belong to no namespace, so the permission is one for all.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use recache_api::{
@@ -25,6 +27,8 @@ use crate::state::App;
 
 const READ: Permission = Permission::global("cache", Action::Read);
 const OPERATE: Permission = Permission::global("cache", Action::Operate);
+/// What the other processes counted is not waited for longer.
+const FLEET_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -44,12 +48,22 @@ async fn overview(State(app): State<App>) -> Json<CacheOverview> {
     Json(documents::cache_overview(app.engine().cache()))
 }
 
-/// What this process counted, and what the backend tells
+/// What this process counted, what the backend tells, and what the caches of all processes answered
+///
+/// Each process shares what it counted every few seconds and when it ends; the one that is asked does so at once.
 #[utoipa::path(get, path = "/v1/cache/stats", tag = "cache", operation_id = "cache_stats",
     responses((status = 200, description = "Since the process began", body = CacheStats)))]
 async fn stats(State(app): State<App>) -> Json<CacheStats> {
-    let cache = app.engine().cache();
-    Json(documents::cache_stats(cache.provider().name(), &cache.stats()))
+    let (cache, reads) = (app.engine().cache(), app.engine().fleet_reads());
+    let fleet = tokio::time::timeout(FLEET_WITHIN, async {
+        reads.share().await?;
+        reads.read().await
+    });
+    let fleet = match fleet.await {
+        Ok(fleet) => fleet.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the backend did not say within {FLEET_WITHIN:?}")),
+    };
+    Json(documents::cache_stats(cache.provider().name(), &cache.stats(), fleet))
 }
 
 /// How long cached values live where that is chosen, and why

@@ -8,12 +8,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use recache_api::{
     DatabaseHealth, Health, HealthDetails, HealthStatus, LimitHealth, PoolAdvice, PoolHealth,
-    ServerCacheHealth, WorkHealth,
+    ServerCacheHealth, WorkHealth, WriterHealth,
 };
 use recache_cache::{Condition, Key, Policy, Usage};
 use recache_engine::ClaimLimit;
 use recache_model::time::Timestamp;
-use recache_store::PoolFigures;
+use recache_store::{PoolFigures, WriterFigures};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::routes;
 
@@ -77,6 +77,7 @@ async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
     let oldest = store.oldest_due_us.map(Timestamp::from_micros);
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let stats = app.engine().stats();
+    let measured = app.store().measured();
     Json(HealthDetails {
         schema: HealthDetails::SCHEMA.to_owned(),
         health: looked.health,
@@ -84,7 +85,8 @@ async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
             kind: app.store().kind().to_owned(),
             schema_version: store.schema_version,
             commit_ms: looked.commit.map(documents::ms),
-            pool: app.store().measured().pool.map(pool),
+            pool: measured.pool.map(pool),
+            writer: measured.writer.map(writer),
             clock_ahead_ms: store_now.map(|store_now| (store_now.micros() - now.micros()) / 1_000),
         },
         cache: cache(&app).await,
@@ -115,9 +117,25 @@ fn pool(figures: PoolFigures) -> PoolHealth {
         band: state.band().as_str().to_owned(),
         taken: figures.used.taken,
         waited: figures.used.waited,
+        waited_ms: documents::ms(figures.waited),
         opened: figures.opened,
         age_max_ms: documents::ms(figures.age_max),
         advice: advice.map(|advice| PoolAdvice { connections: advice.connections, why: advice.why }),
+    }
+}
+
+fn writer(figures: WriterFigures) -> WriterHealth {
+    let WriterFigures { state, used } = figures;
+    WriterHealth {
+        utilisation: state.utilisation,
+        waiting: state.waiting,
+        group_max: state.group_max,
+        band: state.band().as_str().to_owned(),
+        calls: used.calls,
+        transactions: used.groups,
+        waited_ms: documents::ms(used.waited),
+        busy_ms: documents::ms(used.busy),
+        advice: recache_model::pool::writer_advice(&used),
     }
 }
 

@@ -43,6 +43,7 @@ mod page;
 mod queues;
 mod schedules;
 mod steps;
+mod subscribers;
 mod templates;
 mod tracked;
 mod view_patterns;
@@ -97,6 +98,7 @@ fn all() -> Routes {
         .merge(handlers::routes())
         .merge(cache::routes())
         .merge(events::routes())
+        .merge(subscribers::routes())
         .merge(webhooks::routes())
         .merge(audit::routes())
         .merge(health::routes())

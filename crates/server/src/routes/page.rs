@@ -63,6 +63,21 @@ impl Page {
         named.parse().map(Some).map_err(wrong)
     }
 
+    /// The same of a list by namespace and name. `form` is how the caller names one: `NAMESPACE/KEY`; a namespace holds no slash.
+    pub(crate) fn after_named(
+        &self,
+        named: Option<String>,
+        what: &str,
+        form: &str,
+    ) -> Result<Option<(String, String)>, Refusal> {
+        let Some(place) = self.before_or::<String>("after", named)? else { return Ok(None) };
+        let Some((namespace, name)) = place.split_once('/') else {
+            let message = format!("is no {what}: expected `{form}`");
+            return Err(Refusal::field(Code::InvalidParameter, "?after", message));
+        };
+        Ok(Some((namespace.to_owned(), name.to_owned())))
+    }
+
     /// Rows that it holds.
     pub(crate) fn limit(&self) -> u32 {
         self.limit
@@ -76,6 +91,12 @@ impl Page {
     /// Rows to ask for: one more than it holds, which tells whether there is a next one.
     pub(crate) fn rows_max(&self) -> u32 {
         self.limit.saturating_add(1)
+    }
+
+    /// Cuts rows, each with its place, to the page. And the cursor of the next one.
+    pub(crate) fn cut_placed<T>(&self, rows: impl Iterator<Item = (String, T)>) -> (Vec<T>, Option<String>) {
+        let (rows, next) = self.cut(rows.collect(), |(place, _)| place);
+        (rows.into_iter().map(|(_, row)| row).collect(), next)
     }
 
     /// Cuts what was asked for to the page. And the cursor of the next one.
@@ -103,5 +124,20 @@ mod tests {
         let next = Page::new("rows", &"f", PageParams { limit: None, cursor: next }).unwrap();
         assert_eq!(next.before::<String>().unwrap().as_deref(), Some("b"));
         assert_eq!(next.cut(vec!["a".to_owned()], |row| row).1, None);
+    }
+
+    #[test]
+    fn list_by_names_goes_on_after_a_name_or_a_cursor_and_not_both() {
+        let page = Page::new("rows", &"f", PageParams { limit: Some(1), cursor: None }).unwrap();
+        let after =
+            |page: &Page, named: Option<&str>| page.after_named(named.map(str::to_owned), "row", "N/R");
+        let pair = |namespace: &str, name: &str| Some((namespace.to_owned(), name.to_owned()));
+        assert_eq!(after(&page, Some("a/b/c")).unwrap(), pair("a", "b/c"));
+        assert!(after(&page, Some("a")).is_err() && after(&page, None).unwrap().is_none());
+        let (rows, next) = page.cut_placed(["x/1", "x/2"].map(|name| (name.to_owned(), name)).into_iter());
+        assert_eq!(rows, ["x/1"]);
+        let next = Page::new("rows", &"f", PageParams { limit: None, cursor: next }).unwrap();
+        assert_eq!(after(&next, None).unwrap(), pair("x", "1"));
+        assert!(after(&next, Some("x/1")).is_err(), "both");
     }
 }

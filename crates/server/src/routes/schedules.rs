@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use recache_api::{
-    Because, DefineSchedule, OnMissed, OnOverlap, Schedule, ScheduleAnswer, ScheduleList, Ticks,
-};
+use recache_api::{Because, DefineSchedule, OnMissed, OnOverlap, ScheduleAnswer, ScheduleList, Ticks};
 use recache_model::ids::JobId;
 use recache_model::schedule::{CatchUp, CronSpec, Overlap};
 use recache_store::{NewSchedule, ScheduleRecord};
@@ -97,10 +95,9 @@ async fn list(
     let after = place.map(|place| serde_json::from_str(&place).map_err(not_ours)).transpose()?;
     let found = app.store().schedules().schedules_list(namespace.as_deref(), after, page.rows_max()).await?;
     let place = |record: &ScheduleRecord| json!([record.definition.namespace, record.definition.name]);
-    let schedules: Vec<(String, Schedule)> =
-        found.into_iter().map(|record| (place(&record).to_string(), documents::schedule(record))).collect();
-    let (schedules, next) = page.cut(schedules, |(place, _)| place);
-    Ok(Json(ScheduleList::new(schedules.into_iter().map(|(_, schedule)| schedule).collect(), next)))
+    let placed = |record: ScheduleRecord| (place(&record).to_string(), documents::schedule(record));
+    let (schedules, next) = page.cut_placed(found.into_iter().map(placed));
+    Ok(Json(ScheduleList::new(schedules, next)))
 }
 
 /// A schedule
@@ -145,6 +142,7 @@ async fn define(
         timeout: asked.timeout_ms.map(Duration::from_millis),
     };
     let record = app.store().schedules().schedule_put(definition).await?;
+    app.engine().handlers_wanted_changed();
     Ok(Json(ScheduleAnswer::new(documents::schedule(record), true)))
 }
 
@@ -243,6 +241,7 @@ async fn delete(
     let deed = deed("schedules.delete", &record, &reason, &request);
     audited(app.store(), &caller, deed, &state(&record), async {
         app.store().schedules().schedule_delete(namespace, name).await?;
+        app.engine().handlers_wanted_changed();
         let document = ScheduleAnswer::new(documents::schedule(record.clone()), true);
         Ok((Json(document), json!({ "deleted": true })))
     })

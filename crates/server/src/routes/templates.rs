@@ -33,6 +33,7 @@ pub(super) fn routes() -> Routes {
         .write(WRITE, routes!(put))
         .read(READ, routes!(list))
         .read(READ, routes!(check))
+        .read(READ, routes!(analyze))
         .read(READ, routes!(show))
         .read(READ, routes!(versions))
         .read(READ, routes!(graph))
@@ -45,6 +46,8 @@ pub(super) fn routes() -> Routes {
 struct PutParams {
     /// Only say what would be done
     dry_run: Option<bool>,
+    /// Store it without the fields that are not known, which are otherwise refused
+    lenient: Option<bool>,
 }
 
 /// Store a template
@@ -61,7 +64,7 @@ async fn put(
     Params(asked): Params<PutParams>,
     Source(text): Source,
 ) -> Result<Response, Refusal> {
-    let template = Template::parse(&text, BODY).map_err(|problems| wrong(&problems))?;
+    let (template, _) = read(&text, asked.lenient).map_err(|problems| wrong(&problems))?;
     caller.check_namespace(template.namespace())?;
     let version = template.version().to_string();
     let found = app.store().template_find(template.namespace(), template.name(), Some(&version)).await;
@@ -127,18 +130,37 @@ async fn listed(
     Ok(Json(TemplateList::new(found.into_iter().take(limit).map(made::stored).collect(), has_more)))
 }
 
+/// A template, and what was forgiven it.
+fn read(text: &str, lenient: Option<bool>) -> Result<(Template, Option<Problems>), Problems> {
+    if lenient == Some(true) {
+        return Template::parse_lenient(text, BODY).map(|(template, forgiven)| (template, Some(forgiven)));
+    }
+    Template::parse(text, BODY).map(|template| (template, None))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct CheckParams {
+    /// Take unknown fields for warnings: read the template as if they were not there
+    lenient: Option<bool>,
+}
+
 /// Check a template: everything that is wrong at once, each with its place
-#[utoipa::path(post, path = "/v1/templates/check", tag = "templates", operation_id = "check_template",
+#[utoipa::path(post, path = "/v1/templates/check", tag = "templates", operation_id = "check_template", params(CheckParams),
     request_body(content = String, content_type = "application/yaml", description = "The template, in YAML or JSON"),
     responses((status = 200, description = "`template` is null when it is wrong", body = TemplateChecks)))]
-async fn check(_caller: Caller, Source(text): Source) -> Json<TemplateChecks> {
+async fn check(
+    _caller: Caller,
+    Params(asked): Params<CheckParams>,
+    Source(text): Source,
+) -> Json<TemplateChecks> {
     let file = BODY.to_owned();
-    let check = match Template::parse(&text, BODY) {
-        Ok(template) => TemplateCheck {
+    let check = match read(&text, asked.lenient) {
+        Ok((template, forgiven)) => TemplateCheck {
             file,
             template: Some(made::summary(&template)),
             problems: Vec::new(),
-            warnings: Vec::new(),
+            warnings: forgiven.as_ref().map(made::problems).unwrap_or_default(),
             unsupported: made::problems(&template.unsupported()),
         },
         Err(problems) => TemplateCheck {
@@ -150,6 +172,22 @@ async fn check(_caller: Caller, Source(text): Source) -> Json<TemplateChecks> {
         },
     };
     Json(TemplateChecks::new(vec![check]))
+}
+
+/// Critical path and parallelism of a template that is sent along, by what workflows of the same content took
+#[utoipa::path(post, path = "/v1/templates/analysis", tag = "templates", operation_id = "analyze_sent_template",
+    request_body(content = String, content_type = "application/yaml", description = "The template, in YAML or JSON"),
+    responses((status = 200, description = "What was found", body = GraphAnalysis)))]
+async fn analyze(
+    State(app): State<App>,
+    caller: Caller,
+    Source(text): Source,
+) -> Result<Json<GraphAnalysis>, Refusal> {
+    let template = Template::parse(&text, BODY).map_err(|problems| wrong(&problems))?;
+    // How long its steps took is its namespace's own.
+    caller.check_namespace(template.namespace())?;
+    let found = app.engine().template_analysis(&template, documents::analysis).await?;
+    Ok(Json(std::sync::Arc::unwrap_or_clone(found)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

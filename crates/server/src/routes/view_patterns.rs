@@ -18,7 +18,7 @@ use crate::audited::{Deed, audited};
 use crate::documents;
 use crate::frame::RequestId;
 use crate::input::{Input, Params, Segments};
-use crate::refusal::{Code, Refusal};
+use crate::refusal::Refusal;
 use crate::state::App;
 
 const READ: Permission = Permission::new("views", Action::Read);
@@ -74,24 +74,12 @@ async fn list(
     let namespace = caller.list_namespace(asked.namespace)?;
     let page =
         Page::new("view patterns", &namespace, PageParams { limit: asked.limit, cursor: asked.cursor })?;
-    let after: Option<String> = page.before_or("after", asked.after)?;
-    // A namespace holds no slash.
-    let split = |place: String| {
-        let parts =
-            place.split_once('/').map(|(namespace, pattern)| (namespace.to_owned(), pattern.to_owned()));
-        let said = "is no pattern: expected `NAMESPACE/PATTERN`";
-        parts.ok_or_else(|| Refusal::field(Code::InvalidParameter, "?after", said))
-    };
-    let after = after.map(split).transpose()?;
+    let after = page.after_named(asked.after, "pattern", "NAMESPACE/PATTERN")?;
     let found =
         app.store().view_patterns().patterns_list(namespace.as_deref(), after, page.rows_max()).await?;
-    let patterns: Vec<(String, ViewPattern)> = found
-        .into_iter()
-        .map(documents::view_pattern)
-        .map(|pattern| (format!("{}/{}", pattern.namespace, pattern.pattern), pattern))
-        .collect();
-    let (patterns, next) = page.cut(patterns, |(name, _)| name);
-    Ok(Json(ViewPatternList::new(patterns.into_iter().map(|(_, pattern)| pattern).collect(), next)))
+    let named = |pattern: ViewPattern| (format!("{}/{}", pattern.namespace, pattern.pattern), pattern);
+    let (patterns, next) = page.cut_placed(found.into_iter().map(documents::view_pattern).map(named));
+    Ok(Json(ViewPatternList::new(patterns, next)))
 }
 
 /// Create a pattern of views, or change it and every view that was made from it
@@ -163,6 +151,7 @@ async fn delete(
     };
     audited(app.store(), &caller, deed, &json!({ "deleted": false }), async {
         app.store().view_patterns().pattern_delete(&namespace, &pattern).await?;
+        app.engine().handlers_wanted_changed();
         Ok((Json(ViewChange::new(namespace.clone(), pattern.clone(), true)), json!({ "deleted": true })))
     })
     .await

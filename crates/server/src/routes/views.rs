@@ -108,23 +108,13 @@ async fn list(
 ) -> Result<Json<ViewList>, Refusal> {
     let namespace = caller.list_namespace(asked.namespace)?;
     let page = Page::new("views", &namespace, PageParams { limit: asked.limit, cursor: asked.cursor })?;
-    let after: Option<String> = page.before_or("after", asked.after)?;
-    // A namespace holds no slash.
-    let no_name = || Refusal::field(Code::InvalidParameter, "?after", "is no view: expected `NAMESPACE/KEY`");
-    let split = |place: String| match place.split_once('/') {
-        Some((namespace, key)) => Ok((namespace.to_owned(), key.to_owned())),
-        None => Err(no_name()),
-    };
-    let after = after.map(split).transpose()?;
+    let after = page.after_named(asked.after, "view", "NAMESPACE/KEY")?;
     let now = app.store().now().await?;
     let found = app.store().views_list(namespace.as_deref(), after, page.rows_max()).await?;
-    let views: Vec<(String, View)> = found
-        .into_iter()
-        .map(|record| documents::view(record, now))
-        .map(|view| (format!("{}/{}", view.namespace, view.key), view))
-        .collect();
-    let (views, next) = page.cut(views, |(name, _)| name);
-    Ok(Json(ViewList::new(views.into_iter().map(|(_, view)| view).collect(), next)))
+    let named = |view: View| (format!("{}/{}", view.namespace, view.key), view);
+    let (views, next) =
+        page.cut_placed(found.into_iter().map(|record| documents::view(record, now)).map(named));
+    Ok(Json(ViewList::new(views, next)))
 }
 
 /// A view with its build and its last generations
@@ -648,6 +638,7 @@ async fn delete(
     let before = paused_now(&app, &view).await?;
     audited(app.store(), &caller, deed("views.delete", &view, &reason, &request), &before, async {
         app.store().view_control().view_delete(view.clone(), caller.word(&reason)).await?;
+        app.engine().handlers_wanted_changed();
         let document = ViewChange::new(view.namespace.clone(), view.key.clone(), true);
         Ok((Json(document), json!({ "deleted": true })))
     })

@@ -85,7 +85,8 @@ async fn submit(
             app.engine().submit_workflow_traced(id, &template, environment, &input, trace).await?;
         }
         Some(batch) => {
-            let added = app.engine().submit_workflow_to(batch, id, &template, environment, &input).await;
+            let engine = app.engine();
+            let added = engine.submit_workflow_to(batch, id, &template, environment, &input, trace).await;
             if let Err(error) = added {
                 return Err(of_foreign_batch(&app, Some(batch), &asked.namespace, error.into()).await);
             }

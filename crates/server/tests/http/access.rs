@@ -106,8 +106,12 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/jobs/{id}/priority", "jobs:operate"),
         ("POST /v1/jobs/{id}/reschedule", "jobs:operate"),
         ("POST /v1/jobs/{id}/retry", "jobs:operate"),
+        ("GET /v1/subscribers", "subscribers:read"),
+        ("DELETE /v1/subscribers/{name}", "subscribers:operate"),
+        ("GET /v1/subscribers/{name}", "subscribers:read"),
         ("GET /v1/templates", "templates:read"),
         ("PUT /v1/templates", "templates:write"),
+        ("POST /v1/templates/analysis", "templates:read"),
         ("POST /v1/templates/check", "templates:read"),
         ("GET /v1/templates/{namespace}/{name}", "templates:read"),
         ("GET /v1/templates/{namespace}/{name}/analysis", "templates:read"),
@@ -221,6 +225,7 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                 | "/v1/handlers/graph"
                 | "/v1/jobs"
                 | "/v1/workflows"
+                | "/v1/subscribers"
                 | "/v1/webhooks"
                 | "/v1/templates"
                 | "/v1/audit"
@@ -270,7 +275,7 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                 (_, "/v1/workflows/{id}/approvals" | "/v1/workflows/{id}/signals") => {
                     r#"{"name":"x"}"#.to_owned()
                 }
-                (_, "/v1/templates" | "/v1/templates/check") => {
+                (_, "/v1/templates" | "/v1/templates/analysis" | "/v1/templates/check") => {
                     serde_json::json!({ "namespace": "a", "name": "order", "version": "1.0.0",
                         "steps": [{ "name": "fetch", "handler": { "callable": "none" } }] })
                     .to_string()

@@ -12,6 +12,10 @@ async fn ready_follows_the_store_and_live_does_not() {
     let details = world.get("/health/detailed").await.expect(200);
     assert_eq!(details["database"]["kind"], "sqlite");
     assert_eq!(details["cache"]["condition"], "active");
+    let database = &details["database"];
+    assert_eq!((&database["pool"]["max"], &database["pool"]["busy"]), (&json!(4), &json!(0)));
+    assert!(database["writer"]["calls"].as_u64().unwrap() > 0, "{database}");
+    assert!(database["writer"]["band"].is_string(), "{database}");
 
     // A store that cannot write is never called ready; a verdict is good for a second.
     world.store.close().await;
@@ -57,7 +61,13 @@ async fn metrics_are_openmetrics_text_with_bounded_labels() {
     assert_eq!(with("route=\"unmatched\",status=\"4xx\""), 1, "{requests:?}");
     assert_eq!(with("method=\"other\""), 1, "{requests:?}");
     assert!(!answer.body.contains("nothing") && !answer.body.contains("job_x"));
-    for name in ["recache_http_request_duration_seconds_bucket", "recache_engine_attempts_started_total"] {
+    for name in [
+        "recache_http_request_duration_seconds_bucket",
+        "recache_engine_attempts_started_total",
+        "recache_database_pool_band{band=\"low\"}",
+        "recache_database_writer_band{band=\"critical\"} 0",
+        "recache_database_writer_busy_seconds_total",
+    ] {
         assert!(answer.body.contains(name), "{name}");
     }
     world.end().await;

@@ -298,6 +298,7 @@ macro_rules! conformance_suite {
             ],
             schedules: [
                 tick_that_is_due_makes_one_job,
+                tick_begins_a_trace_where_that_is_wanted,
                 no_tick_leads_to_two_jobs,
                 overlap_is_as_the_policy_says,
                 missed_ticks_are_caught_up_as_the_policy_says,
@@ -372,6 +373,7 @@ macro_rules! conformance_suite {
                 beat_names_what_was_lost,
                 closed_session_hands_its_jobs_back,
                 swept_session_is_unknown_to_its_beat,
+                sweep_tells_when_the_next_lease_ends,
                 session_that_is_not_alive_claims_nothing,
                 job_never_ends_before_it_began,
                 two_processes_see_each_others_jobs,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{Subject, maintenance::lead};
 use crate::records::Outcome;
+use crate::schedules::trace_of_tick;
 use crate::{Error, Fired, JobFilter, Leadership, NewSchedule, ScheduleRecord, Word};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -29,7 +30,7 @@ async fn get(subject: &Subject, name: &str) -> ScheduleRecord {
 }
 
 async fn fire(subject: &Subject, lead: &Leadership) -> Fired {
-    subject.store.schedules().schedules_fire(lead, 100).await.expect("fired")
+    subject.store.schedules().schedules_fire(lead, 100, 0).await.expect("fired")
 }
 
 /// Moves time to a moment after the next hour.
@@ -48,6 +49,21 @@ async fn end(subject: &Subject) {
     let session = subject.session().await;
     let claimed = subject.claim_one(session).await;
     subject.settle(&claimed, Outcome::Completed { output: "1".to_owned() }).await;
+}
+
+/// Whoever tells of a tick finds its trace by the job.
+pub async fn tick_begins_a_trace_where_that_is_wanted(subject: &Subject) {
+    put(subject, hourly("report")).await;
+    let lead = lead(subject).await;
+    for (per_mille, is_traced) in [(0, false), (1_000, true)] {
+        to_next_hour(subject);
+        let fired = subject.store.schedules().schedules_fire(&lead, 100, per_mille).await.expect("fired");
+        let job = subject.store.job_get(fired.jobs[0]).await.expect("there");
+        let trace = trace_of_tick(job.id, per_mille);
+        assert_eq!(job.trace_context, is_traced.then(|| trace.to_string()));
+        assert!(!is_traced || trace.is_sampled());
+        end(subject).await;
+    }
 }
 
 /// With all that the schedule says; and not again before the next one.
@@ -77,14 +93,14 @@ pub async fn no_tick_leads_to_two_jobs(subject: &Subject) {
     let former = lead(subject).await;
     to_next_hour(subject);
     let present = lead(subject).await;
-    let late = subject.store.schedules().schedules_fire(&former, 100).await;
+    let late = subject.store.schedules().schedules_fire(&former, 100, 0).await;
     assert!(matches!(late, Err(Error::Conflict(_))), "{late:?}");
     let second = subject.second().await;
     let mut tasks = Vec::new();
     for n in 0..8 {
         let store = if n % 2 == 0 { Arc::clone(&subject.store) } else { Arc::clone(&second) };
         let present = present.clone();
-        tasks.push(tokio::spawn(async move { store.schedules().schedules_fire(&present, 100).await }));
+        tasks.push(tokio::spawn(async move { store.schedules().schedules_fire(&present, 100, 0).await }));
     }
     let mut jobs = 0;
     for task in tasks {

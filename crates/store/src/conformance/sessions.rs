@@ -106,6 +106,21 @@ pub async fn swept_session_is_unknown_to_its_beat(subject: &Subject) {
     assert!(!subject.store.session_beat(session, LEASE, Vec::new()).await.expect("answered").known);
 }
 
+/// Whoever sweeps can come when it is time.
+pub async fn sweep_tells_when_the_next_lease_ends(subject: &Subject) {
+    assert_eq!(subject.store.sessions_sweep(100).await.expect("swept").next_in, None);
+    subject.session().await;
+    subject.advance(LEASE / 4);
+    let beating = subject.session().await;
+    assert_eq!(subject.store.sessions_sweep(100).await.expect("swept").next_in, Some(LEASE * 3 / 4));
+    // At its end it is dead, and the next one counts.
+    subject.advance(LEASE * 3 / 4);
+    let swept = subject.store.sessions_sweep(100).await.expect("swept");
+    assert_eq!((swept.sessions, swept.next_in), (1, Some(LEASE / 4)));
+    subject.store.session_beat(beating, LEASE, Vec::new()).await.expect("answered");
+    assert_eq!(subject.store.sessions_sweep(100).await.expect("swept").next_in, Some(LEASE));
+}
+
 /// What it took would only be taken away again, at the cost of an attempt.
 pub async fn session_that_is_not_alive_claims_nothing(subject: &Subject) {
     subject.store.jobs_submit(vec![work()]).await.expect("stored");

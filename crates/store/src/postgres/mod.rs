@@ -6,6 +6,7 @@
 
 mod bulk;
 mod listener;
+mod plans;
 mod watch;
 
 use std::fmt;
@@ -18,7 +19,7 @@ use recache_model::time::{Clock, SystemClock, Timestamp};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, Postgres};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, Transaction};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ use crate::measured::{Measured, PoolCounts, Taken, Times, name_of};
 use crate::open::OpenOptions;
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
+use crate::slow_plans::SlowPlans;
+use connection::Connection;
 use listener::Listener;
 use statements::effects::Effects;
 use statements::limited::{KeyCursor, LimitedClaim};
@@ -64,6 +67,12 @@ macro_rules! numbers_of {
     };
 }
 
+#[path = "../connection.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "one text, compiled against each engine's types; see statements/mod.rs"
+)]
+mod connection;
 #[path = "../flight_statements.rs"]
 #[expect(
     clippy::duplicate_mod,
@@ -83,7 +92,7 @@ mod implement;
 )]
 mod statements;
 
-pub(crate) type Connection = PgConnection;
+type Engine = Postgres;
 pub(crate) type Row = PgRow;
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
 const KIND: &str = "postgresql";
@@ -137,7 +146,50 @@ pub struct Driver {
     key_cursor: Arc<KeyCursor>,
     counts: Arc<PoolCounts>,
     times: Times,
+    /// Where slow statements are noted, if their plans are wanted.
+    plans: Option<SlowPlans>,
     pub(crate) signals: broadcast::Sender<Signal>,
+}
+
+/// What a connection is made of.
+enum Inner {
+    /// One of the pool.
+    Pooled(PoolConnection<Postgres>),
+    /// One in a transaction, which is undone when it is dropped.
+    Transaction(Transaction<'static, Postgres>),
+}
+
+impl Inner {
+    fn get(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Pooled(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+impl Connection {
+    /// Begins a transaction.
+    async fn begin(mut self) -> sqlx::Result<Self> {
+        if let Inner::Pooled(connection) = self.inner {
+            self.inner = Inner::Transaction(Transaction::begin(connection, None).await?);
+        }
+        Ok(self)
+    }
+
+    async fn commit(self) -> sqlx::Result<()> {
+        match self.inner {
+            Inner::Transaction(transaction) => transaction.commit().await,
+            Inner::Pooled(_) => Ok(()),
+        }
+    }
+
+    async fn rollback(self) -> sqlx::Result<()> {
+        match self.inner {
+            Inner::Transaction(transaction) => transaction.rollback().await,
+            Inner::Pooled(_) => Ok(()),
+        }
+    }
 }
 
 impl fmt::Debug for Driver {
@@ -156,7 +208,6 @@ impl Driver {
             .disable_statement_logging();
         let counts = Arc::new(PoolCounts::new());
         let (opened, aged) = (Arc::clone(&counts), Arc::clone(&counts));
-        let plans = options.slow_plans.then(|| plans_of(options.slow));
         let pool = PgPoolOptions::new()
             .max_connections(options.connections_max)
             .acquire_timeout(ACQUIRE_WAIT)
@@ -175,7 +226,6 @@ impl Driver {
             })
             .after_connect(move |connection, _| {
                 opened.opened();
-                let plans = plans.clone();
                 Box::pin(async move {
                     // Planning "settle and claim" takes 1.4 ms, running it 0.1 ms, and no plan of ours depends on a
                     // parameter's value. Set after connecting rather than as start-up options, which transaction poolers refuse.
@@ -184,18 +234,13 @@ impl Driver {
                     // sequential scans off an index is used wherever there is one.
                     // A process that is stopped in the middle of a transaction would keep its locks, and with them
                     // every sweep, waiting for as long as it is stopped.
-                    (&mut *connection)
+                    connection
                         .execute(
                             "SET search_path TO recache; SET synchronous_commit TO on; SET jit TO off; \
                              SET plan_cache_mode TO force_generic_plan; SET enable_seqscan TO off; \
                              SET idle_in_transaction_session_timeout TO '3s'",
                         )
                         .await?;
-                    if let Some(plans) = plans
-                        && let Err(error) = connection.execute(sqlx::AssertSqlSafe(plans)).await
-                    {
-                        tracing::warn!(%error, "plans of slow statements cannot be logged: the role may not load auto_explain");
-                    }
                     Ok(())
                 })
             })
@@ -227,21 +272,29 @@ impl Driver {
         let listener = Listener::start(pool.clone(), connect, signals.clone());
         let key_cursor = Arc::default();
         let times = Times::new(options.slow);
-        Ok(Self { pool, clock: options.clock.clone(), listener, key_cursor, counts, times, signals })
+        let plans = options.slow_plans.then(|| {
+            let (plans, asked) = SlowPlans::new(options.slow);
+            tokio::spawn(plans::run(pool.clone(), Arc::clone(&counts), asked));
+            plans
+        });
+        let clock = options.clock.clone();
+        Ok(Self { pool, clock, listener, key_cursor, counts, times, plans, signals })
     }
 
-    /// A connection of the pool, counted for as long as it is held.
-    async fn take(&self) -> Result<(PoolConnection<Postgres>, Taken<'_>)> {
-        Ok(self.counts.take(self.pool.acquire()).await?)
+    /// A connection of the pool, counted for as long as it is held, for a method of this name.
+    async fn take(&self, call: &'static str) -> Result<(Connection, Taken<'_>)> {
+        let (connection, taken) = self.counts.take(self.pool.acquire()).await?;
+        Ok((Connection::new(Inner::Pooled(connection), self.plans.as_ref(), call), taken))
     }
 
     /// What was measured.
     fn measure(&self) -> Measured {
         let max = self.pool.options().get_max_connections();
-        Measured { pool: Some(self.counts.read(max, self.pool.size())), statements: self.times.read() }
+        let pool = Some(self.counts.read(max, self.pool.size()));
+        Measured { pool, writer: None, statements: self.times.read() }
     }
 
-    async fn now_on(&self, db: &mut PgConnection) -> Result<Timestamp> {
+    async fn now_on(&self, db: &mut Connection) -> Result<Timestamp> {
         if let Some(now) = self.moved_time() {
             return Ok(now);
         }
@@ -267,13 +320,14 @@ impl Driver {
     where
         F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send,
     {
-        let (mut connection, taken) = self.take().await?;
-        let done = self.write_on(&mut connection, work).await;
-        self.times.note(name_of(work), &taken, done.is_ok());
+        let name = name_of(work);
+        let (connection, taken) = self.take(name).await?;
+        let done = self.write_on(connection, work).await;
+        self.times.note(name, &taken, done.is_ok());
         done
     }
 
-    async fn write_on<T, F>(&self, connection: &mut PgConnection, work: &F) -> Result<T>
+    async fn write_on<T, F>(&self, connection: Connection, work: &F) -> Result<T>
     where
         F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send,
     {
@@ -304,7 +358,7 @@ impl Driver {
                 .await;
         }
         statements::jobs::check_alone(&new)?;
-        let (mut connection, taken) = self.take().await?;
+        let (mut connection, taken) = self.take("jobs_submit").await?;
         let mut effects = Effects::default();
         let jobs: Vec<&NewJob> = new.iter().collect();
         let uniques = vec![UniqueColumns::default(); new.len()];
@@ -333,7 +387,7 @@ impl Driver {
             let claim_now = claim.as_ref().filter(|_| !has_linked);
             let mut tries = 1;
             loop {
-                let (mut connection, taken) = self.take().await?;
+                let (mut connection, taken) = self.take("jobs_dispatch").await?;
                 let mut effects = Effects::default();
                 let now = self.moved_time();
                 let done =
@@ -404,7 +458,7 @@ impl Driver {
     }
 
     async fn database_time(&self) -> Result<Timestamp> {
-        let (mut connection, taken) = self.take().await?;
+        let (mut connection, taken) = self.take("now").await?;
         let now = self.now_on(&mut connection).await;
         self.times.note("now", &taken, now.is_ok());
         now
@@ -417,7 +471,7 @@ impl Driver {
         F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> Work<'c, T> + Send + 'static,
     {
         let name = name_of(&work);
-        let (mut connection, taken) = self.take().await?;
+        let (mut connection, taken) = self.take(name).await?;
         let now = self.moved_time().unwrap_or_else(|| SystemClock.now());
         let done = work(&mut connection, now).await;
         self.times.note(name, &taken, done.is_ok());
@@ -438,11 +492,6 @@ impl Driver {
         self.listener.stop().await;
         self.pool.close().await;
     }
-}
-
-/// Has PostgreSQL write the plan of what takes long into its own log.
-fn plans_of(slow: Duration) -> String {
-    format!("LOAD 'auto_explain'; SET auto_explain.log_min_duration TO '{}ms'", slow.as_millis())
 }
 
 /// The work, and what it counted as its last statement.

@@ -5,6 +5,7 @@
 //! file on one host; they hear of each other by polling.
 
 mod bulk;
+mod plans;
 mod watch;
 mod writer;
 
@@ -16,9 +17,10 @@ use std::time::Duration;
 
 use recache_model::time::{Clock, SystemClock, Timestamp};
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::broadcast;
@@ -27,10 +29,12 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
-use crate::measured::{Measured, Times, name_of};
+use crate::measured::{Measured, PoolCounts, Times, name_of};
 use crate::open::{OpenOptions, Synchronous};
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
 use crate::signal::Signal;
+use crate::slow_plans::SlowPlans;
+use connection::Connection;
 use statements::effects::Effects;
 use statements::limited::KeyCursor;
 use statements::submit::UniqueColumns;
@@ -68,6 +72,8 @@ macro_rules! numbers_of {
     };
 }
 
+#[path = "../connection.rs"]
+mod connection;
 #[path = "../flight_statements.rs"]
 mod flight_statements;
 #[path = "../implement.rs"]
@@ -75,15 +81,13 @@ mod implement;
 #[path = "../statements/mod.rs"]
 mod statements;
 
-pub(crate) type Connection = SqliteConnection;
+type Engine = Sqlite;
 pub(crate) type Row = SqliteRow;
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
 const KIND: &str = "sqlite";
 
 /// How long a statement waits for another process that writes.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
-/// Connections that read.
-const READERS_MAX: u32 = 4;
 /// Signals kept for a listener that is behind; one that misses some polls.
 const SIGNALS_KEPT: usize = 4096;
 
@@ -115,11 +119,46 @@ fn numbers(numbers: &[u16]) -> String {
     serde_json::Value::from(numbers).to_string()
 }
 
+/// What a connection is made of.
+enum Inner {
+    /// The one that writes.
+    Writer(Box<SqliteConnection>),
+    /// One of those that read.
+    Reader(PoolConnection<Sqlite>),
+}
+
+impl Inner {
+    fn get(&mut self) -> &mut SqliteConnection {
+        match self {
+            Self::Writer(connection) => connection,
+            Self::Reader(connection) => connection,
+        }
+    }
+}
+
+impl Connection {
+    async fn close(self) -> sqlx::Result<()> {
+        match self.inner {
+            Inner::Writer(connection) => connection.close().await,
+            Inner::Reader(_) => Ok(()),
+        }
+    }
+}
+
+/// Connections that read, and what is measured of them.
+#[derive(Debug)]
+struct Readers {
+    pool: SqlitePool,
+    counts: Arc<PoolCounts>,
+}
+
 /// The SQLite driver.
 pub struct Driver {
     writer: Writer,
     /// `None` for a database in memory, which only one connection can see.
-    readers: Option<SqlitePool>,
+    readers: Option<Readers>,
+    /// Where slow statements are noted, if their plans are wanted.
+    plans: Option<SlowPlans>,
     clock: Arc<dyn Clock>,
     key_cursor: Arc<KeyCursor>,
     times: Times,
@@ -164,20 +203,44 @@ impl Driver {
             fail_point!("migrate.after");
         }
         let readers = path.map(|_| {
-            SqlitePoolOptions::new()
-                .max_connections(READERS_MAX)
-                .connect_lazy_with(connect.clone().create_if_missing(false).read_only(true))
+            let counts = Arc::new(PoolCounts::new());
+            let (opened, aged) = (Arc::clone(&counts), Arc::clone(&counts));
+            let pool = SqlitePoolOptions::new()
+                .max_connections(options.readers_max)
+                .before_acquire(move |_, about| {
+                    aged.aged(about.age);
+                    Box::pin(async { Ok(true) })
+                })
+                .after_connect(move |_, _| {
+                    opened.opened();
+                    Box::pin(async { Ok(()) })
+                })
+                .connect_lazy_with(connect.clone().create_if_missing(false).read_only(true));
+            Readers { pool, counts }
         });
         let clock = options.clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
         let (signals, _) = broadcast::channel(SIGNALS_KEPT);
+        let (plans, asked) = options.slow_plans.then(|| SlowPlans::new(options.slow)).unzip();
+        let connection = Connection::new(Inner::Writer(Box::new(connection)), plans.as_ref(), "migrate");
         let writer = Writer::start(connection, Arc::clone(&clock), signals.clone());
+        if let Some(asked) = asked {
+            let place = match &readers {
+                Some(readers) => plans::Place::Readers(readers.pool.clone()),
+                None => plans::Place::Writer(writer.clone()),
+            };
+            tokio::spawn(plans::run(place, asked));
+        }
         let times = Times::new(options.slow);
-        Ok(Self { writer, readers, clock, key_cursor: Arc::default(), times, signals })
+        Ok(Self { writer, readers, plans, clock, key_cursor: Arc::default(), times, signals })
     }
 
-    /// What was measured. Calls wait for the one writer, and are written in groups: their times hold that wait.
+    /// What was measured. Its pool is that of the connections that read.
     fn measure(&self) -> Measured {
-        Measured { pool: None, statements: self.times.read() }
+        let pool = self.readers.as_ref().map(|readers| {
+            let max = readers.pool.options().get_max_connections();
+            readers.counts.read(max, readers.pool.size())
+        });
+        Measured { pool, writer: Some(self.writer.measure()), statements: self.times.read() }
     }
 
     async fn write<T, F>(&self, work: F) -> Result<T>
@@ -185,15 +248,24 @@ impl Driver {
         T: Send + 'static,
         F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
     {
-        let (name, began) = (name_of(&work), Instant::now());
-        let done = self.writer.write(work).await;
-        self.times.add(name, Duration::ZERO, began.elapsed(), done.is_ok());
+        self.write_as(name_of(&work), work).await
+    }
+
+    /// The same under the name of the contract's method, where that is not whose closure it is.
+    async fn write_as<T, F>(&self, name: &'static str, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
+    {
+        let began = Instant::now();
+        let (done, waited) = self.writer.write(name, work).await;
+        self.times.add(name, waited, began.elapsed().saturating_sub(waited), done.is_ok());
         done
     }
 
     async fn submit(&self, new: Vec<NewJob>) -> Result<Vec<Submitted>> {
         let new = Arc::new(new);
-        self.write(move |db, now, effects| {
+        self.write_as("jobs_submit", move |db, now, effects| {
             let new = Arc::clone(&new);
             Box::pin(async move { submit(db, now, &new, effects).await })
         })
@@ -208,7 +280,7 @@ impl Driver {
     ) -> Result<Dispatched> {
         let asked = Arc::new((settlements, claim));
         let cursor = Arc::clone(&self.key_cursor);
-        self.write(move |db, now, effects| {
+        self.write_as("jobs_dispatch", move |db, now, effects| {
             let (asked, cursor) = (Arc::clone(&asked), Arc::clone(&cursor));
             Box::pin(async move {
                 let (settlements, claim) = &*asked;
@@ -229,14 +301,15 @@ impl Driver {
         F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> Work<'c, T> + Send + 'static,
     {
         let (name, began) = (name_of(&work), Instant::now());
-        let done = match &self.readers {
-            Some(readers) => {
-                let mut connection = readers.acquire().await?;
-                work(&mut connection, self.clock.now()).await
-            }
-            None => self.writer.read(work).await,
+        let Some(readers) = &self.readers else {
+            let (done, waited) = self.writer.read(name, work).await;
+            self.times.add(name, waited, began.elapsed().saturating_sub(waited), done.is_ok());
+            return done;
         };
-        self.times.add(name, Duration::ZERO, began.elapsed(), done.is_ok());
+        let (connection, taken) = readers.counts.take(readers.pool.acquire()).await?;
+        let mut connection = Connection::new(Inner::Reader(connection), self.plans.as_ref(), name);
+        let done = work(&mut connection, self.clock.now()).await;
+        self.times.note(name, &taken, done.is_ok());
         done
     }
 
@@ -250,7 +323,7 @@ impl Driver {
     async fn shut_down(&self) {
         // The last connection to close must be one that may write: it takes the write-ahead log with it.
         if let Some(readers) = &self.readers {
-            readers.close().await;
+            readers.pool.close().await;
         }
         self.writer.close().await;
     }

@@ -5,16 +5,17 @@
 //! of work has a savepoint of its own, so that one that fails takes no other with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use recache_model::time::{Clock, Timestamp};
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, Executor as _};
+use sqlx::Executor as _;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::Work;
 use super::statements::effects::Effects;
+use super::{Connection, Work};
 use crate::error::{Error, Result};
 use crate::signal::Signal;
+use crate::writer_use::{Waiting, WriterCounts, WriterFigures};
 
 /// Pieces of work in one transaction at most: bounds how long the first one waits for the last.
 const GROUP_MAX: usize = 128;
@@ -23,24 +24,46 @@ const WAITING_MAX: usize = 1024;
 
 /// A piece of work as the writer sees it.
 trait Piece: Send {
-    fn run<'c>(&'c mut self, db: &'c mut SqliteConnection, now: Timestamp) -> Work<'c, bool>;
+    fn run<'c>(&'c mut self, db: &'c mut Connection, now: Timestamp) -> Work<'c, bool>;
     /// The transaction's outcome; `None` for committed.
     fn answer(self: Box<Self>, failed: Option<&str>, unknown: bool) -> Vec<Signal>;
 }
 
+/// What came of a piece of work, and how long it had waited until it was begun.
+pub(super) type Answer<T> = (Result<T>, Duration);
+
+/// Whose turn it is.
+struct Turn {
+    /// The method of the contract that wants it.
+    call: &'static str,
+    waiting: Option<Waiting>,
+    waited: Duration,
+}
+
+impl Turn {
+    fn begin(&mut self, db: &mut Connection) {
+        db.name(self.call);
+        if let Some(waiting) = self.waiting.take() {
+            self.waited = waiting.begin();
+        }
+    }
+}
+
 struct Typed<T, F> {
+    turn: Turn,
     work: F,
     result: Option<Result<T>>,
     effects: Effects,
-    reply: oneshot::Sender<Result<T>>,
+    reply: oneshot::Sender<Answer<T>>,
 }
 
 impl<T, F> Piece for Typed<T, F>
 where
     T: Send + 'static,
-    F: for<'c> Fn(&'c mut SqliteConnection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
+    F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
 {
-    fn run<'c>(&'c mut self, db: &'c mut SqliteConnection, now: Timestamp) -> Work<'c, bool> {
+    fn run<'c>(&'c mut self, db: &'c mut Connection, now: Timestamp) -> Work<'c, bool> {
+        self.turn.begin(db);
         self.effects = Effects::default();
         let Self { work, result, effects, .. } = self;
         Box::pin(async move {
@@ -66,7 +89,7 @@ where
             (_, message) => (Err(Error::unavailable(message.unwrap_or("the writer stopped"))), Vec::new()),
         };
         // A caller that no longer waits has its change all the same.
-        let _ = self.reply.send(result);
+        let _ = self.reply.send((result, self.turn.waited));
         signals
     }
 }
@@ -81,44 +104,57 @@ enum Message {
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Message>,
+    counts: Arc<WriterCounts>,
 }
 
 impl Writer {
     pub(super) fn start(
-        connection: SqliteConnection,
+        connection: Connection,
         clock: Arc<dyn Clock>,
         signals: broadcast::Sender<Signal>,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(run(connection, clock, signals, waiting));
-        Self { queue }
+        let counts = Arc::new(WriterCounts::new(GROUP_MAX));
+        tokio::spawn(run(connection, clock, signals, waiting, Arc::clone(&counts)));
+        Self { queue, counts }
     }
 
-    pub(super) async fn write<T, F>(&self, work: F) -> Result<T>
+    /// What was measured of it.
+    pub(super) fn measure(&self) -> WriterFigures {
+        self.counts.read()
+    }
+
+    pub(super) async fn write<T, F>(&self, call: &'static str, work: F) -> Answer<T>
     where
         T: Send + 'static,
-        F: for<'c> Fn(&'c mut SqliteConnection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
+        F: for<'c> Fn(&'c mut Connection, Timestamp, &'c mut Effects) -> Work<'c, T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let piece = Typed { work, result: None, effects: Effects::default(), reply };
+        let piece = Typed { turn: self.turn(call), work, result: None, effects: Effects::default(), reply };
         self.send(Message::Write(Box::new(piece)), answer).await
     }
 
     /// Reads on the writer's connection, for a database that no other connection can see.
-    pub(super) async fn read<T, F>(&self, work: F) -> Result<T>
+    pub(super) async fn read<T, F>(&self, call: &'static str, work: F) -> Answer<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection, Timestamp) -> Work<'c, T> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> Work<'c, T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let piece = Once { work: Some(work), result: None, reply };
+        let piece = Once { turn: self.turn(call), work: Some(work), result: None, reply };
         self.send(Message::Read(Box::new(piece)), answer).await
     }
 
-    async fn send<T>(&self, message: Message, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
-        let closed = || Error::unavailable("the store is closed");
-        self.queue.send(message).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+    fn turn(&self, call: &'static str) -> Turn {
+        Turn { call, waiting: Some(WriterCounts::wait(&self.counts)), waited: Duration::ZERO }
+    }
+
+    async fn send<T>(&self, message: Message, answer: oneshot::Receiver<Answer<T>>) -> Answer<T> {
+        let closed = || (Err(Error::unavailable("the store is closed")), Duration::ZERO);
+        if self.queue.send(message).await.is_err() {
+            return closed();
+        }
+        answer.await.unwrap_or_else(|_| closed())
     }
 
     pub(super) async fn close(&self) {
@@ -130,17 +166,19 @@ impl Writer {
 }
 
 struct Once<T, F> {
+    turn: Turn,
     work: Option<F>,
     result: Option<Result<T>>,
-    reply: oneshot::Sender<Result<T>>,
+    reply: oneshot::Sender<Answer<T>>,
 }
 
 impl<T, F> Piece for Once<T, F>
 where
     T: Send + 'static,
-    F: for<'c> FnOnce(&'c mut SqliteConnection, Timestamp) -> Work<'c, T> + Send + 'static,
+    F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> Work<'c, T> + Send + 'static,
 {
-    fn run<'c>(&'c mut self, db: &'c mut SqliteConnection, now: Timestamp) -> Work<'c, bool> {
+    fn run<'c>(&'c mut self, db: &'c mut Connection, now: Timestamp) -> Work<'c, bool> {
+        self.turn.begin(db);
         let work = self.work.take();
         let result = &mut self.result;
         Box::pin(async move {
@@ -152,16 +190,18 @@ where
     }
 
     fn answer(self: Box<Self>, _failed: Option<&str>, _unknown: bool) -> Vec<Signal> {
-        let _ = self.reply.send(self.result.unwrap_or_else(|| Err(Error::broken("a read did not run"))));
+        let result = self.result.unwrap_or_else(|| Err(Error::broken("a read did not run")));
+        let _ = self.reply.send((result, self.turn.waited));
         Vec::new()
     }
 }
 
 async fn run(
-    mut connection: SqliteConnection,
+    mut connection: Connection,
     clock: Arc<dyn Clock>,
     signals: broadcast::Sender<Signal>,
     mut waiting: mpsc::Receiver<Message>,
+    counts: Arc<WriterCounts>,
 ) {
     let mut messages = Vec::with_capacity(GROUP_MAX);
     let mut closing = None;
@@ -171,6 +211,7 @@ async fn run(
             match message {
                 Message::Write(piece) => group.push(piece),
                 Message::Read(mut piece) => {
+                    let _working = counts.work();
                     let _ = piece.run(&mut connection, clock.now()).await;
                     piece.answer(None, false);
                 }
@@ -180,7 +221,9 @@ async fn run(
         if group.is_empty() {
             continue;
         }
+        let working = counts.work();
         let outcome = transact(&mut connection, &*clock, &mut group).await;
+        drop(working);
         let (failed, unknown) = match &outcome {
             Ok(()) => (None, false),
             // What is said of the kind of failure is said again where it is handed on.
@@ -203,7 +246,7 @@ async fn run(
     }
 }
 
-async fn transact(db: &mut SqliteConnection, clock: &dyn Clock, group: &mut [Box<dyn Piece>]) -> Result<()> {
+async fn transact(db: &mut Connection, clock: &dyn Clock, group: &mut [Box<dyn Piece>]) -> Result<()> {
     db.execute("BEGIN IMMEDIATE").await?;
     let outcome = run_group(db, clock, group).await;
     match outcome {
@@ -226,11 +269,7 @@ async fn transact(db: &mut SqliteConnection, clock: &dyn Clock, group: &mut [Box
 }
 
 /// False when there is nothing to commit: the only piece of work failed.
-async fn run_group(
-    db: &mut SqliteConnection,
-    clock: &dyn Clock,
-    group: &mut [Box<dyn Piece>],
-) -> Result<bool> {
+async fn run_group(db: &mut Connection, clock: &dyn Clock, group: &mut [Box<dyn Piece>]) -> Result<bool> {
     if let [only] = group {
         return only.run(db, clock.now()).await;
     }
@@ -245,7 +284,7 @@ async fn run_group(
 }
 
 /// What a piece of work gathered, as its last statements.
-async fn flush(db: &mut SqliteConnection, now: Timestamp, effects: &mut Effects) -> Result<()> {
+async fn flush(db: &mut Connection, now: Timestamp, effects: &mut Effects) -> Result<()> {
     super::statements::events::flush(db, now, effects).await?;
     super::statements::batches::flush(db, effects).await
 }

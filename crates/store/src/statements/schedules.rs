@@ -20,7 +20,7 @@ use crate::fail::fail_point;
 use crate::maintenance::Leadership;
 use crate::queues::Word;
 use crate::records::NewJob;
-use crate::schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
+use crate::schedules::{Fired, NewSchedule, ScheduleRecord, Schedules, trace_of_tick};
 
 #[async_trait]
 impl Schedules for Driver {
@@ -84,11 +84,16 @@ impl Schedules for Driver {
         .await
     }
 
-    async fn schedules_fire(&self, leadership: &Leadership, rows_max: u32) -> Result<Fired> {
+    async fn schedules_fire(
+        &self,
+        leadership: &Leadership,
+        rows_max: u32,
+        traces_per_mille: u32,
+    ) -> Result<Fired> {
         let lead = leadership.clone();
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
-            let fired = fire(db, now, rows_max, effects).await?;
+            let fired = fire(db, now, rows_max, traces_per_mille, effects).await?;
             if !fired.jobs.is_empty() {
                 fail_point!("cron.before_commit");
             }
@@ -325,7 +330,7 @@ async fn run(
     if made.is_some() {
         return Ok(());
     }
-    if !make_job(db, now, &schedule, job, effects).await? {
+    if !make_job(db, now, &schedule, job, None, effects).await? {
         let last = schedule.record.last_job.map(|job| job.to_string()).unwrap_or_default();
         return Err(Error::Conflict(format!(
             "the former job `{last}` of schedule `{}` has not ended, and its overlap policy is skip",
@@ -346,6 +351,7 @@ async fn make_job(
     now: Timestamp,
     schedule: &Stored,
     id: JobId,
+    trace_context: Option<String>,
     effects: &mut Effects,
 ) -> Result<bool> {
     let definition = &schedule.record.definition;
@@ -360,13 +366,19 @@ async fn make_job(
         let change = Change { error: Some(error), ..Change::default() };
         jobs::advance(db, now, &last, JobEvent::Cancel, change, effects).await?;
     }
-    let job = NewJob { id, ..job_of(definition) };
+    let job = NewJob { id, trace_context, ..job_of(definition) };
     jobs::insert(db, now, &job, None).await?;
     effects.queued(&job.queue);
     Ok(true)
 }
 
-async fn fire(db: &mut Connection, now: Timestamp, rows_max: u32, effects: &mut Effects) -> Result<Fired> {
+async fn fire(
+    db: &mut Connection,
+    now: Timestamp,
+    rows_max: u32,
+    traces_per_mille: u32,
+    effects: &mut Effects,
+) -> Result<Fired> {
     let rows = sqlx::query(concat!(
         "SELECT ",
         schedule_columns!(),
@@ -396,7 +408,8 @@ async fn fire(db: &mut Connection, now: Timestamp, rows_max: u32, effects: &mut 
             && !was_fired(db, schedule.id, tick).await?
         {
             let id = JobId::make();
-            job = make_job(db, now, &schedule, id, effects).await?.then_some(id);
+            let trace = (traces_per_mille > 0).then(|| trace_of_tick(id, traces_per_mille).to_string());
+            job = make_job(db, now, &schedule, id, trace, effects).await?.then_some(id);
             match job {
                 Some(job) => {
                     // The primary key refuses a tick that was fired, and with it the whole transaction.

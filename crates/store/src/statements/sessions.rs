@@ -144,9 +144,15 @@ pub(in super::super) async fn sweep(
          (SELECT 1 FROM jobs WHERE jobs.state = 'running' AND jobs.session_id = sessions.id)",
     )
     .bind(now.micros())
-    .execute(db)
+    .execute(&mut *db)
     .await?;
     swept.sessions = usize::try_from(removed.rows_affected()).unwrap_or(usize::MAX);
+    let next = sqlx::query("SELECT MIN(expires_at) AS next FROM sessions WHERE expires_at > $1")
+        .bind(now.micros())
+        .fetch_one(db)
+        .await?;
+    let next: Option<i64> = next.try_get("next")?;
+    swept.next_in = next.map(|at| Timestamp::from_micros(at).since(now));
     Ok(swept)
 }
 

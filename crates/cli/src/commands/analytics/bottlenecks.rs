@@ -47,7 +47,7 @@ impl Args {
 
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
         let query = BottlenecksQuery {
-            window: self.which.asked()?,
+            window: self.which.asked(),
             limit: Some(self.limit),
             min_executions: Some(self.min_executions),
         };

@@ -56,7 +56,7 @@ impl Args {
     }
 
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        print(&client.explain_figure(self.figure.name(), &self.which.asked()?).await?, context)
+        print(&client.explain_figure(self.figure.name(), &self.which.asked()).await?, context)
     }
 }
 

@@ -8,8 +8,7 @@ use clap::Subcommand;
 use recache_api::client::WindowQuery;
 use recache_model::figures::Filter;
 
-use super::against::{Against, no_remote_form};
-use super::failure::Result;
+use super::against::Against;
 use super::{Context, Outcome};
 
 /// Tell how work went, what is slow and what fails
@@ -78,13 +77,10 @@ struct Which {
 }
 
 impl Which {
-    /// As it is asked of a server, which decides by itself what it believes.
-    fn asked(self) -> Result<WindowQuery> {
-        if self.exact {
-            return Err(no_remote_form("--exact"));
-        }
-        let Self { hours, namespace, template, handler, queue, exact: _ } = self;
-        Ok(WindowQuery { hours: Some(hours), namespace, template, handler, queue })
+    /// As it is asked of a server.
+    fn asked(self) -> WindowQuery {
+        let Self { hours, namespace, template, handler, queue, exact } = self;
+        WindowQuery { hours: Some(hours), namespace, template, handler, queue, exact: exact.then_some(true) }
     }
 
     fn filter(&self) -> Filter {

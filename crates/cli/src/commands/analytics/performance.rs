@@ -35,7 +35,7 @@ impl Args {
     }
 
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        print(&client.performance(&self.which.asked()?).await?, context)
+        print(&client.performance(&self.which.asked()).await?, context)
     }
 }
 

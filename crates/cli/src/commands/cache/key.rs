@@ -19,6 +19,11 @@ impl KeyArgs {
     pub(super) fn key(&self, prefix: &KeyPrefix) -> Result<Key, CliError> {
         key(&self.names, self.raw.as_deref(), prefix)
     }
+
+    /// The space and the parts, or the text.
+    pub(super) fn named(&self) -> (&[String], Option<&str>) {
+        (&self.names, self.raw.as_deref())
+    }
 }
 
 /// The key that is named, under the configured prefix.

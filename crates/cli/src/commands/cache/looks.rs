@@ -1,9 +1,11 @@
 //! `recache cache stats`, `health` and `explain`: they change nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use recache_api::{CacheExplanation, CacheOverview, Json};
-use recache_cache::Condition;
+use recache_api::{CacheExplanation, CacheFleet, CacheOverview, CacheStats, Json};
+use recache_cache::coordination::Instance;
+use recache_cache::{Cache, Condition, FleetFigures, FleetReads, SystemClock};
 
 use super::super::failure::Result;
 use super::super::{Context, Outcome};
@@ -19,7 +21,9 @@ use crate::output::{self, Format, Tone};
   recache cache stats -o json
 
 Each process counts for itself: what is shown of the process is this command's
-own look at the backend. Evictions are the backend's, by all who use it.")]
+own look at the backend. Evictions are the backend's, by all who use it. Below
+stands what the caches of all processes answered, those that have ended included,
+where the backend can sum it.")]
 pub(super) struct Stats {}
 
 /// Say whether the cache can be used, and why not
@@ -40,22 +44,22 @@ pub(super) struct HealthArgs {}
 pub(super) struct Explain {
     /// The space and the parts of a key
     #[arg(value_name = "SPACE PART", num_args = 1.., conflicts_with = "raw")]
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     /// The key as it is stored, prefix included
     #[arg(long, value_name = "KEY")]
-    raw: Option<String>,
+    pub(super) raw: Option<String>,
 }
 
 impl Stats {
     pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
         let opened = Opened::usable(patience, context).await?;
         let stats = opened.cache.stats();
-        let document = output::cache_stats(opened.health.provider, &stats);
+        let document = output::cache_stats(opened.health.provider, &stats, fleet(&opened.cache).await);
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&document)?,
             Format::Table => {
                 let mut table = context.table(["", ""]);
-                table.row(["provider".to_owned(), document.provider]);
+                table.row(["provider".to_owned(), document.provider.clone()]);
                 let evictions =
                     document.evictions.map_or_else(|| "not told".to_owned(), |count| count.to_string());
                 table.row(["evictions".to_owned(), evictions]);
@@ -73,12 +77,40 @@ impl Stats {
                     let text = format!("{count} calls, half within {p50}, 99 % within {p99}");
                     table.row([format!("call of {}", calls.operation), text]);
                 }
-                context.print_text(&table.text())?;
+                context.print_text(&format!("{}{}", table.text(), fleet_text(&document, context)))?;
             }
         }
         opened.note_in_process(context)?;
         Ok(ExitStatus::Ok)
     }
+}
+
+/// What all processes shared. This one only looks, and is not counted among them.
+async fn fleet(cache: &Cache) -> std::result::Result<FleetFigures, String> {
+    let me = Instance::new("recache cache stats", std::process::id(), 0);
+    let read = FleetReads::new(cache, me, Arc::new(SystemClock));
+    read.read().await.map_err(|error| error.to_string())
+}
+
+/// What the caches of all processes answered, for people.
+pub(super) fn fleet_text(stats: &CacheStats, context: &Context<'_>) -> String {
+    let Some(fleet) = &stats.fleet else {
+        let reason = stats.fleet_reason.as_deref().unwrap_or("this server does not tell");
+        return format!("\nall processes: not known: {reason}\n");
+    };
+    let CacheFleet { strategy, strategy_reason, instances, usages } = fleet;
+    let mut text =
+        format!("\nall processes: {instances} heard of within a minute, {strategy}: {strategy_reason}\n");
+    if !usages.is_empty() {
+        let mut table = context.table(["USAGE", "HITS", "STALE", "MISSES", "REBUILDS"]);
+        for one in usages {
+            let counts = [one.hits, one.stale_hits, one.misses, one.rebuilds].map(|count| count.to_string());
+            let [hits, stale, misses, rebuilds] = counts;
+            table.row([one.usage.clone(), hits, stale, misses, rebuilds]);
+        }
+        text.push_str(&table.text());
+    }
+    text
 }
 
 impl HealthArgs {
@@ -120,31 +152,37 @@ impl Explain {
         let key = key(&self.names, self.raw.as_deref(), opened.cache.keys())?;
         // A first look brings the epochs that all processes share: without them every entry seems outdated.
         opened.cache.lookup::<Json>(&key).await;
-        let explanation = output::cache_explanation(opened.cache.explain(&key).await);
-        match context.format() {
-            Format::Json | Format::Jsonl => context.print(&explanation)?,
-            Format::Table => {
-                let text = explanation_text(&explanation, context);
-                context.print_text(&text)?;
-            }
-        }
+        print_explanation(&output::cache_explanation(opened.cache.explain(&key).await), context)?;
         opened.note_in_process(context)?;
         Ok(ExitStatus::Ok)
     }
 }
 
 fn overview(opened: &Opened, context: &mut Context<'_>) -> Outcome {
-    let document = output::cache_overview(&opened.cache);
-    match context.format() {
-        Format::Json | Format::Jsonl => context.print(&document)?,
-        Format::Table => overview_tables(document, &opened.place(), context)?,
-    }
+    print_overview(output::cache_overview(&opened.cache), &opened.place(), context)?;
     Ok(ExitStatus::Ok)
+}
+
+pub(super) fn print_overview(document: CacheOverview, place: &str, context: &mut Context<'_>) -> Result<()> {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(&document),
+        Format::Table => overview_tables(document, place, context),
+    }
+}
+
+pub(super) fn print_explanation(explanation: &CacheExplanation, context: &mut Context<'_>) -> Result<()> {
+    match context.format() {
+        Format::Json | Format::Jsonl => context.print(explanation),
+        Format::Table => {
+            let text = explanation_text(explanation, context);
+            context.print_text(&text)
+        }
+    }
 }
 
 fn overview_tables(document: CacheOverview, place: &str, context: &mut Context<'_>) -> Result<()> {
     let mut facts = context.table(["", ""]);
-    facts.row(["provider".to_owned(), format!("{} {place}", document.provider)]);
+    facts.row(["provider".to_owned(), format!("{} {place}", document.provider).trim_end().to_owned()]);
     facts.row(["key prefix".to_owned(), document.key_prefix]);
     facts.row(["coherence".to_owned(), document.coherence]);
     let coordination = format!("{}: {}", document.coordination, document.coordination_reason);

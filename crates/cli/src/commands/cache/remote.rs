@@ -1,32 +1,57 @@
-//! The cache of a server: what its process sees of it, and what is to be outdated.
+//! The cache of a server: what its process sees of it, what lies in it, and what is to be outdated.
 
 use recache_api::client::Client;
 use recache_api::{CacheChange, CacheHealth, CacheStats, InvalidateCache};
-use recache_cache::KeyPrefix;
+use recache_cache::{Key, KeyPrefix};
 
 use super::Verb;
 use super::changes::Invalidate;
+use super::key::key;
+use super::looks::{Explain, fleet_text, print_explanation, print_overview};
 use crate::cli_error::{CliError, ExitStatus};
-use crate::commands::against::no_remote_form;
-use crate::commands::failure::Result;
+use crate::commands::failure::{Failure, Result};
 use crate::commands::{Context, Outcome};
 use crate::output::{Format, Tone};
 
 impl Verb {
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        let no_form = |verb: &str| Err(no_remote_form(&format!("recache cache {verb}")));
         match self {
             Self::Stats(_) => stats(&client.cache_stats().await?, context),
             Self::Health(_) => health(&client.cache_health().await?, context),
             Self::Invalidate(arguments) => invalidate(&arguments, client, context).await,
-            Self::Get(_) => no_form("get"),
-            Self::Set(_) => no_form("set"),
-            Self::Del(_) => no_form("del"),
-            Self::Explain(_) => no_form("explain"),
-            Self::Bench(_) => no_form("bench"),
-            Self::Ttl(_) => no_form("ttl"),
+            Self::Explain(arguments) => explain(&arguments, client, context).await,
+            Self::Get(arguments) => arguments.ask(client, context).await,
+            Self::Ttl(arguments) => arguments.ask(client, context).await,
+            Self::Set(_) => Err(not_by_a_server("set", "values are made by the programs that know how")),
+            Self::Del(_) => {
+                Err(not_by_a_server("del", "`recache cache invalidate` outdates a value everywhere"))
+            }
+            Self::Bench(_) => Err(not_by_a_server("bench", "it measures the machine that it runs on")),
         }
     }
+}
+
+/// Servers answer no such thing, on purpose.
+fn not_by_a_server(verb: &str, why: &str) -> Failure {
+    let what = format!("`recache cache {verb}` has no form against a server: {why}");
+    let error = CliError::new("E-UNSUPPORTED", ExitStatus::Usage, what);
+    error.help("run it where the backend can be reached, without --server").into()
+}
+
+/// The key as the server has it: keys are named by their parts here, and the prefix is the server's.
+pub(super) async fn key_there(names: &[String], raw: Option<&str>, client: &Client) -> Result<Key> {
+    let prefix = KeyPrefix::new(&client.cache().await?.key_prefix);
+    Ok(key(names, raw, &prefix)?)
+}
+
+async fn explain(asked: &Explain, client: &Client, context: &mut Context<'_>) -> Outcome {
+    if asked.names.is_empty() && asked.raw.is_none() {
+        print_overview(client.cache().await?, "", context)?;
+        return Ok(ExitStatus::Ok);
+    }
+    let key = key_there(&asked.names, asked.raw.as_deref(), client).await?;
+    print_explanation(&client.explain_cache_key(key.as_str()).await?, context)?;
+    Ok(ExitStatus::Ok)
 }
 
 fn stats(stats: &CacheStats, context: &mut Context<'_>) -> Outcome {
@@ -42,7 +67,7 @@ fn stats(stats: &CacheStats, context: &mut Context<'_>) -> Outcome {
                     table.row([name.replace('_', " "), value.to_string()]);
                 }
             }
-            context.print_text(&table.text())?;
+            context.print_text(&format!("{}{}", table.text(), fleet_text(stats, context)))?;
         }
     }
     Ok(ExitStatus::Ok)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
+use recache_api::client::Client;
 use recache_api::{TtlExplanation, TtlSimulation, TtlSimulationRow};
 use recache_cache::SystemClock;
 use recache_engine::adaptive::Adaptive;
@@ -46,7 +47,7 @@ enum Verb {
   recache cache ttl explain -o json
 
 Reads what the servers share through the configured backend. Where each process
-keeps to itself what it saw, ask one: GET /v1/cache/ttl.")]
+keeps to itself what it saw, ask one: --server URL.")]
 struct Explain {}
 
 /// Play the adaptive rule beside fixed and multiplied lives
@@ -79,6 +80,20 @@ struct Simulate {
 }
 
 impl Args {
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        match self.verb {
+            Verb::Explain(Explain {}) => {
+                let explanation = client.explain_ttl().await?;
+                if !explanation.enabled {
+                    context.note("lives are not chosen: `adaptive_ttl.enabled` is false at the server")?;
+                }
+                print_explanation(&explanation, context)
+            }
+            // Nobody has to be asked.
+            Verb::Simulate(arguments) => arguments.run(context),
+        }
+    }
+
     pub(super) async fn run(self, patience: Duration, context: &mut Context<'_>) -> Outcome {
         match self.verb {
             Verb::Explain(Explain {}) => explain(patience, context).await,
@@ -98,7 +113,7 @@ async fn explain(patience: Duration, context: &mut Context<'_>) -> Outcome {
         .map_err(|error| of_engine(&error))?;
     if !adaptive.learn().await {
         let note = if opened.is_in_process() {
-            "each process keeps to itself what it saw: ask one, GET /v1/cache/ttl"
+            "each process keeps to itself what it saw: ask one, with --server"
         } else {
             "nothing has been shared yet"
         };

@@ -3,6 +3,7 @@
 use std::io::{self, Read as _};
 use std::time::Duration;
 
+use recache_api::client::Client;
 use recache_api::{CacheValue, Changed, Json};
 use recache_cache::{Answer, Cache, Codec, Explanation, Key, Policy, TAGS_MAX, TagSlots, Token};
 
@@ -12,6 +13,7 @@ use super::super::{Context, Outcome};
 use super::changes::{Change, unconfirmed};
 use super::key::KeyArgs;
 use super::opened::Opened;
+use super::remote::key_there;
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format};
 
@@ -76,14 +78,28 @@ impl Get {
             answer = cache.with_schema(entry.schema).lookup::<Json>(&key).await;
         }
         let Some(answer) = answer else { return Err(missed(&opened, &found).into()) };
-        let value = document(&cache, &found, &answer);
+        self.print(&document(&cache, &found, &answer), context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        if self.after.is_some() {
+            let what = "--after has no form against a server: it answers what it serves";
+            let error = CliError::new("E-UNSUPPORTED", ExitStatus::Usage, what);
+            return Err(error.help("leave --after out").into());
+        }
+        let (names, raw) = self.key.named();
+        let key = key_there(names, raw, client).await?;
+        self.print(&client.cached_value(key.as_str()).await?, context)
+    }
+
+    fn print(&self, value: &CacheValue, context: &mut Context<'_>) -> Outcome {
         match context.format() {
-            Format::Json | Format::Jsonl => context.print(&value)?,
+            Format::Json | Format::Jsonl => context.print(value)?,
             Format::Table if self.meta => {
-                let text = facts(&value, context);
+                let text = facts(value, context);
                 context.print_text(&text)?;
             }
-            Format::Table => context.print_text(&format!("{}\n", shown(&value)))?,
+            Format::Table => context.print_text(&format!("{}\n", shown(value)))?,
         }
         if value.is_absent {
             context.note("the cached answer is that there is none")?;

@@ -1,11 +1,14 @@
 //! `recache template analyze`.
 
+use recache_api::client::Client;
 use recache_engine::analysis::analyze_template;
+use recache_model::template::Template;
 
-use super::source::{Source, Sources};
+use super::source::{self, Source, Sources};
 use crate::commands::analyzed::{self, Form};
 use crate::commands::failure::{Failure, of_engine};
 use crate::commands::{Context, Outcome};
+use crate::{output, run};
 
 /// Tell a template's critical path, slack and parallelism
 #[derive(Debug, clap::Args)]
@@ -34,7 +37,24 @@ impl Args {
         let mut sources = Sources::default();
         let found = self.analyzed(&mut sources, context).await;
         sources.close().await;
-        analyzed::print(&found?, self.form, context)
+        analyzed::print(&output::analysis(&found?), self.form, context)
+    }
+
+    /// A file is sent along where earlier workflows are to tell; otherwise nobody has to be asked.
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let found = match &self.template {
+            Source::Stored { namespace, name, version } => {
+                client.analyze_template(namespace, name, version.as_deref()).await?
+            }
+            Source::File(_) if !self.history => return self.run(context).await,
+            Source::File(path) => {
+                let (name, text) = run::read_source(path)?;
+                // What is wrong with it is told with its places, before it is sent.
+                Template::parse(&text, &name).map_err(|problems| source::wrong(&problems, context))?;
+                client.analyze_template_text(&text).await?
+            }
+        };
+        analyzed::print(&found, self.form, context)
     }
 
     async fn analyzed(

@@ -2,18 +2,17 @@
 
 use std::path::PathBuf;
 
-use recache_api::client::Client;
+use recache_api::client::{Client, Error, PutTemplate};
 use recache_api::{TemplateApplied, TemplatesApplied};
 use recache_cache::KeyPrefix;
 use recache_engine::template_raise;
 use recache_model::template::Template;
-use recache_store::{Error, Store, TemplateRecord};
+use recache_store::{Store, TemplateRecord};
 
 use recache_server::documents::templates as documents;
 
 use super::source;
 use crate::cli_error::{CliError, ExitStatus};
-use crate::commands::against::no_remote_form;
 use crate::commands::failure::{Result, of_store};
 use crate::commands::{Context, Database, Outcome, compose};
 use crate::output::Format;
@@ -65,19 +64,20 @@ impl Args {
 
     /// All files are checked here before the first one is sent, as for a database.
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        for (is_given, flag) in [(self.lenient, "--lenient"), (self.dry_run, "--dry-run")] {
-            if is_given {
-                return Err(no_remote_form(flag));
-            }
-        }
+        let how = PutTemplate { dry_run: self.dry_run, lenient: self.lenient };
         let templates = self.read(context)?;
         let mut applied = Vec::new();
         let mut outcome = Ok(());
         for (template, text) in &templates {
-            match client.put_template(text).await {
-                Ok(answer) => {
-                    applied.push((template, answer.templates.first().is_some_and(|first| first.changed)));
+            let changed = async {
+                let answer = client.put_template(text, how).await?;
+                if self.dry_run {
+                    return is_new(client, template).await;
                 }
+                Ok(answer.templates.first().is_some_and(|first| first.changed))
+            };
+            match changed.await {
+                Ok(changed) => applied.push((template, changed)),
                 Err(error) => {
                     outcome = Err(error);
                     break;
@@ -156,6 +156,16 @@ impl Args {
     }
 }
 
+/// Whether a server does not have it. One that has it with other content has refused it before.
+async fn is_new(client: &Client, template: &Template) -> std::result::Result<bool, Error> {
+    let version = template.version().to_string();
+    match client.template(template.namespace(), template.name(), Some(&version)).await {
+        Ok(_) => Ok(false),
+        Err(Error::Refused(problem)) if problem.code == "not_found" => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Stores a template; whether it was not there before.
 async fn put(store: &dyn Store, keys: &KeyPrefix, template: &Template, dry_run: bool) -> Result<bool> {
     let version = template.version().to_string();
@@ -173,7 +183,7 @@ async fn put(store: &dyn Store, keys: &KeyPrefix, template: &Template, dry_run: 
             );
             return Err(conflict(message).into());
         }
-        Err(Error::NotFound { .. }) => {}
+        Err(recache_store::Error::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     if !dry_run {
@@ -187,7 +197,7 @@ async fn put(store: &dyn Store, keys: &KeyPrefix, template: &Template, dry_run: 
         let raise = template_raise(keys, &record);
         // Somebody else may have stored the version since.
         store.template_put(record, Some(raise)).await.map_err(|error| match error {
-            Error::Conflict(message) => conflict(message),
+            recache_store::Error::Conflict(message) => conflict(message),
             error => of_store(&error),
         })?;
     }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use recache_api::{TemplateCheck, TemplateChecks};
+use recache_api::client::Client;
+use recache_api::{TemplateCheck, TemplateChecks, TemplateProblem};
 use recache_model::template::{Problems, Template};
 
 use recache_server::documents::templates as documents;
 
 use super::source;
 use crate::cli_error::{CliError, ExitStatus};
+use crate::commands::failure::Result;
 use crate::commands::{Context, Outcome};
 use crate::output::{Format, Tone};
 use crate::run;
@@ -71,25 +73,76 @@ impl Args {
                 }
             }
         }
-        match context.format() {
-            Format::Json => context.print(&TemplateChecks::new(checks))?,
-            Format::Jsonl => context.print_lines(&checks)?,
-            Format::Table => {
-                let mut table = context.table(["FILE", "VERDICT", "TEMPLATE", "VERSION"]);
-                for check in checks {
-                    let plain = |text| (text, Tone::Plain);
-                    let (verdict, tone) = verdict(&check);
-                    let (template, version) = check
-                        .template
-                        .map(|one| (format!("{}/{}", one.namespace, one.name), one.version))
-                        .unwrap_or_default();
-                    table.toned([plain(check.file), (verdict, tone), plain(template), plain(version)]);
-                }
-                context.print_text(&table.text())?;
-            }
-        }
+        print(checks, context)?;
         Ok(failed.unwrap_or(ExitStatus::Ok))
     }
+
+    /// By the rules of the server's version, which may be another one.
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let mut checks = Vec::new();
+        let mut failed = None;
+        for file in &self.files {
+            let (name, text) = match run::read_source(file) {
+                Ok(read) => read,
+                Err(error) => {
+                    error.write(context.err)?;
+                    failed.get_or_insert(error.exit);
+                    checks.push(unreadable(file.display().to_string(), &error));
+                    continue;
+                }
+            };
+            for mut check in client.check_template(&text, self.lenient).await?.files {
+                check.file.clone_from(&name);
+                for problem in &check.problems {
+                    told(problem, &name).write(context.err)?;
+                }
+                if !context.globals.quiet {
+                    for warning in check.warnings.iter().chain(&check.unsupported) {
+                        told(warning, &name).write_warning(context.err)?;
+                    }
+                }
+                if check.template.is_none() {
+                    failed.get_or_insert(ExitStatus::Failed);
+                }
+                checks.push(check);
+            }
+        }
+        print(checks, context)?;
+        Ok(failed.unwrap_or(ExitStatus::Ok))
+    }
+}
+
+fn told(problem: &TemplateProblem, file: &str) -> CliError {
+    let place = match (problem.line, problem.column) {
+        (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+        _ => format!("{file}{}", problem.path),
+    };
+    let error = CliError::new("E-TEMPLATE", ExitStatus::Failed, problem.message.clone()).at(place);
+    match &problem.suggestion {
+        Some(suggestion) => error.help(suggestion.clone()),
+        None => error,
+    }
+}
+
+fn print(checks: Vec<TemplateCheck>, context: &mut Context<'_>) -> Result<()> {
+    match context.format() {
+        Format::Json => context.print(&TemplateChecks::new(checks))?,
+        Format::Jsonl => context.print_lines(&checks)?,
+        Format::Table => {
+            let mut table = context.table(["FILE", "VERDICT", "TEMPLATE", "VERSION"]);
+            for check in checks {
+                let plain = |text| (text, Tone::Plain);
+                let (verdict, tone) = verdict(&check);
+                let (template, version) = check
+                    .template
+                    .map(|one| (format!("{}/{}", one.namespace, one.name), one.version))
+                    .unwrap_or_default();
+                table.toned([plain(check.file), (verdict, tone), plain(template), plain(version)]);
+            }
+            context.print_text(&table.text())?;
+        }
+    }
+    Ok(())
 }
 
 fn right(
@@ -108,7 +161,7 @@ fn right(
 }
 
 fn unreadable(file: String, error: &CliError) -> TemplateCheck {
-    let problem = recache_api::TemplateProblem {
+    let problem = TemplateProblem {
         code: "unreadable".to_owned(),
         message: error.what.clone(),
         line: None,

@@ -12,7 +12,7 @@ mod source;
 use clap::Subcommand;
 use source::Sources;
 
-use super::against::{Against, no_remote_form};
+use super::against::Against;
 use super::{Context, Outcome};
 
 /// Check workflow templates, look at them, compare, draw and store them
@@ -57,8 +57,8 @@ impl Args {
             (Verb::Graph(arguments), client) => arguments.run(Sources::of(client), context).await,
             (Verb::List(arguments), Some(client)) => arguments.ask(&client, context).await,
             (Verb::Apply(arguments), Some(client)) => arguments.ask(&client, context).await,
-            (Verb::Check(_), Some(_)) => Err(no_remote_form("recache template check")),
-            (Verb::Analyze(_), Some(_)) => Err(no_remote_form("recache template analyze")),
+            (Verb::Check(arguments), Some(client)) => arguments.ask(&client, context).await,
+            (Verb::Analyze(arguments), Some(client)) => arguments.ask(&client, context).await,
             (Verb::List(arguments), None) => arguments.run(context).await,
             (Verb::Apply(arguments), None) => arguments.run(context).await,
             (Verb::Check(arguments), None) => arguments.run(context),

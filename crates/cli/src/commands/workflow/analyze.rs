@@ -1,5 +1,6 @@
 //! `recache workflow analyze`.
 
+use recache_api::client::Client;
 use recache_engine::analysis::analyze_workflow;
 use recache_model::ids::WorkflowId;
 use recache_store::Store;
@@ -7,6 +8,7 @@ use recache_store::Store;
 use crate::commands::analyzed::{self, Form};
 use crate::commands::failure::of_engine;
 use crate::commands::{Context, Outcome};
+use crate::output;
 
 /// Tell a workflow's critical path, what holds it up, and when it ends
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,12 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let found = analyze_workflow(store, self.workflow).await;
-        analyzed::print(&found.map_err(|error| of_engine(&error))?, self.form, context)
+        let found = output::analysis(&found.map_err(|error| of_engine(&error))?);
+        analyzed::print(&found, self.form, context)
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        let found = client.analyze_workflow(&self.workflow.to_string()).await?;
+        analyzed::print(&found, self.form, context)
     }
 }

@@ -6,7 +6,7 @@ mod look;
 
 use clap::Subcommand;
 
-use super::against::{Against, no_remote_form};
+use super::against::Against;
 use super::{Context, Outcome};
 
 /// Submit workflows, look at them, tell them something, end and retry them
@@ -47,7 +47,7 @@ impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         if let Some(client) = self.against.client(context)? {
             return match self.verb {
-                Verb::Analyze(_) => Err(no_remote_form("recache workflow analyze")),
+                Verb::Analyze(arguments) => arguments.ask(&client, context).await,
                 Verb::Submit(arguments) => arguments.ask(&client, context).await,
                 Verb::List(arguments) => arguments.ask(&client, context).await,
                 Verb::Show(arguments) => arguments.ask(&client, context).await,

@@ -65,6 +65,7 @@ fn rows() -> Vec<Row> {
             |config| json!(config.database.max_connections),
             numbers([10, 1, 1000, 20]),
         ),
+        row("database.readers_max", |config| json!(config.database.readers_max), numbers([4, 1, 64, 8])),
         row(
             "database.synchronous",
             |config| json!(if config.database.synchronous == Synchronous::Full { "full" } else { "normal" }),

@@ -224,6 +224,7 @@ fn explain_shows_a_section_as_a_table() {
         "KEY                                   VALUE              ORIGIN\n\
          database.url                          sqlite:recache.db  default\n\
          database.max_connections              3                  recache.toml:2\n\
+         database.readers_max                  4                  default\n\
          database.synchronous                  normal             environment RECACHE__DATABASE__SYNCHRONOUS\n\
          database.connection_life_max_seconds  1800               default\n\
          database.slow_ms                      1000               default\n\

@@ -1,9 +1,11 @@
 //! `recache webhook`: tell other people's servers of events.
 
+mod remote;
+
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use recache_api::{DeliveryList, Subscriber, SubscriberList, WebhookSecret};
+use recache_api::{Delivery, DeliveryList, Subscriber, SubscriberList, WebhookSecret};
 use recache_model::event::{DeliveryState, EventFilter, delivery_policy};
 use recache_model::ids::EventId;
 use recache_model::retry::RetryPolicy;
@@ -12,6 +14,7 @@ use recache_store::{
     DeliveryFilter, DeliveryRecord, Error, NewSubscriber, Store, SubscriberKind, SubscriberRecord, Word,
 };
 
+use super::against::Against;
 use super::failure::Result;
 use super::name::{far, wait};
 use super::{Context, Outcome};
@@ -39,6 +42,8 @@ the same however often one event is sent. An answer of 2xx ends a delivery, 410
 ends the webhook, anything else is tried again for two and a half days."
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    against: Against,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -204,6 +209,9 @@ struct Redeliver {
 
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return self.verb.ask(&client, context).await;
+        }
         let allow_private_addresses = context.load()?.config.outbound.allow_private_addresses;
         if let Verb::Add(arguments) = &self.verb {
             // Before any database is touched.
@@ -240,19 +248,18 @@ async fn found(store: &dyn Store, name: &str) -> Result<SubscriberRecord> {
 
 async fn show(store: &dyn Store, context: &mut Context<'_>, name: &str) -> Outcome {
     let record = found(store, name).await?;
-    print_subscriber(context, record)
+    print_subscriber(context, &output::subscriber(record))
 }
 
 /// A subscriber in full.
-pub(super) fn print_subscriber(context: &mut Context<'_>, record: SubscriberRecord) -> Outcome {
-    let subscriber = output::subscriber(record);
+pub(super) fn print_subscriber(context: &mut Context<'_>, subscriber: &Subscriber) -> Outcome {
     match context.format() {
-        Format::Json | Format::Jsonl => context.print(&subscriber)?,
+        Format::Json | Format::Jsonl => context.print(subscriber)?,
         Format::Table => {
             let mut table = context.table(["", ""]);
             let mut fact = |name: &str, value: String| table.row([name.to_owned(), value]);
             fact(&subscriber.kind, subscriber.name.clone());
-            fact("state", state(&subscriber).0);
+            fact("state", state(subscriber).0);
             fact(
                 "since",
                 format!(
@@ -339,12 +346,14 @@ pub(super) fn print_subscribers(
     Ok(ExitStatus::Ok)
 }
 
+fn secret_of(record: SubscriberRecord, secret: &Secret) -> WebhookSecret {
+    WebhookSecret::new(record.name, secret.reveal(), record.old_secret_until.map(output::timestamp))
+}
+
 /// The one time that a secret is shown.
-fn print_secret(context: &mut Context<'_>, record: &SubscriberRecord, secret: &Secret) -> Outcome {
-    let until = record.old_secret_until.map(output::timestamp);
-    let document = WebhookSecret::new(record.name.clone(), secret.reveal(), until);
+fn print_secret(context: &mut Context<'_>, document: &WebhookSecret) -> Outcome {
     match context.format() {
-        Format::Json | Format::Jsonl => context.print(&document)?,
+        Format::Json | Format::Jsonl => context.print(document)?,
         Format::Table => {
             context.note(&format!("the secret of webhook `{}`, shown only now:", document.name))?;
             context.print_text(&format!("{}\n", document.secret))?;
@@ -364,7 +373,7 @@ impl Add {
             timeout: self.timeout,
         };
         let record = store.events().subscriber_put(new).await?;
-        print_secret(context, &record, &secret)
+        print_secret(context, &secret_of(record, &secret))
     }
 }
 
@@ -408,7 +417,7 @@ impl Rotate {
         found(store, &self.name).await?;
         let secret = Secret::new(rand::random());
         let record = store.events().subscriber_rotate(&self.name, secret.clone(), self.overlap).await?;
-        print_secret(context, &record, &secret)
+        print_secret(context, &secret_of(record, &secret))
     }
 }
 
@@ -429,51 +438,55 @@ impl Deliveries {
             let attempts = attempts(store, &record, self.event.is_some()).await?;
             deliveries.push(output::delivery(record, attempts));
         }
-        match context.format() {
-            Format::Json => context.print(&DeliveryList::new(deliveries))?,
-            Format::Jsonl => context.print_lines(&deliveries)?,
-            Format::Table => {
-                if deliveries.is_empty() {
-                    context.note("no deliveries")?;
-                    return Ok(ExitStatus::Ok);
-                }
-                let mut table =
-                    context.table(["EVENT", "TYPE", "TO", "STATE", "TRIES", "STATUS", "WHEN", "ERROR"]);
-                for delivery in &deliveries {
-                    let tone = match delivery.state.as_str() {
-                        "delivered" => Tone::Good,
-                        "dead" => Tone::Bad,
-                        _ => Tone::Plain,
-                    };
-                    let plain = |text| (text, Tone::Plain);
-                    table.toned([
-                        plain(delivery.event_id.clone()),
-                        plain(delivery.name.clone()),
-                        plain(delivery.subscriber.clone()),
-                        (delivery.state.clone(), tone),
-                        plain(format!("{}/{}", delivery.attempt, delivery.attempts_max)),
-                        plain(delivery.status.map(|status| status.to_string()).unwrap_or_default()),
-                        plain(delivery.ended_at.or(delivery.due_at).map(output::instant).unwrap_or_default()),
-                        plain(delivery.error.clone().unwrap_or_default()),
-                    ]);
-                    for attempt in &delivery.attempts {
-                        table.row([
-                            format!("  try {}", attempt.attempt),
-                            String::new(),
-                            String::new(),
-                            String::new(),
-                            output::duration(attempt.took_ms),
-                            attempt.status.map(|status| status.to_string()).unwrap_or_default(),
-                            output::instant(attempt.at),
-                            attempt.error.clone().unwrap_or_default(),
-                        ]);
-                    }
-                }
-                context.print_text(&table.leaving_out(&["WHEN", "TO"]).text())?;
-            }
-        }
-        Ok(ExitStatus::Ok)
+        print_deliveries(deliveries, context)
     }
+}
+
+fn print_deliveries(deliveries: Vec<Delivery>, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&DeliveryList::new(deliveries))?,
+        Format::Jsonl => context.print_lines(&deliveries)?,
+        Format::Table => {
+            if deliveries.is_empty() {
+                context.note("no deliveries")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table =
+                context.table(["EVENT", "TYPE", "TO", "STATE", "TRIES", "STATUS", "WHEN", "ERROR"]);
+            for delivery in &deliveries {
+                let tone = match delivery.state.as_str() {
+                    "delivered" => Tone::Good,
+                    "dead" => Tone::Bad,
+                    _ => Tone::Plain,
+                };
+                let plain = |text| (text, Tone::Plain);
+                table.toned([
+                    plain(delivery.event_id.clone()),
+                    plain(delivery.name.clone()),
+                    plain(delivery.subscriber.clone()),
+                    (delivery.state.clone(), tone),
+                    plain(format!("{}/{}", delivery.attempt, delivery.attempts_max)),
+                    plain(delivery.status.map(|status| status.to_string()).unwrap_or_default()),
+                    plain(delivery.ended_at.or(delivery.due_at).map(output::instant).unwrap_or_default()),
+                    plain(delivery.error.clone().unwrap_or_default()),
+                ]);
+                for attempt in &delivery.attempts {
+                    table.row([
+                        format!("  try {}", attempt.attempt),
+                        String::new(),
+                        String::new(),
+                        String::new(),
+                        output::duration(attempt.took_ms),
+                        attempt.status.map(|status| status.to_string()).unwrap_or_default(),
+                        output::instant(attempt.at),
+                        attempt.error.clone().unwrap_or_default(),
+                    ]);
+                }
+            }
+            context.print_text(&table.leaving_out(&["WHEN", "TO"]).text())?;
+        }
+    }
+    Ok(ExitStatus::Ok)
 }
 
 async fn attempts(
