@@ -126,10 +126,10 @@ pub use view_request::{
 };
 pub use webhook_request::{CreateWebhook, Redeliver, Redelivered, RotateWebhook, SubscriberChange};
 pub use worker::{
-    BeginBuild, PutItem, PutItems, RegisterWorker, Worker, WorkerAnswer, WorkerBuild, WorkerCall,
-    WorkerClaim, WorkerDone, WorkerEnd, WorkerError, WorkerErrorKind, WorkerHandler, WorkerJob,
-    WorkerKnownItem, WorkerList, WorkerLoss, WorkerOutcome, WorkerReport, WorkerResult, WorkerSession,
-    WorkerStop, WorkerStopReason, WorkerVerdict,
+    BeginBuild, KeepItems, PutItem, PutItems, ReadPrevious, RegisterWorker, UnchangedItem, Worker,
+    WorkerAnswer, WorkerBuild, WorkerCall, WorkerClaim, WorkerDone, WorkerEnd, WorkerError, WorkerErrorKind,
+    WorkerHandler, WorkerJob, WorkerKept, WorkerKnownItem, WorkerList, WorkerLoss, WorkerOutcome, WorkerPart,
+    WorkerPrevious, WorkerReport, WorkerResult, WorkerSession, WorkerStop, WorkerStopReason, WorkerVerdict,
 };
 pub use workflow::{
     PassedLimit, StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal,

@@ -135,6 +135,15 @@ pub struct View {
     pub build_job_id: Option<String>,
     /// What builds it.
     pub handler: String,
+    /// The template of the workflow that builds it; left out where a handler does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// So many items of each new generation, the first by key, go into the cache before anybody asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch_first: Option<u32>,
+    /// These items of each new generation do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch_items: Option<Vec<String>>,
     /// Where its builds wait.
     pub queue: String,
     /// When to build and when to give a build up.
@@ -164,6 +173,15 @@ pub struct ViewPattern {
     pub pattern: String,
     /// What builds such a view.
     pub handler: String,
+    /// The template of the workflow that builds it; left out where a handler does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// So many items of each new generation, the first by key, go into the cache before anybody asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch_first: Option<u32>,
+    /// These items of each new generation do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch_items: Option<Vec<String>>,
     /// Where its builds wait.
     pub queue: String,
     /// When to build and when to give a build up.

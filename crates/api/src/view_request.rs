@@ -11,13 +11,19 @@ use crate::view::OnTouch;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DefineView {
-    /// What builds it.
+    /// The handler that builds it. Either this or `workflow` must be given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256, example = "build_prices"))]
-    pub handler: String,
-    /// Where its builds wait.
-    #[serde(default = "crate::defaults::name")]
+    pub handler: Option<String>,
+    /// The template of the workflow that builds it, `NAME`, `NAMESPACE/NAME` or `NAMESPACE/NAME@RANGE`; without a namespace the view's. Each build
+    /// takes the newest stored version in the range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 600))]
+    pub workflow: Option<String>,
+    /// Where its builds wait, `default` if not given; not together with `workflow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
-    pub queue: String,
+    pub queue: Option<String>,
     /// A build waits until no touch came for this long. Default 1,000.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(maximum = 86_400_000))]
@@ -43,6 +49,14 @@ pub struct DefineView {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 315_360_000_000_i64))]
     pub timeout_ms: Option<u64>,
+    /// So many items of each new generation, the first by key, go into the cache before anybody asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10_000))]
+    pub prefetch_first: Option<u32>,
+    /// These items of each new generation do; not together with `prefetch_first`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000))]
+    pub prefetch_items: Option<Vec<String>>,
     /// A JSON Schema that the key of every item must fit which a build puts; checked as a JSON string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item_key_schema: Option<Json>,

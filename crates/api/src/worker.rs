@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::instant::Instant;
 use crate::job::ErrorKind;
 use crate::json::Json;
+use crate::view::ViewItem;
 
 fn default_queues() -> Vec<String> {
     vec!["default".to_owned()]
@@ -468,6 +469,120 @@ pub struct WorkerBuild {
 impl WorkerBuild {
     /// The name and version of this shape.
     pub const SCHEMA: &'static str = "recache.worker-build.v1";
+}
+
+/// Asks a build, or a step's part of one, for what items are live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReadPrevious {
+    /// Of the job that builds, or does the step.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 128))]
+    pub token: String,
+    /// Their keys.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 1_000))]
+    pub items: Vec<String>,
+}
+
+/// Items of the live generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkerPrevious {
+    /// [`WorkerPrevious::SCHEMA`]
+    pub schema: String,
+    /// Those that there are, in no order.
+    pub items: Vec<ViewItem>,
+}
+
+impl WorkerPrevious {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.worker-previous.v1";
+
+    /// These.
+    pub fn new(items: Vec<ViewItem>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), items }
+    }
+}
+
+/// What a step's part of a build starts from, where a workflow builds a view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkerPart {
+    /// [`WorkerPart::SCHEMA`]
+    pub schema: String,
+    /// The view's namespace.
+    pub namespace: String,
+    /// The view's key.
+    pub key: String,
+    /// The version to make.
+    pub version: i64,
+    /// What readers see meanwhile; 0 for nothing.
+    pub live_version: i64,
+    /// The items that changed since then; `null`: any may have.
+    pub touched: Option<Vec<String>>,
+}
+
+impl WorkerPart {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.worker-part.v1";
+}
+
+/// What a step says about items that it does not put. One of the fields besides `token`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct KeepItems {
+    /// Of the job that does the step.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 128))]
+    pub token: String,
+    /// These stay where they were made from the same inputs, live or by a build that came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000))]
+    pub unchanged: Option<Vec<UnchangedItem>>,
+    /// These live items stay, whatever they were made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000))]
+    pub live: Option<Vec<String>>,
+    /// `true`: every live item stays that no step puts or drops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<bool>,
+    /// These go, although the rest stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000))]
+    pub dropped: Option<Vec<String>>,
+}
+
+/// An item that may be there already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UnchangedItem {
+    /// Its key.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1024))]
+    pub item: String,
+    /// Of its inputs.
+    #[cfg_attr(feature = "openapi", schema(max_length = 1024))]
+    pub fingerprint: String,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkerKept {
+    /// [`WorkerKept::SCHEMA`]
+    pub schema: String,
+    /// For each item that was named, in order: whether it stays. One answer for `rest`.
+    pub kept: Vec<bool>,
+}
+
+impl WorkerKept {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.worker-kept.v1";
+
+    /// These answers.
+    pub fn new(kept: Vec<bool>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), kept }
+    }
 }
 
 /// An item that a build puts.

@@ -40,7 +40,7 @@ pub struct Workflow {
     pub state: String,
     /// Steps by where they stand.
     pub steps: StepCounts,
-    /// The step of another workflow that it does.
+    /// `job_…`: the step of another workflow, or the build of a view, that it does.
     pub parent_step: Option<String>,
     /// When it was submitted.
     pub created_at: Instant,

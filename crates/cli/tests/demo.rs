@@ -201,3 +201,30 @@ async fn the_same_over_postgresql() {
     assert_eq!((&first["changes"], &second["changes"]), (&Value::from(25), &Value::from(25)));
     assert_eq!(second["changes_before"], 55);
 }
+
+#[tokio::test]
+async fn the_same_over_postgresql_and_redis() {
+    let Some(database) = recache_store::conformance::postgres_database().await else { return };
+    let Ok(redis) = std::env::var("RECACHE_TEST_REDIS_URL") else {
+        eprintln!("not run: no RECACHE_TEST_REDIS_URL; use `cargo xtask test`");
+        return;
+    };
+    let args = |cache: &str| {
+        let mut command = demo(&["--json", "--touches", TOUCHES, "--cache", cache]);
+        command.args(["--database", database.url()]);
+        command
+    };
+    let document = document(&args(&redis).output().unwrap());
+    let cache = &document["cache"];
+    assert_eq!(cache["backend"], "redis");
+    assert!(cache["hits"].as_u64().unwrap() > 100, "{cache}");
+    let history = &document["history"];
+    assert!(history["builds"].as_u64().unwrap() >= 4 && history["items"] == 5, "{history}");
+    assert!(history["published"].as_i64().unwrap() >= 2, "as the alliances were: {history}");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let away = args(&format!("redis://:hunter2@{nobody}")).output().unwrap();
+    assert_eq!(away.status.code(), Some(6), "{}", text(&away.stderr));
+    assert!(text(&away.stderr).contains("E-CACHE"), "{}", text(&away.stderr));
+    assert!(!text(&away.stderr).contains("hunter2"), "{}", text(&away.stderr));
+    assert_eq!(args("http://127.0.0.1").output().unwrap().status.code(), Some(2));
+}

@@ -25,7 +25,6 @@ use crate::held::HeldJobs;
 use crate::limit::{ClaimLimit, Shown};
 use crate::options::Options;
 use crate::registry::{self, Registered};
-use crate::remote;
 use crate::rules::Compiled;
 use crate::session::Lease;
 use crate::standings::Standings;
@@ -34,6 +33,7 @@ use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
+use crate::{prefetch, remote};
 
 /// Views that one transaction touches of those that match a pattern.
 pub const TOUCHED_A_STEP: u32 = 500;
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) batches: MovedBatches,
     pub(crate) heads: Heads,
+    /// Generations that may have to be fetched ahead.
+    pub(crate) published: prefetch::Published,
     pub(crate) templates: Templates,
     pub(crate) registry: Registered,
     pub(crate) standings: Standings,
@@ -191,6 +193,8 @@ impl Engine {
     }
 
     /// Creates a view or changes its definition.
+    ///
+    /// A workflow that builds it need not be stored yet: a build that finds none fails, and says so.
     pub async fn define_view(&self, view: NewView) -> Result<ViewRecord> {
         let record = self.shared.store.view_define(view).await?;
         registry::wanted(&self.shared);

@@ -27,7 +27,7 @@ use crate::link::StoreLink;
 use crate::remote::lease_token_text;
 use crate::rules::{self, Rules};
 use crate::stats::{add, one};
-use crate::turn;
+use crate::{turn, view_turn};
 
 /// Between tries to publish while the store cannot be reached.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
@@ -148,7 +148,9 @@ pub(crate) fn count_stop(shared: &Shared, why: Stop) {
 
 /// What the handler's end means. `None`: nothing is left to settle.
 async fn attempt(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Option<Outcome> {
-    let result = if job.handler == FLOW {
+    let result = if job.handler == FLOW && job.view.is_some() {
+        view_turn::take(shared, job).await
+    } else if job.handler == FLOW {
         turn::take(shared, job).await.map(Finished::Concluded)
     } else {
         run_handler(shared, job, stop).await
@@ -231,8 +233,11 @@ pub(crate) fn failed(shared: &Shared, job: &ClaimedJob, error: JobError) -> Outc
 /// The code of a failure that was a panic.
 const PANIC: &str = "panic";
 
-enum Finished {
+/// What became of an attempt that did not fail.
+pub(crate) enum Finished {
+    /// It is to be settled so.
     Concluded(Outcome),
+    /// A publication has settled it.
     Published,
 }
 
@@ -402,6 +407,7 @@ async fn build(
         Err(error) => return Err(Failure::retryable(error)),
     };
     let version = start.version;
+    shared.heads.builds(start.view, &start.namespace, &start.key);
     let build = BuildContext::new(context, source(start));
     let result = within_limits(shared, job, stop, builder.build(build.clone())).await;
     let summary = match result {
@@ -433,7 +439,8 @@ fn source(start: BuildStart) -> BuildSource {
     }
 }
 
-async fn publish(
+/// Publishes, again and again while the store cannot be reached.
+pub(crate) async fn publish(
     shared: &Shared,
     token: LeaseToken,
     version: i64,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use recache_store::{LeaseToken, Revoked, StagedItem, Store};
-use recache_worker::{Item, Link, LinkError};
+use recache_store::{LeaseToken, PartStart, Revoked, StagedItem, Store, TouchedItems};
+use recache_worker::{Item, Keep, Link, LinkError, PartSource, Touched};
 
 use crate::held::stop_for;
 
@@ -27,6 +27,27 @@ fn answer(revoked: recache_store::Result<Option<Revoked>>) -> Result<(), LinkErr
         Ok(None) => Ok(()),
         Ok(Some(why)) => Err(LinkError::Revoked(stop_for(why))),
         Err(error) => Err(refused(&error)),
+    }
+}
+
+fn found<T>(asked: recache_store::Result<Result<T, Revoked>>) -> Result<T, LinkError> {
+    match asked {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(why)) => Err(LinkError::Revoked(stop_for(why))),
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+fn source(start: PartStart) -> PartSource {
+    PartSource {
+        namespace: start.namespace,
+        key: start.key,
+        version: start.version,
+        live_version: start.live_version,
+        touched: match start.touched {
+            TouchedItems::All => Touched::All,
+            TouchedItems::Only(items) => Touched::Only(items),
+        },
     }
 }
 
@@ -58,5 +79,23 @@ impl Link for StoreLink {
             .map(|item| StagedItem { item: item.key, fingerprint: item.fingerprint, value: item.value })
             .collect();
         answer(self.store.build_put(self.token, items).await)
+    }
+
+    async fn part(&self) -> Result<PartSource, LinkError> {
+        found(self.store.build_workflows().part_begin(self.token).await).map(source)
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<Vec<bool>, LinkError> {
+        let keep = match keep {
+            Keep::Unchanged(items) => recache_store::Keep::Unchanged(items),
+            Keep::Live(items) => recache_store::Keep::Live(items),
+            Keep::Rest => recache_store::Keep::Rest,
+            Keep::Dropped(items) => recache_store::Keep::Dropped(items),
+        };
+        found(self.store.build_workflows().part_keep(self.token, keep).await)
+    }
+
+    async fn previous(&self, items: Vec<String>) -> Result<Vec<(String, String)>, LinkError> {
+        found(self.store.build_workflows().previous_read(self.token, items).await)
     }
 }

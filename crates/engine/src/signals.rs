@@ -7,7 +7,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::engine::Shared;
 use crate::held::stop_for;
-use crate::remote;
+use crate::{prefetch, remote};
 
 pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Signal>) {
     loop {
@@ -53,6 +53,7 @@ async fn follow(shared: &Arc<Shared>, hint: Signal) {
         }
         Signal::Published(view, version) => {
             shared.heads.published(view, version);
+            prefetch::published(shared, view, version);
             shared.waiters.wake(view.uuid());
         }
         Signal::EventsWritten => shared.events_due.notify_one(),

@@ -54,6 +54,10 @@ counters! {
     items_computed,
     /// Items that a build took over.
     items_reused,
+    /// Items of new generations that were put into the cache before anybody asked for them.
+    items_prefetched,
+    /// Generations that were not fetched ahead, or not to their end, though that was asked for: the store could not be reached, or too many waited.
+    prefetches_left_out,
     /// Touches asked for.
     touches,
     /// Touches that shared another one's statement.

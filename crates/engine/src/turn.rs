@@ -12,7 +12,9 @@ use recache_model::job::{JobError, JobState};
 use recache_model::limits::Rate;
 use recache_model::template::FailureStrategy;
 use recache_model::template::limits::SUB_WORKFLOW_DEPTH_MAX;
-use recache_model::template::{Awaited, Expression, OnTimeout, Scope, Step, StepType, Template, batches};
+use recache_model::template::{
+    Awaited, Expression, OnTimeout, Scope, Step, StepType, Template, Version, VersionReq, batches,
+};
 use recache_model::unique::key_problem;
 use recache_model::workflow::{StepKind, WorkflowState};
 use recache_store::{
@@ -331,37 +333,8 @@ impl Turn<'_> {
             return Err(Failure::permanent("sub_workflow_too_deep", why));
         }
         let namespace = sub.namespace.as_deref().unwrap_or_else(|| self.template().namespace());
-        let store = &self.shared.store;
-        let version = match &sub.version {
-            None => None,
-            Some(wanted) => {
-                match store.templates_list(Some(namespace), Some(&sub.name), VERSIONS_MAX).await {
-                    Ok(versions) => {
-                        let will_do = |version: &str| {
-                            recache_model::template::Version::parse(version)
-                                .is_ok_and(|version| wanted.matches(&version))
-                        };
-                        let found =
-                            versions.into_iter().map(|one| one.version).find(|version| will_do(version));
-                        Some(found.ok_or_else(|| {
-                            let why = format!(
-                                "no version of the template {namespace}/{} matches {wanted}",
-                                sub.name
-                            );
-                            Failure::permanent("unknown_workflow", why)
-                        })?)
-                    }
-                    Err(error) if error.is_retryable() => return Ok(Outcome::Snoozed { after: STORE_PAUSE }),
-                    Err(error) => return Err(Failure::permanent("unknown_workflow", error)),
-                }
-            }
-        };
-        let template = match store.template_find(namespace, &sub.name, version.as_deref()).await {
-            Ok(record) => Template::from_canonical_json(&record.content)
-                .map_err(|problems| Failure::permanent("unknown_workflow", problems))?,
-            Err(error) if error.is_retryable() => return Ok(Outcome::Snoozed { after: STORE_PAUSE }),
-            Err(error) => return Err(Failure::permanent("unknown_workflow", error)),
-        };
+        let found = newest_template(self.shared, namespace, &sub.name, sub.version.as_ref()).await?;
+        let Some(template) = found else { return Ok(Outcome::Snoozed { after: STORE_PAUSE }) };
         let input = match &sub.input {
             None => self.rules.input.clone(),
             Some(input) => self.evaluate("workflow.input", |scope| input.evaluate(scope))?,
@@ -373,6 +346,40 @@ impl Turn<'_> {
             .map_err(|error| Failure::permanent("invalid_workflow", error))?;
         tracing::debug!(workflow_id = %self.workflow, sub_workflow_id = %id, "a workflow does a step");
         Ok(Outcome::Waits(Waiting::NewWorkflow(Arc::new(new))))
+    }
+}
+
+/// The newest stored template of this name whose version will do; `None`: the store cannot be reached.
+pub(crate) async fn newest_template(
+    shared: &Shared,
+    namespace: &str,
+    name: &str,
+    wanted: Option<&VersionReq>,
+) -> Result<Option<Template>, Failure> {
+    let unknown = |why: String| Failure::permanent("unknown_workflow", why);
+    let version = match wanted {
+        None => None,
+        Some(wanted) => {
+            let will_do =
+                |version: &str| Version::parse(version).is_ok_and(|version| wanted.matches(&version));
+            let versions = match shared.store.templates_list(Some(namespace), Some(name), VERSIONS_MAX).await
+            {
+                Ok(versions) => versions,
+                Err(error) if error.is_retryable() => return Ok(None),
+                Err(error) => return Err(unknown(error.to_string())),
+            };
+            let found = versions.into_iter().map(|one| one.version).find(|version| will_do(version));
+            Some(found.ok_or_else(|| {
+                unknown(format!("no version of the template {namespace}/{name} matches {wanted}"))
+            })?)
+        }
+    };
+    match shared.store.template_find(namespace, name, version.as_deref()).await {
+        Ok(record) => Template::from_canonical_json(&record.content)
+            .map(Some)
+            .map_err(|problems| Failure::permanent("unknown_workflow", problems)),
+        Err(error) if error.is_retryable() => Ok(None),
+        Err(error) => Err(unknown(error.to_string())),
     }
 }
 

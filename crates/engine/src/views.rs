@@ -1,23 +1,25 @@
 //! Reading views: one generation, through the cache.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use recache_cache::{Cache, LoadError, Policy, Space, Usage};
+use recache_cache::{Cache, Key, LoadError, Policy, Space, Usage};
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
 use recache_store::{Neighbours, ViewName};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::engine::{Engine, deadline};
+use crate::engine::{Engine, Shared, deadline};
 use crate::error::{Error, Result};
 
 /// How long an item of a generation may stay in the cache. It cannot become wrong: its key names the generation.
 const ITEM_FRESH: Duration = Duration::from_secs(3600);
-/// A reader whose generation was removed under it looks again this often.
-const LOOKS_MAX: usize = 5;
+/// A reader whose generation was removed between the look at its number and the read looks so often, before it asks for both in one statement.
+const LOOKS_MAX: usize = 2;
+/// The same of a list, which has no such statement.
+const LIST_LOOKS_MAX: usize = 5;
 
 /// One item as a reader gets it.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,9 +55,9 @@ pub struct ViewPage {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Head {
-    view: ViewId,
-    version: i64,
+pub(crate) struct Head {
+    pub(crate) view: ViewId,
+    pub(crate) version: i64,
     /// Names the generation beyond its number.
     stamp: Option<Uuid>,
     /// The newest version that was wanted then; never less than `version`.
@@ -71,6 +73,8 @@ struct Head {
 struct Known {
     by_name: HashMap<(String, String), Head>,
     names: HashMap<ViewId, (String, String)>,
+    /// Views of which nothing is fetched ahead, as far as this process knows.
+    not_ahead: HashSet<ViewId>,
 }
 
 /// Which version of each view is live, as far as this process knows. It never goes back, unless the database did: a backup was put back.
@@ -104,6 +108,30 @@ impl Heads {
             && head.version < version
         {
             head.seen = None;
+        }
+    }
+
+    /// A view that this process builds: it hears of its publications, whether or not anybody reads it here.
+    pub(crate) fn builds(&self, view: ViewId, namespace: &str, key: &str) {
+        let mut known = self.known();
+        known.names.entry(view).or_insert_with(|| (namespace.to_owned(), key.to_owned()));
+        // Whether anything is fetched ahead is looked up after the publication: the definition may have changed.
+        known.not_ahead.remove(&view);
+    }
+
+    /// What a view is called, if this process reads or builds it, and something may be fetched ahead.
+    pub(crate) fn may_be_ahead(&self, view: ViewId) -> Option<(String, String)> {
+        let known = self.known();
+        known.names.get(&view).filter(|_| !known.not_ahead.contains(&view)).cloned()
+    }
+
+    /// Whether its definition asks for that.
+    pub(crate) fn is_ahead(&self, view: ViewId, is_asked: bool) {
+        let mut known = self.known();
+        if is_asked {
+            known.not_ahead.remove(&view);
+        } else {
+            known.not_ahead.insert(view);
         }
     }
 
@@ -151,13 +179,14 @@ fn is_newer(known: &Head, found: &Head, asked: Instant) -> bool {
     found.version >= known.version || (asked >= known.learned && found.wanted < known.version)
 }
 
-impl Engine {
-    async fn head(&self, namespace: &str, key: &str, fresh_for: Duration) -> Result<Head> {
-        if let Some(head) = self.shared.heads.fresh(namespace, key, fresh_for) {
+impl Shared {
+    pub(crate) async fn head(&self, namespace: &str, key: &str, fresh_for: Duration) -> Result<Head> {
+        if let Some(head) = self.heads.fresh(namespace, key, fresh_for) {
             return Ok(head);
         }
         let asked = Instant::now();
-        let record = self.shared.store.view_get(namespace, key).await?;
+        let record = self.store.view_get(namespace, key).await?;
+        self.heads.is_ahead(record.id, record.definition.options.prefetch.is_some());
         let found = Head {
             view: record.id,
             version: record.versions.live,
@@ -167,9 +196,56 @@ impl Engine {
             seen: Some(asked),
             learned: Instant::now(),
         };
-        Ok(self.shared.heads.learn(namespace, key, found, asked))
+        Ok(self.heads.learn(namespace, key, found, asked))
     }
 
+    /// Through the cache; what that has not is read with one statement, however many items it is.
+    pub(crate) async fn generation_items(
+        &self,
+        head: Head,
+        namespace: &str,
+        key: &str,
+        items: &[&str],
+    ) -> std::result::Result<Vec<Option<Arc<String>>>, Missing> {
+        // By its stamp too: a database that was put back from a backup gives a number a second time, to other content.
+        let stamp = head.stamp.map(|stamp| stamp.simple().to_string()).unwrap_or_default();
+        let version = format!("{}.{stamp}", head.version);
+        let key_of = |item: &str| self.heads.items.key([namespace, key, version.as_str(), item]);
+        let policy = Policy::new(ITEM_FRESH).negative_for(ITEM_FRESH);
+        let cache = self.cache.for_usage(&Usage::ViewItem);
+        if let [item] = items {
+            let loader = || async { Ok(self.load(head, vec![(*item).to_owned()]).await?.remove(*item)) };
+            let value = cache.get_or_load(&key_of(item), &policy, loader).await.map_err(missing)?;
+            return Ok(vec![value]);
+        }
+        let keys: Vec<Key> = items.iter().map(|item| key_of(item)).collect();
+        let by_key: HashMap<&Key, &str> = keys.iter().zip(items.iter().copied()).collect();
+        let loader = |asked: Vec<Key>| {
+            let wanted: Vec<String> =
+                asked.iter().filter_map(|key| by_key.get(key)).map(|item| (*item).to_owned()).collect();
+            async move {
+                let found = self.load(head, wanted.clone()).await?;
+                // An item that is asked for twice is answered twice.
+                Ok(wanted.iter().map(|item| found.get(item).cloned()).collect())
+            }
+        };
+        cache.get_or_load_many(&keys, &policy, loader).await.map_err(missing)
+    }
+
+    async fn load(
+        &self,
+        head: Head,
+        items: Vec<String>,
+    ) -> std::result::Result<HashMap<String, String>, Missing> {
+        match self.store.generation_read(head.view, head.version, items).await {
+            Ok(Some(found)) => Ok(found.into_iter().collect()),
+            Ok(None) => Err(Missing::Generation),
+            Err(error) => Err(Missing::Store(error.to_string())),
+        }
+    }
+}
+
+impl Engine {
     /// Reads one item of the live generation.
     pub async fn read_item(&self, namespace: &str, key: &str, item: &str) -> Result<ViewItem> {
         let mut items = self.read_items(namespace, key, &[item]).await?;
@@ -185,31 +261,36 @@ impl Engine {
     pub async fn read_items(&self, namespace: &str, key: &str, items: &[&str]) -> Result<ViewItems> {
         let mut fresh_for = self.shared.options.view_head_fresh;
         for _ in 0..LOOKS_MAX {
-            let head = self.head(namespace, key, fresh_for).await?;
+            let head = self.shared.head(namespace, key, fresh_for).await?;
             if head.version == 0 {
                 return Ok(ViewItems { version: 0, published_at: None, values: vec![None; items.len()] });
             }
-            let mut values = Vec::with_capacity(items.len());
-            for item in items {
-                match self.generation_item(head, namespace, key, item).await {
-                    Ok(value) => values.push(value),
-                    Err(Missing::Generation) => break,
-                    Err(Missing::Store(message)) => {
-                        return Err(recache_store::Error::Unavailable { message, source: None }.into());
-                    }
+            match self.shared.generation_items(head, namespace, key, items).await {
+                Ok(values) => {
+                    return Ok(ViewItems { version: head.version, published_at: head.published_at, values });
+                }
+                // It was removed while this reader slept: take the live one as it is now.
+                Err(Missing::Generation) => fresh_for = Duration::ZERO,
+                Err(Missing::Store(message)) => {
+                    return Err(recache_store::Error::Unavailable { message, source: None }.into());
                 }
             }
-            if values.len() == items.len() {
-                return Ok(ViewItems { version: head.version, published_at: head.published_at, values });
-            }
-            // The generation was removed while this reader slept: take the live one as it is now.
-            fresh_for = Duration::ZERO;
         }
-        Err(recache_store::Error::Unavailable {
-            message: format!("{namespace}/{key} is published faster than it can be read"),
-            source: None,
-        }
-        .into())
+        self.read_at_once(namespace, key, items).await
+    }
+
+    /// Which version is live and what it holds in one statement, past the cache: nothing can be removed in between. For a reader who is
+    /// slower than generations come and go.
+    async fn read_at_once(&self, namespace: &str, key: &str, items: &[&str]) -> Result<ViewItems> {
+        let wanted = items.iter().map(|item| (*item).to_owned()).collect();
+        let read = self.shared.store.view_read(namespace, key, Some(wanted)).await?;
+        let found: HashMap<String, Arc<String>> =
+            read.items.into_iter().map(|(item, value)| (item, Arc::new(value))).collect();
+        Ok(ViewItems {
+            version: read.version,
+            published_at: read.published_at,
+            values: items.iter().map(|item| found.get(*item).cloned()).collect(),
+        })
     }
 
     /// Like [`read_items`](Self::read_items), but of version `min_version` or newer: waits for it up to `wait`.
@@ -234,11 +315,11 @@ impl Engine {
         wait: Duration,
     ) -> Result<i64> {
         let deadline = deadline(wait);
-        let view = self.head(namespace, key, self.shared.options.view_head_fresh).await?.view;
+        let view = self.shared.head(namespace, key, self.shared.options.view_head_fresh).await?.view;
         let watch = self.shared.waiters.watch(view.uuid());
         loop {
             let changed = watch.changed();
-            let head = self.head(namespace, key, Duration::ZERO).await?;
+            let head = self.shared.head(namespace, key, Duration::ZERO).await?;
             if head.version >= min_version {
                 return Ok(head.version);
             }
@@ -271,8 +352,8 @@ impl Engine {
         from: Option<(i64, String)>,
         rows_max: u32,
     ) -> Result<ViewPage> {
-        for _ in 0..LOOKS_MAX {
-            let head = self.head(namespace, key, self.shared.options.view_head_fresh).await?;
+        for _ in 0..LIST_LOOKS_MAX {
+            let head = self.shared.head(namespace, key, self.shared.options.view_head_fresh).await?;
             let (version, after) = match &from {
                 Some((version, after)) => (*version, Some(after.clone())),
                 None if head.version == 0 => {
@@ -289,7 +370,7 @@ impl Engine {
                     return Err(recache_store::Error::Conflict(what).into());
                 }
                 // The live generation was replaced and removed while this reader slept.
-                self.head(namespace, key, Duration::ZERO).await?;
+                self.shared.head(namespace, key, Duration::ZERO).await?;
                 continue;
             };
             let has_more = items.len() >= usize::try_from(rows).unwrap_or(usize::MAX);
@@ -299,37 +380,17 @@ impl Engine {
         let message = format!("{namespace}/{key} is published faster than it can be read");
         Err(recache_store::Error::Unavailable { message, source: None }.into())
     }
+}
 
-    async fn generation_item(
-        &self,
-        head: Head,
-        namespace: &str,
-        key: &str,
-        item: &str,
-    ) -> std::result::Result<Option<Arc<String>>, Missing> {
-        // By its stamp too: a database that was put back from a backup gives a number a second time, to other content.
-        let stamp = head.stamp.map(|stamp| stamp.simple().to_string()).unwrap_or_default();
-        let version = format!("{}.{stamp}", head.version);
-        let cache_key = self.shared.heads.items.key([namespace, key, version.as_str(), item]);
-        let policy = Policy::new(ITEM_FRESH).negative_for(ITEM_FRESH);
-        let store = &self.shared.store;
-        let loader = || async {
-            match store.generation_read(head.view, head.version, vec![item.to_owned()]).await {
-                Ok(Some(mut found)) => Ok(found.pop().map(|(_, value)| value)),
-                Ok(None) => Err(Missing::Generation),
-                Err(error) => Err(Missing::Store(error.to_string())),
-            }
-        };
-        let cache = self.shared.cache.for_usage(&Usage::ViewItem);
-        cache.get_or_load(&cache_key, &policy, loader).await.map_err(|error| match error {
-            LoadError::Failed(missing) => (*missing).clone(),
-            LoadError::TimedOut(_) => Missing::Store(error.to_string()),
-        })
+fn missing(error: LoadError<Missing>) -> Missing {
+    match error {
+        LoadError::Failed(missing) => (*missing).clone(),
+        LoadError::TimedOut(_) => Missing::Store(error.to_string()),
     }
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
-enum Missing {
+pub(crate) enum Missing {
     #[error("the generation was removed")]
     Generation,
     #[error("{0}")]

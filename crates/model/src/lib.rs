@@ -40,6 +40,7 @@ pub mod tracked;
 pub mod ttl;
 pub mod unique;
 pub mod view;
+pub mod view_options;
 pub mod view_pattern;
 pub mod view_wait;
 pub mod webhook;

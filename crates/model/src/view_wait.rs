@@ -55,17 +55,28 @@ impl ViewWait {
     }
 }
 
-/// Says what a view waits for. `build`: the state of its build job and when that is due.
-pub fn wait_of(versions: &Versions, build: Option<(JobState, Timestamp)>, now: Timestamp) -> ViewWait {
+/// A view's build job, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildJob {
+    /// Where it stands.
+    pub state: JobState,
+    /// When it is due.
+    pub due_at: Timestamp,
+    /// It waits for the workflow that does it.
+    pub has_workflow: bool,
+}
+
+/// Says what a view waits for.
+pub fn wait_of(versions: &Versions, build: Option<BuildJob>, now: Timestamp) -> ViewWait {
     if versions.wanted == 0 {
         return ViewWait::Untouched;
     }
     if versions.live == versions.wanted {
         return ViewWait::Nothing;
     }
-    if let Some((state, due_at)) = build {
+    if let Some(BuildJob { state, due_at, has_workflow }) = build {
         return match (versions.processing, state) {
-            (Some(version), JobState::Running) => {
+            (Some(version), _) if state == JobState::Running || has_workflow => {
                 ViewWait::Build { version, is_overtaken: versions.wanted > version }
             }
             _ if due_at > now => ViewWait::Retry { at: due_at },
@@ -92,6 +103,10 @@ mod tests {
         Timestamp::from_micros(0).plus(Duration::from_secs(seconds))
     }
 
+    fn queued(due: u64) -> Option<BuildJob> {
+        Some(BuildJob { state: JobState::Queued, due_at: at(due), has_workflow: false })
+    }
+
     #[test]
     fn every_moment_of_a_builds_life_has_its_reason() {
         let policy = ViewPolicy { on_touch: crate::view::OnTouch::Finish, ..ViewPolicy::default() };
@@ -104,14 +119,17 @@ mod tests {
         assert_eq!(wait_of(&view, None, at(1)), ViewWait::Resume);
         view.resume();
         view.build_created();
-        assert_eq!(wait_of(&view, Some((JobState::Queued, at(1))), at(1)), ViewWait::Worker);
+        assert_eq!(wait_of(&view, queued(1), at(1)), ViewWait::Worker);
         view.begin(at(2));
-        let running = Some((JobState::Running, at(1)));
+        let running = Some(BuildJob { state: JobState::Running, due_at: at(1), has_workflow: false });
         assert_eq!(wait_of(&view, running, at(2)), ViewWait::Build { version: 1, is_overtaken: false });
         view.touch(&policy, at(3));
         assert_eq!(wait_of(&view, running, at(3)), ViewWait::Build { version: 1, is_overtaken: true });
+        // Its job waits for the workflow that does it.
+        let by_workflow = queued(300).map(|job| BuildJob { has_workflow: true, ..job });
+        assert_eq!(wait_of(&view, by_workflow, at(3)), ViewWait::Build { version: 1, is_overtaken: true });
         // It failed, and is tried again a minute later.
-        assert_eq!(wait_of(&view, Some((JobState::Queued, at(63))), at(4)), ViewWait::Retry { at: at(63) });
+        assert_eq!(wait_of(&view, queued(63), at(4)), ViewWait::Retry { at: at(63) });
         view.publish(&policy, 1, at(5)).unwrap();
         view.build_created();
         view.begin(at(6));

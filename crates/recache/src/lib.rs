@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! use recache::{BuildContext, Engine, Handlers, ItemRules, NewView, OpenOptions, RetryPolicy, Touch, ViewPolicy, open};
+//! use recache::{BuildContext, Engine, Handlers, NewView, OpenOptions, Touch, ViewPolicy, open};
 //! use std::time::Duration;
 //!
 //! let mut handlers = Handlers::new();
@@ -18,14 +18,8 @@
 //! let store = open(&OpenOptions::new("sqlite::memory:")).await?;
 //! let engine = Engine::builder(store).handlers(handlers).start().await?;
 //! engine.define_view(NewView {
-//!     namespace: "shop".into(),
-//!     key: "prices".into(),
-//!     handler: "prices".into(),
-//!     queue: "default".into(),
 //!     policy: ViewPolicy { debounce_quiet_ms: 5, ..ViewPolicy::default() },
-//!     retry: RetryPolicy::default(),
-//!     timeout: None,
-//!     rules: ItemRules::default(),
+//!     ..NewView::new("shop", "prices", "prices")
 //! }).await?;
 //!
 //! // The inputs changed. Whoever caused it can read its own write: version or newer.
@@ -41,6 +35,7 @@
 //! ```
 
 mod app;
+mod snapshots;
 pub mod testing;
 
 pub use recache_cache as cache;
@@ -50,10 +45,13 @@ pub use recache_store as store;
 pub use recache_worker as worker;
 
 pub use app::{App, AppBuilder, app};
+pub use snapshots::SnapshotReads;
+
 pub use recache_engine::{Courier, Engine, Live, LiveEvents, Options};
 pub use recache_model::item_rules::ItemRules;
 pub use recache_model::retry::RetryPolicy;
 pub use recache_model::template::Template;
 pub use recache_model::view::{OnTouch, ViewPolicy};
+pub use recache_model::view_options::{BuildWorkflow, ViewOptions};
 pub use recache_store::{Due, NewJob, NewView, OpenOptions, Store, Touch, open};
-pub use recache_worker::{BuildContext, Context, Event, Failure, Handlers, Subscribers};
+pub use recache_worker::{BuildContext, BuildPart, Context, Event, Failure, Handlers, Subscribers};

@@ -96,6 +96,7 @@ async fn views_workflows_and_events_come_to_rest_in_a_test() {
         retry: RetryPolicy::default(),
         timeout: None,
         rules: ItemRules::default(),
+        options: recache_model::view_options::ViewOptions::default(),
     };
     test.engine().define_view(view).await.unwrap();
     let touch =

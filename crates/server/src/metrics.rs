@@ -317,6 +317,16 @@ impl Collector for Engines {
             ("engine_generations_published", "Generations published", stats.published),
             ("engine_items_computed", "Items whose value a build computed", stats.items_computed),
             ("engine_items_reused", "Items that a build took over", stats.items_reused),
+            (
+                "engine_items_prefetched",
+                "Items put into the cache before anybody asked",
+                stats.items_prefetched,
+            ),
+            (
+                "engine_prefetches_left_out",
+                "Generations not fetched ahead though asked for",
+                stats.prefetches_left_out,
+            ),
             ("engine_events_routed", "Events handed on", stats.events_routed),
             ("engine_deliveries", "Deliveries made", stats.delivered),
             ("engine_deliveries_dead", "Deliveries given up", stats.deliveries_dead),

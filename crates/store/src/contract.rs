@@ -13,6 +13,7 @@ use crate::api_keys::ApiKeys;
 use crate::attempts::Attempts;
 use crate::audit::Audits;
 use crate::batches::Batches;
+use crate::build_workflows::BuildWorkflows;
 use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::error::Result;
@@ -114,6 +115,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Views by pattern.
     fn view_patterns(&self) -> &dyn ViewPatterns;
+
+    /// Builds that a workflow does.
+    fn build_workflows(&self) -> &dyn BuildWorkflows;
 
     /// Keys of those who ask over HTTP.
     fn api_keys(&self) -> &dyn ApiKeys;

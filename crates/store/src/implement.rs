@@ -16,6 +16,7 @@ use crate::api_keys::ApiKeys;
 use crate::attempts::Attempts;
 use crate::audit::Audits;
 use crate::batches::Batches;
+use crate::build_workflows::BuildWorkflows;
 use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::contract::Store;
@@ -128,6 +129,10 @@ impl Store for Driver {
     }
 
     fn view_patterns(&self) -> &dyn ViewPatterns {
+        self
+    }
+
+    fn build_workflows(&self) -> &dyn BuildWorkflows {
         self
     }
 

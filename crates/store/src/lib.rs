@@ -24,6 +24,7 @@ pub mod api_keys;
 pub mod attempts;
 pub mod audit;
 pub mod batches;
+pub mod build_workflows;
 pub mod bulk_jobs;
 pub mod chains;
 mod contract;
@@ -54,6 +55,7 @@ pub mod postgres;
 pub mod queues;
 pub mod remote_workers;
 pub mod schedules;
+pub mod snapshot;
 pub mod sqlite;
 pub mod tracked;
 pub mod view_control;
@@ -65,6 +67,10 @@ pub use audit::{AuditFilter, AuditOutcome, AuditRecord, Audits, NewAudit};
 pub use batches::{
     BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared, MemberKind,
     NewBatch,
+};
+pub use build_workflows::{
+    BuildSituation, BuildWorkflows, Gathered, KEEP_ITEMS_MAX, Keep, PREVIOUS_BYTES_MAX, PREVIOUS_ITEMS_MAX,
+    PartStart,
 };
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use chains::{Chains, Neighbours, ViewName};

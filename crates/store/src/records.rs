@@ -11,13 +11,14 @@ use recache_model::retry::RetryPolicy;
 use recache_model::time::Timestamp;
 use recache_model::unique::{PartsHash, UniqueRule, key_problem};
 use recache_model::view::{Versions, ViewPolicy};
+use recache_model::view_options::{BuildWorkflow, ViewOptions};
 use recache_model::view_pattern::{ANY, is_pattern};
 use recache_model::workflow::{StepCounts, StepKind, WorkflowState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::flow::{Children, HandOver, RESULT_INLINE_BYTES_MAX, Region, Waiting};
+use crate::flow::{Children, FLOW, HandOver, RESULT_INLINE_BYTES_MAX, Region, Waiting};
 use crate::queues::Word;
 use crate::view_control::{Restoration, ViewPause};
 
@@ -672,6 +673,8 @@ pub struct NewView {
     pub timeout: Option<Duration>,
     /// What its items must be.
     pub rules: ItemRules,
+    /// How it is made, beyond that. Where a workflow builds it, [`FLOW`] is its handler and its queue.
+    pub options: ViewOptions,
 }
 
 /// Longest namespace, handler and queue of a view, in bytes.
@@ -680,6 +683,34 @@ const VIEW_WORD_BYTES_MAX: usize = 256;
 pub(crate) const VIEW_KEY_BYTES_MAX: usize = 1024;
 
 impl NewView {
+    /// A view that a handler builds, in the queue `default`, with default policies.
+    pub fn new(namespace: impl Into<String>, key: impl Into<String>, handler: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            key: key.into(),
+            handler: handler.into(),
+            queue: "default".to_owned(),
+            policy: ViewPolicy::default(),
+            retry: RetryPolicy::default(),
+            timeout: None,
+            rules: ItemRules::default(),
+            options: ViewOptions::default(),
+        }
+    }
+
+    /// A view that a workflow builds, with default policies.
+    pub fn by_workflow(
+        namespace: impl Into<String>,
+        key: impl Into<String>,
+        workflow: BuildWorkflow,
+    ) -> Self {
+        Self {
+            queue: FLOW.to_owned(),
+            options: ViewOptions { workflow: Some(workflow), ..ViewOptions::default() },
+            ..Self::new(namespace, key, FLOW)
+        }
+    }
+
     /// Refuses what can be no view, with every reason.
     pub fn check(&self) -> Result<()> {
         let mut problems = self.problems();
@@ -731,6 +762,22 @@ impl NewView {
             problems.push(format!("view {view}: `attempts_max` must be 1 or more"));
         }
         problems.extend(self.rules.problems().into_iter().map(|problem| format!("view {view}: {problem}")));
+        problems.extend(self.options.problems().into_iter().map(|problem| format!("view {view}: {problem}")));
+        if self.options.workflow.is_none() && (self.handler == FLOW || self.queue == FLOW) {
+            problems.push(format!(
+                "view {view}: the handler and the queue `{FLOW}` are the engine's own, for views that a workflow builds"
+            ));
+        }
+        if self.options.workflow.is_some() && (self.handler != FLOW || self.queue != FLOW) {
+            problems.push(format!(
+                "view {view}: a workflow builds it, so its handler and its queue are `{FLOW}`; the template says what its steps call"
+            ));
+        }
+        if self.options.workflow.is_some() && self.timeout.is_some() {
+            problems.push(format!(
+                "view {view}: a workflow builds it, and so no `timeout` is kept: give the template a `lifecycle`"
+            ));
+        }
         problems
     }
 }

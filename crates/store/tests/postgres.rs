@@ -66,6 +66,7 @@ async fn touch_of_an_application_lives_and_dies_with_its_transaction() {
             retry: RetryPolicy::once(),
             timeout: None,
             rules: recache_model::item_rules::ItemRules::default(),
+            options: recache_model::view_options::ViewOptions::default(),
         };
         subject.store.view_define(view).await.unwrap();
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -73,6 +74,32 @@ pub struct BuildSummary {
     pub computed: u64,
     /// Items taken over.
     pub reused: u64,
+}
+
+/// An item as it is sent, if it can be one.
+pub(crate) fn checked_item<T: Serialize + ?Sized>(
+    item: &str,
+    fingerprint: Option<&str>,
+    value: &T,
+) -> Result<Item, Failure> {
+    if item.is_empty() || item.len() > ITEM_KEY_BYTES_MAX || item.contains('\0') {
+        return Err(Failure::permanent(
+            "item_key",
+            format!(
+                "an item's key must have 1 to {ITEM_KEY_BYTES_MAX} bytes and no NUL, and has {}",
+                item.len()
+            ),
+        ));
+    }
+    let value = serde_json::to_string(value)
+        .map_err(|error| Failure::permanent("item_value", format!("item `{item}`: {error}")))?;
+    if value.len() > ITEM_VALUE_BYTES_MAX {
+        return Err(Failure::permanent(
+            "item_value",
+            format!("item `{item}` has {} bytes; at most {ITEM_VALUE_BYTES_MAX} are kept", value.len()),
+        ));
+    }
+    Ok(Item { key: item.to_owned(), fingerprint: fingerprint.map(str::to_owned), value: Some(value) })
 }
 
 #[derive(Debug, Default)]
@@ -188,6 +215,12 @@ impl BuildContext {
         exists
     }
 
+    /// The values that these items have in the live version, in their order; `None` where it has no such item. For what is made of what was: a
+    /// counter, a running mean. Values that do not fit the type are a permanent failure.
+    pub async fn previous<T: DeserializeOwned>(&self, items: &[String]) -> Result<Vec<Option<T>>, Failure> {
+        self.0.context.previous(items).await
+    }
+
     /// Puts an item that was computed. With a fingerprint of its inputs, a later build can take it over.
     pub async fn put<T: Serialize + ?Sized>(
         &self,
@@ -195,33 +228,15 @@ impl BuildContext {
         fingerprint: Option<&str>,
         value: &T,
     ) -> Result<(), Failure> {
-        if item.is_empty() || item.len() > ITEM_KEY_BYTES_MAX || item.contains('\0') {
-            return Err(Failure::permanent(
-                "item_key",
-                format!(
-                    "an item's key must have 1 to {ITEM_KEY_BYTES_MAX} bytes and no NUL, and has {}",
-                    item.len()
-                ),
-            ));
-        }
-        let value = serde_json::to_string(value)
-            .map_err(|error| Failure::permanent("item_value", format!("item `{item}`: {error}")))?;
-        if value.len() > ITEM_VALUE_BYTES_MAX {
-            return Err(Failure::permanent(
-                "item_value",
-                format!("item `{item}` has {} bytes; at most {ITEM_VALUE_BYTES_MAX} are kept", value.len()),
-            ));
-        }
+        let item = checked_item(item, fingerprint, value)?;
         let mut progress = self.0.progress.lock().await;
-        if !progress.put.insert(item.to_owned()) {
+        if !progress.put.insert(item.key.clone()) {
             return Err(Failure::permanent(
                 "item_twice",
-                format!("item `{item}` was put twice in one build"),
+                format!("item `{}` was put twice in one build", item.key),
             ));
         }
         progress.computed += 1;
-        let item =
-            Item { key: item.to_owned(), fingerprint: fingerprint.map(str::to_owned), value: Some(value) };
         self.send_later(&mut progress, item).await
     }
 

@@ -10,12 +10,16 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::build_part::BuildPart;
 use crate::failure::Failure;
 use crate::link::Link;
 use crate::stop::{Stop, StopSignal};
 
 /// At checkpoints the store is asked at most this often; between, only the signal is looked at.
 const CHECK_PAUSE: Duration = Duration::from_millis(25);
+
+/// Items of the generation before that one call asks for.
+const PREVIOUS_A_CALL: usize = 100;
 
 /// What is known of a job when it starts.
 #[derive(Debug, Clone, Default)]
@@ -148,6 +152,37 @@ impl Context {
     pub async fn log(&self, line: &str) -> Result<(), Failure> {
         self.go_on()?;
         Ok(self.link.log(vec![line.to_owned()]).await?)
+    }
+
+    /// The step's part of the build, where its workflow builds a view. In a workflow that builds none this is a permanent failure. What an
+    /// earlier attempt of the step put no longer counts (it can be taken over), unless this attempt goes on from a [checkpoint](Self::saved).
+    pub async fn build_part(&self) -> Result<BuildPart, Failure> {
+        self.go_on()?;
+        let source = self.link.part().await?;
+        Ok(BuildPart::new(self.clone(), source))
+    }
+
+    /// For builds and parts of builds: the values of live items, in their order. Asked for some at a time.
+    pub(crate) async fn previous<T: DeserializeOwned>(
+        &self,
+        items: &[String],
+    ) -> Result<Vec<Option<T>>, Failure> {
+        let mut values = Vec::with_capacity(items.len());
+        for items in items.chunks(PREVIOUS_A_CALL) {
+            self.checkpoint().await?;
+            let found = self.link.previous(items.to_vec()).await?;
+            let found: BTreeMap<String, String> = found.into_iter().collect();
+            for item in items {
+                let value = found.get(item).map(|text| serde_json::from_str(text)).transpose();
+                values.push(value.map_err(|error| {
+                    Failure::permanent(
+                        "previous_value",
+                        format!("item `{item}` of the version before: {error}"),
+                    )
+                })?);
+            }
+        }
+        Ok(values)
     }
 
     pub(crate) fn link(&self) -> &Arc<dyn Link> {

@@ -35,6 +35,7 @@
 //! ```
 
 mod build;
+mod build_part;
 mod context;
 mod event;
 mod failure;
@@ -47,6 +48,7 @@ mod stop;
 pub use build::{
     BuildContext, BuildSource, BuildSummary, ITEM_KEY_BYTES_MAX, ITEM_VALUE_BYTES_MAX, KnownItem, Touched,
 };
+pub use build_part::BuildPart;
 pub use context::{Context, JobFacts};
 pub use event::{Event, Subscriber, Subscribers, Subscription};
 pub use failure::Failure;
@@ -54,5 +56,5 @@ pub use handlers::{
     Builder, Call, Description, Handler, Handlers, INPUT_SCHEMA_BYTES_MAX, NotFound, RegisterError,
     Registered, Resolver,
 };
-pub use link::{Item, Link, LinkError};
+pub use link::{Item, Keep, Link, LinkError, PartSource};
 pub use stop::{Stop, StopSignal};

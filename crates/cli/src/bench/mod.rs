@@ -40,7 +40,9 @@ enum What {
     #[command(after_help = "Example:\n  recache bench touch --rounds 500")]
     Touch(touch::TouchArgs),
     /// One view of many items: build, publish with few of them changed, read
-    #[command(after_help = "Example:\n  recache bench views --items 1000000 --changed 0,10,1000")]
+    #[command(
+        after_help = "Example:\n  recache bench views --items 1000000 --changed 0,10,1000 --cache redis://localhost:6379"
+    )]
     Views(views::ViewsArgs),
     /// Workflows of no-op steps in several shapes: one at a time, and many side by side
     #[command(

@@ -58,6 +58,7 @@ pub(super) async fn run(args: &TouchArgs, place: &Place) -> BenchResult<Report> 
             retry: RetryPolicy::default(),
             timeout: None,
             rules: recache_model::item_rules::ItemRules::default(),
+            options: recache_model::view_options::ViewOptions::default(),
         })
         .await?;
     let touch = || Touch {

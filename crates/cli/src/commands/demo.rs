@@ -11,6 +11,7 @@ use crate::output::Format;
 #[command(after_help = "Examples:
   recache demo
   recache demo --data-dir demo --seed 7 --touches 500
+  recache demo --database postgres://localhost/test --cache redis://localhost:6379
 
 Runs twice: with Recache, and as a plain job queue without version control.
 Needs nothing but this program; leaves nothing but what --data-dir names.")]

@@ -12,11 +12,13 @@ mod with;
 mod without;
 
 mod check;
+mod history;
 mod home;
 mod readers;
 mod report;
 mod show;
 mod tally;
+pub(crate) mod through;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -41,6 +43,10 @@ pub(crate) struct DemoArgs {
     /// What the changes follow from: the same seed, the same changes
     #[arg(long, value_name = "N", default_value_t = 2013)]
     pub(crate) seed: u64,
+    /// Read through a cache on this server: redis://HOST:PORT, rediss://HOST:PORT or, for Memcached, tcp://HOST:PORT;
+    /// else through this program's memory
+    #[arg(long, value_name = "URL")]
+    pub(crate) cache: Option<String>,
     /// Print one JSON document instead of the table
     #[arg(long)]
     pub(crate) json: bool,
@@ -79,6 +85,8 @@ enum Failed {
     Engine(#[from] recache_engine::Error),
     #[error(transparent)]
     Handler(#[from] recache_worker::RegisterError),
+    #[error(transparent)]
+    Cache(#[from] through::Problem),
     #[error("the result could not be printed: {0}")]
     Print(#[from] io::Error),
 }
@@ -103,6 +111,9 @@ impl From<Failed> for CliError {
                 recache_store::Error::Invalid(_) => Self::new("E-DATABASE", ExitStatus::Usage, what),
                 _ => Self::new("E-DATABASE", ExitStatus::Failed, what),
             },
+            Failed::Cache(through::Problem::Url(_)) => Self::new("E-USAGE", ExitStatus::Usage, what),
+            Failed::Cache(through::Problem::Away(_)) => Self::new("E-CACHE", ExitStatus::Unavailable, what)
+                .help("start the server, or leave --cache out"),
             Failed::Engine(recache_engine::Error::TimedOut { .. }) => {
                 Self::new("E-DEMO", ExitStatus::TimedOut, what)
             }
@@ -175,7 +186,11 @@ async fn interrupted() {
 async fn set(args: &DemoArgs, home: &Home, show: Show) -> Result<(Stage, Vec<String>), Failed> {
     let carriers: Vec<String> = data::airlines()?.into_keys().collect();
     let legs = data::flights()?;
-    let stage = Stage::set(&home.url, legs, &carriers, args.seed, show).await?;
+    let cache = match &args.cache {
+        Some(url) => Some(through::open(url).await?),
+        None => None,
+    };
+    let stage = Stage::set(&home.url, cache, legs, &carriers, args.seed, show).await?;
     Ok((stage, carriers))
 }
 
@@ -219,6 +234,8 @@ async fn morning(args: &DemoArgs, stage: &Stage, carriers: &[String], show: Show
     report.changes_before = last;
     report.slots = stage::SLOTS;
     report.readers = readers::READERS;
+    report.history = Some(with.history);
+    report.cache = stage.cache.as_ref().map(|(cache, backend)| through::figures(cache, backend));
     Ok(report)
 }
 

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::tally::Figures;
+use super::{history, through};
 
 /// Of the JSON document; another number means that a key changed its meaning or is gone.
 const SCHEMA: &str = "recache.demo/1";
@@ -28,6 +29,10 @@ pub(super) struct Report {
     pub(super) recache: Figures,
     pub(super) without_version_control: Figures,
     pub(super) self_check: SelfCheck,
+    /// The view over the demo's own job history.
+    pub(super) history: Option<history::Figures>,
+    /// The cache on a server, where `--cache` named one.
+    pub(super) cache: Option<through::Figures>,
 }
 
 /// Recache's items against a second computation from the file.
@@ -53,6 +58,8 @@ impl Report {
             recache,
             without_version_control: without,
             self_check,
+            history: None,
+            cache: None,
         }
     }
 
@@ -80,8 +87,23 @@ impl Report {
         if self.self_check.passed {
             writeln!(
                 out,
-                "Self-check passed: {} items of {} views are what a second computation from the file gives.",
-                self.self_check.items, self.alliances
+                "Self-check passed: {} items of {} views are what a second computation gives.",
+                self.self_check.items,
+                self.alliances + usize::from(self.history.is_some())
+            )?;
+        }
+        if let Some(history) = &self.history {
+            writeln!(
+                out,
+                "A view over the demo's own job history was published {} times meanwhile: figures over {} builds.",
+                history.published, history.builds
+            )?;
+        }
+        if let Some(cache) = &self.cache {
+            writeln!(
+                out,
+                "Read through {}: {} reads answered there, {} by the database.",
+                cache.backend, cache.hits, cache.misses
             )?;
         }
         write_next(database, out)

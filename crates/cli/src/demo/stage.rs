@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use recache_cache::Cache;
 use recache_engine::{Engine, Options};
 use recache_store::{FlightStore, Leg, OpenOptions, Store, open_with_flights};
 use recache_worker::Handlers;
@@ -15,6 +16,8 @@ use super::show::{self, Show};
 pub(super) const SLOTS: usize = 4;
 /// Where both sides' jobs wait; not the default queue, which another worker on the same database may serve.
 pub(super) const QUEUE: &str = "demo";
+/// Where the builds of the view over the job history wait.
+pub(super) const HISTORY_QUEUE: &str = "demo-history";
 /// An interrupted demo waits no longer than this for its engines.
 const END_MAX: Duration = Duration::from_secs(5);
 
@@ -26,6 +29,8 @@ pub(super) struct Stage {
     pub(super) legs: Vec<Leg>,
     pub(super) routes: Routes,
     pub(super) seed: u64,
+    /// What readers read through, and on which kind of server it is; `None`: this process's memory.
+    pub(super) cache: Option<(Cache, &'static str)>,
     engines: Mutex<Vec<Engine>>,
 }
 
@@ -33,6 +38,7 @@ impl Stage {
     /// Opens the database and loads the flights if they are not all there.
     pub(super) async fn set(
         url: &str,
+        cache: Option<(Cache, &'static str)>,
         legs: Vec<Leg>,
         carriers: &[String],
         seed: u64,
@@ -49,20 +55,33 @@ impl Stage {
             bar.done(&format!("{loaded} flights loaded in {:.1} s", began.elapsed().as_secs_f64()));
         }
         let routes = Routes::new(flights.destinations_served(carriers).await?);
-        Ok(Self { store, flights, legs, routes, seed, engines: Mutex::default() })
+        Ok(Self { store, flights, legs, routes, seed, cache, engines: Mutex::default() })
     }
 
     /// An engine over the database; the same settings for both sides.
     pub(super) async fn engine(&self, handlers: Handlers) -> Result<Engine, Failed> {
+        self.engine_of(handlers, QUEUE, SLOTS).await
+    }
+
+    /// One that serves a queue with so many slots.
+    pub(super) async fn engine_of(
+        &self,
+        handlers: Handlers,
+        queue: &str,
+        slots: usize,
+    ) -> Result<Engine, Failed> {
         let options = Options {
-            slots: SLOTS,
-            queues: vec![QUEUE.to_owned()],
+            slots,
+            queues: vec![queue.to_owned()],
             drain: Duration::ZERO,
             grace: Duration::from_secs(1),
             ..Options::default()
         };
-        let engine =
-            Engine::builder(Arc::clone(&self.store)).handlers(handlers).options(options).start().await?;
+        let mut builder = Engine::builder(Arc::clone(&self.store)).handlers(handlers).options(options);
+        if let Some((cache, _)) = &self.cache {
+            builder = builder.cache(cache.clone());
+        }
+        let engine = builder.start().await?;
         self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine.clone());
         Ok(engine)
     }

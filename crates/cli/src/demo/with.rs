@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::figures::{self, Routes, SUMMARY};
+use super::history::{self, History};
 use super::readers::{NAMESPACE, Readers, Source};
 use super::schedule::{ALLIANCES, Change, Members, Moment};
 use super::show::Bar;
@@ -96,6 +97,8 @@ pub(super) struct Outcome {
     pub(super) items_checked: usize,
     /// What it found wrong.
     pub(super) differences: Vec<String>,
+    /// What the view over the job history came to.
+    pub(super) history: history::Figures,
 }
 
 /// Defines the views, founds the alliances, makes the changes under the eyes of the readers, and checks the result.
@@ -126,9 +129,11 @@ pub(super) async fn run(
             retry: RetryPolicy::default(),
             timeout: None,
             rules: recache_model::item_rules::ItemRules::default(),
+            options: recache_model::view_options::ViewOptions::default(),
         };
         engine.define_view(view).await?;
     }
+    let history = History::start(stage).await?;
     for change in founding {
         make(stage, change).await?;
     }
@@ -163,12 +168,13 @@ pub(super) async fn run(
     let after = engine.stats();
     figures.builds_requested = u64::try_from(changes.len()).unwrap_or(u64::MAX);
     figures.builds_published = after.published - before.published;
-    figures.builds_superseded =
-        (after.builds_created - before.builds_created).saturating_sub(figures.builds_published);
+    figures.builds_superseded = after.superseded - before.superseded;
     figures.items_reused = after.items_reused - before.items_reused;
-    let (items_checked, differences) = self_check(stage, &engine, members, &mut figures).await?;
+    let (items_checked, mut differences) = self_check(stage, &engine, members, &mut figures).await?;
+    let (history, wrong) = history.finish(&*stage.store).await?;
+    differences.extend(wrong);
     engine.shut_down().await;
-    Ok(Outcome { figures, moments, items_checked, differences })
+    Ok(Outcome { figures, moments, items_checked: items_checked + history.items, differences, history })
 }
 
 /// Makes a change. That it had been made already is no error where its first try may have got through.

@@ -228,6 +228,7 @@ impl World {
                 retry: recache_model::retry::RetryPolicy::default(),
                 timeout: None,
                 rules: recache_model::item_rules::ItemRules::default(),
+                options: recache_model::view_options::ViewOptions::default(),
             };
             store.view_define(view).await.expect("a view is defined");
         }

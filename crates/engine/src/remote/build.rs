@@ -1,7 +1,7 @@
 //! Views that workers elsewhere build.
 
 use recache_model::ids::SessionId;
-use recache_store::{BuildStart, LeaseToken, Revoked, StagedItem};
+use recache_store::{BuildStart, Keep, LeaseToken, PartStart, Revoked, StagedItem};
 
 use super::Remote;
 use crate::error::{Error, Result};
@@ -20,7 +20,11 @@ impl Remote {
         if self.known(session, secret).await?.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.shared.store.build_begin(token).await?))
+        let begun = self.shared.store.build_begin(token).await?;
+        if let Ok(start) = &begun {
+            self.shared.heads.builds(start.view, &start.namespace, &start.key);
+        }
+        Ok(Some(begun))
     }
 
     /// Puts items where no reader looks. Inner `None`: they are kept. Outer `None`: the session has ended.
@@ -42,6 +46,49 @@ impl Remote {
             return Ok(None);
         }
         Ok(Some(self.shared.store.build_put(token, items).await?))
+    }
+}
+
+impl Remote {
+    /// A worker's step begins its part of the build that its workflow does. `None`: the session has ended.
+    pub async fn part_begin(
+        &self,
+        session: SessionId,
+        secret: &str,
+        token: LeaseToken,
+    ) -> Result<Option<std::result::Result<PartStart, Revoked>>> {
+        if self.known(session, secret).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.shared.store.build_workflows().part_begin(token).await?))
+    }
+
+    /// Keeps items that such a step does not put; answers for each whether it is kept. `None`: the session has ended.
+    pub async fn part_keep(
+        &self,
+        session: SessionId,
+        secret: &str,
+        token: LeaseToken,
+        keep: Keep,
+    ) -> Result<Option<std::result::Result<Vec<bool>, Revoked>>> {
+        if self.known(session, secret).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.shared.store.build_workflows().part_keep(token, keep).await?))
+    }
+
+    /// Values of live items, for whoever builds. `None`: the session has ended.
+    pub async fn previous_read(
+        &self,
+        session: SessionId,
+        secret: &str,
+        token: LeaseToken,
+        items: Vec<String>,
+    ) -> Result<Option<std::result::Result<Vec<(String, String)>, Revoked>>> {
+        if self.known(session, secret).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.shared.store.build_workflows().previous_read(token, items).await?))
     }
 }
 

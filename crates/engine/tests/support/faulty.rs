@@ -38,6 +38,10 @@ pub(crate) struct Faulty {
     pub(crate) epochs_fail: AtomicBool,
     /// Who asks for epochs of caches gets no answer at all.
     pub(crate) epochs_hang: AtomicBool,
+    /// Every generation that is asked for by its number was removed just before.
+    pub(crate) generations_are_gone: AtomicBool,
+    /// How often items were asked for by the number of their generation.
+    pub(crate) generation_reads: AtomicU32,
     /// How often templates were looked for.
     pub(crate) template_looks: AtomicU32,
     /// What was claimed and how it was settled, as far as it does not differ by chance.
@@ -68,6 +72,8 @@ impl Faulty {
             touch_gate: Mutex::default(),
             epochs_fail: AtomicBool::new(false),
             epochs_hang: AtomicBool::new(false),
+            generations_are_gone: AtomicBool::new(false),
+            generation_reads: AtomicU32::new(0),
             template_looks: AtomicU32::new(0),
             turns: Mutex::default(),
             sessions: Mutex::default(),
@@ -137,6 +143,10 @@ impl Store for Faulty {
 
     fn view_patterns(&self) -> &dyn ViewPatterns {
         self.store.view_patterns()
+    }
+
+    fn build_workflows(&self) -> &dyn recache_store::BuildWorkflows {
+        self.store.build_workflows()
     }
 
     fn chains(&self) -> &dyn Chains {
@@ -394,6 +404,11 @@ impl Store for Faulty {
         version: i64,
         items: Vec<String>,
     ) -> Result<Option<Vec<(String, String)>>> {
+        self.generation_reads.fetch_add(1, Ordering::SeqCst);
+        if self.generations_are_gone.load(Ordering::SeqCst) {
+            // What a reader finds who slept longer than a replaced generation is kept.
+            return Ok(None);
+        }
         self.store.generation_read(view, version, items).await
     }
 

@@ -79,6 +79,7 @@ pub(crate) fn view(key: &str, handler: &str, policy: ViewPolicy) -> NewView {
         retry: RetryPolicy::once(),
         timeout: None,
         rules: recache_model::item_rules::ItemRules::default(),
+        options: recache_model::view_options::ViewOptions::default(),
     }
 }
 

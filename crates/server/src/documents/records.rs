@@ -12,6 +12,7 @@ use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewPolicy, ViewStatus};
+use recache_model::view_options::Prefetch;
 use recache_store::{
     BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
     LimitScope, LimitsRecord, LogLine, MemberKind, PatternRecord, QueueRecord, ScheduleRecord, SignalRecord,
@@ -414,6 +415,9 @@ pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
         last_build_ms: versions.last_build.map(ms),
         last_error: record.last_error,
         build_job_id: record.build.map(|id| id.to_string()),
+        prefetch_first: prefetch_first(definition.options.prefetch.as_ref()),
+        prefetch_items: prefetch_items(definition.options.prefetch),
+        workflow: definition.options.workflow.map(|workflow| workflow.to_string()),
         handler: definition.handler,
         queue: definition.queue,
         policy: view_policy(&definition.policy),
@@ -437,9 +441,20 @@ pub fn view_pattern(record: PatternRecord) -> api::ViewPattern {
         created_at: instant(record.created_at),
         namespace: definition.namespace,
         pattern: definition.key,
+        prefetch_first: prefetch_first(definition.options.prefetch.as_ref()),
+        prefetch_items: prefetch_items(definition.options.prefetch),
+        workflow: definition.options.workflow.map(|workflow| workflow.to_string()),
         handler: definition.handler,
         queue: definition.queue,
     }
+}
+
+fn prefetch_first(prefetch: Option<&Prefetch>) -> Option<u32> {
+    if let Some(Prefetch::First(count)) = prefetch { Some(*count) } else { None }
+}
+
+fn prefetch_items(prefetch: Option<Prefetch>) -> Option<Vec<String>> {
+    if let Some(Prefetch::Items(items)) = prefetch { Some(items) } else { None }
 }
 
 fn schema_text(schema: Option<&serde_json::Value>) -> Option<api::Json> {

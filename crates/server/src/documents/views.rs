@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use recache_api as api;
+use recache_model::ids::WorkflowId;
 use recache_model::time::Timestamp;
-use recache_model::view_wait::{ViewWait, wait_of};
+use recache_model::view_wait::{BuildJob, ViewWait, wait_of};
 use recache_store::{
     Error, GenerationRecord, ItemChange, JobRecord, Restored, Store, TouchOutcome, ViewName, ViewRecord,
 };
@@ -88,14 +89,15 @@ pub async fn view_explanation(store: &dyn Store, view: &ViewName) -> Result<api:
         None => None,
     };
     let now = store.now().await?;
-    let wait = wait_of(&record.versions, build.as_ref().map(|job| (job.state, job.due_at)), now);
+    let wait = wait_of(&record.versions, build.as_ref().map(waiting), now);
     let queue_paused = match store.queues().queue_get(&record.definition.queue).await {
         Ok(queue) => queue.pause.map(|pause| format!("{}: {}", pause.word.actor, pause.word.reason)),
         Err(Error::NotFound { .. }) => None,
         Err(error) => return Err(error),
     };
     let neighbours = store.chains().view_neighbours(view.clone()).await?;
-    let (reason, remedy) = words(view, &record, wait, queue_paused.as_deref());
+    let workflow = build.as_ref().and_then(|job| job.sub_workflow);
+    let (reason, remedy) = words(view, &record, wait, queue_paused.as_deref(), workflow);
     Ok(api::ViewExplanation {
         schema: api::ViewExplanation::SCHEMA.to_owned(),
         namespace: view.namespace.clone(),
@@ -113,6 +115,10 @@ pub async fn view_explanation(store: &dyn Store, view: &ViewName) -> Result<api:
     })
 }
 
+fn waiting(job: &JobRecord) -> BuildJob {
+    BuildJob { state: job.state, due_at: job.due_at, has_workflow: job.sub_workflow.is_some() }
+}
+
 fn until(wait: ViewWait) -> Option<Timestamp> {
     match wait {
         ViewWait::Debounce { until } => Some(until),
@@ -127,10 +133,14 @@ fn words(
     record: &ViewRecord,
     wait: ViewWait,
     queue_paused: Option<&str>,
+    workflow: Option<WorkflowId>,
 ) -> (String, Option<String>) {
     let definition = &record.definition;
     let now = || Some(format!("recache view touch {view} --now"));
-    let worker = format!("a worker of queue `{}` that knows `{}`", definition.queue, definition.handler);
+    let worker = match &definition.options.workflow {
+        Some(template) => format!("an engine, which begins the workflow `{template}`"),
+        None => format!("a worker of queue `{}` that knows `{}`", definition.queue, definition.handler),
+    };
     match wait {
         ViewWait::Untouched => ("nothing was ever touched".to_owned(), now()),
         ViewWait::Nothing => ("the newest version is live".to_owned(), None),
@@ -155,7 +165,13 @@ fn words(
         }
         ViewWait::Build { version, is_overtaken } => {
             let next = if is_overtaken { "; a newer one is wanted already and built next" } else { "" };
-            (format!("version {version} is being built{next}"), None)
+            match workflow {
+                Some(id) => (
+                    format!("version {version} is being built by workflow {id}{next}"),
+                    Some(format!("recache workflow show {id}")),
+                ),
+                None => (format!("version {version} is being built{next}"), None),
+            }
         }
         ViewWait::Touch => {
             let error = record.last_error.as_deref().unwrap_or("no reason was kept");

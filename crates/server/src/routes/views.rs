@@ -16,7 +16,8 @@ use recache_api::{
 use recache_model::ids::JobId;
 use recache_model::item_rules::ItemRules;
 use recache_model::view::{OnTouch, ViewPolicy};
-use recache_store::{NewView, Touch, ViewName, Word};
+use recache_model::view_options::{BuildWorkflow, Prefetch, ViewOptions};
+use recache_store::{FLOW, NewView, Touch, ViewName, Word};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -164,11 +165,13 @@ pub(super) fn definition(namespace: String, key: String, asked: DefineView) -> R
     });
     let max_staleness_ms =
         asked.max_staleness_ms.or(default.max_staleness_ms).filter(|_| !asked.any_staleness);
+    let (handler, queue, workflow) = builder(asked.handler, asked.queue, asked.workflow.as_deref())?;
+    let prefetch = prefetch(asked.prefetch_first, asked.prefetch_items)?;
     Ok(NewView {
         namespace,
         key,
-        handler: asked.handler,
-        queue: asked.queue,
+        handler,
+        queue,
         policy: ViewPolicy {
             debounce_quiet_ms: asked.debounce_quiet_ms.unwrap_or(default.debounce_quiet_ms),
             debounce_max_ms: asked.debounce_max_ms.unwrap_or(default.debounce_max_ms),
@@ -181,7 +184,41 @@ pub(super) fn definition(namespace: String, key: String, asked: DefineView) -> R
             key_schema: schema("/item_key_schema", asked.item_key_schema.as_ref())?,
             value_schema: schema("/item_value_schema", asked.item_value_schema.as_ref())?,
         },
+        options: ViewOptions { workflow, prefetch },
     })
+}
+
+fn prefetch(first: Option<u32>, items: Option<Vec<String>>) -> Result<Option<Prefetch>, FieldProblem> {
+    match (first, items) {
+        (Some(_), Some(_)) => Err(FieldProblem {
+            pointer: "/prefetch_items".to_owned(),
+            message: "must not be given together with `prefetch_first`".to_owned(),
+        }),
+        (first, items) => Ok(first.map(Prefetch::First).or(items.map(Prefetch::Items))),
+    }
+}
+
+/// What builds it: a handler in a queue, or a workflow.
+fn builder(
+    handler: Option<String>,
+    queue: Option<String>,
+    workflow: Option<&str>,
+) -> Result<(String, String, Option<BuildWorkflow>), FieldProblem> {
+    let problem = |pointer: &str, message: String| FieldProblem { pointer: pointer.to_owned(), message };
+    let Some(workflow) = workflow else {
+        let handler =
+            handler.ok_or_else(|| problem("/handler", "is missing: give it, or `workflow`".to_owned()))?;
+        return Ok((handler, queue.unwrap_or_else(|| "default".to_owned()), None));
+    };
+    if handler.is_some() {
+        return Err(problem("/handler", "must not be given together with `workflow`".to_owned()));
+    }
+    if queue.is_some() {
+        let why = "must not be given together with `workflow`, whose template says where its steps wait";
+        return Err(problem("/queue", why.to_owned()));
+    }
+    let workflow = workflow.parse().map_err(|why| problem("/workflow", why))?;
+    Ok((FLOW.to_owned(), FLOW.to_owned(), Some(workflow)))
 }
 
 fn schema(

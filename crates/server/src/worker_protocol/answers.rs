@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use recache_api::{
-    Json, Worker, WorkerAnswer, WorkerBuild, WorkerHandler, WorkerJob, WorkerKnownItem, WorkerLoss,
-    WorkerResult, WorkerStop, WorkerStopReason, WorkerVerdict,
+    Json, ViewItem, Worker, WorkerAnswer, WorkerBuild, WorkerHandler, WorkerJob, WorkerKnownItem, WorkerLoss,
+    WorkerPart, WorkerResult, WorkerStop, WorkerStopReason, WorkerVerdict,
 };
 use recache_engine::remote::{Answer, Offer, Settled, Stop, lease_token_text};
 use recache_model::ids::JobId;
-use recache_store::{BuildStart, ItemMark, RemoteWorker, Revoked, TouchedItems};
+use recache_store::{BuildStart, ItemMark, PartStart, RemoteWorker, Revoked, TouchedItems};
 use serde_json::Value;
 
 use super::calls::Tokens;
@@ -116,6 +116,24 @@ pub(super) fn build(start: BuildStart) -> WorkerBuild {
         },
         live: known(start.live),
         staged: known(start.staged),
+    }
+}
+
+pub(super) fn item((item, value): (String, String)) -> ViewItem {
+    ViewItem { item, value: documents::json_text(&value) }
+}
+
+pub(super) fn part(start: PartStart) -> WorkerPart {
+    WorkerPart {
+        schema: WorkerPart::SCHEMA.to_owned(),
+        namespace: start.namespace,
+        key: start.key,
+        version: start.version,
+        live_version: start.live_version,
+        touched: match start.touched {
+            TouchedItems::All => None,
+            TouchedItems::Only(items) => Some(items),
+        },
     }
 }
 

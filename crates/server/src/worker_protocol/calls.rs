@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use recache_api::{
-    FieldProblem, Json, PutItem, RegisterWorker, WorkerCall, WorkerEnd, WorkerOutcome, WorkerReport,
+    FieldProblem, Json, KeepItems, PutItem, RegisterWorker, WorkerCall, WorkerEnd, WorkerOutcome,
+    WorkerReport,
 };
 use recache_engine::remote::{Call, Claim, End, LEASE_DEFAULT, NewWorker, Report, Settle, parse_lease_token};
 use recache_model::job::{ErrorKind, JobError};
-use recache_store::{LeaseToken, RemoteHandler, StagedItem};
+use recache_store::{Keep, LeaseToken, RemoteHandler, StagedItem};
 
 use crate::refusal::{Code, Refusal};
 
@@ -177,6 +178,27 @@ fn report_of(token: LeaseToken, report: WorkerReport) -> Result<Report, Wrong> {
         (None, Some(_)) => return Err(("lines", "is missing")),
     };
     Ok(Report { token, progress, log, checkpoint: checkpoint.map(|json| json.text().to_owned()) })
+}
+
+/// What a step says about items that it does not put: one thing a call.
+pub(super) fn keep(asked: KeepItems) -> Result<Keep, Refusal> {
+    let unchanged = asked
+        .unchanged
+        .map(|items| Keep::Unchanged(items.into_iter().map(|one| (one.item, one.fingerprint)).collect()));
+    let said = [
+        unchanged,
+        asked.live.map(Keep::Live),
+        asked.rest.filter(|rest| *rest).map(|_| Keep::Rest),
+        asked.dropped.map(Keep::Dropped),
+    ];
+    let mut said = said.into_iter().flatten();
+    match (said.next(), said.next()) {
+        (Some(keep), None) => Ok(keep),
+        _ => {
+            let why = "must have one of `unchanged`, `live`, `rest` (true) and `dropped` besides `token`";
+            Err(Refusal::field(Code::Invalid, "", why))
+        }
+    }
 }
 
 pub(super) fn items(items: Vec<PutItem>) -> Vec<StagedItem> {

@@ -5,8 +5,8 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use recache_api::{
-    BeginBuild, PutItems, RegisterWorker, WorkerAnswer, WorkerBuild, WorkerCall, WorkerDone, WorkerList,
-    WorkerSession,
+    BeginBuild, KeepItems, PutItems, ReadPrevious, RegisterWorker, WorkerAnswer, WorkerBuild, WorkerCall,
+    WorkerDone, WorkerKept, WorkerList, WorkerPart, WorkerPrevious, WorkerSession,
 };
 use recache_engine::remote::Remote;
 use recache_model::ids::SessionId;
@@ -31,6 +31,9 @@ pub(crate) fn routes() -> Routes {
         .write(RUN, routes!(worker_call))
         .write(RUN, routes!(begin_build))
         .write(RUN, routes!(put_items))
+        .write(RUN, routes!(begin_part))
+        .write(RUN, routes!(keep_items))
+        .write(RUN, routes!(read_previous))
         .write(RUN, routes!(end_worker))
 }
 
@@ -166,6 +169,79 @@ async fn put_items(
     match remote.build_put(session, &secret, token, calls::items(asked.items)).await?.ok_or_else(ended)? {
         None => Ok(Json(WorkerDone::new(true))),
         Some(why) => Err(lost(why)),
+    }
+}
+
+/// Begin a step's part of the build that its workflow does: what it starts from
+///
+/// Items are put with the step's token. A step of a workflow that builds no view is refused. Safe to repeat.
+#[utoipa::path(post, path = "/v1/workers/{session}/part", tag = "workers",
+    params(("session" = String, Path, description = "`ses_…`"),
+        ("Recache-Session-Secret" = String, Header, description = "The session's secret")),
+    request_body = BeginBuild,
+    responses((status = 200, description = "What it starts from", body = WorkerPart)))]
+async fn begin_part(
+    State(app): State<App>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+    Secret(secret): Secret,
+    Input(asked): Input<BeginBuild>,
+) -> Result<Json<WorkerPart>, Refusal> {
+    let remote = app.engine().remote();
+    check(&remote, &caller, session, &secret).await?;
+    let token = calls::token("/token", &asked.token)?;
+    match remote.part_begin(session, &secret, token).await?.ok_or_else(ended)? {
+        Ok(start) => Ok(Json(answers::part(start))),
+        Err(why) => Err(lost(why)),
+    }
+}
+
+/// Keep items that a step of a workflow that builds a view does not put
+///
+/// Safe to repeat.
+#[utoipa::path(post, path = "/v1/workers/{session}/keep", tag = "workers",
+    params(("session" = String, Path, description = "`ses_…`"),
+        ("Recache-Session-Secret" = String, Header, description = "The session's secret")),
+    request_body = KeepItems,
+    responses((status = 200, description = "Which of them stay", body = WorkerKept)))]
+async fn keep_items(
+    State(app): State<App>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+    Secret(secret): Secret,
+    Input(asked): Input<KeepItems>,
+) -> Result<Json<WorkerKept>, Refusal> {
+    let remote = app.engine().remote();
+    check(&remote, &caller, session, &secret).await?;
+    let token = calls::token("/token", &asked.token)?;
+    let keep = calls::keep(asked)?;
+    match remote.part_keep(session, &secret, token, keep).await?.ok_or_else(ended)? {
+        Ok(kept) => Ok(Json(WorkerKept::new(kept))),
+        Err(why) => Err(lost(why)),
+    }
+}
+
+/// Read items of the live version, for a build or a step's part of one
+///
+/// At most 1,000 of them and 32 MiB of values.
+#[utoipa::path(post, path = "/v1/workers/{session}/previous", tag = "workers",
+    params(("session" = String, Path, description = "`ses_…`"),
+        ("Recache-Session-Secret" = String, Header, description = "The session's secret")),
+    request_body = ReadPrevious,
+    responses((status = 200, description = "Those that there are", body = WorkerPrevious)))]
+async fn read_previous(
+    State(app): State<App>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+    Secret(secret): Secret,
+    Input(asked): Input<ReadPrevious>,
+) -> Result<Json<WorkerPrevious>, Refusal> {
+    let remote = app.engine().remote();
+    check(&remote, &caller, session, &secret).await?;
+    let token = calls::token("/token", &asked.token)?;
+    match remote.previous_read(session, &secret, token, asked.items).await?.ok_or_else(ended)? {
+        Ok(items) => Ok(Json(WorkerPrevious::new(items.into_iter().map(answers::item).collect()))),
+        Err(why) => Err(lost(why)),
     }
 }
 

@@ -225,6 +225,7 @@ async fn superseded_build_is_followed_by_one_that_takes_over_what_was_made() {
             retry: RetryPolicy::once(),
             timeout: None,
             rules: recache_model::item_rules::ItemRules::default(),
+            options: recache_model::view_options::ViewOptions::default(),
         };
         world.engine.define_view(view).await.unwrap();
         let touch = || Touch {
@@ -333,5 +334,59 @@ fn options_that_cannot_work_are_refused_with_every_reason() {
     let error = RemoteWorker::new(Handlers::new(), options).unwrap_err().to_string();
     for part in ["ftp://x", "no handlers", "slots"] {
         assert!(error.contains(part), "{error}");
+    }
+}
+
+/// A workflow's steps put parts of a generation from afar; a second one keeps what the first made.
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_of_a_workflow_build_a_view_from_afar() {
+    const VIEW: &str = "/v1/views/shop/tea";
+    for world in World::both().await {
+        let computed = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&computed);
+        let mut handlers = Handlers::new();
+        handlers
+            .job("part", move |context: Context, _: Value| {
+                let counter = Arc::clone(&counter);
+                async move {
+                    let part = context.build_part().await?;
+                    let items = ["a", "b"].map(|item| (item.to_owned(), "f".to_owned()));
+                    part.for_each(items.to_vec(), 2, |item| {
+                        counter.fetch_add(1, Ordering::SeqCst);
+                        async move { Ok(item) }
+                    })
+                    .await?;
+                    let before: Vec<Option<i64>> = part.previous(&["version".to_owned()]).await?;
+                    part.put("version", None, &(before[0].unwrap_or(0) + 1)).await?;
+                    Ok(part.keep(&["a".to_owned(), "none".to_owned()]).await?)
+                }
+            })
+            .unwrap();
+        let worker = Running::start(&world, handlers);
+        let template = "{ name: tea, namespace: shop, version: 1.0.0, steps: [{ name: one, handler: { callable: part } }] }";
+        let template = Template::parse(template, "tea.yaml").unwrap();
+        world.engine.put_template(&template).await.unwrap();
+        let wrong = json!({ "handler": "x", "workflow": "tea" });
+        let headers = [("content-type", "application/json")];
+        assert_eq!(world.send("PUT", VIEW, &headers, &wrong.to_string()).await.code(422), "invalid");
+        let definition = json!({ "workflow": "shop/tea@^1", "debounce_quiet_ms": 0, "prefetch_first": 5 });
+        let defined = world.send("PUT", VIEW, &headers, &definition.to_string()).await.expect(200);
+        assert_eq!(
+            (&defined["view"]["workflow"], &defined["view"]["prefetch_first"]),
+            (&json!("shop/tea@^1"), &json!(5))
+        );
+        for version in 1..=2 {
+            world.post(&format!("{VIEW}/touch"), "{}").await.expect(200);
+            let path = format!("{VIEW}/items/version?min_version={version}");
+            let read = world.send("GET", &path, &[("prefer", "wait=20")], "").await.expect(200);
+            assert_eq!(read["value"], json!(version));
+        }
+        assert_eq!(computed.load(Ordering::SeqCst), 2, "the second took them over");
+        // Outside of such a workflow there is no part.
+        let alone = world.engine.submit_workflow(WorkflowId::make(), &template, &Value::Null).await.unwrap();
+        let ended = soon(world.engine.wait_for_workflow(alone)).await.unwrap();
+        assert_eq!(ended.state, WorkflowState::Failed);
+        worker.end().await;
+        world.end().await;
     }
 }

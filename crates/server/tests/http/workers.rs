@@ -140,6 +140,7 @@ async fn view_is_built_over_http_and_a_late_item_is_refused() {
             retry: recache_model::retry::RetryPolicy::once(),
             timeout: None,
             rules: recache_model::item_rules::ItemRules::default(),
+            options: recache_model::view_options::ViewOptions::default(),
         };
         world.engine.define_view(view).await.unwrap();
         let touch = || recache_store::Touch {

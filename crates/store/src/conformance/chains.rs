@@ -24,6 +24,7 @@ async fn define(subject: &Subject, keys: &[&str]) {
             retry: RetryPolicy::once(),
             timeout: None,
             rules: recache_model::item_rules::ItemRules::default(),
+            options: recache_model::view_options::ViewOptions::default(),
         };
         subject.store.view_define(view).await.expect("defined");
     }

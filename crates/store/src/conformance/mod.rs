@@ -14,6 +14,7 @@
 pub mod access;
 pub mod attempts;
 pub mod batches;
+pub mod build_workflows;
 pub mod bulk_jobs;
 pub mod cache_epochs;
 pub mod chains;
@@ -445,6 +446,17 @@ macro_rules! conformance_suite {
                 changed_pattern_changes_the_views_made_from_it,
                 touch_by_pattern_touches_every_view_that_matches,
                 key_with_a_star_is_a_pattern,
+            ],
+            build_workflows: [
+                workflow_builds_and_what_its_steps_put_is_published_when_it_has_ended,
+                steps_keep_take_over_and_drop_what_they_do_not_put,
+                superseded_workflow_ends_as_a_whole_and_writes_nothing_any_more,
+                workflow_of_an_earlier_attempt_has_no_say_in_the_next,
+                an_item_is_one_steps_and_the_last_attempt_says_which,
+                build_of_a_dead_engine_is_begun_again_by_another,
+                build_that_is_called_off_takes_its_workflow_with_it,
+                build_that_waits_follows_its_views_definition,
+                what_no_workflow_can_build_is_refused,
             ],
             chains: [
                 publication_touches_the_views_below,

@@ -26,6 +26,7 @@ pub(super) fn definition(key: &str) -> NewView {
         retry: RetryPolicy { jitter: 0.0, ..RetryPolicy::default() },
         timeout: None,
         rules: recache_model::item_rules::ItemRules::default(),
+        options: recache_model::view_options::ViewOptions::default(),
     }
 }
 

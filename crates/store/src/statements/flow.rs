@@ -17,8 +17,8 @@ use super::super::{Connection, Driver};
 use super::effects::Effects;
 use super::jobs::{self, Change, Locked};
 use super::steps::{self, StepRow};
-use super::workflows::{self, Above};
-use super::{given, lifecycles, signals};
+use super::workflows::{self, Above, OfBuild};
+use super::{build_workflows, given, lifecycles, signals};
 use crate::error::{Error, Result};
 use crate::flow::{
     ChildEnd, Ending, FLOW, Flows, HandOver, LimitsRecord, Region, SignalRecord, StepSituation, Waiting,
@@ -371,7 +371,9 @@ pub(super) async fn wait(
     waiting: &Waiting,
     effects: &mut Effects,
 ) -> Result<()> {
-    let workflow = job.workflow.ok_or_else(|| Error::Invalid("only a step can wait".to_owned()))?;
+    let Some(workflow) = job.workflow else {
+        return build_workflows::wait(db, now, job, waiting, effects).await;
+    };
     let mut due_at = now.plus(LOOK_AGAIN);
     match waiting {
         Waiting::Signal { kind, name, timeout } => {
@@ -391,11 +393,18 @@ pub(super) async fn wait(
         }
         Waiting::NewWorkflow(new) => {
             jobs::check(new.steps.iter().map(|step| &step.job))?;
-            let row = sqlx::query("SELECT depth FROM workflows WHERE id = $1")
+            let row = sqlx::query("SELECT depth, build_job_id, build_epoch FROM workflows WHERE id = $1")
                 .bind(workflow.uuid())
                 .fetch_one(&mut *db)
                 .await?;
-            let above = Above { workflow, step: job.id, depth: row.try_get::<i64, _>("depth")? + 1 };
+            let build: Option<Uuid> = row.try_get("build_job_id")?;
+            let build = build.zip(row.try_get("build_epoch")?);
+            let above = Above {
+                workflow: Some(workflow),
+                step: job.id,
+                depth: row.try_get::<i64, _>("depth")? + 1,
+                build: build.map(|(job, lease_epoch)| OfBuild { job: JobId::from_uuid(job), lease_epoch }),
+            };
             workflows::template_put(db, now, &new.template, new.template_raise.as_ref(), effects).await?;
             workflows::insert(db, now, new, Some(above), effects).await?;
             sqlx::query("UPDATE jobs SET sub_workflow_id = $2 WHERE id = $1")
@@ -434,6 +443,7 @@ async fn retry_failed(
         .fetch_optional(&mut *db)
         .await?
         .ok_or_else(|| Error::not_found("workflow", workflow))?;
+    build_workflows::check_goes_on(db, workflow).await?;
     let rows = sqlx::query("SELECT id FROM jobs WHERE workflow_id = $1 AND state = 'failed' ORDER BY id")
         .bind(workflow.uuid())
         .fetch_all(&mut *db)

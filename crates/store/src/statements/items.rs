@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use super::super::{Connection, Row, bulk, texts};
 use super::effects::Effects;
 use super::jobs::{self, Change};
-use super::{chains, views};
+use super::{build_workflows, chains, views};
 use crate::error::{Error, Result};
 use crate::records::{
     BuildStart, ItemMark, LeaseToken, Publication, Published, Revoked, StagedItem, TouchedItems, ViewRead,
@@ -45,11 +45,12 @@ pub(super) async fn held_view(
     Ok(Ok(view))
 }
 
-pub(in super::super) async fn begin(
+/// The build begins: it takes the newest version wanted.
+pub(super) async fn take_version(
     db: &mut Connection,
     now: Timestamp,
     token: LeaseToken,
-) -> Result<std::result::Result<BuildStart, Revoked>> {
+) -> Result<std::result::Result<ViewRecord, Revoked>> {
     let mut view = match held_view(db, token).await? {
         Ok(view) => view,
         Err(revoked) => return Ok(Err(revoked)),
@@ -59,8 +60,21 @@ pub(in super::super) async fn begin(
     sqlx::query("UPDATE jobs SET view_version = $2, progress = NULL, message = NULL WHERE id = $1")
         .bind(token.job.uuid())
         .bind(version)
-        .execute(&mut *db)
+        .execute(db)
         .await?;
+    Ok(Ok(view))
+}
+
+pub(in super::super) async fn begin(
+    db: &mut Connection,
+    now: Timestamp,
+    token: LeaseToken,
+) -> Result<std::result::Result<BuildStart, Revoked>> {
+    let view = match take_version(db, now, token).await? {
+        Ok(view) => view,
+        Err(revoked) => return Ok(Err(revoked)),
+    };
+    let version = view.versions.processing.ok_or_else(|| Error::broken("a build began without a version"))?;
     let live_version = view.versions.live;
     let touched = touched(db, view.id, live_version).await?;
     let live = sqlx::query(
@@ -86,7 +100,7 @@ pub(in super::super) async fn begin(
     }))
 }
 
-async fn touched(db: &mut Connection, view: ViewId, live_version: i64) -> Result<TouchedItems> {
+pub(super) async fn touched(db: &mut Connection, view: ViewId, live_version: i64) -> Result<TouchedItems> {
     let all: i64 = sqlx::query("SELECT all_touched_version FROM views WHERE id = $1")
         .bind(view.uuid())
         .fetch_one(&mut *db)
@@ -122,8 +136,8 @@ pub(in super::super) async fn put(
     token: LeaseToken,
     items: &[StagedItem],
 ) -> Result<Option<Revoked>> {
-    let view = match held_view(db, token).await? {
-        Ok(view) => view,
+    let (view, is_part) = match held_to_put(db, token).await? {
+        Ok(held) => held,
         Err(revoked) => return Ok(Some(revoked)),
     };
     if view.versions.processing.is_none() {
@@ -131,6 +145,9 @@ pub(in super::super) async fn put(
     }
     check_rules(&view.definition.rules, items)?;
     let epoch = view.versions.lease_epoch;
+    if is_part {
+        build_workflows::check_put_once(db, &view, token, &names(items)).await?;
+    }
     let reused: Vec<String> =
         items.iter().filter(|item| item.value.is_none()).map(|item| item.item.clone()).collect();
     if !reused.is_empty() {
@@ -152,7 +169,31 @@ pub(in super::super) async fn put(
     if !new.is_empty() {
         bulk::items_stage(db, view.id, epoch, &new).await?;
     }
+    if is_part {
+        build_workflows::mark_put(db, view.id, token, &names(items)).await?;
+    }
     Ok(None)
+}
+
+/// The view whose build `token` holds, or is a part of; and whether it is a part.
+async fn held_to_put(
+    db: &mut Connection,
+    token: LeaseToken,
+) -> Result<std::result::Result<(ViewRecord, bool), Revoked>> {
+    let row = sqlx::query("SELECT workflow_id FROM jobs WHERE id = $1")
+        .bind(token.job.uuid())
+        .fetch_optional(&mut *db)
+        .await?;
+    let is_step =
+        row.map(|row| row.try_get::<Option<uuid::Uuid>, _>("workflow_id")).transpose()?.flatten().is_some();
+    if is_step {
+        return Ok(build_workflows::held_part(db, token).await?.map(|(view, _)| (view, true)));
+    }
+    Ok(held_view(db, token).await?.map(|view| (view, false)))
+}
+
+fn names(items: &[StagedItem]) -> Vec<String> {
+    items.iter().map(|item| item.item.clone()).collect()
 }
 
 /// All that is wrong with all of the items. Here rather than where they are made: no builder, wherever it runs, gets past it.
@@ -247,6 +288,7 @@ pub(in super::super) async fn publish(
     }
     for statement in [
         "DELETE FROM view_staged WHERE view_id = $1 AND $2 > 0",
+        "DELETE FROM view_kept WHERE view_id = $1 AND $2 > 0",
         "DELETE FROM view_touched_items WHERE view_id = $1 AND version <= $2",
     ] {
         sqlx::query(statement).bind(view.id.uuid()).bind(version).execute(&mut *db).await?;

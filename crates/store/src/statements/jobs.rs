@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::super::{Connection, Row, bulk, ids};
 use super::effects::Effects;
 use super::events::Ended;
-use super::{batches, events, letters, lifecycles, steps, views, workflows};
+use super::{batches, build_workflows, events, letters, lifecycles, steps, views, workflows};
 use crate::error::{Error, Result};
 use crate::flow::RESULT_INLINE_BYTES_MAX;
 use crate::queues::Word;
@@ -550,7 +550,11 @@ async fn advance_one(
     }
     if let Some(sub_workflow) = job.sub_workflow {
         let why = match (event, to) {
-            (_, JobState::Cancelled) => Some("the step that it does was cancelled"),
+            (_, JobState::Cancelled) => Some("the step or the build that it does was cancelled"),
+            (_, JobState::Superseded) => Some("the build that it does was superseded"),
+            (JobEvent::Fail | JobEvent::RetryLater, _) if job.view.is_some() => {
+                Some("the build that it does has failed")
+            }
             (JobEvent::Expire, _) => Some("the step that it does took too long"),
             _ => None,
         };
@@ -680,6 +684,7 @@ pub(in super::super) async fn cancel(
     effects: &mut Effects,
 ) -> Result<(JobState, bool)> {
     lock_links(db, &[job]).await?;
+    build_workflows::before_end(db, job).await?;
     let locked = lock(db, job).await?.ok_or_else(|| Error::not_found("job", job))?;
     let error = JobError::new(ErrorKind::Cancelled, reason);
     let change = Change { error: Some(error), ..Change::default() };
@@ -705,6 +710,9 @@ pub(in super::super) async fn retry(
     let locked = lock(db, job).await?.ok_or_else(|| Error::not_found("job", job))?;
     if locked.view.is_some() {
         return Err(Error::Conflict(format!("job `{job}` builds a view: touch or rebuild the view instead")));
+    }
+    if let Some(workflow) = locked.workflow {
+        build_workflows::check_goes_on(db, workflow).await?;
     }
     let change = Change { renew_attempts: true, ..Change::default() };
     match advance(db, now, &locked, JobEvent::OperatorRetry, change, effects).await {

@@ -13,6 +13,7 @@ pub(super) mod attempts;
 pub(super) mod audit;
 pub(super) mod batch_members;
 pub(super) mod batches;
+pub(super) mod build_workflows;
 pub(super) mod bulk_jobs;
 pub(super) mod cache_epochs;
 pub(super) mod chains;

@@ -133,7 +133,9 @@ async fn settle_one(
             (JobEvent::Await, Change { waiting_on, uncount_attempt: true, ..Change::default() })
         }
         Outcome::HandedOver(to) => {
-            workflow_of(&job)?;
+            if job.view.is_none() {
+                workflow_of(&job)?;
+            }
             flow::hand_over(db, now, &job, to, effects).await?;
             effects.made_room(settlement);
             return Ok(Settled::Accepted);

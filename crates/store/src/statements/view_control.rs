@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::super::{Connection, Driver};
 use super::effects::Effects;
 use super::jobs::{self, Change, job_columns};
-use super::{chains, views};
+use super::{build_workflows, chains, views};
 use crate::chains::ViewName;
 use crate::error::{Error, Result};
 use crate::queues::Word;
@@ -130,6 +130,7 @@ async fn end_build(
     effects: &mut Effects,
 ) -> Result<Option<JobId>> {
     let Some(build) = view.build.take() else { return Ok(None) };
+    build_workflows::before_end(db, build).await?;
     let Some(job) = jobs::lock(db, build).await? else { return Ok(None) };
     let is_superseded = kind == ErrorKind::Superseded;
     let change = Change {
@@ -376,6 +377,7 @@ async fn remove_deleted(db: &mut Connection, rows_max: u32) -> Result<u64> {
     let row = sqlx::query(
         "SELECT id FROM views v WHERE namespace = '' AND (EXISTS (SELECT 1 FROM view_items i WHERE i.view_id = v.id) \
          OR EXISTS (SELECT 1 FROM view_staged s WHERE s.view_id = v.id) \
+         OR EXISTS (SELECT 1 FROM view_kept k WHERE k.view_id = v.id) \
          OR EXISTS (SELECT 1 FROM view_touched_items t WHERE t.view_id = v.id) \
          OR EXISTS (SELECT 1 FROM generations g WHERE g.view_id = v.id) \
          OR NOT EXISTS (SELECT 1 FROM jobs j WHERE j.view_id = v.id)) ORDER BY id LIMIT 1",
@@ -390,6 +392,7 @@ async fn remove_deleted(db: &mut Connection, rows_max: u32) -> Result<u64> {
          (SELECT item, born FROM view_items WHERE view_id = $1 LIMIT $2)",
         "DELETE FROM view_staged WHERE view_id = $1 AND item IN \
          (SELECT item FROM view_staged WHERE view_id = $1 LIMIT $2)",
+        "DELETE FROM view_kept WHERE view_id = $1 AND id IN (SELECT id FROM view_kept WHERE view_id = $1 LIMIT $2)",
         "DELETE FROM view_touched_items WHERE view_id = $1 AND item IN \
          (SELECT item FROM view_touched_items WHERE view_id = $1 LIMIT $2)",
         "DELETE FROM generations WHERE view_id = $1 AND version IN \

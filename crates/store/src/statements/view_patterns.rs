@@ -9,7 +9,7 @@ use sqlx::Row as _;
 
 use super::super::{Connection, Driver, Row};
 use super::effects::Effects;
-use super::{jobs, views};
+use super::{build_workflows, jobs, views};
 use crate::error::{Error, Result};
 use crate::queues::Word;
 use crate::records::{NewView, Touch, VIEW_KEY_BYTES_MAX};
@@ -22,7 +22,7 @@ const LOOKED_AT_FACTOR: u32 = 10;
 
 macro_rules! pattern_columns {
     () => {
-        "namespace, pattern, handler, queue, policy, retry, timeout_ms, item_key_schema, item_value_schema, created_at"
+        "namespace, pattern, handler, queue, policy, retry, timeout_ms, item_key_schema, item_value_schema, created_at, options"
     };
 }
 
@@ -90,6 +90,7 @@ fn record(row: &Row) -> Result<PatternRecord> {
             retry: jobs::json("retry", &retry)?,
             timeout: jobs::milliseconds(row, "timeout_ms")?,
             rules: rules(row)?,
+            options: build_workflows::options(row)?,
         },
         created_at: Timestamp::from_micros(row.try_get("created_at")?),
     })
@@ -115,12 +116,12 @@ async fn define(db: &mut Connection, now: Timestamp, pattern: &NewView) -> Resul
     let (key_schema, value_schema) = schemas(&pattern.rules);
     for statement in [
         "INSERT INTO view_patterns (namespace, pattern, handler, queue, policy, retry, timeout_ms, item_key_schema, \
-         item_value_schema, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (namespace, pattern) \
+         item_value_schema, created_at, options) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (namespace, pattern) \
          DO UPDATE SET handler = excluded.handler, queue = excluded.queue, policy = excluded.policy, \
          retry = excluded.retry, timeout_ms = excluded.timeout_ms, item_key_schema = excluded.item_key_schema, \
-         item_value_schema = excluded.item_value_schema",
+         item_value_schema = excluded.item_value_schema, options = excluded.options",
         "UPDATE views SET handler = $3, queue = $4, policy = $5, retry = $6, timeout_ms = $7, item_key_schema = $8, \
-         item_value_schema = $9 WHERE namespace = $1 AND pattern = $2 AND $10 > 0",
+         item_value_schema = $9, options = $11 WHERE namespace = $1 AND pattern = $2 AND $10 > 0",
     ] {
         let changed = sqlx::query(statement)
             .bind(&pattern.namespace)
@@ -133,14 +134,32 @@ async fn define(db: &mut Connection, now: Timestamp, pattern: &NewView) -> Resul
             .bind(&key_schema)
             .bind(&value_schema)
             .bind(now.micros())
+            .bind(build_workflows::options_text(&pattern.options)?)
             .execute(&mut *db)
             .await?
             .rows_affected();
         if statement.starts_with("UPDATE") {
+            follow_definition(db, pattern).await?;
             return Ok(changed);
         }
     }
     Ok(0)
+}
+
+/// As for a single view: builds that wait are made as their views are defined now.
+async fn follow_definition(db: &mut Connection, pattern: &NewView) -> Result<()> {
+    sqlx::query(
+        "UPDATE jobs SET handler = $3, queue = $4 WHERE state = 'queued' AND sub_workflow_id IS NULL \
+         AND (handler <> $3 OR queue <> $4) AND id IN \
+         (SELECT build_job_id FROM views WHERE namespace = $1 AND pattern = $2 AND build_job_id IS NOT NULL)",
+    )
+    .bind(&pattern.namespace)
+    .bind(&pattern.key)
+    .bind(&pattern.handler)
+    .bind(&pattern.queue)
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Locks the views that were made from a pattern, in the one order of locks.
@@ -227,7 +246,7 @@ pub(super) async fn make(db: &mut Connection, now: Timestamp, namespace: &str, k
     let (key_schema, value_schema) = schemas(&view.rules);
     sqlx::query(
         "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at, item_key_schema, \
-         item_value_schema, pattern) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+         item_value_schema, pattern, options) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
          ON CONFLICT (namespace, key) DO NOTHING",
     )
     .bind(ViewId::make().uuid())
@@ -242,6 +261,7 @@ pub(super) async fn make(db: &mut Connection, now: Timestamp, namespace: &str, k
     .bind(key_schema)
     .bind(value_schema)
     .bind(pattern)
+    .bind(build_workflows::options_text(&view.options)?)
     .execute(db)
     .await?;
     Ok(true)

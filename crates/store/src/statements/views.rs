@@ -9,12 +9,13 @@ use recache_model::view::Versions;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, Row};
+use super::super::{Connection, Row, ids};
 use super::effects::Effects;
 use super::jobs::{self, Change};
-use super::{touch_requests, view_patterns};
+use super::{build_workflows, touch_requests, view_patterns};
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
+use crate::flow::FLOW;
 use crate::queues::Word;
 use crate::records::{Due, GenerationRecord, NewJob, NewView, Reconciled, Touch, TouchOutcome, ViewRecord};
 use crate::view_control::{Restoration, ViewPause};
@@ -24,7 +25,7 @@ macro_rules! view_columns {
         "id, namespace, key, handler, queue, policy, retry, timeout_ms, recache_version, processing_version, \
          live_version, recache_status, lease_epoch, build_job_id, dirty_since, dirty_since_begin, touched_at, \
          due_at, began_at, last_build_us, last_recached_at, last_error, paused_at, paused_by, pause_reason, \
-         touched_by, touch_reason, waits_since, item_key_schema, item_value_schema, pattern, live_stamp"
+         touched_by, touch_reason, waits_since, item_key_schema, item_value_schema, pattern, live_stamp, options"
     };
 }
 
@@ -49,6 +50,7 @@ pub(super) fn record(row: &Row) -> Result<ViewRecord> {
             retry: jobs::json("retry", &retry)?,
             timeout: jobs::milliseconds(row, "timeout_ms")?,
             rules: view_patterns::rules(row)?,
+            options: build_workflows::options(row)?,
         },
         versions: Versions {
             wanted: row.try_get("recache_version")?,
@@ -90,11 +92,11 @@ pub(in super::super) async fn define(
     let (key_schema, value_schema) = view_patterns::schemas(&view.rules);
     let row = sqlx::query(concat!(
         "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at, item_key_schema, \
-         item_value_schema) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+         item_value_schema, options) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
          ON CONFLICT (namespace, key) DO UPDATE SET handler = excluded.handler, queue = excluded.queue, \
          policy = excluded.policy, retry = excluded.retry, timeout_ms = excluded.timeout_ms, \
          item_key_schema = excluded.item_key_schema, item_value_schema = excluded.item_value_schema, \
-         pattern = NULL RETURNING ",
+         options = excluded.options, pattern = NULL RETURNING ",
         view_columns!()
     ))
     .bind(ViewId::make().uuid())
@@ -108,9 +110,26 @@ pub(in super::super) async fn define(
     .bind(now.micros())
     .bind(key_schema)
     .bind(value_schema)
-    .fetch_one(db)
+    .bind(build_workflows::options_text(&view.options)?)
+    .fetch_one(&mut *db)
     .await?;
-    record(&row)
+    let record = record(&row)?;
+    follow_definition(db, record.id, &record.definition).await?;
+    Ok(record)
+}
+
+/// A build that waits is made as the view is defined now; one that a workflow does goes on.
+pub(super) async fn follow_definition(db: &mut Connection, view: ViewId, definition: &NewView) -> Result<()> {
+    sqlx::query(
+        "UPDATE jobs SET handler = $2, queue = $3 WHERE view_id = $1 AND state = 'queued' AND sub_workflow_id IS NULL \
+         AND (handler <> $2 OR queue <> $3)",
+    )
+    .bind(view.uuid())
+    .bind(&definition.handler)
+    .bind(&definition.queue)
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 pub(in super::super) async fn get(db: &mut Connection, namespace: &str, key: &str) -> Result<ViewRecord> {
@@ -184,6 +203,16 @@ pub(super) async fn lock_named(db: &mut Connection, namespace: &str, key: &str) 
     record(&row)
 }
 
+/// Locks several views, and the workflows that do their builds: all views before the first workflow, as the order of locks wants it.
+async fn lock_all(db: &mut Connection, views: &[ViewId]) -> Result<()> {
+    let views: Vec<Uuid> = views.iter().map(|view| view.uuid()).collect();
+    sqlx::query(concat!("SELECT id FROM views WHERE id ", in_ids!("$1"), " ORDER BY id", for_update!()))
+        .bind(ids(&views))
+        .fetch_all(&mut *db)
+        .await?;
+    build_workflows::lock_all(db, &views).await
+}
+
 /// Writes back what the rules may have changed.
 pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
     let versions = &view.versions;
@@ -228,11 +257,12 @@ pub(in super::super) async fn touch(
     }
     let mut order: Vec<usize> = (0..touches.len()).collect();
     if touches.len() > 1 {
-        let mut ids = Vec::with_capacity(touches.len());
+        let mut found = Vec::with_capacity(touches.len());
         for touch in touches {
-            ids.push(get_or_make(db, now, &touch.namespace, &touch.key).await?.id);
+            found.push(get_or_make(db, now, &touch.namespace, &touch.key).await?.id);
         }
-        order.sort_by_key(|place| ids[*place]);
+        order.sort_by_key(|place| found[*place]);
+        lock_all(db, &found).await?;
     }
     let mut outcomes: Vec<Option<TouchOutcome>> = vec![None; touches.len()];
     for place in order {
@@ -261,6 +291,9 @@ async fn touch_one(
     if touched.supersedes
         && let Some(build) = view.build.take()
     {
+        if view.definition.handler == FLOW {
+            build_workflows::before_end(db, build).await?;
+        }
         supersede(db, now, build, touched.version, effects).await?;
         fail_point!("supersede.between");
         superseded = Some(build);

@@ -125,9 +125,20 @@ pub(in super::super) async fn submit(
 /// What a workflow is a part of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Above {
-    pub(super) workflow: WorkflowId,
+    /// `None`: the build of a view.
+    pub(super) workflow: Option<WorkflowId>,
+    /// The step, or the build job, that it does.
     pub(super) step: JobId,
     pub(super) depth: i64,
+    /// The build that all of it does.
+    pub(super) build: Option<OfBuild>,
+}
+
+/// A build that a workflow does: its job, and the view's lease epoch, which another beginning of the build raises.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OfBuild {
+    pub(super) job: JobId,
+    pub(super) lease_epoch: i64,
 }
 
 /// True when it is new.
@@ -147,8 +158,8 @@ pub(super) async fn insert(
     let inserted = sqlx::query(
         "INSERT INTO workflows (id, namespace, template_digest, state, input, correlation_id, created_at, \
          finished_at, steps_blocked, steps_active, steps_done, steps_failed, steps_cancelled, environment, parent_id, \
-         parent_job_id, depth) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, 0, 0, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING",
+         parent_job_id, depth, build_job_id, build_epoch) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, 0, 0, $11, $12, $13, $14, $15, $16) ON CONFLICT (id) DO NOTHING",
     )
     .bind(workflow.id.uuid())
     .bind(&workflow.template.namespace)
@@ -161,9 +172,11 @@ pub(super) async fn insert(
     .bind(counts.blocked)
     .bind(counts.active)
     .bind(&workflow.environment)
-    .bind(above.map(|above| above.workflow.uuid()))
+    .bind(above.and_then(|above| above.workflow).map(WorkflowId::uuid))
     .bind(above.map(|above| above.step.uuid()))
     .bind(above.map_or(0, |above| above.depth))
+    .bind(above.and_then(|above| above.build).map(|build| build.job.uuid()))
+    .bind(above.and_then(|above| above.build).map(|build| build.lease_epoch))
     .execute(&mut *db)
     .await?
     .rows_affected();
@@ -366,7 +379,7 @@ pub(in super::super) async fn cancel(
 }
 
 /// A workflow and all that do steps below it, locked from the top down: a lower one is never locked before one above it.
-async fn lock_tree(db: &mut Connection, workflow: WorkflowId) -> Result<Vec<WorkflowId>> {
+pub(super) async fn lock_tree(db: &mut Connection, workflow: WorkflowId) -> Result<Vec<WorkflowId>> {
     sqlx::query(concat!("SELECT id FROM workflows WHERE id = $1", for_update!()))
         .bind(workflow.uuid())
         .fetch_optional(&mut *db)

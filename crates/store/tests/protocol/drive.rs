@@ -76,6 +76,7 @@ impl<'a> Real<'a> {
                 retry: RetryPolicy { attempts_max: u32::from(ATTEMPTS), ..RetryPolicy::once() },
                 timeout: None,
                 rules: recache_model::item_rules::ItemRules::default(),
+                options: recache_model::view_options::ViewOptions::default(),
             };
             subject.store.view_define(view).await.unwrap();
         }

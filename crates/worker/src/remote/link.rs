@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use recache_api::{
-    Json, PutItem, PutItems, WorkerAnswer, WorkerCall, WorkerDone, WorkerLoss, WorkerReport, WorkerResult,
+    BeginBuild, Json, KeepItems, PutItem, PutItems, ReadPrevious, UnchangedItem, WorkerAnswer, WorkerCall,
+    WorkerDone, WorkerKept, WorkerLoss, WorkerPart, WorkerPrevious, WorkerReport, WorkerResult,
 };
 use reqwest::Method;
 use tokio::sync::Mutex;
 
 use super::RemoteError;
 use super::client::{Client, Session};
-use crate::link::{Item, Link, LinkError};
+use crate::build::Touched;
+use crate::link::{Item, Keep, Link, LinkError, PartSource};
 use crate::stop::{Stop, StopSignal};
 
 #[derive(Debug)]
@@ -127,5 +129,45 @@ impl Link for RemoteLink {
         let _: WorkerDone = self.while_wanted(sending).await?;
         self.taken_over.fetch_add(u64::try_from(taken_over).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn part(&self) -> Result<PartSource, LinkError> {
+        let path = format!("{}/part", self.session.path);
+        let body = BeginBuild { token: self.token.clone() };
+        let sending = self.client.send(Method::POST, &path, Some(&self.session), &body, Duration::ZERO);
+        let part: WorkerPart = self.while_wanted(sending).await?;
+        Ok(PartSource {
+            namespace: part.namespace,
+            key: part.key,
+            version: part.version,
+            live_version: part.live_version,
+            touched: part.touched.map_or(Touched::All, Touched::Only),
+        })
+    }
+
+    async fn keep(&self, keep: Keep) -> Result<Vec<bool>, LinkError> {
+        let mut body =
+            KeepItems { token: self.token.clone(), unchanged: None, live: None, rest: None, dropped: None };
+        match keep {
+            Keep::Unchanged(items) => {
+                let items = items.into_iter().map(|(item, fingerprint)| UnchangedItem { item, fingerprint });
+                body.unchanged = Some(items.collect());
+            }
+            Keep::Live(items) => body.live = Some(items),
+            Keep::Rest => body.rest = Some(true),
+            Keep::Dropped(items) => body.dropped = Some(items),
+        }
+        let path = format!("{}/keep", self.session.path);
+        let sending = self.client.send(Method::POST, &path, Some(&self.session), &body, Duration::ZERO);
+        let kept: WorkerKept = self.while_wanted(sending).await?;
+        Ok(kept.kept)
+    }
+
+    async fn previous(&self, items: Vec<String>) -> Result<Vec<(String, String)>, LinkError> {
+        let path = format!("{}/previous", self.session.path);
+        let body = ReadPrevious { token: self.token.clone(), items };
+        let sending = self.client.send(Method::POST, &path, Some(&self.session), &body, Duration::ZERO);
+        let previous: WorkerPrevious = self.while_wanted(sending).await?;
+        Ok(previous.items.into_iter().map(|item| (item.item, item.value.text().to_owned())).collect())
     }
 }

@@ -9,8 +9,9 @@ use recache_api::{DefineView, OnTouch as ApiOnTouch, SubmitRetry, View, ViewsMat
 use recache_model::item_rules::{ITEM_SCHEMA_BYTES_MAX, ItemRules};
 use recache_model::retry::RetryPolicy;
 use recache_model::view::{OnTouch, ViewPolicy};
+use recache_model::view_options::{BuildWorkflow, Prefetch, ViewOptions};
 use recache_model::view_pattern::is_pattern;
-use recache_store::{NewView, Store};
+use recache_store::{FLOW, NewView, Store};
 
 use super::super::against::ms;
 use super::super::name::{ViewName, far, wait};
@@ -24,6 +25,7 @@ use crate::output::{self, Format};
 #[command(after_help = "Examples:
   recache view define shop/prices --handler build_prices
   recache view define shop/prices --handler build_prices --quiet-for 5s --on-touch auto
+  recache view define shop/prices --workflow shop/build_prices@^1
   recache view define 'shop/alliance/*' --handler build_alliance
 
 Options that are left out get their defaults, also when the view is there. With a
@@ -34,11 +36,14 @@ pub(super) struct Define {
     #[arg(value_name = "NAMESPACE/KEY")]
     view: ViewName,
     /// The handler that builds it
-    #[arg(long)]
-    handler: String,
-    /// Where its builds wait
-    #[arg(long, default_value = "default")]
-    queue: String,
+    #[arg(long, required_unless_present = "workflow")]
+    handler: Option<String>,
+    /// Where its builds wait [default: default]
+    #[arg(long, conflicts_with = "workflow")]
+    queue: Option<String>,
+    /// The template of the workflow that builds it, in place of a handler
+    #[arg(long, value_name = "[NAMESPACE/]NAME[@RANGE]", conflicts_with_all = ["handler", "timeout"])]
+    workflow: Option<BuildWorkflow>,
     /// A build waits until no touch came for this long
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = wait)]
     quiet_for: Duration,
@@ -60,6 +65,12 @@ pub(super) struct Define {
     /// How long a build may run [default: as long as it likes]
     #[arg(long, value_name = "TIME", value_parser = far)]
     timeout: Option<Duration>,
+    /// Items of each new generation, the first by key, that go into the cache before anybody asks for them
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    prefetch_first: Option<u32>,
+    /// An item of each new generation that does; may be repeated
+    #[arg(long, value_name = "ITEM", conflicts_with = "prefetch_first")]
+    prefetch_item: Vec<String>,
     /// A file with a JSON Schema that the key of every item must fit
     #[arg(long, value_name = "FILE")]
     item_key_schema: Option<PathBuf>,
@@ -84,11 +95,14 @@ impl Define {
             key_schema: schema(self.item_key_schema.as_deref(), "--item-key-schema")?,
             value_schema: schema(self.item_value_schema.as_deref(), "--item-value-schema")?,
         };
+        let by_handler =
+            self.handler.map(|handler| (handler, self.queue.unwrap_or_else(|| "default".to_owned())));
+        let (handler, queue) = by_handler.unwrap_or_else(|| (FLOW.to_owned(), FLOW.to_owned()));
         let definition = NewView {
             namespace: self.view.namespace,
             key: self.view.key,
-            handler: self.handler,
-            queue: self.queue,
+            handler,
+            queue,
             policy: ViewPolicy {
                 debounce_quiet_ms: ms(self.quiet_for),
                 debounce_max_ms: ms(self.wait_max),
@@ -102,6 +116,10 @@ impl Define {
             retry: RetryPolicy { attempts_max: self.attempts, ..RetryPolicy::default() },
             timeout: self.timeout,
             rules,
+            options: ViewOptions {
+                workflow: self.workflow,
+                prefetch: prefetch(self.prefetch_first, self.prefetch_item),
+            },
         };
         if is_pattern(&definition.key) {
             let (namespace, pattern) = (definition.namespace.clone(), definition.key.clone());
@@ -122,6 +140,7 @@ impl Define {
         };
         let view = DefineView {
             handler: self.handler,
+            workflow: self.workflow.map(|workflow| workflow.to_string()),
             queue: self.queue,
             debounce_quiet_ms: Some(ms(self.quiet_for)),
             debounce_max_ms: Some(ms(self.wait_max)),
@@ -134,6 +153,8 @@ impl Define {
             any_staleness: self.any_staleness,
             retry: Some(retry),
             timeout_ms: self.timeout.map(ms),
+            prefetch_first: self.prefetch_first,
+            prefetch_items: Some(self.prefetch_item).filter(|items| !items.is_empty()),
             item_key_schema: text(schema(self.item_key_schema.as_deref(), "--item-key-schema")?.as_ref()),
             item_value_schema: text(
                 schema(self.item_value_schema.as_deref(), "--item-value-schema")?.as_ref(),
@@ -146,6 +167,10 @@ impl Define {
         let details = client.define_view(&self.view.namespace, &self.view.key, &view).await?;
         print(&details.view, context)
     }
+}
+
+fn prefetch(first: Option<u32>, items: Vec<String>) -> Option<Prefetch> {
+    first.map(Prefetch::First).or_else(|| (!items.is_empty()).then_some(Prefetch::Items(items)))
 }
 
 /// Reads a schema, which the store judges.

@@ -111,7 +111,7 @@ fn print_list(list: ViewList, context: &mut Context<'_>) -> Outcome {
                     view.recache_version.to_string(),
                     if view.staleness_ms == 0 { String::new() } else { output::duration(view.staleness_ms) },
                     view.last_recached_at.map(output::instant).unwrap_or_default(),
-                    view.handler,
+                    view.workflow.map_or(view.handler, |workflow| format!("workflow {workflow}")),
                 ]);
             }
             context.print_text(&table.text())?;

@@ -577,7 +577,15 @@ fn facts(view: &View, mut table: Table) -> String {
     if let Some(error) = &view.last_error {
         fact("last error", error.clone());
     }
-    fact("handler", format!("{} in queue {}", view.handler, view.queue));
+    match &view.workflow {
+        Some(workflow) => fact("workflow", workflow.clone()),
+        None => fact("handler", format!("{} in queue {}", view.handler, view.queue)),
+    }
+    if let Some(count) = view.prefetch_first {
+        fact("fetched ahead", format!("the first {count} items"));
+    } else if let Some(items) = &view.prefetch_items {
+        fact("fetched ahead", format!("{} items", items.len()));
+    }
     let policy = view.policy;
     let on_touch = serde_json::to_value(policy.on_touch).map_or_else(|_| String::new(), word);
     fact(

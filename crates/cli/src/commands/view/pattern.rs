@@ -71,7 +71,7 @@ fn print_list(list: ViewPatternList, context: &mut Context<'_>) -> Outcome {
             for pattern in list.patterns {
                 table.row([
                     format!("{}/{}", pattern.namespace, pattern.pattern),
-                    pattern.handler,
+                    pattern.workflow.map_or(pattern.handler, |workflow| format!("workflow {workflow}")),
                     pattern.queue,
                     output::instant(pattern.created_at),
                 ]);

@@ -163,7 +163,7 @@ fn text(details: &WorkflowDetails, context: &Context<'_>) -> String {
         fact("environment", environment.clone());
     }
     if let Some(step) = &workflow.parent_step {
-        fact("does step", step.clone());
+        fact("does", step.clone());
     }
     fact("created", output::instant(workflow.created_at));
     if let Some(at) = workflow.finished_at {
