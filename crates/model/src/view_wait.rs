@@ -103,8 +103,8 @@ mod tests {
         Timestamp::from_micros(0).plus(Duration::from_secs(seconds))
     }
 
-    fn queued(due: u64) -> Option<BuildJob> {
-        Some(BuildJob { state: JobState::Queued, due_at: at(due), has_workflow: false })
+    fn queued(due: u64) -> BuildJob {
+        BuildJob { state: JobState::Queued, due_at: at(due), has_workflow: false }
     }
 
     #[test]
@@ -119,17 +119,17 @@ mod tests {
         assert_eq!(wait_of(&view, None, at(1)), ViewWait::Resume);
         view.resume();
         view.build_created();
-        assert_eq!(wait_of(&view, queued(1), at(1)), ViewWait::Worker);
+        assert_eq!(wait_of(&view, Some(queued(1)), at(1)), ViewWait::Worker);
         view.begin(at(2));
         let running = Some(BuildJob { state: JobState::Running, due_at: at(1), has_workflow: false });
         assert_eq!(wait_of(&view, running, at(2)), ViewWait::Build { version: 1, is_overtaken: false });
         view.touch(&policy, at(3));
         assert_eq!(wait_of(&view, running, at(3)), ViewWait::Build { version: 1, is_overtaken: true });
         // Its job waits for the workflow that does it.
-        let by_workflow = queued(300).map(|job| BuildJob { has_workflow: true, ..job });
+        let by_workflow = Some(BuildJob { has_workflow: true, ..queued(300) });
         assert_eq!(wait_of(&view, by_workflow, at(3)), ViewWait::Build { version: 1, is_overtaken: true });
         // It failed, and is tried again a minute later.
-        assert_eq!(wait_of(&view, queued(63), at(4)), ViewWait::Retry { at: at(63) });
+        assert_eq!(wait_of(&view, Some(queued(63)), at(4)), ViewWait::Retry { at: at(63) });
         view.publish(&policy, 1, at(5)).unwrap();
         view.build_created();
         view.begin(at(6));

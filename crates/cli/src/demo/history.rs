@@ -157,9 +157,12 @@ fn figures(runs: &[(JobState, u64)]) -> Value {
     })
 }
 
+/// How many came to each end, and how many ran so many milliseconds.
+type Counted = (BTreeMap<&'static str, u64>, BTreeMap<u64, u64>);
+
 /// The same by counting, from the list of all jobs: it knows neither views nor sorting.
 async fn counted(store: &dyn Store, since: Timestamp) -> Result<BTreeMap<String, Value>, Failed> {
-    let mut tables: BTreeMap<String, (BTreeMap<&'static str, u64>, BTreeMap<u64, u64>)> =
+    let mut tables: BTreeMap<String, Counted> =
         items().into_iter().map(|item| (item, Default::default())).collect();
     let mut before: Option<JobId> = None;
     loop {
@@ -186,7 +189,7 @@ async fn counted(store: &dyn Store, since: Timestamp) -> Result<BTreeMap<String,
             _ => break,
         }
     }
-    let of = |(states, times): (BTreeMap<&'static str, u64>, BTreeMap<u64, u64>)| {
+    let of = |(states, times): Counted| {
         let count = |state: JobState| states.get(state.as_str()).copied().unwrap_or(0);
         let builds: u64 = states.values().sum();
         let mut so_far = 0;

@@ -192,13 +192,11 @@ pub(super) fn keep(asked: KeepItems) -> Result<Keep, Refusal> {
         asked.dropped.map(Keep::Dropped),
     ];
     let mut said = said.into_iter().flatten();
-    match (said.next(), said.next()) {
-        (Some(keep), None) => Ok(keep),
-        _ => {
-            let why = "must have one of `unchanged`, `live`, `rest` (true) and `dropped` besides `token`";
-            Err(Refusal::field(Code::Invalid, "", why))
-        }
+    if let (Some(keep), None) = (said.next(), said.next()) {
+        return Ok(keep);
     }
+    let why = "must have one of `unchanged`, `live`, `rest` (true) and `dropped` besides `token`";
+    Err(Refusal::field(Code::Invalid, "", why))
 }
 
 pub(super) fn items(items: Vec<PutItem>) -> Vec<StagedItem> {
