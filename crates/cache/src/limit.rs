@@ -175,7 +175,9 @@ impl Watch {
         let over: Vec<_> = waiting.places.iter_mut().filter_map(is_over).collect();
         let first = waiting.places.iter().flatten().map(|(end, _)| *end).min();
         drop(waiting);
-        over.into_iter().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in over {
+            waker.wake();
+        }
         if goes_on { Look::Again(first) } else { Look::Over }
     }
 }
@@ -187,7 +189,9 @@ impl Drop for Watch {
         waiting.watched.retain(|(watched, _)| *watched != self.runtime);
         let left: Vec<_> = waiting.places.iter_mut().filter_map(Option::take).collect();
         drop(waiting);
-        left.into_iter().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in left {
+            waker.wake();
+        }
     }
 }
 

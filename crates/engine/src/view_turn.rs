@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::engine::Shared;
 use crate::execute::{Finished, publish};
 use crate::held::stop_for;
+use crate::origin::Origin;
 use crate::plan;
 use crate::turn::newest_template;
 
@@ -86,11 +87,8 @@ async fn begin(
     let Some(start) = answer(taken)? else { return Ok(snoozed()) };
     shared.heads.builds(start.view, &start.namespace, &start.key);
     let id = WorkflowId::make();
-    let mut new = plan::new_workflow(id, &template, None, &input(&start), &job.correlation_id)
+    let new = plan::new_workflow(id, &template, None, &input(&start), Origin::of(job))
         .map_err(|error| Failure::permanent("invalid_workflow", error))?;
-    for step in &mut new.steps {
-        step.job.trace_context.clone_from(&job.trace_context);
-    }
     tracing::debug!(job_id = %job.token.job, workflow_id = %id, version = start.version, "a workflow builds a view");
     Ok(Finished::Concluded(Outcome::Waits(Waiting::NewWorkflow(Arc::new(new)))))
 }

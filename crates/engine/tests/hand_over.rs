@@ -88,7 +88,7 @@ async fn jobs_of_dead_workers_run_elsewhere_within_the_lease(database: TestDatab
         died.iter().map(|(number, died)| ran[number].duration_since(*died)).collect();
     took.sort_unstable();
     println!("from the last sign of life to the next attempt: {took:?}");
-    assert!(took[0] >= lease - Duration::from_millis(50), "nobody is robbed before his lease ends: {took:?}");
+    assert!(took[0] + Duration::from_millis(50) >= lease, "nobody is robbed before his lease ends: {took:?}");
     assert!(took[took.len() / 2] <= lease + SLACK, "{took:?}");
     assert!(took[took.len() - 1] <= AT_MOST, "{took:?}");
     engine.shut_down().await;

@@ -184,7 +184,7 @@ mod tests {
         tokio::time::pause();
         let (plans, mut asked) = SlowPlans::new(Duration::ZERO);
         let run = |number: usize| drop(Notes::begin(&plans.notes, "x", &sql(&format!("SELECT {number}"))));
-        (0..WAITING_MAX + 1).for_each(run);
+        (0..=WAITING_MAX).for_each(run);
         assert_eq!(asked.len(), WAITING_MAX, "what finds no place is left out, and nobody waits for it");
         asked.try_recv().unwrap();
         run(WAITING_MAX);

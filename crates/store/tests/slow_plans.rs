@@ -1,5 +1,11 @@
 //! Plans of slow statements, as they come into the log.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test says what it expects")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what it expects"
+)]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};

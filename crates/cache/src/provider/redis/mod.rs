@@ -101,7 +101,7 @@ impl Redis {
             hub: Arc::default(),
             opened,
             entered,
-            abilities: Abilities::new(unprobed("", settings.known.or(Some(KnownServer::Redis)), &[])),
+            abilities: Abilities::new(&unprobed("", settings.known.or(Some(KnownServer::Redis)), &[])),
             evictions: AtomicU64::new(u64::MAX),
             known: settings.known,
             detectors,
@@ -154,8 +154,8 @@ struct Abilities {
 }
 
 impl Abilities {
-    fn new(all: Capabilities) -> Self {
-        Self { had: AtomicU32::new(all.bits()), all: RwLock::new(all) }
+    fn new(all: &Capabilities) -> Self {
+        Self { had: AtomicU32::new(all.bits()), all: RwLock::new(*all) }
     }
 
     fn all(&self) -> Capabilities {
@@ -166,9 +166,9 @@ impl Abilities {
         self.had.load(Ordering::Acquire) & capability.bit() != 0
     }
 
-    fn learn(&self, all: Capabilities) {
+    fn learn(&self, all: &Capabilities) {
         let mut known = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        *known = all;
+        *known = *all;
         self.had.store(all.bits(), Ordering::Release);
     }
 }
@@ -206,7 +206,7 @@ async fn learn_once(inner: &Inner) -> bool {
     let probed = timeout(PROBE_WITHIN, Box::pin(probing)).await;
     let is_known = matches!(probed, Ok(Ok(_)));
     if let Ok(Ok(capabilities)) = probed {
-        inner.abilities.learn(capabilities);
+        inner.abilities.learn(&capabilities);
         debug!(
             provider = errors::NAME,
             version = field(info, "redis_version").unwrap_or("unknown"),
