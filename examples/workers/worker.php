@@ -11,15 +11,15 @@ $handlers = [
 ];
 [$stop, $draining, $token, $session, $number, $heard] = [false, false, null, null, 0, 0];
 $urls = explode(',', getenv('RECACHE_URL') ?: 'http://127.0.0.1:7878');
-
 function send($path, $body, $method = 'POST') {
     global $session, $urls;
     $http = ['method' => $method, 'ignore_errors' => true, 'content' => json_encode($body),
         'header' => ['Content-Type: application/json', 'Authorization: Bearer ' . getenv('RECACHE_TOKEN'),
             'Recache-Session-Secret: ' . ($session['secret'] ?? '')]];
-    for ($pause = 0.05; ; $urls[] = array_shift($urls)) { // the same call again is safe, at any server
+    // The same call again is safe, at any server; a beat may come between, and have found the next one already.
+    for ($pause = 0.05; ; $url === $urls[0] && ($urls[] = array_shift($urls))) {
         $http['timeout'] = 2 + 4 * $pause; // a frozen server must not cost the lease
-        $answer = @file_get_contents($urls[0] . $path, false, stream_context_create(['http' => $http]));
+        $answer = @file_get_contents(($url = $urls[0]) . $path, false, stream_context_create(['http' => $http]));
         $status = $answer === false ? 0 : (int) explode(' ', $http_response_header[0])[1];
         if ($status >= 200 && $status < 300) return json_decode($answer, true);
         if ($status >= 400 && $status < 500 && $status != 429) exit("$answer\n");

@@ -17,7 +17,7 @@ use recache_engine::{Engine, Error};
 use recache_store::{OpenOptions, Store, open};
 use uuid::Uuid;
 
-use crate::check::{Acknowledged, check_all};
+use crate::check::{Acknowledged, check_work};
 use crate::parent::Log;
 use crate::support::{touch, until};
 use crate::work::{self, VIEWS, handlers, options};
@@ -239,7 +239,7 @@ async fn crash_of_the_database_loses_nothing() {
     store.close().await;
     let store = open(&OpenOptions::new(server.url())).await.unwrap();
     let said = Acknowledged::read(&log.lock().unwrap());
-    check_all(&*store, &said).await;
+    check_work(&*store, &said).await;
     eprintln!("{} submits, {} runs, touches {:?}", said.submitted.len(), said.runs.len(), said.touches);
     store.close().await;
 }
