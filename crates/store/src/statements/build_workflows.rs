@@ -144,13 +144,7 @@ pub(super) async fn wait(
         }
         Waiting::NewWorkflow(new) => insert(db, now, job, new, effects).await?,
         Waiting::Workflow => {
-            let row = sqlx::query(
-                "SELECT 1 FROM jobs j JOIN workflows s ON s.id = j.sub_workflow_id WHERE j.id = $1 AND s.state = 'running'",
-            )
-            .bind(job.id.uuid())
-            .fetch_optional(&mut *db)
-            .await?;
-            if row.is_none() {
+            if !workflows::is_below_running(db, job.id).await? {
                 due_at = now;
             }
         }
@@ -179,12 +173,7 @@ async fn insert(
     if !workflows::insert(db, now, new, Some(above), effects).await? {
         return Err(Error::Conflict(format!("workflow `{}` is there already", new.id)));
     }
-    sqlx::query("UPDATE jobs SET sub_workflow_id = $2 WHERE id = $1")
-        .bind(job.id.uuid())
-        .bind(new.id.uuid())
-        .execute(db)
-        .await?;
-    Ok(())
+    workflows::put_below(db, job.id, new.id).await
 }
 
 /// Before a build job is ended that a workflow may do, in the one order of locks: the workflow and all below it, locked. How far they have come is

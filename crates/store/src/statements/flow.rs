@@ -407,20 +407,10 @@ pub(super) async fn wait(
             };
             workflows::template_put(db, now, &new.template, new.template_raise.as_ref(), effects).await?;
             workflows::insert(db, now, new, Some(above), effects).await?;
-            sqlx::query("UPDATE jobs SET sub_workflow_id = $2 WHERE id = $1")
-                .bind(job.id.uuid())
-                .bind(new.id.uuid())
-                .execute(&mut *db)
-                .await?;
+            workflows::put_below(db, job.id, new.id).await?;
         }
         Waiting::Workflow => {
-            let row = sqlx::query(
-                "SELECT 1 FROM jobs j JOIN workflows s ON s.id = j.sub_workflow_id WHERE j.id = $1 AND s.state = 'running'",
-            )
-            .bind(job.id.uuid())
-            .fetch_optional(&mut *db)
-            .await?;
-            if row.is_none() {
+            if !workflows::is_below_running(db, job.id).await? {
                 due_at = now;
             }
         }

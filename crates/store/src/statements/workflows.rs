@@ -413,6 +413,27 @@ pub(super) fn counts(row: &Row) -> Result<StepCounts> {
     })
 }
 
+/// The job waits for this workflow from now on.
+pub(super) async fn put_below(db: &mut Connection, job: JobId, below: WorkflowId) -> Result<()> {
+    sqlx::query("UPDATE jobs SET sub_workflow_id = $2 WHERE id = $1")
+        .bind(job.uuid())
+        .bind(below.uuid())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Whether the workflow that the job waits for goes on.
+pub(super) async fn is_below_running(db: &mut Connection, job: JobId) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT 1 FROM jobs j JOIN workflows s ON s.id = j.sub_workflow_id WHERE j.id = $1 AND s.state = 'running'",
+    )
+    .bind(job.uuid())
+    .fetch_optional(db)
+    .await?;
+    Ok(row.is_some())
+}
+
 /// The columns of [`record`], and where they are from.
 macro_rules! workflow_columns {
     () => {
