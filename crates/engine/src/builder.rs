@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::held::HeldJobs;
 use crate::limit::Shown;
 use crate::options::Options;
-use crate::registry::{self, Registered};
+use crate::registry::Registered;
 use crate::remote;
 use crate::rules::Compiled;
 use crate::session::Lease;
@@ -179,7 +179,6 @@ impl Builder {
         if let Some(adaptive) = &shared.adaptive {
             shared.tasks.spawn(adaptive::run(Arc::clone(&shared), adaptive.clone()));
         }
-        shared.tasks.spawn(registry::run(Arc::clone(&shared)));
         shared.tasks.spawn(fleet::run(Arc::clone(&shared)));
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
         if deliver::can_deliver(&shared) {

@@ -197,7 +197,7 @@ impl Engine {
     /// A workflow that builds it need not be stored yet: a build that finds none fails, and says so.
     pub async fn define_view(&self, view: NewView) -> Result<ViewRecord> {
         let record = self.shared.store.view_define(view).await?;
-        registry::wanted(&self.shared);
+        registry::changed(&self.shared);
         Ok(record)
     }
 
@@ -212,7 +212,7 @@ impl Engine {
     /// view makes it. Answers how many views that were made from it before were changed with it.
     pub async fn define_view_pattern(&self, pattern: NewView) -> Result<u64> {
         let views = self.shared.store.view_patterns().pattern_define(pattern).await?;
-        registry::wanted(&self.shared);
+        registry::changed(&self.shared);
         Ok(views)
     }
 
@@ -274,7 +274,7 @@ impl Engine {
         {
             tracing::warn!(%error, "session not closed; its jobs go back when its lease has passed");
         }
-        registry::changed(shared).await;
+        registry::changed(shared);
     }
 }
 

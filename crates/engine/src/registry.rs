@@ -1,16 +1,15 @@
 //! The registry of handlers: who can do them, who wants them, how they fare; read through the cache.
 //!
 //! The store is the truth: workers say there what they can do, with their sessions; templates, views and schedules say what
-//! they want done; roll-ups say how it went. What is cached is outdated when a worker comes or goes, when a view, a pattern or
-//! a schedule is defined or removed, and, in the put's own transaction, when a template is stored; figures in it are as old as the usage
-//! allows, two minutes.
+//! they want done; roll-ups say how it went. What is cached lies under a mark of all that but the figures, which the store tells: when a
+//! worker comes or goes, when a template, a view, a pattern or a schedule is stored or removed, by whatever program, the mark is another
+//! one, and what was cached is not found any more. Figures in it are as old as the usage allows, two minutes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use recache_cache::provider::Capability;
-use recache_cache::{Cache, Key, KeyPrefix, Usage};
+use recache_cache::{Cache, Key, Space, Usage};
 use recache_model::figures::MinuteTotals;
 use recache_model::handlers::{HandlerOffer, Registry, StepUse, registry, steps_of};
 use recache_model::ids::SessionId;
@@ -19,7 +18,7 @@ use recache_model::time::Timestamp;
 use recache_store::{FLOW, Store, TemplateSummary};
 use recache_worker::Description;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::adaptive;
 use crate::engine::{Engine, Shared};
@@ -44,82 +43,64 @@ pub struct FoundRegistry {
     pub registry: Registry,
 }
 
+/// For so long a mark is believed: what other programs change shows so much later at most.
+const MARK_FRESH: Duration = Duration::from_millis(500);
+
 /// The cache as the registry uses it.
 #[derive(Debug)]
 pub(crate) struct Registered {
-    cache: Cache,
-    key: Key,
-    /// Digests of templates with which this process submitted workflows, at most [`DIGESTS_MAX`].
-    submitted: Mutex<BTreeSet<String>>,
-    /// What views and schedules want done may have changed.
-    wanted: Notify,
+    space: Space,
+    mark: Mutex<Mark>,
 }
 
-/// Between two times that what is cached is outdated because of what views and schedules want done.
-const WANTED_PAUSE: Duration = Duration::from_millis(500);
-
-/// Digests that are remembered; beyond them a template counts as new once more, which costs no more than a look.
-const DIGESTS_MAX: usize = 4_096;
+/// What the store said last of the registry's mark.
+#[derive(Debug, Default)]
+struct Mark {
+    /// When, and what.
+    last: Option<(Instant, String)>,
+    /// How often this process knew that it was outdated.
+    changes: u64,
+}
 
 impl Registered {
     pub(crate) fn new(cache: &Cache) -> Self {
-        Self {
-            cache: cache.for_usage(&Usage::Handlers),
-            key: key(cache.keys()),
-            submitted: Mutex::default(),
-            wanted: Notify::new(),
+        Self { space: cache.keys().space("handlers"), mark: Mutex::default() }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Mark> {
+        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Under which key the registry lies as it is.
+    async fn key(&self, store: &dyn Store) -> Result<Key> {
+        let changes = {
+            let mark = self.locked();
+            match &mark.last {
+                Some((at, mark)) if at.elapsed() < MARK_FRESH => return Ok(self.of(mark)),
+                _ => mark.changes,
+            }
+        };
+        let asked = Instant::now();
+        let found = store.handler_offers().handlers_mark().await?;
+        let key = self.of(&found);
+        let mut mark = self.locked();
+        // Something may have changed since it was asked.
+        if mark.changes == changes {
+            mark.last = Some((asked, found));
         }
+        Ok(key)
+    }
+
+    fn of(&self, mark: &str) -> Key {
+        self.space.key(["registry", mark])
     }
 }
 
-/// Under which key the registry lies in caches with this prefix.
-pub(crate) fn key(prefix: &KeyPrefix) -> Key {
-    prefix.space("handlers").key(["registry"])
-}
-
-/// A worker came or went: no process shows the former registry any more.
-pub(crate) async fn changed(shared: &Shared) {
-    shared.registry.cache.invalidate(&shared.registry.key).await;
-}
-
-/// Views, patterns or schedules were defined or removed. Programs define thousands in a row: what is cached is outdated once for all of
-/// them, at once for the first.
-pub(crate) fn wanted(shared: &Shared) {
-    shared.registry.wanted.notify_one();
-}
-
-/// Outdates what is cached for as long as the engine runs, at most once in [`WANTED_PAUSE`].
-pub(crate) async fn run(shared: Arc<Shared>) {
-    loop {
-        tokio::select! {
-            () = shared.ending.cancelled() => return,
-            () = shared.registry.wanted.notified() => {}
-        }
-        changed(&shared).await;
-        tokio::select! {
-            () = shared.ending.cancelled() => return,
-            () = tokio::time::sleep(WANTED_PAUSE) => {}
-        }
-    }
-}
-
-/// A workflow was submitted, and with it perhaps a template that nobody had stored before. Where the store keeps the cache's epochs,
-/// the submit itself raised them; a backend that all processes share keeps its own.
-pub(crate) async fn submitted(shared: &Shared, digest: &str) {
-    let Registered { cache, submitted, .. } = &shared.registry;
-    if !cache.capabilities().has(Capability::Shared) {
-        return;
-    }
-    let is_new = {
-        let mut known = submitted.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= DIGESTS_MAX {
-            known.clear();
-        }
-        known.insert(digest.to_owned())
-    };
-    if is_new {
-        changed(shared).await;
-    }
+/// This process changed what the registry shows: it asks for the mark before it shows it again.
+pub(crate) fn changed(shared: &Shared) {
+    let mut mark = shared.registry.locked();
+    mark.last = None;
+    mark.changes = mark.changes.wrapping_add(1);
 }
 
 /// Says what this process can do.
@@ -135,7 +116,7 @@ pub(crate) async fn offer(shared: &Shared, session: SessionId) -> Result<()> {
     let slots = u32::try_from(shared.options.slots).unwrap_or(u32::MAX).max(1);
     let store = shared.store.handler_offers();
     store.handlers_offer(session, shared.options.queues.clone(), slots, offers.collect()).await?;
-    changed(shared).await;
+    changed(shared);
     Ok(())
 }
 
@@ -184,13 +165,15 @@ async fn steps(store: &dyn Store) -> Result<(Vec<StepUse>, bool)> {
 impl Engine {
     /// Says that views, patterns or schedules were defined or removed in the store itself, past this engine.
     pub fn handlers_wanted_changed(&self) {
-        wanted(&self.shared);
+        changed(&self.shared);
     }
 
-    /// All handlers, as of at most two minutes ago; workers, templates, and what views and schedules want, as they are.
+    /// All handlers: workers, templates, and what views and schedules want, as they are, or were half a second ago where another process
+    /// changed them; figures as of at most two minutes ago.
     pub async fn handlers(&self) -> Result<Arc<FoundRegistry>> {
         let store = &*self.shared.store;
+        let key = self.shared.registry.key(store).await?;
         let load = || async move { registry_of(store).await.map(Some) };
-        adaptive::through(&self.shared, &Usage::Handlers, "handlers", &self.shared.registry.key, load).await
+        adaptive::through(&self.shared, &Usage::Handlers, "handlers", &key, load).await
     }
 }

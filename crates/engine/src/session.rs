@@ -209,7 +209,7 @@ pub(crate) async fn sweep(shared: Arc<Shared>) {
                 let count = swept.requeued + swept.failed;
                 add(&shared.counters.swept, count);
                 if swept.sessions > 0 {
-                    registry::changed(&shared).await;
+                    registry::changed(&shared);
                 }
                 if count + swept.sessions > 0 {
                     tracing::info!(

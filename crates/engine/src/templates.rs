@@ -39,12 +39,7 @@ impl Templates {
 /// [`StoreEpochs`](crate::StoreEpochs) still answers that there is none. For those who put it into the store themselves.
 pub fn template_raise(prefix: &KeyPrefix, template: &TemplateRecord) -> CacheRaise {
     let TemplateRecord { namespace, name, version, digest, .. } = template;
-    let keys = [
-        prefix.template(namespace, name, version),
-        by_digest(&space(prefix), digest),
-        // Which handler does which steps follows from templates.
-        crate::registry::key(prefix),
-    ];
+    let keys = [prefix.template(namespace, name, version), by_digest(&space(prefix), digest)];
     CacheRaise {
         prefix: prefix.as_str().to_owned(),
         slots: keys.iter().map(|key| Slot::of_key(key).number()).collect(),
@@ -69,9 +64,9 @@ impl Engine {
         let keys = [
             self.shared.templates.cache.keys().template(&record.namespace, &record.name, &record.version),
             by_digest(&self.shared.templates.space, &record.digest),
-            crate::registry::key(self.shared.templates.cache.keys()),
         ];
         self.shared.store.template_put(record, Some(raise)).await?;
+        crate::registry::changed(&self.shared);
         // A backend that all processes share keeps its epochs itself: there nothing was raised with the put.
         let cache = &self.shared.templates.cache;
         if cache.capabilities().has(Capability::Shared) {

@@ -14,7 +14,6 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::origin::Origin;
 use crate::plan;
-use crate::registry;
 use crate::rules::Rules;
 
 impl Engine {
@@ -56,9 +55,7 @@ impl Engine {
         let origin = Origin { correlation_id: &correlation_id, traceparent: traceparent.as_deref() };
         let mut new = plan::new_workflow(id, template, environment, input, origin)?;
         new.template_raise = Some(self.shared.templates.raise(&new.template));
-        let digest = new.template.digest.clone();
         self.shared.store.workflow_submit(new).await?;
-        registry::submitted(&self.shared, &digest).await;
         Ok(id)
     }
 
@@ -76,10 +73,7 @@ impl Engine {
         let origin = Origin { correlation_id: &correlation_id, traceparent: traceparent.as_deref() };
         let mut new = plan::new_workflow(id, template, environment, input, origin)?;
         new.template_raise = Some(self.shared.templates.raise(&new.template));
-        let digest = new.template.digest.clone();
-        let is_new = self.shared.store.batches().batch_add_workflow(batch, new).await?;
-        registry::submitted(&self.shared, &digest).await;
-        Ok(is_new)
+        Ok(self.shared.store.batches().batch_add_workflow(batch, new).await?)
     }
 
     /// Tells a workflow something that a step of it waits for, now or later. Telling it again is harmless: false then.

@@ -18,7 +18,7 @@ use recache_engine::remote::NewWorker;
 use recache_engine::{Engine, Options};
 use recache_model::template::Template;
 use recache_store::conformance::TestDatabase;
-use recache_store::{NewJob, RemoteHandler, Store};
+use recache_store::{NewJob, NewSchedule, RemoteHandler, Store, TemplateRecord};
 use recache_worker::{Context, Description, Handlers};
 use serde_json::{Value, json};
 use support::{at_once, quick, store_of, until, view};
@@ -27,6 +27,7 @@ on_both_databases!(
     worker_is_in_the_registry_while_its_session_lives,
     template_and_figures_are_in_the_registry,
     registry_is_cached_and_outdated_by_what_it_shows,
+    definitions_of_other_programs_show_within_a_second,
 );
 
 fn handlers(version: &str) -> Handlers {
@@ -171,5 +172,52 @@ async fn registry_is_cached_and_outdated_by_what_it_shows(database: TestDatabase
     for engine in [reader, writer] {
         engine.shut_down().await;
     }
+    store.close().await;
+}
+
+/// The command line, or a server of an older version: it writes to the database, and tells no engine.
+async fn definitions_of_other_programs_show_within_a_second(database: TestDatabase) {
+    let store = store_of(&database).await;
+    let reader = Engine::builder(Arc::clone(&store)).options(quick()).start().await.unwrap();
+    until("the answer is cached", async || {
+        let (one, other) = (reader.handlers().await.unwrap(), reader.handlers().await.unwrap());
+        Arc::ptr_eq(&one, &other).then_some(())
+    })
+    .await;
+    let elsewhere = store_of(&database).await;
+    let shows = async |handler: &str| {
+        let began = tokio::time::Instant::now();
+        until("it shows", async || reader.handlers().await.unwrap().registry.find("n", handler).map(|_| ()))
+            .await;
+        assert!(began.elapsed() < Duration::from_secs(1), "{handler} after {:?}", began.elapsed());
+    };
+    elsewhere.view_define(view("a", "build-a", at_once())).await.unwrap();
+    shows("build-a").await;
+    let schedule =
+        NewSchedule { namespace: "n".to_owned(), ..NewSchedule::new("nightly", "0 3 * * *", "report") };
+    elsewhere.schedules().schedule_put(schedule).await.unwrap();
+    shows("report").await;
+    let order =
+        Template::parse(&ORDER.replace("VERSION", "1.0.0").replace("shop", "n"), "order.yaml").unwrap();
+    let record = TemplateRecord {
+        digest: order.digest().to_string(),
+        namespace: "n".to_owned(),
+        name: "order".to_owned(),
+        version: "1.0.0".to_owned(),
+        content: order.canonical_json().to_owned(),
+    };
+    elsewhere.template_put(record, None).await.unwrap();
+    shows("charge").await;
+    elsewhere.schedules().schedule_delete("n", "nightly").await.unwrap();
+    until("it is gone", async || {
+        reader.handlers().await.unwrap().registry.find("n", "report").is_none().then_some(())
+    })
+    .await;
+    // Nothing changed: what is cached is found again.
+    let found = reader.handlers().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(Arc::ptr_eq(&found, &reader.handlers().await.unwrap()));
+    reader.shut_down().await;
+    elsewhere.close().await;
     store.close().await;
 }

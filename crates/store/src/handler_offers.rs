@@ -31,4 +31,8 @@ pub trait HandlerOffers: Send + Sync + Debug {
 
     /// Which views and schedules name which handlers, by namespace and handler; of [`USERS_ROWS_MAX`] views and schedules at most.
     async fn handlers_users(&self) -> Result<Vec<HandlerUsers>>;
+
+    /// A short text that is another one as soon as workers came or went, a template was stored, or views and schedules name other handlers:
+    /// as long as it is the same, so is the registry but for its figures. Costs what [`handlers_users`](Self::handlers_users) does.
+    async fn handlers_mark(&self) -> Result<String>;
 }

@@ -150,7 +150,7 @@ impl Remote {
         let opened = Opened { session: registered.session, secret, lease: registered.lease };
         tracing::info!(session = %opened.session, worker = registered.name, "remote worker registered");
         self.shared.remote.remember(registered, true);
-        crate::registry::changed(&self.shared).await;
+        crate::registry::changed(&self.shared);
         Ok(opened)
     }
 
@@ -160,7 +160,7 @@ impl Remote {
         self.shared.store.session_close(session).await?;
         known.end();
         self.shared.remote.forget(session);
-        crate::registry::changed(&self.shared).await;
+        crate::registry::changed(&self.shared);
         Ok(true)
     }
 

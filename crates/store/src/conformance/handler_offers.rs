@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::Subject;
 use super::views::definition;
-use crate::NewSchedule;
 use crate::remote_workers::{NewRemoteWorker, RemoteHandler};
+use crate::{NewSchedule, TemplateRecord};
 
 fn offer(name: &str, version: Option<&str>) -> HandlerOffer {
     HandlerOffer { name: name.to_owned(), version: version.map(str::to_owned), input_schema: None }
@@ -95,11 +95,36 @@ pub async fn remote_workers_are_among_the_workers(subject: &Subject) {
 pub async fn views_and_schedules_are_counted_by_handler(subject: &Subject) {
     let registry = subject.store.handler_offers();
     assert_eq!(registry.handlers_users().await.expect("read"), []);
+    let mut marks = vec![registry.handlers_mark().await.expect("read")];
     for key in ["one", "two"] {
         subject.store.view_define(definition(key)).await.expect("defined");
+        marks.push(registry.handlers_mark().await.expect("read"));
     }
+    // The same once more changes nothing that a registry shows.
+    subject.store.view_define(definition("two")).await.expect("defined");
+    assert_eq!(registry.handlers_mark().await.expect("read"), marks[2]);
     let schedule = NewSchedule::new("nightly", "0 3 * * *", "work");
     subject.store.schedules().schedule_put(schedule.clone()).await.expect("put");
+    marks.push(registry.handlers_mark().await.expect("read"));
+    let text = |text: &str| text.to_owned();
+    let template = TemplateRecord {
+        digest: text("d"),
+        namespace: text("n"),
+        name: text("t"),
+        version: text("1.0.0"),
+        content: text("{}"),
+    };
+    subject.store.template_put(template, None).await.expect("put");
+    marks.push(registry.handlers_mark().await.expect("read"));
+    let session = subject.session().await;
+    assert_eq!(&registry.handlers_mark().await.expect("read"), &marks[4], "it offers nothing");
+    assert!(offers(subject, session, vec![offer("work", None)]).await);
+    marks.push(registry.handlers_mark().await.expect("read"));
+    subject.store.session_close(session).await.expect("closed");
+    let gone = registry.handlers_mark().await.expect("read");
+    assert_eq!(gone, marks[4], "all is as it was");
+    let different: std::collections::BTreeSet<_> = marks.iter().collect();
+    assert_eq!(different.len(), marks.len(), "{marks:?}");
     let view = definition("one");
     let found = registry.handlers_users().await.expect("read");
     let count = |namespace: &str, handler: &str, of: fn(&HandlerUsers) -> u64| {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use recache_model::handlers::{HandlerOffer, HandlerUsers, Worker};
 use recache_model::ids::SessionId;
 use recache_model::time::Timestamp;
+use recache_model::unique::PartsHash;
 use sqlx::Row as _;
 
 use super::super::{Connection, Driver, Row};
@@ -35,6 +36,10 @@ impl HandlerOffers for Driver {
 
     async fn handlers_users(&self) -> Result<Vec<HandlerUsers>> {
         self.read(look!([] db, now => users(db).await)).await
+    }
+
+    async fn handlers_mark(&self) -> Result<String> {
+        self.read(look!([] db, now => mark(db).await)).await
     }
 }
 
@@ -139,3 +144,34 @@ async fn users(db: &mut Connection) -> Result<Vec<HandlerUsers>> {
     }
     Ok(found.into_values().collect())
 }
+
+/// Of each table what no change of it leaves as it was. Templates are never changed, and sessions begin at one time each; their sum is kept
+/// within an integer's range.
+const MARKS: [&str; 3] = [
+    "SELECT CAST(count(*) AS BIGINT) AS present, CAST(COALESCE(max(created_at), 0) AS BIGINT) AS times, CAST(0 AS BIGINT) AS sizes \
+     FROM templates",
+    "SELECT CAST(count(*) AS BIGINT) AS present, CAST(COALESCE(sum(s.started_at % 4294967296), 0) AS BIGINT) AS times, \
+     CAST(COALESCE(sum(length(o.handlers) + length(o.queues) + o.slots), 0) AS BIGINT) AS sizes \
+     FROM worker_offers o JOIN sessions s ON s.id = o.session_id",
+    "SELECT CAST(count(*) AS BIGINT) AS present, CAST(COALESCE(sum(s.started_at % 4294967296), 0) AS BIGINT) AS times, \
+     CAST(COALESCE(sum(length(w.handlers) + length(w.queues) + w.slots), 0) AS BIGINT) AS sizes \
+     FROM remote_workers w JOIN sessions s ON s.id = w.session_id",
+];
+
+async fn mark(db: &mut Connection) -> Result<String> {
+    let mut hash = PartsHash::default();
+    for one in MARKS {
+        let row = sqlx::query(one).fetch_one(&mut *db).await?;
+        for column in ["present", "times", "sizes"] {
+            hash.part(&row.try_get::<i64, _>(column)?.to_string());
+        }
+    }
+    for HandlerUsers { namespace, handler, views, schedules } in users(db).await? {
+        hash.part(&namespace);
+        hash.part(&handler);
+        hash.part(&format!("{views} {schedules}"));
+    }
+    Ok(hash.hex(MARK_DIGITS))
+}
+
+const MARK_DIGITS: usize = 32;
