@@ -190,18 +190,9 @@ fn usages(totals: &[i64]) -> Vec<FleetUsage> {
     rows.collect()
 }
 
-/// The names of those in [`USAGES`] belong to the program.
+/// Whatever the application uses the cache for is one.
 fn name(usage: &Usage) -> &'static str {
-    match usage {
-        Usage::Template => "template",
-        Usage::Analytics => "analytics",
-        Usage::GraphAnalysis => "graph_analysis",
-        Usage::Handlers => "handlers",
-        Usage::HealthDetail => "health_detail",
-        Usage::JobState => "job_state",
-        Usage::ViewItem => "view_item",
-        Usage::User { .. } => OTHER,
-    }
+    usage.own_name().unwrap_or(OTHER)
 }
 
 #[cfg(test)]

@@ -90,6 +90,14 @@ impl Usage {
     /// As it is shown in logs and health.
     pub fn name(&self) -> &str {
         match self {
+            Self::User { name, .. } => name,
+            ours => ours.own_name().unwrap_or_default(),
+        }
+    }
+
+    /// The name of one that is Recache's own.
+    pub(crate) fn own_name(&self) -> Option<&'static str> {
+        Some(match self {
             Self::Template => "template",
             Self::Analytics => "analytics",
             Self::GraphAnalysis => "graph_analysis",
@@ -97,8 +105,8 @@ impl Usage {
             Self::HealthDetail => "health_detail",
             Self::JobState => "job_state",
             Self::ViewItem => "view_item",
-            Self::User { name, .. } => name,
-        }
+            Self::User { .. } => return None,
+        })
     }
 
     /// How long its values live when the caller has no better policy.

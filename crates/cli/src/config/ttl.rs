@@ -38,26 +38,6 @@ impl TtlConfig {
 
 const YEAR_SECONDS: u32 = 31_536_000;
 
-/// Seconds of an option.
-const fn seconds(
-    path: &'static str,
-    meaning: &'static str,
-    min: u32,
-    max: u32,
-    write: fn(&mut super::Config, &str, u32),
-    read: fn(&super::Config, &str) -> Value,
-) -> ConfigOption {
-    ConfigOption { path, meaning, kind: Kind::Whole { unit: "seconds", min, max, write }, read }
-}
-
-fn shown(duration: Duration) -> Value {
-    Value::from(duration.as_secs())
-}
-
-fn of(count: u32) -> Duration {
-    Duration::from_secs(u64::from(count))
-}
-
 /// A fraction. What is no number is refused here, what is out of range with the rest of the settings.
 fn fraction(text: &str) -> Result<f64, Refusal> {
     let remedy = "write a fraction above 0 and below 1, such as \"0.01\"";
@@ -68,7 +48,42 @@ fn fraction(text: &str) -> Result<f64, Refusal> {
     Ok(value)
 }
 
-const FRACTION: &str = "a fraction above 0 and below 1, as text";
+/// The option of a length of time.
+macro_rules! seconds {
+    ($field:ident, $min:literal to $max:expr, $meaning:literal) => {
+        ConfigOption {
+            path: concat!("adaptive_ttl.", stringify!($field), "_seconds"),
+            meaning: $meaning,
+            kind: Kind::Whole {
+                unit: "seconds",
+                min: $min,
+                max: $max,
+                write: |config, _, count| {
+                    config.adaptive_ttl.settings.$field = Duration::from_secs(u64::from(count));
+                },
+            },
+            read: |config, _| Value::from(config.adaptive_ttl.settings.$field.as_secs()),
+        }
+    };
+}
+
+/// The option of a fraction.
+macro_rules! share {
+    ($field:ident, $meaning:literal) => {
+        ConfigOption {
+            path: concat!("adaptive_ttl.", stringify!($field)),
+            meaning: $meaning,
+            kind: Kind::Text {
+                form: "a fraction above 0 and below 1, as text",
+                write: |config, _, text| {
+                    config.adaptive_ttl.settings.$field = fraction(text)?;
+                    Ok(())
+                },
+            },
+            read: |config, _| Value::from(config.adaptive_ttl.settings.$field.to_string()),
+        }
+    };
+}
 
 pub(super) const OPTIONS: &[ConfigOption] = &[
     ConfigOption {
@@ -77,62 +92,19 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         kind: Kind::Boolean { write: |config, _, on| config.adaptive_ttl.enabled = on },
         read: |config, _| Value::from(config.adaptive_ttl.enabled),
     },
-    seconds(
-        "adaptive_ttl.staleness_seconds",
-        "a read is too stale when what it is served was outdated for longer",
-        1,
-        YEAR_SECONDS,
-        |config, _, count| config.adaptive_ttl.settings.staleness = of(count),
-        |config, _| shown(config.adaptive_ttl.settings.staleness),
+    seconds!(
+        staleness,
+        1 to YEAR_SECONDS,
+        "a read is too stale when what it is served was outdated for longer"
     ),
-    ConfigOption {
-        path: "adaptive_ttl.stale_share_max",
-        meaning: "the fraction of all reads that may be too stale",
-        kind: Kind::Text {
-            form: FRACTION,
-            write: |config, _, text| {
-                config.adaptive_ttl.settings.stale_share_max = fraction(text)?;
-                Ok(())
-            },
-        },
-        read: |config, _| Value::from(config.adaptive_ttl.settings.stale_share_max.to_string()),
-    },
-    ConfigOption {
-        path: "adaptive_ttl.class_share_max",
-        meaning: "the fraction of the reads of one class that may be too stale; not below stale_share_max",
-        kind: Kind::Text {
-            form: FRACTION,
-            write: |config, _, text| {
-                config.adaptive_ttl.settings.class_share_max = fraction(text)?;
-                Ok(())
-            },
-        },
-        read: |config, _| Value::from(config.adaptive_ttl.settings.class_share_max.to_string()),
-    },
-    seconds(
-        "adaptive_ttl.ttl_min_seconds",
-        "no life is shorter; not above ttl_max_seconds",
-        1,
-        YEAR_SECONDS,
-        |config, _, count| config.adaptive_ttl.settings.ttl_min = of(count),
-        |config, _| shown(config.adaptive_ttl.settings.ttl_min),
+    share!(stale_share_max, "the fraction of all reads that may be too stale"),
+    share!(
+        class_share_max,
+        "the fraction of the reads of one class that may be too stale; not below stale_share_max"
     ),
-    seconds(
-        "adaptive_ttl.ttl_max_seconds",
-        "no life is longer; not below staleness_seconds",
-        1,
-        YEAR_SECONDS,
-        |config, _, count| config.adaptive_ttl.settings.ttl_max = of(count),
-        |config, _| shown(config.adaptive_ttl.settings.ttl_max),
-    ),
-    seconds(
-        "adaptive_ttl.window_seconds",
-        "over what time reads and changes are counted",
-        60,
-        604_800,
-        |config, _, count| config.adaptive_ttl.settings.window = of(count),
-        |config, _| shown(config.adaptive_ttl.settings.window),
-    ),
+    seconds!(ttl_min, 1 to YEAR_SECONDS, "no life is shorter; not above ttl_max_seconds"),
+    seconds!(ttl_max, 1 to YEAR_SECONDS, "no life is longer; not below staleness_seconds"),
+    seconds!(window, 60 to 604_800, "over what time reads and changes are counted"),
     ConfigOption {
         path: "adaptive_ttl.saves",
         meaning: "what is saved within the budget: the time that rebuilding takes, or the number of rebuilds",

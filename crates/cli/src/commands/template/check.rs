@@ -1,6 +1,6 @@
 //! `recache template check`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use recache_api::client::Client;
 use recache_api::{TemplateCheck, TemplateChecks, TemplateProblem};
@@ -35,62 +35,36 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, context: &mut Context<'_>) -> Outcome {
-        let mut checks = Vec::new();
-        let mut failed = None;
+        let mut all = Checked::default();
         for file in &self.files {
-            let (name, text) = match run::read_source(file) {
-                Ok(read) => read,
-                Err(error) => {
-                    error.write(context.err)?;
-                    failed.get_or_insert(error.exit);
-                    checks.push(unreadable(file.display().to_string(), &error));
-                    continue;
-                }
-            };
+            let Some((name, text)) = all.read(file, context)? else { continue };
             let read = if self.lenient {
                 Template::parse_lenient(&text, &name).map(|(template, forgiven)| (template, Some(forgiven)))
             } else {
                 Template::parse(&text, &name).map(|template| (template, None))
             };
-            match read {
+            all.add(match read {
                 Ok((template, forgiven)) => {
                     let unsupported = template.unsupported();
                     for warnings in forgiven.iter().chain([&unsupported]) {
                         source::warn(warnings, context)?;
                     }
-                    checks.push(right(name, &template, forgiven.as_ref(), &unsupported));
+                    right(name, &template, forgiven.as_ref(), &unsupported)
                 }
                 Err(problems) => {
                     let _ = source::wrong(&problems, context);
-                    failed.get_or_insert(ExitStatus::Failed);
-                    checks.push(TemplateCheck {
-                        file: name,
-                        template: None,
-                        problems: documents::problems(&problems),
-                        warnings: Vec::new(),
-                        unsupported: Vec::new(),
-                    });
+                    wrong(name, documents::problems(&problems))
                 }
-            }
+            });
         }
-        print(checks, context)?;
-        Ok(failed.unwrap_or(ExitStatus::Ok))
+        all.print(context)
     }
 
     /// By the rules of the server's version, which may be another one.
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        let mut checks = Vec::new();
-        let mut failed = None;
+        let mut all = Checked::default();
         for file in &self.files {
-            let (name, text) = match run::read_source(file) {
-                Ok(read) => read,
-                Err(error) => {
-                    error.write(context.err)?;
-                    failed.get_or_insert(error.exit);
-                    checks.push(unreadable(file.display().to_string(), &error));
-                    continue;
-                }
-            };
+            let Some((name, text)) = all.read(file, context)? else { continue };
             for mut check in client.check_template(&text, self.lenient).await?.files {
                 check.file.clone_from(&name);
                 for problem in &check.problems {
@@ -101,14 +75,45 @@ impl Args {
                         told(warning, &name).write_warning(context.err)?;
                     }
                 }
-                if check.template.is_none() {
-                    failed.get_or_insert(ExitStatus::Failed);
-                }
-                checks.push(check);
+                all.add(check);
             }
         }
-        print(checks, context)?;
-        Ok(failed.unwrap_or(ExitStatus::Ok))
+        all.print(context)
+    }
+}
+
+/// What was found so far.
+#[derive(Debug, Default)]
+struct Checked {
+    checks: Vec<TemplateCheck>,
+    /// The first thing that went wrong.
+    failed: Option<ExitStatus>,
+}
+
+impl Checked {
+    /// A file's name and text; one that cannot be read is shown, and checked with that.
+    fn read(&mut self, file: &Path, context: &mut Context<'_>) -> Result<Option<(String, String)>> {
+        match run::read_source(file) {
+            Ok(read) => Ok(Some(read)),
+            Err(error) => {
+                error.write(context.err)?;
+                self.failed.get_or_insert(error.exit);
+                self.checks.push(unreadable(file.display().to_string(), &error));
+                Ok(None)
+            }
+        }
+    }
+
+    fn add(&mut self, check: TemplateCheck) {
+        if check.template.is_none() {
+            self.failed.get_or_insert(ExitStatus::Failed);
+        }
+        self.checks.push(check);
+    }
+
+    fn print(self, context: &mut Context<'_>) -> Outcome {
+        print(self.checks, context)?;
+        Ok(self.failed.unwrap_or(ExitStatus::Ok))
     }
 }
 
@@ -169,13 +174,11 @@ fn unreadable(file: String, error: &CliError) -> TemplateCheck {
         path: String::new(),
         suggestion: error.remedy.clone(),
     };
-    TemplateCheck {
-        file,
-        template: None,
-        problems: vec![problem],
-        warnings: Vec::new(),
-        unsupported: Vec::new(),
-    }
+    wrong(file, vec![problem])
+}
+
+fn wrong(file: String, problems: Vec<TemplateProblem>) -> TemplateCheck {
+    TemplateCheck { file, template: None, problems, warnings: Vec::new(), unsupported: Vec::new() }
 }
 
 fn verdict(check: &TemplateCheck) -> (String, Tone) {
