@@ -8,8 +8,37 @@ use std::time::Duration;
 
 use super::{Basis, Measure, StepPlan};
 use crate::job::JobState;
-use crate::template::draw::{BOX_HEIGHT, Frame, layout, line, mermaid_label, svg_label, xml_text};
+use crate::template::draw::{
+    BOX_HEIGHT, Frame, layout, line, mermaid_label, on_one_line, svg_label, xml_text,
+};
 use crate::template::graph::{Graph, StepIndex};
+
+/// Steps of a graph that a server draws.
+pub const DRAWN_STEPS_MAX: usize = 5_000;
+/// Dependencies of such a graph.
+pub const DRAWN_LINES_MAX: usize = 20_000;
+
+/// A graph is too large to be drawn for somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the graph has {steps} steps and {lines} dependencies: drawn are at most {DRAWN_STEPS_MAX} and {DRAWN_LINES_MAX}"
+)]
+pub struct TooLarge {
+    /// How many steps it has.
+    pub steps: usize,
+    /// How many dependencies.
+    pub lines: usize,
+}
+
+/// Whether a graph is small enough for a picture that somebody else pays for: some megabytes at most.
+pub fn check_size(graph: &Graph) -> Result<(), TooLarge> {
+    let steps = graph.len();
+    let lines = (0..steps).map(|step| graph.dependencies(step).len()).sum();
+    if steps <= DRAWN_STEPS_MAX && lines <= DRAWN_LINES_MAX {
+        return Ok(());
+    }
+    Err(TooLarge { steps, lines })
+}
 
 /// What is drawn.
 #[derive(Debug, Clone, Copy)]
@@ -93,8 +122,12 @@ pub fn text(drawing: &Drawing<'_>) -> String {
             let facts = if facts.is_empty() { facts } else { format!(" ({facts})") };
             let waits: Vec<&str> =
                 drawing.graph.dependencies(step).iter().map(|before| drawing.name(*before)).collect();
-            let waits = if waits.is_empty() { String::new() } else { format!(" <- {}", waits.join(", ")) };
-            let _ = writeln!(out, "  {mark} {}{facts}{waits}", drawing.name(step));
+            let waits = if waits.is_empty() {
+                String::new()
+            } else {
+                format!(" <- {}", on_one_line(&waits.join(", ")))
+            };
+            let _ = writeln!(out, "  {mark} {}{facts}{waits}", on_one_line(drawing.name(step)));
         }
     }
     out

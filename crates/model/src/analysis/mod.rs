@@ -31,7 +31,7 @@ use std::time::Duration;
 
 pub use blocked::{Blocked, CHAIN_STEPS_MAX, ROOT_CAUSES_MAX, RootCause};
 pub use completion::{CONFIDENCE, Completion, NoCompletion};
-pub use draw::{Drawing, mermaid, svg, text};
+pub use draw::{DRAWN_LINES_MAX, DRAWN_STEPS_MAX, Drawing, TooLarge, check_size, mermaid, svg, text};
 pub use facts::{Spread, StepFacts, StepHistory};
 pub use parallel::Parallelism;
 pub use schedule::{Basis, CriticalPath, Measure, StepPlan};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use recache_model::analysis::{
-    Basis, Drawing, Measure, NoCompletion, Spread, StepFacts, StepHistory, analyze, mermaid, svg, text,
+    Basis, DRAWN_STEPS_MAX, Drawing, Measure, NoCompletion, Spread, StepFacts, StepHistory, TooLarge,
+    analyze, check_size, mermaid, svg, text,
 };
 use recache_model::job::JobState::{self, Blocked, Completed, Failed, Queued, Skipped};
 use recache_model::template::graph::Graph;
@@ -134,4 +135,17 @@ fn pictures_show_the_critical_path_and_escape_names() {
     assert!(drawn.contains("aria-label=\"a &amp; b\"") && drawn.contains("&lt;tax&gt;"), "{drawn}");
     assert_eq!(drawn.matches("class=\"b  c\"").count(), 3, "{drawn}");
     assert_eq!(drawn.matches("class=\"l c\"").count(), 2, "{drawn}");
+}
+
+#[test]
+fn graph_that_is_too_large_is_not_drawn_for_others() {
+    let chain = |steps: usize| {
+        Graph::new((0..steps).map(|step| step.checked_sub(1).into_iter().collect()).collect()).unwrap()
+    };
+    assert_eq!(check_size(&chain(DRAWN_STEPS_MAX)), Ok(()));
+    let steps = DRAWN_STEPS_MAX + 1;
+    assert_eq!(check_size(&chain(steps)), Err(TooLarge { steps, lines: DRAWN_STEPS_MAX }));
+    // Few steps, and all that can be between them.
+    let dense = Graph::new((0..202).map(|step| (0..step).collect()).collect()).unwrap();
+    assert_eq!(check_size(&dense), Err(TooLarge { steps: 202, lines: 20_301 }));
 }

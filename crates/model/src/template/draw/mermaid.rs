@@ -31,8 +31,8 @@ pub fn mermaid(template: &Template) -> String {
     out
 }
 
-/// Mermaid reads HTML entities, without their `&`, in quoted labels.
-pub(crate) fn escaped(label: &str) -> String {
+/// A label that cannot leave its quotes. Mermaid reads HTML entities, without their `&`, in them.
+pub fn escaped(label: &str) -> String {
     let mut out = String::with_capacity(label.len());
     for one in label.chars() {
         if one.is_ascii_alphanumeric() || matches!(one, '_' | '-' | '.' | ' ') {

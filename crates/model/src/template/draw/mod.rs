@@ -9,14 +9,14 @@ mod svg;
 mod text;
 
 pub use dot::dot;
-pub use mermaid::mermaid;
+pub use mermaid::{escaped as mermaid_label, mermaid};
 pub use svg::svg;
 pub use text::text;
 
 // For other pictures of graphs.
 pub(crate) use layout::layout;
-pub(crate) use mermaid::escaped as mermaid_label;
 pub(crate) use svg::{BOX_HEIGHT, Frame, cut as svg_label, escaped as xml_text, line};
+pub(crate) use text::on_one_line;
 
 use super::definition::Template;
 use super::step::{Step, StepType};

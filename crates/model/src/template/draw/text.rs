@@ -28,10 +28,25 @@ pub fn text(template: &Template) -> String {
             let waits = if step.dependencies.is_empty() {
                 String::new()
             } else {
-                format!(" <- {}", step.dependencies.join(", "))
+                format!(" <- {}", on_one_line(&step.dependencies.join(", ")))
             };
-            let _ = writeln!(out, "  {}{notes}{waits}", step.name);
+            let _ = writeln!(out, "  {}{notes}{waits}", on_one_line(&step.name));
         }
     }
     out
+}
+
+/// A name that cannot be more than a part of its line.
+pub(crate) fn on_one_line(name: &str) -> String {
+    name.chars().map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::on_one_line;
+
+    #[test]
+    fn a_name_cannot_begin_a_line_or_move_the_cursor() {
+        assert_eq!(on_one_line("a\nlevel 9\u{1b}[2J"), "a\u{fffd}level 9\u{fffd}[2J");
+    }
 }
