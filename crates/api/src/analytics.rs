@@ -136,6 +136,9 @@ pub struct BottleneckReport {
     pub slowest_workflows: Vec<SlowWorkflowEntry>,
     /// By number.
     pub error_hot_spots: Vec<ErrorHotSpot>,
+    /// By the time of workers that they take.
+    #[serde(default)]
+    pub resource_use: Vec<ResourceUseEntry>,
     /// Only what figures here speak for.
     pub recommendations: Vec<RecommendationEntry>,
 }
@@ -199,6 +202,24 @@ pub struct ErrorHotSpot {
     pub failures: u64,
     /// What part of all that this handler ended.
     pub share: f64,
+}
+
+/// A handler and how much of the workers' time it takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ResourceUseEntry {
+    /// Who it belongs to.
+    pub namespace: String,
+    /// What takes it.
+    pub handler: String,
+    /// How often it ended.
+    pub executions: u64,
+    /// How long its last attempts ran, together.
+    pub busy_seconds: f64,
+    /// What part that is of all that ran in the window.
+    pub share: f64,
+    /// How many of them ran at once on average: `busy_seconds` by the length of the window.
+    pub running_mean: f64,
 }
 
 /// What to do, and why.

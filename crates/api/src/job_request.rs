@@ -174,6 +174,39 @@ pub struct Because {
     pub reason: Option<String>,
 }
 
+/// Which jobs are cancelled, run again or deleted. Builds of views are never among them: their views look after them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ChangeJobs {
+    /// Only of this namespace.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
+    pub namespace: Option<String>,
+    /// Only of this queue.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
+    pub queue: Option<String>,
+    /// Only of this handler.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
+    pub handler: Option<String>,
+    /// All there are; must be said where nothing else chooses.
+    #[serde(default)]
+    pub all: bool,
+    /// Count, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// `next` of the call before, with the same filter.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 4_096))]
+    pub cursor: Option<String>,
+    /// Why; kept in the history of each job and in the audit.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1_000))]
+    pub reason: Option<String>,
+}
+
 /// When a queued job may run; one of the two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -62,7 +62,7 @@ pub use analysis::{
 };
 pub use analytics::{
     BottleneckReport, DurationSpread, ErrorHotSpot, FigureExplanation, FigureInput, HealthScorePart,
-    PerformanceReport, RecommendationEntry, SlowStepEntry, SlowWorkflowEntry, TrendBucket,
+    PerformanceReport, RecommendationEntry, ResourceUseEntry, SlowStepEntry, SlowWorkflowEntry, TrendBucket,
 };
 pub use audit::{ApiKey, ApiKeyCreated, ApiKeyList, ApiKeyRevoked, AuditList, AuditRow};
 pub use batch::{
@@ -93,8 +93,8 @@ pub use job::{
     JobState, JobSubmitted,
 };
 pub use job_request::{
-    Because, IfThere, JobUpdated, JobsSubmitted, Prioritize, Reschedule, SubmitJob, SubmitJobs, SubmitRetry,
-    SubmitUnique,
+    Because, ChangeJobs, IfThere, JobUpdated, JobsSubmitted, Prioritize, Reschedule, SubmitJob, SubmitJobs,
+    SubmitRetry, SubmitUnique,
 };
 pub use json::Json;
 pub use letter::{BulkChange, FailedAttempt, Letter, LetterDetails, LetterList, LetterNote, LetterStatus};
@@ -111,10 +111,10 @@ pub use template::{
     TemplatesApplied,
 };
 pub use tracked::{
-    TrackedContext, TrackedImport, TrackedImportUnread, TrackedJob, TrackedJobAnswer, TrackedJobList,
-    TrackedState,
+    TrackedContext, TrackedImport, TrackedImportUnread, TrackedJob, TrackedJobAnswer, TrackedJobKept,
+    TrackedJobList, TrackedJobsKept, TrackedState,
 };
-pub use tracked_request::{JobContext, ReportJob, TrackJob};
+pub use tracked_request::{JobContext, ReportJob, TrackJob, TrackJobs, TrackReported};
 pub use view::{
     Backoff, Generation, ItemChange, ItemDifference, ItemList, ItemRead, OnTouch, Restoration, RetryPolicy,
     Touched, TouchedViews, View, ViewBuild, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory,

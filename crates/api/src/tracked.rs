@@ -131,6 +131,36 @@ impl TrackedJobAnswer {
     }
 }
 
+/// What keeping several tracked jobs did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TrackedJobsKept {
+    /// [`TrackedJobsKept::SCHEMA`]
+    pub schema: String,
+    /// One for each job, in order.
+    pub jobs: Vec<TrackedJobKept>,
+}
+
+/// What became of one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TrackedJobKept {
+    /// `job_…`
+    pub id: String,
+    /// Whether it was not there before.
+    pub is_new: bool,
+}
+
+impl TrackedJobsKept {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.tracked-jobs-kept.v1";
+
+    /// What became of each.
+    pub fn new(jobs: Vec<TrackedJobKept>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), jobs }
+    }
+}
+
 /// What was taken over from another tracker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -41,6 +41,28 @@ pub struct TrackJob {
     pub stale_after_ms: Option<u64>,
 }
 
+/// Jobs that some other system runs, or ran, to be kept in one go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TrackJobs {
+    /// The jobs.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 1_000))]
+    pub jobs: Vec<TrackReported>,
+}
+
+/// A job to be kept, and how it stands if it has begun.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TrackReported {
+    /// The job. Its `id` must be given: it makes the call safe to repeat.
+    pub job: TrackJob,
+    /// How it goes.
+    #[serde(default)]
+    pub report: Option<ReportJob>,
+}
+
 /// What a job is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -161,6 +161,8 @@ async fn both() -> Vec<Served> {
     worlds
 }
 
+#[path = "remote/client.rs"]
+mod client;
 #[path = "remote/fleet_figures.rs"]
 mod fleet_figures;
 #[path = "remote/nouns.rs"]

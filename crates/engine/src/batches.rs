@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::engine::{Engine, Shared, deadline};
 use crate::error::{Error, Result};
+use crate::origin;
 use crate::stats::{add, one};
 
 /// Changes that come within this time share one look.
@@ -79,10 +80,13 @@ pub(crate) async fn pass(shared: &Shared) {
 
 async fn look(shared: &Shared, batches: &[BatchId]) {
     match shared.store.batches().batches_settle(batches.to_vec()).await {
-        Ok(ended) => {
-            add(&shared.counters.batches_ended, ended.len());
-            for batch in ended {
+        Ok(settled) => {
+            add(&shared.counters.batches_ended, settled.ended.len());
+            for batch in settled.ended {
                 shared.waiters.wake(batch.uuid());
+            }
+            for callback in &settled.traced {
+                origin::note_callback(callback);
             }
         }
         Err(error) => {

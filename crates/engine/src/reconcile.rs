@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::engine::Shared;
+use crate::origin;
 use crate::stats::{add, one};
 
 /// Views that one look handles.
@@ -20,6 +21,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let pause = match shared.store.views_reconcile(VIEWS_MAX).await {
             Ok(found) => {
                 add(&shared.counters.builds_created, found.builds.len());
+                for build in &found.traced {
+                    origin::note_build(build);
+                }
                 if found.builds.len() >= usize::try_from(VIEWS_MAX).unwrap_or(usize::MAX) {
                     Duration::ZERO
                 } else {

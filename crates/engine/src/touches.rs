@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use recache_store::{Touch, TouchOutcome};
+use recache_store::{TOUCH_TRACES_MAX, Touch, TouchOutcome};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Shared;
@@ -120,6 +120,8 @@ fn gather(group: Vec<(Touch, Reply)>) -> (Vec<Touch>, Vec<Vec<Reply>>) {
                 one.at_once |= touch.at_once;
                 // The last word that was said.
                 one.word = touch.word.or(one.word.take());
+                one.traces.extend(touch.traces);
+                one.traces.truncate(usize::from(TOUCH_TRACES_MAX));
                 replies[*place].push(reply);
             }
         }
@@ -136,8 +138,7 @@ mod tests {
             namespace: "n".to_owned(),
             key: key.to_owned(),
             items: items.iter().map(|item| (*item).to_owned()).collect(),
-            at_once: false,
-            word: None,
+            ..Touch::default()
         };
         (touch, oneshot::channel().0)
     }

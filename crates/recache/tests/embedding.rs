@@ -99,8 +99,7 @@ async fn views_workflows_and_events_come_to_rest_in_a_test() {
         options: recache_model::view_options::ViewOptions::default(),
     };
     test.engine().define_view(view).await.unwrap();
-    let touch =
-        Touch { namespace: "shop".into(), key: "prices".into(), items: vec![], at_once: false, word: None };
+    let touch = Touch { namespace: "shop".into(), key: "prices".into(), items: vec![], ..Touch::default() };
     test.engine().touch(touch).await.unwrap();
     assert_eq!(test.run_due().await.unwrap().attempts, 2, "the view waits for its debounce");
     test.advance(Duration::from_secs(10));

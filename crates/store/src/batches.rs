@@ -14,6 +14,7 @@ use crate::letters::BatchDone;
 use crate::maintenance::Leadership;
 use crate::queues::Word;
 use crate::records::NewWorkflow;
+use crate::traces::Traced;
 
 /// A batch to be kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,8 @@ pub struct NewBatch {
     pub on_finish: Option<BatchCallback>,
     /// The job to make when the first member fails.
     pub on_first_failure: Option<BatchCallback>,
+    /// The place in a trace of the call that makes it (W3C `traceparent`): its callbacks go on in it. It makes no other batch of it.
+    pub trace_context: Option<String>,
 }
 
 impl NewBatch {
@@ -51,8 +54,18 @@ impl NewBatch {
             on_success: None,
             on_finish: None,
             on_first_failure: None,
+            trace_context: None,
         }
     }
+}
+
+/// What came of a look at batches.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BatchesSettled {
+    /// Those that have ended now.
+    pub ended: Vec<BatchId>,
+    /// Callbacks that were made and belong to a trace.
+    pub traced: Vec<Traced>,
 }
 
 /// A batch as it stands: one moment, in which its counts add up.
@@ -222,8 +235,8 @@ pub trait Batches: Send + Sync + Debug {
     ) -> Result<Vec<BatchMember>>;
 
     /// Looks whether these batches have ended or failed first, and if so makes their callbacks and counts them in their parents.
-    /// Answers those that have ended now. Costs one look where there is nothing to do.
-    async fn batches_settle(&self, batches: Vec<BatchId>) -> Result<Vec<BatchId>>;
+    /// Costs one look where there is nothing to do.
+    async fn batches_settle(&self, batches: Vec<BatchId>) -> Result<BatchesSettled>;
 
     /// Batches that wait for somebody to act, because whoever should have died before.
     async fn batches_due(&self, rows_max: u32) -> Result<Vec<BatchDue>>;

@@ -328,6 +328,8 @@ pub struct DeliveryAttempt {
 pub struct DeliveryFilter {
     /// Only to this one.
     pub subscriber: Option<String>,
+    /// Only to those that are told of events of this namespace alone.
+    pub namespace: Option<String>,
     /// Only of this event.
     pub event: Option<EventId>,
     /// Only in this state.

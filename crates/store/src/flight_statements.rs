@@ -144,9 +144,7 @@ impl FlightStore for Driver {
                 let touch = Touch {
                     namespace: "alliance".to_owned(),
                     key: alliance.as_str().to_owned(),
-                    items: Vec::new(),
-                    at_once: false,
-                    word: None,
+                    ..Touch::default()
                 };
                 let outcomes = views::touch(db, now, &[touch], effects).await?;
                 Ok(outcomes.first().map(|outcome| outcome.version))

@@ -57,6 +57,7 @@ pub mod remote_workers;
 pub mod schedules;
 pub mod snapshot;
 pub mod sqlite;
+pub mod traces;
 pub mod tracked;
 pub mod view_control;
 pub mod view_patterns;
@@ -65,8 +66,8 @@ pub use api_keys::{ApiKeyRecord, ApiKeys, NewApiKey};
 pub use attempts::{Attempts, LogLine};
 pub use audit::{AuditFilter, AuditOutcome, AuditRecord, Audits, NewAudit};
 pub use batches::{
-    BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared, MemberKind,
-    NewBatch,
+    BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared,
+    BatchesSettled, MemberKind, NewBatch,
 };
 pub use build_workflows::{
     BuildSituation, BuildWorkflows, Gathered, KEEP_ITEMS_MAX, Keep, PREVIOUS_BYTES_MAX, PREVIOUS_ITEMS_MAX,
@@ -100,8 +101,8 @@ pub use records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, ClaimedJob, Dispatched, Due,
     GenerationRecord, HistoryRow, ItemMark, JobFilter, JobRecord, LeaseToken, NewJob, NewStep, NewView,
     NewWorkflow, Outcome, Publication, Published, Reconciled, Revoked, Settled, Settlement, StagedItem,
-    StepCall, StepInputs, StepRecord, Submitted, Swept, TakeOver, TemplateRecord, TemplateSummary, Touch,
-    TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+    StepCall, StepInputs, StepRecord, Submitted, Swept, TOUCH_TRACES_MAX, TakeOver, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use remote_workers::{
     BuildSum, HeldJob, NewRemoteWorker, RemoteBeat, RemoteHandler, RemoteWorker, RemoteWorkers,
@@ -109,6 +110,7 @@ pub use remote_workers::{
 pub use request_keys::{Begun, KeptAnswer, NewRequest, RequestKeys};
 pub use schedules::{Fired, NewSchedule, ScheduleRecord, Schedules};
 pub use signal::Signal;
+pub use traces::Traced;
 pub use tracked::{NewTrackedJob, Tracked, TrackedContext, TrackedFilter, TrackedJob, TrackedJobs};
 pub use view_control::{ItemChange, Restoration, Restored, ViewControl, ViewPause};
 pub use view_patterns::{PatternRecord, TouchedMatching, ViewPatterns};

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::flow::{Children, FLOW, HandOver, RESULT_INLINE_BYTES_MAX, Region, Waiting};
 use crate::queues::Word;
+use crate::traces::Traced;
 use crate::view_control::{Restoration, ViewPause};
 
 /// When a job may first run, by the store's clock.
@@ -821,7 +822,13 @@ pub struct Touch {
     pub at_once: bool,
     /// Who says so, and why; kept with the view until its next touch.
     pub word: Option<Word>,
+    /// The places in traces of the calls that say so (W3C `traceparent`): the build that answers them belongs to them. Kept are
+    /// [`TOUCH_TRACES_MAX`] of one view.
+    pub traces: Vec<String>,
 }
+
+/// Traces of touches that one build belongs to; of more, the first.
+pub const TOUCH_TRACES_MAX: u16 = 32;
 
 /// Longest key of an item that a touch may name, in bytes.
 const TOUCHED_ITEM_BYTES_MAX: usize = 1024;
@@ -865,6 +872,8 @@ pub struct TouchOutcome {
 pub struct Reconciled {
     /// Build jobs that were created, with their queues.
     pub builds: Vec<(JobId, String)>,
+    /// Those of them that belong to a trace.
+    pub traced: Vec<Traced>,
     /// How long until the next view is due, if one is waiting.
     pub next_due: Option<Duration>,
 }

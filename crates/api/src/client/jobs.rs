@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::call::Call;
 use super::{Client, JobsQuery, Result};
 use crate::job::{JobChange, JobDetails, JobList, JobSubmitted};
-use crate::job_request::{Because, JobsSubmitted, SubmitJob, SubmitJobs};
+use crate::job_request::{
+    Because, ChangeJobs, JobUpdated, JobsSubmitted, Prioritize, Reschedule, SubmitJob, SubmitJobs,
+};
+use crate::letter::BulkChange;
 
 impl Client {
     /// Submits a job. With `wait` the answer comes when it has ended, or after that time.
@@ -38,5 +41,30 @@ impl Client {
     /// Runs a failed job again.
     pub async fn retry_job(&self, id: &str, because: &Because) -> Result<JobChange> {
         self.call(Call::post(&["v1", "jobs", id, "retry"], because)?).await
+    }
+
+    /// Says when a queued job may run.
+    pub async fn reschedule_job(&self, id: &str, when: &Reschedule) -> Result<JobUpdated> {
+        self.call(Call::post(&["v1", "jobs", id, "reschedule"], when)?).await
+    }
+
+    /// Says how urgent a queued job is.
+    pub async fn prioritize_job(&self, id: &str, how: &Prioritize) -> Result<JobUpdated> {
+        self.call(Call::post(&["v1", "jobs", id, "priority"], how)?).await
+    }
+
+    /// Cancels some thousands of jobs by filter; `next` of the answer says that there may be more.
+    pub async fn cancel_jobs(&self, which: &ChangeJobs) -> Result<BulkChange> {
+        self.call(Call::post(&["v1", "jobs", "cancel"], which)?).await
+    }
+
+    /// Runs some thousands of failed jobs again, by filter.
+    pub async fn retry_jobs(&self, which: &ChangeJobs) -> Result<BulkChange> {
+        self.call(Call::post(&["v1", "jobs", "retry"], which)?).await
+    }
+
+    /// Deletes some thousands of ended jobs with their history, by filter.
+    pub async fn delete_jobs(&self, which: &ChangeJobs) -> Result<BulkChange> {
+        self.call(Call::post(&["v1", "jobs", "delete"], which)?).await
     }
 }

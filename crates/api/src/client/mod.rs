@@ -21,6 +21,7 @@ mod cache;
 mod call;
 mod events;
 mod handlers;
+mod health;
 mod jobs;
 mod letters;
 mod queries;
@@ -41,9 +42,9 @@ use reqwest::Url;
 use crate::problem::Problem;
 
 pub use queries::{
-    BatchMembersQuery, BatchesQuery, BottlenecksQuery, DeliveriesQuery, EventsQuery, JobsQuery, LettersQuery,
-    PutTemplate, SchedulesQuery, TemplatesQuery, TrackedJobsQuery, ViewBuildsQuery, ViewDiffQuery,
-    ViewsQuery, WindowQuery, WorkflowsQuery,
+    AuditQuery, BatchMembersQuery, BatchesQuery, BottlenecksQuery, DeliveriesQuery, EventsQuery, JobsQuery,
+    LettersQuery, PutTemplate, SchedulesQuery, TemplatesQuery, TrackedJobsQuery, ViewBuildsQuery,
+    ViewDiffQuery, ViewItemsQuery, ViewsQuery, WindowQuery, WorkflowsQuery,
 };
 
 /// How a client calls.

@@ -245,3 +245,31 @@ pub struct ViewDiffQuery {
     /// `next` of the page before.
     pub cursor: Option<String>,
 }
+
+/// Of [`Client::view_items`](super::Client::view_items).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ViewItemsQuery {
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Only items after this one; with `version`.
+    pub after: Option<String>,
+    /// Of this generation rather than the live one.
+    pub version: Option<i64>,
+    /// `next` of the page before; in place of `after` and `version`.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::audit`](super::Client::audit).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AuditQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of this actor.
+    pub actor: Option<String>,
+    /// Only to this thing.
+    pub target: Option<String>,
+    /// At most so many, 1 to 1,000.
+    pub limit: Option<u32>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}

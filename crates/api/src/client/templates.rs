@@ -3,7 +3,9 @@
 use super::call::Call;
 use super::{Client, PutTemplate, Result, TemplatesQuery};
 use crate::analysis::GraphAnalysis;
-use crate::template::{TemplateChecks, TemplateDetails, TemplateList, TemplatesApplied};
+use crate::template::{
+    TemplateChecks, TemplateDetails, TemplateDiff, TemplateGraph, TemplateList, TemplatesApplied,
+};
 
 impl Client {
     /// Templates by namespace and name, the newest version of each first.
@@ -20,6 +22,40 @@ impl Client {
     ) -> Result<TemplateDetails> {
         let query = serde_json::json!({ "version": version });
         self.call(Call::get(&["v1", "templates", namespace, name]).query(&query)?).await
+    }
+
+    /// The versions of a template, the newest first; at most `limit` of them, 1 to 1,000.
+    pub async fn template_versions(
+        &self,
+        namespace: &str,
+        name: &str,
+        limit: Option<u32>,
+    ) -> Result<TemplateList> {
+        let query = serde_json::json!({ "limit": limit });
+        self.call(Call::get(&["v1", "templates", namespace, name, "versions"]).query(&query)?).await
+    }
+
+    /// How the steps of a template hang together; without a version of the newest.
+    pub async fn template_graph(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<TemplateGraph> {
+        let query = serde_json::json!({ "version": version });
+        self.call(Call::get(&["v1", "templates", namespace, name, "graph"]).query(&query)?).await
+    }
+
+    /// What changed from one version to another, or to the newest.
+    pub async fn template_diff(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: &str,
+        to: Option<&str>,
+    ) -> Result<TemplateDiff> {
+        let query = serde_json::json!({ "from": from, "to": to });
+        self.call(Call::get(&["v1", "templates", namespace, name, "diff"]).query(&query)?).await
     }
 
     /// Stores a template, in YAML or JSON as it was written.

@@ -2,13 +2,18 @@
 
 use super::call::Call;
 use super::{Client, Result, TrackedJobsQuery};
-use crate::tracked::{TrackedJobAnswer, TrackedJobList};
-use crate::tracked_request::{ReportJob, TrackJob};
+use crate::tracked::{TrackedJobAnswer, TrackedJobList, TrackedJobsKept};
+use crate::tracked_request::{ReportJob, TrackJob, TrackJobs};
 
 impl Client {
     /// Keeps a job that some other system runs.
     pub async fn track_job(&self, job: &TrackJob) -> Result<TrackedJobAnswer> {
         self.call(Call::post(&["v1", "tracked-jobs"], job)?).await
+    }
+
+    /// Keeps up to 1,000 such jobs, all or none, with what is reported of them.
+    pub async fn track_jobs(&self, jobs: &TrackJobs) -> Result<TrackedJobsKept> {
+        self.call(Call::post(&["v1", "tracked-jobs", "bulk"], jobs)?).await
     }
 
     /// A page of tracked jobs, newest first.

@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::call::Call;
-use super::{Client, Result, ViewBuildsQuery, ViewDiffQuery, ViewsQuery};
+use super::{Client, Result, ViewBuildsQuery, ViewDiffQuery, ViewItemsQuery, ViewsQuery};
 use crate::job_request::Because;
 use crate::view::{
-    ItemRead, Touched, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory, ViewList,
-    ViewPatternList, ViewRestored, ViewSources, ViewsMatching,
+    ItemList, ItemRead, Touched, TouchedViews, ViewChange, ViewDetails, ViewDiff, ViewExplanation,
+    ViewHistory, ViewList, ViewPatternList, ViewRestored, ViewSources, ViewsMatching,
 };
-use crate::view_request::{DefineView, DeriveView, RollBackView, TouchMatching, TouchView};
+use crate::view_request::{DefineView, DeriveView, RollBackView, TouchMatching, TouchView, TouchViews};
 
 #[derive(Serialize)]
 struct ItemQuery {
@@ -34,6 +34,11 @@ impl Client {
         self.call(Call::post(&["v1", "views", namespace, key, "touch"], touch)?).await
     }
 
+    /// Touches up to 1,000 views, all or none.
+    pub async fn touch_views(&self, which: &TouchViews) -> Result<TouchedViews> {
+        self.call(Call::post(&["v1", "touches"], which)?).await
+    }
+
     /// A page of the builds of a view, newest first.
     pub async fn view_history(
         &self,
@@ -42,6 +47,11 @@ impl Client {
         query: &ViewBuildsQuery,
     ) -> Result<ViewHistory> {
         self.call(Call::get(&["v1", "views", namespace, key, "history"]).query(query)?).await
+    }
+
+    /// A page of the items of one generation, by key: the live one where nothing else is said.
+    pub async fn view_items(&self, namespace: &str, key: &str, query: &ViewItemsQuery) -> Result<ItemList> {
+        self.call(Call::get(&["v1", "views", namespace, key, "items"]).query(query)?).await
     }
 
     /// One item of the live generation: of `min_version` or a newer one, which is waited for as long as `wait` says.

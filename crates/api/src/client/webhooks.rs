@@ -49,6 +49,11 @@ impl Client {
         self.call(Call::get(&["v1", "webhooks", name, "deliveries"]).query(query)?).await
     }
 
+    /// What became of telling anybody, newest first.
+    pub async fn all_deliveries(&self, query: &DeliveriesQuery) -> Result<DeliveryList> {
+        self.call(Call::get(&["v1", "deliveries"]).query(query)?).await
+    }
+
     /// Has deliveries made once more, with the same ids.
     pub async fn redeliver(&self, name: &str, which: &Redeliver) -> Result<Redelivered> {
         self.call(Call::post(&["v1", "webhooks", name, "redeliver"], which)?).await

@@ -7,7 +7,9 @@ use super::{Client, Result, WorkflowsQuery};
 use crate::analysis::GraphAnalysis;
 use crate::job_request::Because;
 use crate::workflow::{WorkflowChange, WorkflowDetails, WorkflowList};
-use crate::workflow_request::{CompleteStep, ResolveStep, RetryWorkflow, SendSignal, SubmitWorkflow};
+use crate::workflow_request::{
+    CompleteStep, ResolveStep, RetryWorkflow, SendSignal, SubmitWorkflow, WorkflowStepList, WorkflowTimeline,
+};
 
 impl Client {
     /// Submits a workflow of a stored template. With `wait` the answer comes when it no longer runs, or after that time.
@@ -27,6 +29,16 @@ impl Client {
     /// A workflow with its steps. With `wait` the answer comes when it no longer runs, or after that time.
     pub async fn workflow(&self, id: &str, wait: Option<Duration>) -> Result<WorkflowDetails> {
         self.call(Call::get(&["v1", "workflows", id]).wait(wait)).await
+    }
+
+    /// The steps of a workflow, in the order of its template.
+    pub async fn workflow_steps(&self, id: &str) -> Result<WorkflowStepList> {
+        self.call(Call::get(&["v1", "workflows", id, "steps"])).await
+    }
+
+    /// How the steps of a workflow went over time.
+    pub async fn workflow_timeline(&self, id: &str) -> Result<WorkflowTimeline> {
+        self.call(Call::get(&["v1", "workflows", id, "timeline"])).await
     }
 
     /// A workflow's graph, its critical path, what holds it up, and when it ends.

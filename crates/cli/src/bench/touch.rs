@@ -61,13 +61,7 @@ pub(super) async fn run(args: &TouchArgs, place: &Place) -> BenchResult<Report> 
             options: recache_model::view_options::ViewOptions::default(),
         })
         .await?;
-    let touch = || Touch {
-        namespace: "bench".to_owned(),
-        key: "endless".to_owned(),
-        items: Vec::new(),
-        at_once: false,
-        word: None,
-    };
+    let touch = || Touch { namespace: "bench".to_owned(), key: "endless".to_owned(), ..Touch::default() };
     engine.touch(touch()).await?;
     let (mut noticed, mut committed) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {

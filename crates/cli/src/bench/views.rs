@@ -210,13 +210,8 @@ fn memory(report: &mut Report, after: &str) {
 /// From the touch until what it asks for is live.
 async fn publish(engine: &Engine) -> BenchResult<Duration> {
     let began = Instant::now();
-    let touch = Touch {
-        namespace: "bench".to_owned(),
-        key: "items".to_owned(),
-        items: Vec::new(),
-        at_once: true,
-        word: None,
-    };
+    let touch =
+        Touch { namespace: "bench".to_owned(), key: "items".to_owned(), at_once: true, ..Touch::default() };
     let version = engine.touch(touch).await?.version;
     engine.wait_for_version("bench", "items", version, PATIENCE).await?;
     Ok(began.elapsed())

@@ -14,6 +14,9 @@ use crate::profiles::Profile;
 /// One request lets the server wait no longer than it likes to by default; whoever waits longer asks again.
 pub(super) const WAIT_OF_ONE_REQUEST: Duration = Duration::from_secs(25);
 
+/// Where a server is that was started as it comes.
+pub(super) const LOCAL: &str = "http://127.0.0.1:7878";
+
 /// The names of the flags that say which server, as the parser knows them.
 pub(super) const PROFILE: &str = "profile";
 pub(super) const SERVER: &str = "server";
@@ -33,6 +36,22 @@ pub(super) struct Against {
 }
 
 impl Against {
+    /// A client of the server that was named, or of the one on this machine: for what only a server can be asked.
+    pub(super) fn client_or_local(&self, context: &mut Context<'_>) -> Result<Client> {
+        if context.globals.has_database_flag() {
+            let error = CliError::new("E-USAGE", ExitStatus::Usage, "this asks a server, and no database");
+            return Err(error.at("--database").help("name a server with --server or --profile").into());
+        }
+        if self.server.is_none() && self.profile.is_none() && self.place(context)?.is_none() {
+            let local = Self { server: Some(LOCAL.to_owned()), profile: None, token: self.token.clone() };
+            return local.client_or_local(context);
+        }
+        let none = || {
+            CliError::new("E-USAGE", ExitStatus::Usage, "no server is named").help("name it with --server")
+        };
+        self.client(context)?.ok_or_else(|| none().into())
+    }
+
     /// A client of the server that was named, if one was. A flag stands above the environment; two answers to the same question from the same
     /// place are one too many.
     pub(super) fn client(&self, context: &mut Context<'_>) -> Result<Option<Client>> {
@@ -112,14 +131,6 @@ fn both(one: &str, other: &str) -> Failure {
     let what = format!("{one} and {other} are both given: a command asks one server, or a database");
     CliError::new("E-USAGE", ExitStatus::Usage, what)
         .help(format!("leave {other} out to ask the server"))
-        .into()
-}
-
-/// What a verb says that only a database can answer.
-pub(super) fn no_remote_form(verb: &str) -> Failure {
-    let what = format!("`{verb}` has no form against a server");
-    CliError::new("E-UNSUPPORTED", ExitStatus::Usage, what)
-        .help("run it where the database is, with --database and without --server")
         .into()
 }
 

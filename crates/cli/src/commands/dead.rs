@@ -12,7 +12,7 @@ use recache_model::ids::JobId;
 use recache_model::letter::LetterStatus;
 use recache_store::{BatchDone, LetterFilter, Store, Word};
 
-use super::against::{Against, ms, no_actor, no_remote_form};
+use super::against::{Against, ms, no_actor};
 use super::failure::Result;
 use super::job::{bulk_changed, error_text};
 use super::name::far;
@@ -389,14 +389,13 @@ fn print_details(details: LetterDetails, context: &mut Context<'_>) -> Outcome {
 impl Redrive {
     async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
         let word = self.by.asked()?;
-        if let Some(id) = self.id {
-            if self.dry_run || self.all || !self.filter.is_empty() {
-                return Err(no_remote_form("recache dead redrive ID with a filter or --dry-run"));
-            }
+        let is_filtered = self.dry_run || self.all || !self.filter.is_empty();
+        if let Some(id) = self.id.filter(|_| !is_filtered) {
             client.redrive_dead_letter(&id.to_string(), &word).await?;
             return bulk_changed(&BulkChange::done(1, 0), context);
         }
         let mut asked = RedriveLetters {
+            job_id: self.id.map(|id| id.to_string()),
             namespace: self.filter.namespace,
             queue: self.filter.queue,
             handler: self.filter.handler,
@@ -415,10 +414,16 @@ impl Redrive {
             sum.changed += done.changed;
             sum.skipped += done.skipped;
             if done.next.is_none() {
-                return bulk_changed(&sum, context);
+                break;
             }
             asked.cursor = done.next;
         }
+        if let Some(id) = self.id.filter(|_| sum.changed == 0) {
+            // Says that it is not there, if so.
+            let letter = client.dead_letter(&id.to_string()).await?.letter;
+            return Err(not_redriven(id, &status(letter.status).0).into());
+        }
+        bulk_changed(&sum, context)
     }
 
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
@@ -444,14 +449,16 @@ impl Redrive {
         {
             // Says what it is, or that it is not there.
             let (letter, _) = store.letters().letter_get(id).await?;
-            return Err(recache_store::Error::Conflict(format!(
-                "the dead letter of job `{id}` is {}, or another job of its unique key is there: it was not redriven",
-                letter.status
-            ))
-            .into());
+            return Err(not_redriven(id, letter.status.as_str()).into());
         }
         bulk_changed(&BulkChange::done(sum.changed, sum.skipped), context)
     }
+}
+
+fn not_redriven(id: JobId, status: &str) -> recache_store::Error {
+    recache_store::Error::Conflict(format!(
+        "the dead letter of job `{id}` is {status}, or another job of its unique key is there: it was not redriven"
+    ))
 }
 
 impl Resolve {

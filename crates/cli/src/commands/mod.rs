@@ -14,6 +14,7 @@ mod demo;
 mod doctor;
 mod event;
 mod handler;
+mod health;
 mod job;
 mod migrate;
 mod profile;
@@ -32,6 +33,8 @@ mod completions;
 
 mod against;
 mod analyzed;
+#[cfg(test)]
+mod at_a_server;
 mod compose;
 mod context;
 mod database;
@@ -95,6 +98,7 @@ verbs! {
     Token(token::Args),
     Migrate(migrate::Args),
     Config(config::Args),
+    Health(health::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
     Completions(completions::Args),

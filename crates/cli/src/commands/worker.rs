@@ -5,6 +5,7 @@ use std::time::Duration;
 use recache_worker::remote::{RemoteError, RemoteWorker, ServerOptions};
 use tokio_util::sync::CancellationToken;
 
+use super::against::LOCAL;
 use super::serve::{asked_to_stop, of_telemetry};
 use super::{Context, Outcome};
 use crate::builtin;
@@ -21,7 +22,7 @@ running jobs are let finish. Workers of your own, in Rust or any language, speak
 the same protocol: see docs/reference/worker-protocol.md.")]
 pub(crate) struct Args {
     /// Servers; the next one is asked when one does not answer
-    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:7878")]
+    #[arg(long = "server", value_name = "URL", default_value = LOCAL)]
     servers: Vec<String>,
     /// API key or JWT, where the server asks for one
     #[arg(long, value_name = "TOKEN", env = "RECACHE_TOKEN", hide_env_values = true)]

@@ -5,6 +5,7 @@
 //! forward, so importing again while the old tracker still runs brings what is new.
 
 mod record;
+mod target;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -13,9 +14,11 @@ use recache_cache::foreign::{ForeignError, ForeignRedis, ForeignValue};
 use recache_model::ids::{BatchId, JobId};
 use recache_model::tracked::Report;
 use recache_model::unique::PartsHash;
-use recache_store::{Error, NewBatch, NewTrackedJob, Store};
+use recache_store::{Error, NewBatch, NewTrackedJob};
 use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
+
+pub(crate) use target::Target;
 
 /// Keys that are taken up; a larger tracker is refused before anything is stored.
 const KEYS_MAX: usize = 2_000_000;
@@ -57,10 +60,16 @@ pub(crate) enum ImportError {
     /// The store.
     #[error(transparent)]
     Store(#[from] Error),
+    /// The server, or the way to it.
+    #[error(transparent)]
+    Server(#[from] recache_api::client::Error),
     /// There are more keys than are taken up.
     #[error("there are more than {KEYS_MAX} keys that begin with the prefix")]
     TooMany,
 }
+
+/// Its key, what it is, and how it stands.
+pub(crate) type Job = (String, NewTrackedJob, Report);
 
 /// The ids of what is there, by kind.
 #[derive(Debug, Default)]
@@ -75,16 +84,16 @@ impl Import<'_> {
     pub(crate) async fn run(
         &self,
         source: &mut ForeignRedis,
-        store: &dyn Store,
+        target: &dyn Target,
     ) -> Result<Imported, ImportError> {
         let mut imported = Imported::default();
         let found = self.find(source, &mut imported).await?;
         let batch_of = self.members(source, &found, &mut imported).await?;
-        let batches = self.batches(source, &found, store, &mut imported).await?;
-        let counts = self.jobs(source, &found, &batch_of, &batches, store, &mut imported).await?;
+        let batches = self.batches(source, &found, target, &mut imported).await?;
+        let counts = self.jobs(source, &found, &batch_of, &batches, target, &mut imported).await?;
         for (id, (batch, total)) in &batches {
             // Whatever the tracker forgot will not come any more.
-            store.batches().batch_close(*batch).await?;
+            target.close(*batch).await?;
             let members = counts.get(batch).copied().unwrap_or(0);
             if let Some(total) = total.filter(|total| *total > members) {
                 let why = format!("it says that it has {total} jobs; {members} were found");
@@ -93,7 +102,7 @@ impl Import<'_> {
         }
         let all: Vec<BatchId> = batches.values().map(|(batch, _)| *batch).collect();
         for part in all.chunks(CHUNK) {
-            store.batches().batches_settle(part.to_vec()).await?;
+            target.settle(part.to_vec()).await?;
         }
         Ok(imported)
     }
@@ -182,7 +191,7 @@ impl Import<'_> {
         &self,
         source: &mut ForeignRedis,
         found: &Found,
-        store: &dyn Store,
+        target: &dyn Target,
         imported: &mut Imported,
     ) -> Result<BTreeMap<String, (BatchId, Option<u64>)>, ImportError> {
         let mut batches = BTreeMap::new();
@@ -206,20 +215,19 @@ impl Import<'_> {
                     continue;
                 }
             };
-            if store.batches().batch_get(batch).await.is_ok() {
-                imported.batches_known += 1;
-            } else {
-                let new = NewBatch {
-                    id: batch,
-                    namespace: self.namespace.to_owned(),
-                    metadata: json!({ "imported_from": key, "record": record.original }).to_string(),
-                    ..NewBatch::new(record.action)
-                };
-                if let Err(why) = refused(store.batches().batch_create(new).await)? {
+            let new = NewBatch {
+                id: batch,
+                namespace: self.namespace.to_owned(),
+                metadata: json!({ "imported_from": key, "record": record.original }).to_string(),
+                ..NewBatch::new(record.action)
+            };
+            match target.batch(new).await? {
+                Ok(true) => imported.batches_new += 1,
+                Ok(false) => imported.batches_known += 1,
+                Err(why) => {
                     imported.unread.push((key, why));
                     continue;
                 }
-                imported.batches_new += 1;
             }
             batches.insert(id.clone(), (batch, record.total));
         }
@@ -233,7 +241,7 @@ impl Import<'_> {
         found: &Found,
         batch_of: &HashMap<String, String>,
         batches: &BTreeMap<String, (BatchId, Option<u64>)>,
-        store: &dyn Store,
+        target: &dyn Target,
         imported: &mut Imported,
     ) -> Result<HashMap<BatchId, u64>, ImportError> {
         let mut counts = HashMap::new();
@@ -273,34 +281,51 @@ impl Import<'_> {
                 };
                 jobs.push((key, job, record.report));
             }
-            self.keep(jobs, &mut counts, store, imported).await?;
+            self.keep(&jobs, &mut counts, target, imported).await?;
         }
         Ok(counts)
     }
 
-    /// All at once; when one of them cannot be kept, one by one, to tell which.
+    /// As many at once as the target takes.
     async fn keep(
         &self,
-        jobs: Vec<(String, NewTrackedJob, Report)>,
+        jobs: &[Job],
         counts: &mut HashMap<BatchId, u64>,
-        store: &dyn Store,
+        target: &dyn Target,
         imported: &mut Imported,
     ) -> Result<(), ImportError> {
-        let whole = keep_some(&jobs, store).await?;
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(target.fitting(rest).clamp(1, rest.len()));
+            self.keep_part(now, counts, target, imported).await?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// All at once; when one of them cannot be kept, one by one, to tell which.
+    async fn keep_part(
+        &self,
+        jobs: &[Job],
+        counts: &mut HashMap<BatchId, u64>,
+        target: &dyn Target,
+        imported: &mut Imported,
+    ) -> Result<(), ImportError> {
+        let whole = target.jobs(jobs).await?;
         let mut one_by_one = Vec::with_capacity(jobs.len());
         match whole {
             Ok(are_new) => one_by_one.extend(are_new.into_iter().map(Ok)),
             Err(_) => {
-                for job in &jobs {
-                    let kept = keep_some(std::slice::from_ref(job), store).await?;
+                for job in jobs {
+                    let kept = target.jobs(std::slice::from_ref(job)).await?;
                     one_by_one.push(kept.map(|mut are_new| are_new.pop().unwrap_or(false)));
                 }
             }
         }
-        for ((key, job, _), kept) in jobs.into_iter().zip(one_by_one) {
+        for ((key, job, _), kept) in jobs.iter().zip(one_by_one) {
             match kept {
                 Err(why) => {
-                    imported.unread.push((key, why));
+                    imported.unread.push((key.clone(), why));
                     continue;
                 }
                 Ok(true) => imported.jobs_new += 1,
@@ -323,31 +348,6 @@ impl Import<'_> {
             let number = u128::from_str_radix(&hash.hex(32), 16).unwrap_or_default();
             Builder::from_custom_bytes(number.to_be_bytes()).into_uuid()
         })
-    }
-}
-
-/// Which of them are new; or why one of them cannot be kept.
-async fn keep_some(
-    jobs: &[(String, NewTrackedJob, Report)],
-    store: &dyn Store,
-) -> Result<Result<Vec<bool>, String>, ImportError> {
-    let tracked = store.tracked_jobs();
-    let new = jobs.iter().map(|(_, job, _)| job.clone()).collect();
-    let made = match refused(tracked.tracked_create(new).await)? {
-        Ok(made) => made,
-        Err(why) => return Ok(Err(why)),
-    };
-    let reports = jobs.iter().map(|(_, job, report)| (job.id, report.clone())).collect();
-    let reported = refused(tracked.tracked_report(reports).await)?;
-    Ok(reported.map(|_| made.iter().map(|made| made.changed).collect()))
-}
-
-/// What the store refuses for good is the record's fault; all else ends the import.
-fn refused<T>(answer: Result<T, Error>) -> Result<Result<T, String>, ImportError> {
-    match answer {
-        Ok(value) => Ok(Ok(value)),
-        Err(error @ (Error::Invalid(_) | Error::Conflict(_))) => Ok(Err(error.to_string())),
-        Err(error) => Err(error.into()),
     }
 }
 

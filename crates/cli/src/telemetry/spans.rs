@@ -101,11 +101,26 @@ impl Fields {
 
     /// As attributes, without what stands elsewhere.
     fn attributes(&self) -> Vec<Value> {
-        const ELSEWHERE: [&str; 7] =
-            ["traceparent", "trace_id", "span_id", "parent_id", "sampled", "began_ago_us", "message"];
+        const ELSEWHERE: [&str; 8] = [
+            "traceparent",
+            "trace_id",
+            "span_id",
+            "parent_id",
+            "sampled",
+            "links",
+            "began_ago_us",
+            "message",
+        ];
         let told = self.0.iter().filter(|(name, _)| !ELSEWHERE.contains(&name.as_str()));
         told.map(|(name, value)| attribute(name, value)).collect()
     }
+}
+
+/// The places that a span is tied to, as it names them with blanks between.
+fn links(fields: &Fields) -> Vec<Value> {
+    let named = fields.0.get("links").and_then(Value::as_str).unwrap_or_default();
+    let places = named.split(' ').filter_map(|text| text.parse::<TraceContext>().ok());
+    places.map(|place| json!({ "traceId": place.trace_id(), "spanId": place.span_id() })).collect()
 }
 
 fn cut(text: &str) -> String {
@@ -217,6 +232,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         });
         if let Some(parent) = place.parent {
             told["parentSpanId"] = Value::from(parent.span_id());
+        }
+        let links = links(&open.fields);
+        if !links.is_empty() {
+            told["links"] = Value::from(links);
         }
         self.tell(Item::Span(told));
     }

@@ -246,13 +246,7 @@ impl World {
 
     /// Touches view `shop/prices`.
     pub(crate) async fn touch(&self) -> i64 {
-        let touch = Touch {
-            namespace: "shop".to_owned(),
-            key: "prices".to_owned(),
-            items: Vec::new(),
-            at_once: false,
-            word: None,
-        };
+        let touch = Touch { namespace: "shop".to_owned(), key: "prices".to_owned(), ..Touch::default() };
         self.store.views_touch(vec![touch]).await.expect("a touch is kept")[0].version
     }
 

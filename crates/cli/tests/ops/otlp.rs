@@ -30,6 +30,7 @@ struct Span {
     role: String,
     pid: String,
     attributes: Value,
+    links: Value,
 }
 
 fn text(value: &Value) -> String {
@@ -106,6 +107,7 @@ impl Collector {
                     role: of(&resource["resource"]["attributes"], "recache.role"),
                     pid: of(&resource["resource"]["attributes"], "process.pid"),
                     attributes: span["attributes"].clone(),
+                    links: span["links"].clone(),
                 });
             }
         }
@@ -237,6 +239,48 @@ fn all_steps_of_a_workflow_belong_to_the_trace_of_its_submit_and_a_tick_begins_o
     let attempt = collector.span(|span| span.name == "attempt" && span.trace == tick.trace);
     assert_eq!(attempt.parent, tick.id);
     assert_eq!(of(&attempt.attributes, "job_id"), of(&tick.attributes, "job_id"));
+    assert_eq!(served.terminate(), Some(0));
+}
+
+/// What is made later, by whoever notices: it goes on in the trace of the call that it follows from, and names the others.
+#[test]
+fn callbacks_of_a_batch_and_builds_of_a_view_belong_to_the_traces_of_the_calls_behind_them() {
+    const OTHER: &str = "0af7651916cd43dd8448eb211c80319d";
+    let collector = Collector::start();
+    let mut served = Served::start(&[("RECACHE__TELEMETRY__OTLP_ENDPOINT", collector.endpoint.as_str())]);
+    let traced = |trace: &str| format!("traceparent: 00-{trace}-{PARENT}-01\r\n");
+    let asked = |trace: &'static str, route: &'static str| {
+        move |span: &Span| {
+            span.name == "request" && span.trace == trace && of(&span.attributes, "route") == route
+        }
+    };
+    let batch = r#"{"action":"import","expected":1,"on_finish":{"handler":"echo"}}"#;
+    let batch: Value = serde_json::from_str(&served.post_with(&traced(TRACE), "/v1/batches", batch)).unwrap();
+    let member = format!(r#"{{"handler":"echo","batch_id":{}}}"#, batch["batch"]["id"]);
+    served.post_with(&traced(OTHER), "/v1/jobs", &member);
+    let made = collector.span(asked(TRACE, "/v1/batches"));
+    let submitted = collector.span(asked(OTHER, "/v1/jobs"));
+    let attempt = collector.span(|span| span.name == "attempt" && span.trace == OTHER);
+    assert_eq!(attempt.parent, submitted.id, "a member is in the trace of the call that made it");
+    let callback = collector.span(|span| span.name == "callback");
+    assert_eq!((callback.trace.as_str(), &callback.parent), (TRACE, &made.id), "{callback:?}");
+    assert_eq!(callback.links, serde_json::json!([{ "traceId": OTHER, "spanId": submitted.id }]));
+    let attempt = collector.span(|span| span.name == "attempt" && span.parent == callback.id);
+    assert_eq!(attempt.trace, TRACE);
+
+    let view = r#"{"handler":"echo","debounce_quiet_ms":2000}"#;
+    let (address, length) = (&served.address, view.len());
+    let head = format!("PUT /v1/views/shop/prices HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    ask(address, &format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{view}"));
+    for trace in [OTHER, TRACE] {
+        served.post_with(&traced(trace), "/v1/views/shop/prices/touch", "{}");
+    }
+    let route = "/v1/views/{namespace}/{key}/touch";
+    let (first, last) = (collector.span(asked(OTHER, route)), collector.span(asked(TRACE, route)));
+    let build = collector.span(|span| span.name == "build");
+    assert_eq!((build.trace.as_str(), &build.parent), (TRACE, &last.id), "{build:?}");
+    assert_eq!(build.links, serde_json::json!([{ "traceId": OTHER, "spanId": first.id }]));
+    collector.span(|span| span.name == "attempt" && span.parent == build.id);
     assert_eq!(served.terminate(), Some(0));
 }
 

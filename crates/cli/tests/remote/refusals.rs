@@ -4,11 +4,7 @@ use super::{Served, command};
 fn verb_without_a_form_against_a_server_says_so_by_name() {
     let served = Served::start(&[]);
     for (arguments, name) in [
-        (&["job", "delete", "--all"][..], "recache job delete"),
-        (&["job", "cancel", "--all"], "recache job cancel by filter"),
-        (&["job", "retry", "--queue", "q"], "recache job retry by filter"),
-        (&["view", "items", "a/b"], "recache view items"),
-        (&["queue", "pause", "q", "--reason", "x", "--actor", "ann"], "--actor"),
+        (&["queue", "pause", "q", "--reason", "x", "--actor", "ann"][..], "--actor"),
         (&["schedule", "pause", "s", "--reason", "x", "--actor", "ann"], "--actor"),
         (&["cache", "get", "a", "b", "--after", "1f.3.9.2a.1"], "--after"),
         (&["cache", "set", "a", "b", "--value", "1", "--ttl", "1s"], "recache cache set"),

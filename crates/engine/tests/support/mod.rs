@@ -88,8 +88,7 @@ pub(crate) fn touch(key: &str, items: &[&str]) -> Touch {
         namespace: "n".to_owned(),
         key: key.to_owned(),
         items: items.iter().map(|item| (*item).to_owned()).collect(),
-        at_once: false,
-        word: None,
+        ..Touch::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is slow, what fails, and what to do about it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,21 @@ pub struct ErrorSpot {
     pub share: f64,
 }
 
+/// A handler and how much of the workers' time it takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResourceUse {
+    /// Who it belongs to.
+    pub namespace: String,
+    /// What takes it.
+    pub handler: String,
+    /// How often it ended.
+    pub executions: u64,
+    /// How long its last attempts ran, together.
+    pub busy: Duration,
+    /// What part that is of all that ran.
+    pub share: f64,
+}
+
 /// What to do, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recommendation {
@@ -88,6 +104,9 @@ pub struct Bottlenecks {
     pub slowest_workflows: Vec<SlowWorkflow>,
     /// By number.
     pub error_hot_spots: Vec<ErrorSpot>,
+    /// By the time that they take.
+    #[serde(default)]
+    pub resource_use: Vec<ResourceUse>,
     /// Only what figures here speak for.
     pub recommendations: Vec<Recommendation>,
 }
@@ -158,6 +177,20 @@ pub fn bottlenecks(request: &BottlenecksRequest, minutes: &[MinuteTotals]) -> Bo
         .collect();
     error_hot_spots.sort_by_key(|spot| std::cmp::Reverse(spot.failures));
     error_hot_spots.truncate(limit);
+    let busy_us = handlers.values().fold(0_u64, |sum, totals| sum.saturating_add(totals.ran_us));
+    let mut resource_use: Vec<ResourceUse> = handlers
+        .iter()
+        .filter(|(_, totals)| is_enough(totals) && totals.ran_us > 0)
+        .map(|((namespace, handler), totals)| ResourceUse {
+            namespace: (*namespace).to_owned(),
+            handler: (*handler).to_owned(),
+            executions: totals.ended(),
+            busy: Duration::from_micros(totals.ran_us),
+            share: float(totals.ran_us) / float(busy_us.max(1)),
+        })
+        .collect();
+    resource_use.sort_by_key(|one| std::cmp::Reverse(one.busy));
+    resource_use.truncate(limit);
     let mut found = Bottlenecks {
         executions,
         slowest_by_run: by(|step| step.run.mean.map(|mean| mean.as_secs_f64())),
@@ -165,6 +198,7 @@ pub fn bottlenecks(request: &BottlenecksRequest, minutes: &[MinuteTotals]) -> Bo
         slowest_by_critical_share: by(|step| step.critical_share),
         slowest_workflows,
         error_hot_spots,
+        resource_use,
         recommendations: Vec::new(),
     };
     found.recommendations = recommendations(&found);

@@ -10,7 +10,9 @@ mod request;
 mod sketch;
 mod totals;
 
-pub use bottlenecks::{Bottlenecks, ErrorSpot, Recommendation, SlowStep, SlowWorkflow, bottlenecks};
+pub use bottlenecks::{
+    Bottlenecks, ErrorSpot, Recommendation, ResourceUse, SlowStep, SlowWorkflow, bottlenecks,
+};
 pub use performance::{Active, Bucket, Distribution, HealthPart, Performance, performance};
 pub use request::{
     BottlenecksRequest, Filter, HOURS_MAX, LIMIT_MAX, MIN_EXECUTIONS_MAX, PerformanceRequest, RequestProblem,

@@ -138,6 +138,19 @@ proptest! {
             prop_assert_eq!(spot.failures, failures, "each handler fails with one code here");
         }
         prop_assert!(found.slowest_by_critical_share.is_empty(), "no path was looked at");
+        let ran = |of: &dyn Fn(&One) -> bool| -> u64 {
+            all.iter().filter(|one| one.kind != Kind::Workflow && of(one)).map(|one| one.ran_ms).sum()
+        };
+        let mut busiest: Vec<u64> = (0..=u8::MAX)
+            .map(|name| (ran(&|one| one.name == name), count(&all, |one| one.kind != Kind::Workflow && one.name == name)))
+            .filter(|(ran_ms, ended)| *ran_ms > 0 && *ended >= min_executions)
+            .map(|(ran_ms, _)| ran_ms)
+            .collect();
+        busiest.sort_unstable_by(|one, other| other.cmp(one));
+        busiest.truncate(usize::try_from(limit).unwrap());
+        let told: Vec<Duration> = found.resource_use.iter().map(|one| one.busy).collect();
+        prop_assert_eq!(told, busiest.into_iter().map(Duration::from_millis).collect::<Vec<_>>());
+        prop_assert!(found.resource_use.iter().map(|one| one.share).sum::<f64>() <= 1.0 + 1e-9);
     }
 }
 

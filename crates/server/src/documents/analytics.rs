@@ -91,6 +91,19 @@ pub fn bottlenecks(request: &BottlenecksRequest, found: &FoundBottlenecks) -> ap
                 share: spot.share,
             })
             .collect(),
+        resource_use: list
+            .resource_use
+            .iter()
+            .map(|one| api::ResourceUseEntry {
+                namespace: one.namespace.clone(),
+                handler: one.handler.clone(),
+                executions: one.executions,
+                busy_seconds: one.busy.as_secs_f64(),
+                share: one.share,
+                // A window is a minute long or longer.
+                running_mean: one.busy.as_secs_f64() / found.end.since(found.start).as_secs_f64().max(1.0),
+            })
+            .collect(),
         recommendations: list
             .recommendations
             .iter()

@@ -173,7 +173,7 @@ const fn of_bottlenecks(
     Row { name, is_of_bottlenecks: true, formula, source, value, inputs }
 }
 
-static ROWS: [Row; 27] = [
+static ROWS: [Row; 28] = [
     of_performance(
         "total_tasks",
         "completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks",
@@ -387,6 +387,21 @@ static ROWS: [Row; 27] = [
         &[("failures of the first", |report| {
             report.bottlenecks()?.error_hot_spots.first().map(|spot| number(spot.failures))
         })],
+    ),
+    of_bottlenecks(
+        "resource_use",
+        "sum of finished_at - started_at of a handler / the same of all, of handlers with at least min_executions; the value is the share \
+         of the first",
+        STEP_SOURCE,
+        |report| report.bottlenecks()?.resource_use.first().map(|one| one.share),
+        &[
+            ("seconds that the first ran", |report| {
+                report.bottlenecks()?.resource_use.first().map(|one| one.busy_seconds)
+            }),
+            ("of it at once on average", |report| {
+                report.bottlenecks()?.resource_use.first().map(|one| one.running_mean)
+            }),
+        ],
     ),
     of_bottlenecks(
         "recommendations",

@@ -8,6 +8,7 @@ mod analytics;
 mod cache;
 mod events;
 mod figures;
+mod handler_drawing;
 mod handlers;
 mod records;
 pub mod templates;
@@ -21,6 +22,7 @@ pub use cache::{
 };
 pub use events::{address_shown, delivery, event, subscriber};
 pub use figures::{Figure, Report, UnknownFigure, figure_explanation};
+pub use handler_drawing::{handler_mermaid, handler_text};
 pub use handlers::{handler_details, handler_graph, handler_list};
 pub(crate) use records::json_value;
 pub use records::{

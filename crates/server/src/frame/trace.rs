@@ -35,6 +35,11 @@ impl Trace {
         Self { own, parent: parent.filter(|_| per_mille > 0) }
     }
 
+    /// What is made later because of this request is tied to it, if it is kept.
+    pub(crate) fn kept(self) -> Vec<String> {
+        self.own.filter(|own| own.is_sampled()).map(|own| own.to_string()).into_iter().collect()
+    }
+
     /// What jobs of this request are given.
     pub(crate) fn text(self) -> Option<String> {
         self.own.map(|own| own.to_string())

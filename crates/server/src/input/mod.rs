@@ -7,12 +7,14 @@
 //! | [`Source`] | a template as text | another media type, too much, too slow, what is no UTF-8 |
 //! | [`Params`] | the query | unknown, repeated and wrong parameters |
 //! | [`Id`], [`Segments`] | the path | what is no id, what is no text |
+//! | [`Accepted`] | `Accept` | nothing: what it does not know is passed over |
 //! | [`Wait`] | `Prefer: wait=N` | what is no number of seconds |
 //!
 //! What a body or a query may hold is the type's schema in the API's description ([`schema`]).
 
 mod body;
 pub(crate) mod cursor;
+mod form;
 mod prefer;
 mod query;
 pub(crate) mod schema;
@@ -20,6 +22,7 @@ mod segments;
 pub(crate) mod strict;
 
 pub(crate) use body::{Input, Source, read_body};
+pub(crate) use form::Accepted;
 pub(crate) use prefer::Wait;
 pub(crate) use query::Params;
 pub(crate) use segments::{Id, Segments, read_id};

@@ -22,7 +22,7 @@ use super::{BULK_TIME_MAX, Routes, reason_or, steps, wrong};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
-use crate::frame::{RequestId, Seed, Turn};
+use crate::frame::{RequestId, Seed, Trace, Turn};
 use crate::input::{Id, Input, Params, Wait, cursor};
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
@@ -57,10 +57,11 @@ async fn create(
     State(app): State<App>,
     caller: Caller,
     Seed(seed): Seed,
+    trace: Trace,
     Input(asked): Input<CreateBatch>,
 ) -> Result<Response, Refusal> {
     caller.check_namespace(&asked.namespace)?;
-    let new = new_batch(asked, seed).map_err(|problems| wrong(&problems))?;
+    let new = new_batch(asked, seed, trace).map_err(|problems| wrong(&problems))?;
     let (parent, namespace) = (new.parent, new.namespace.clone());
     let created = app.engine().create_batch(new).await.map_err(Refusal::from);
     let (record, is_new) = match created {
@@ -89,7 +90,22 @@ pub(super) async fn of_foreign_batch(
     }
 }
 
-fn new_batch(asked: CreateBatch, seed: Uuid) -> Result<NewBatch, Vec<FieldProblem>> {
+/// The same for several batches, each with the namespace of what should have been added.
+pub(super) async fn of_foreign_batches(
+    app: &App,
+    members: impl IntoIterator<Item = (BatchId, String)>,
+    mut refusal: Refusal,
+) -> Refusal {
+    for (batch, namespace) in members {
+        refusal = of_foreign_batch(app, Some(batch), &namespace, refusal).await;
+        if refusal.code() == Code::NotFound {
+            break;
+        }
+    }
+    refusal
+}
+
+fn new_batch(asked: CreateBatch, seed: Uuid, trace: Trace) -> Result<NewBatch, Vec<FieldProblem>> {
     let mut problems = Vec::new();
     let mut id = |pointer: &str, text: Option<&String>| -> Option<BatchId> {
         let read = text.map(|text| text.parse());
@@ -123,6 +139,7 @@ fn new_batch(asked: CreateBatch, seed: Uuid) -> Result<NewBatch, Vec<FieldProble
         on_success: callback(asked.on_success),
         on_finish: callback(asked.on_finish),
         on_first_failure: callback(asked.on_first_failure),
+        trace_context: trace.text(),
     })
 }
 

@@ -5,15 +5,17 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use recache_api::{HandlerDetails, HandlerGraph, HandlerList};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 
-use super::Routes;
+use super::drawn::HandlersForm;
+use super::{Routes, drawn};
 use crate::access::{Action, Caller, Permission};
 use crate::documents;
-use crate::input::{Params, Segments};
+use crate::input::{Accepted, Params, Segments};
 use crate::refusal::Refusal;
 use crate::state::App;
 
@@ -47,17 +49,32 @@ async fn list(
     Ok(Json(documents::handler_list(&found, namespace.as_deref())))
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct GraphParams {
+    /// Only as this namespace sees them
+    #[param(min_length = 1, max_length = 256)]
+    namespace: Option<String>,
+    /// As data or drawn; without it as `Accept` says
+    #[param(inline)]
+    format: Option<HandlersForm>,
+}
+
 /// How handlers hang together: whose steps follow whose
-#[utoipa::path(get, path = "/v1/handlers/graph", tag = "handlers", operation_id = "handler_graph", params(NamespaceParams),
-    responses((status = 200, description = "Handlers and what follows what", body = HandlerGraph)))]
+///
+/// As data, or drawn: `format` or `Accept` says how.
+#[utoipa::path(get, path = "/v1/handlers/graph", tag = "handlers", operation_id = "handler_graph", params(GraphParams),
+    responses((status = 200, description = "Handlers and what follows what",
+        content((HandlerGraph = "application/json"), (String = "text/plain"), (String = "text/vnd.mermaid")))))]
 async fn graph(
     State(app): State<App>,
     caller: Caller,
-    Params(asked): Params<NamespaceParams>,
-) -> Result<Json<HandlerGraph>, Refusal> {
+    Params(asked): Params<GraphParams>,
+    accepted: Accepted,
+) -> Result<Response, Refusal> {
     let namespace = caller.list_namespace(asked.namespace)?;
     let found = app.engine().handlers().await?;
-    Ok(Json(documents::handler_graph(&found, namespace.as_deref())))
+    Ok(drawn::handlers(documents::handler_graph(&found, namespace.as_deref()), asked.format, &accepted))
 }
 
 /// A handler of a namespace, with its workers, its steps and its failures

@@ -21,7 +21,7 @@ use serde_json::json;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 
-use super::batches::of_foreign_batch;
+use super::batches::of_foreign_batches;
 use super::page::{Page, PageParams};
 use super::{Routes, reason_or, wrong};
 use crate::access::{Action, Caller, Permission};
@@ -96,16 +96,7 @@ async fn store_jobs(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Submitted>, Refu
         jobs.iter().filter_map(|job| Some((job.batch?, job.namespace.clone()))).collect();
     match app.engine().submit_many(jobs).await {
         Ok(submitted) => Ok(submitted),
-        Err(error) => {
-            let mut refusal = Refusal::from(error);
-            for (batch, namespace) in members {
-                refusal = of_foreign_batch(app, Some(batch), &namespace, refusal).await;
-                if refusal.code() == Code::NotFound {
-                    break;
-                }
-            }
-            Err(refusal)
-        }
+        Err(error) => Err(of_foreign_batches(app, members, error.into()).await),
     }
 }
 

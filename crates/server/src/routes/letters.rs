@@ -247,15 +247,17 @@ async fn redrive_many(
     request: RequestId,
     Input(asked): Input<RedriveLetters>,
 ) -> Result<Json<BulkChange>, Refusal> {
-    let chooses = asked.namespace.is_some()
+    let chooses = asked.job_id.is_some()
+        || asked.namespace.is_some()
         || asked.queue.is_some()
         || asked.handler.is_some()
         || asked.stale_ms.is_some();
     if !chooses && !asked.all {
         return Err(Refusal::field(Code::Invalid, "/all", "must be true where no filter is given"));
     }
+    let not_an_id = |_| Refusal::field(Code::Invalid, "/job_id", "is no id of a job");
     let filter = LetterFilter {
-        job: None,
+        job: asked.job_id.as_deref().map(|text| text.parse().map_err(not_an_id)).transpose()?,
         namespace: caller.list_namespace(asked.namespace)?,
         queue: asked.queue,
         handler: asked.handler,
@@ -268,7 +270,9 @@ async fn redrive_many(
         return Ok(Json(BulkChange::preview(matching)));
     }
     let before = asked.cursor.map(|text| from_cursor(&filter, &text)).transpose()?;
-    let shown = json!({ "queue": filter.queue, "handler": filter.handler, "stale_ms": asked.stale_ms });
+    let shown = json!({
+        "job_id": asked.job_id, "queue": filter.queue, "handler": filter.handler, "stale_ms": asked.stale_ms,
+    });
     let deed = Deed {
         action: "dead_letters.redrive_many",
         namespace: filter.namespace.as_deref(),

@@ -31,8 +31,10 @@
 mod analytics;
 mod audit;
 mod batches;
+mod bulk_jobs;
 mod cache;
 mod description;
+mod drawn;
 mod events;
 mod handlers;
 mod health;
@@ -84,6 +86,7 @@ const BULK_TIME_MAX: Duration = Duration::from_secs(5);
 fn all() -> Routes {
     Routes::new()
         .merge(jobs::routes())
+        .merge(bulk_jobs::routes())
         .merge(tracked::routes())
         .merge(batches::routes())
         .merge(queues::routes())

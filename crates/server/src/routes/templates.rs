@@ -14,11 +14,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 
-use super::Routes;
+use super::drawn::StepsForm;
+use super::{Routes, drawn};
 use crate::access::{Action, Caller, Permission};
 use crate::documents;
 use crate::documents::templates as made;
-use crate::input::{Params, Segments, Source};
+use crate::input::{Accepted, Params, Segments, Source};
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
 
@@ -249,40 +250,51 @@ async fn versions(
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct VersionParams {
+struct DrawnParams {
     /// This version; without it the newest
     #[param(min_length = 1, max_length = 256)]
     version: Option<String>,
+    /// As data or drawn; without it as `Accept` says
+    #[param(inline)]
+    format: Option<StepsForm>,
 }
 
 /// How the steps of a template hang together
+///
+/// As data, or drawn (of at most 5,000 steps and 20,000 lines): `format` or `Accept` says how.
 #[utoipa::path(get, path = "/v1/templates/{namespace}/{name}/graph", tag = "templates", operation_id = "template_graph",
-    params(("namespace" = String, Path), ("name" = String, Path), VersionParams),
-    responses((status = 200, description = "Its levels and lines", body = TemplateGraph)))]
+    params(("namespace" = String, Path), ("name" = String, Path), DrawnParams),
+    responses((status = 200, description = "Its levels and lines", content((TemplateGraph = "application/json"),
+        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml")))))]
 async fn graph(
     State(app): State<App>,
     caller: Caller,
     Segments((namespace, name)): Segments<(String, String)>,
-    Params(asked): Params<VersionParams>,
-) -> Result<Json<TemplateGraph>, Refusal> {
+    Params(asked): Params<DrawnParams>,
+    accepted: Accepted,
+) -> Result<Response, Refusal> {
     let template = visible(&app, &caller, &namespace, &name, asked.version.as_deref()).await?;
-    Ok(Json(made::graph(made::summary(&template), &template)))
+    drawn::template(&template, asked.format, &accepted)
 }
 
 /// A template's critical path and parallelism, by what its earlier workflows took
+///
+/// As data, or drawn (of at most 5,000 steps and 20,000 lines): `format` or `Accept` says how.
 #[utoipa::path(get, path = "/v1/templates/{namespace}/{name}/analysis", tag = "templates",
     operation_id = "analyze_template",
-    params(("namespace" = String, Path), ("name" = String, Path), VersionParams),
-    responses((status = 200, description = "What was found", body = GraphAnalysis)))]
+    params(("namespace" = String, Path), ("name" = String, Path), DrawnParams),
+    responses((status = 200, description = "What was found", content((GraphAnalysis = "application/json"),
+        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml")))))]
 async fn analysis(
     State(app): State<App>,
     caller: Caller,
     Segments((namespace, name)): Segments<(String, String)>,
-    Params(asked): Params<VersionParams>,
-) -> Result<Json<GraphAnalysis>, Refusal> {
+    Params(asked): Params<DrawnParams>,
+    accepted: Accepted,
+) -> Result<Response, Refusal> {
     let template = visible(&app, &caller, &namespace, &name, asked.version.as_deref()).await?;
     let found = app.engine().template_analysis(&template, documents::analysis).await?;
-    Ok(Json(std::sync::Arc::unwrap_or_clone(found)))
+    drawn::analysis(std::sync::Arc::unwrap_or_clone(found), asked.format, &accepted)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

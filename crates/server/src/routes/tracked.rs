@@ -1,5 +1,6 @@
 //! Tracked jobs: some other system runs them and says here how they go.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Json;
@@ -7,8 +8,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use recache_api::{
-    FieldProblem, JobContext, ReportJob, TrackJob, TrackedJob as Document, TrackedJobAnswer, TrackedJobList,
-    TrackedState as StateDocument,
+    FieldProblem, JobContext, ReportJob, TrackJob, TrackJobs, TrackReported, TrackedJob as Document,
+    TrackedJobAnswer, TrackedJobKept, TrackedJobList, TrackedJobsKept, TrackedState as StateDocument,
 };
 use recache_model::ids::{BatchId, JobId};
 use recache_model::tracked::{Report, TrackedState};
@@ -18,7 +19,7 @@ use utoipa::IntoParams;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::batches::of_foreign_batch;
+use super::batches::{of_foreign_batch, of_foreign_batches};
 use super::page::{Page, PageParams};
 use super::{Routes, wrong};
 use crate::access::{Action, Caller, Permission};
@@ -34,6 +35,8 @@ const WRITE: Permission = Permission::new("tracked_jobs", Action::Write);
 pub(super) fn routes() -> Routes {
     Routes::new()
         .write_once(WRITE, routes!(create))
+        // Each of them has an id, by which it is found again.
+        .write(WRITE, routes!(create_many))
         .read(READ, routes!(list))
         .read(READ, routes!(show))
         // A report that comes twice changes nothing, and so does a sign of life or a note of the end.
@@ -66,6 +69,56 @@ async fn create(
     let status = if created.changed { StatusCode::CREATED } else { StatusCode::OK };
     let location = format!("/v1/tracked-jobs/{}", created.job.definition.id);
     Ok((status, [(header::LOCATION, location)], Json(answer(created))).into_response())
+}
+
+/// Keep up to 1,000 jobs that some other system runs or ran, with what is reported of them
+///
+/// All of them are kept or none. Then all reports are, or none: when that is refused the jobs stand, and the call can be repeated.
+#[utoipa::path(post, path = "/v1/tracked-jobs/bulk", tag = "tracked jobs", operation_id = "track_jobs",
+    request_body = TrackJobs,
+    responses((status = 200, description = "All are stored; which of them were there before", body = TrackedJobsKept)))]
+async fn create_many(
+    State(app): State<App>,
+    caller: Caller,
+    Input(asked): Input<TrackJobs>,
+) -> Result<Json<TrackedJobsKept>, Refusal> {
+    let (mut jobs, mut reports, mut problems) =
+        (Vec::with_capacity(asked.jobs.len()), Vec::new(), Vec::new());
+    for (place, TrackReported { job, report }) in asked.jobs.into_iter().enumerate() {
+        caller.check_namespace(&job.namespace)?;
+        if job.id.is_none() {
+            let message = "must be given: it makes the call safe to repeat".to_owned();
+            problems.push(FieldProblem { pointer: format!("/jobs/{place}/job/id"), message });
+            continue;
+        }
+        match new_job(job, Uuid::nil()) {
+            Ok(job) => {
+                reports.extend(report.map(|report| (job.id, report_of(report))));
+                jobs.push(job);
+            }
+            Err(found) => problems.extend(found.into_iter().map(|problem| FieldProblem {
+                pointer: format!("/jobs/{place}/job{}", problem.pointer),
+                ..problem
+            })),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(wrong(&problems));
+    }
+    let members: BTreeSet<_> =
+        jobs.iter().filter_map(|job| Some((job.batch?, job.namespace.clone()))).collect();
+    let tracked = app.store().tracked_jobs();
+    let made = match tracked.tracked_create(jobs).await {
+        Ok(made) => made,
+        Err(error) => return Err(of_foreign_batches(&app, members, error.into()).await),
+    };
+    if !reports.is_empty() {
+        tracked.tracked_report(reports).await?;
+    }
+    let kept = made
+        .into_iter()
+        .map(|made| TrackedJobKept { id: made.job.definition.id.to_string(), is_new: made.changed });
+    Ok(Json(TrackedJobsKept::new(kept.collect())))
 }
 
 /// The answer to a call about one job.
@@ -212,7 +265,12 @@ async fn report(
     Input(asked): Input<ReportJob>,
 ) -> Result<Json<TrackedJobAnswer>, Refusal> {
     visible(&app, &caller, id).await?;
-    let report = Report {
+    let answers = app.store().tracked_jobs().tracked_report(vec![(id, report_of(asked))]).await?;
+    Ok(Json(answer(only(answers)?)))
+}
+
+fn report_of(asked: ReportJob) -> Report {
+    Report {
         state: asked.state.map(state_of),
         message: asked.message,
         code: asked.code,
@@ -220,9 +278,7 @@ async fn report(
         progress: asked.progress,
         items_done: asked.items_done,
         items_total: asked.items_total,
-    };
-    let answers = app.store().tracked_jobs().tracked_report(vec![(id, report)]).await?;
-    Ok(Json(answer(only(answers)?)))
+    }
 }
 
 /// Say that the owner of a tracked job lives

@@ -29,7 +29,7 @@ use super::{Routes, reason_or, wrong};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
-use crate::frame::{RequestId, Turn};
+use crate::frame::{RequestId, Trace, Turn};
 use crate::input::{Input, Params, Segments, Wait};
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
@@ -245,6 +245,7 @@ async fn touch(
     State(app): State<App>,
     caller: Caller,
     name: Named,
+    trace: Trace,
     Input(asked): Input<TouchView>,
 ) -> Result<Json<Touched>, Refusal> {
     let ViewName { namespace, key } = named(&caller, name)?;
@@ -255,6 +256,7 @@ async fn touch(
         items: asked.items,
         at_once: asked.at_once,
         word,
+        traces: trace.kept(),
     };
     let outcome = app.engine().touch(touch).await?;
     Ok(Json(documents::touched(namespace, key, &outcome)))
@@ -266,6 +268,7 @@ async fn touch(
 async fn touch_many(
     State(app): State<App>,
     caller: Caller,
+    trace: Trace,
     Input(asked): Input<TouchViews>,
 ) -> Result<Json<TouchedViews>, Refusal> {
     let word: Option<Word> = asked.reason.map(|reason| caller.word(&reason));
@@ -279,6 +282,7 @@ async fn touch_many(
             items: one.items,
             at_once: false,
             word,
+            traces: trace.kept(),
         });
     }
     let outcomes = app.store().views_touch(touches.clone()).await?;
@@ -296,12 +300,19 @@ async fn rebuild(
     State(app): State<App>,
     caller: Caller,
     name: Named,
+    trace: Trace,
     Input(asked): Input<Because>,
 ) -> Result<Json<Touched>, Refusal> {
     let ViewName { namespace, key } = named(&caller, name)?;
     let word = Some(caller.word(&reason_or(asked.reason, "rebuilt over HTTP")));
-    let touch =
-        Touch { namespace: namespace.clone(), key: key.clone(), items: Vec::new(), at_once: true, word };
+    let touch = Touch {
+        namespace: namespace.clone(),
+        key: key.clone(),
+        items: Vec::new(),
+        at_once: true,
+        word,
+        traces: trace.kept(),
+    };
     let outcome = app.engine().touch(touch).await?;
     Ok(Json(documents::touched(namespace, key, &outcome)))
 }
@@ -355,10 +366,16 @@ async fn explain(
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct PagesParams {
+struct ItemsParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only items after this one; with `version`, not together with `cursor`
+    #[param(min_length = 1, max_length = 2048)]
+    after: Option<String>,
+    /// Of this generation rather than the live one; not together with `cursor`
+    #[param(minimum = 1)]
+    version: Option<i64>,
     /// `next` of the page before
     cursor: Option<String>,
 }
@@ -447,21 +464,31 @@ async fn diff(
 ///
 /// All pages are of the generation of the first one, whatever is published meanwhile; 409 when that is no longer kept.
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/items", tag = "views",
-    params(ViewPath, PagesParams),
+    params(ViewPath, ItemsParams),
     responses((status = 200, description = "A page", body = ItemList)))]
 async fn items(
     State(app): State<App>,
     caller: Caller,
     name: Named,
-    Params(asked): Params<PagesParams>,
+    Params(asked): Params<ItemsParams>,
 ) -> Result<Json<ItemList>, Refusal> {
     let view = named(&caller, name)?;
     let filter = view.to_string();
     let page = Page::new("view items", &filter, PageParams { limit: asked.limit, cursor: asked.cursor })?;
+    let wrong = |name: &str, why: &str| Err(Refusal::field(Code::InvalidParameter, name, why));
     // Version and last key.
     let place: Option<String> = page.before()?;
-    let from = place.as_deref().and_then(|place| place.split_once('/'));
-    let from = from.and_then(|(version, item)| Some((version.parse().ok()?, item.to_owned())));
+    let from = match (place, asked.version, asked.after) {
+        (Some(_), Some(_), _) => return wrong("?version", "must not be given together with `cursor`"),
+        (Some(_), None, Some(_)) => return wrong("?after", "must not be given together with `cursor`"),
+        (None, None, Some(_)) => return wrong("?version", "must be given with `after`"),
+        (Some(place), None, None) => {
+            place.split_once('/').and_then(|(version, item)| Some((version.parse().ok()?, item.to_owned())))
+        }
+        // No key is empty: all of them are after that.
+        (None, Some(version), after) => Some((version, after.unwrap_or_default())),
+        (None, None, None) => None,
+    };
     let found = app.engine().list_items(&view.namespace, &view.key, from, page.limit()).await?;
     let version = found.version;
     let last = found.items.last().filter(|_| found.has_more);

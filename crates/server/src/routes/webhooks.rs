@@ -18,12 +18,11 @@ use recache_model::ids::EventId;
 use recache_model::retry::RetryPolicy;
 use recache_model::webhook::Secret;
 use recache_store::{DeliveryFilter, NewSubscriber, SubscriberKind, SubscriberRecord, SubscriberState};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
-use super::{Routes, reason_or, wrong};
+use super::subscribers::{DeliveriesParams, OfNamespace, RemoveParams, deed};
+use super::{Routes, reason_or, subscribers, wrong};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
@@ -37,9 +36,7 @@ const OPERATE: Permission = Permission::new("webhooks", Action::Operate);
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 const OVERLAP_DEFAULT: Duration = Duration::from_hours(24);
-/// Rows of a list where the caller does not say how many.
-const ROWS_DEFAULT: u32 = 50;
-/// Deliveries that one transaction makes once more, or removes.
+/// Deliveries that one transaction makes once more.
 const BATCH_ROWS: u32 = 500;
 
 pub(super) fn routes() -> Routes {
@@ -55,52 +52,24 @@ pub(super) fn routes() -> Routes {
         .write_once(OPERATE, routes!(redeliver))
 }
 
+fn is_webhook(record: &SubscriberRecord) -> bool {
+    record.url.is_some()
+}
+
 /// A webhook that the caller may see. What a program registers by itself is none.
 async fn visible(app: &App, caller: &Caller, name: &str) -> Result<SubscriberRecord, Refusal> {
-    let found = app.store().events().subscriber_get(name).await;
-    let record = match found {
-        Ok(record) if record.url.is_some() => record,
-        Ok(_) | Err(recache_store::Error::NotFound { .. }) => {
-            return Err(Refusal::not_found("webhook", name));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    caller.check_found_in(record.filter.namespace.as_deref(), "webhook", name)?;
-    Ok(record)
-}
-
-fn deed<'a>(
-    action: &'a str,
-    record: &'a SubscriberRecord,
-    reason: &'a str,
-    request: &'a RequestId,
-) -> Deed<'a> {
-    let namespace = record.filter.namespace.as_deref();
-    Deed { action, namespace, target: record.name.clone(), reason, request }
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-struct ListParams {
-    /// Only of this namespace
-    #[param(min_length = 1, max_length = 256)]
-    namespace: Option<String>,
+    subscribers::visible(app, caller, "webhook", name, is_webhook).await
 }
 
 /// Webhooks by name, without their secrets
-#[utoipa::path(get, path = "/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks", params(ListParams),
+#[utoipa::path(get, path = "/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks", params(OfNamespace),
     responses((status = 200, description = "All of them: there are at most 1,000", body = SubscriberList)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    Params(asked): Params<ListParams>,
+    Params(asked): Params<OfNamespace>,
 ) -> Result<Json<SubscriberList>, Refusal> {
-    let namespace = caller.list_namespace(asked.namespace)?;
-    let mut records = app.store().events().subscribers_list().await?;
-    records.retain(|record| {
-        record.url.is_some() && (namespace.is_none() || record.filter.namespace == namespace)
-    });
-    Ok(Json(SubscriberList::new(records.into_iter().map(documents::subscriber).collect())))
+    subscribers::listed(&app, &caller, asked, is_webhook).await
 }
 
 /// Tell another server of events; the secret that signs is answered now and never again
@@ -180,34 +149,20 @@ async fn show(
     Ok(Json(documents::subscriber(visible(&app, &caller, &name).await?)))
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-struct DeleteParams {
-    /// Why; kept in the audit
-    #[param(min_length = 1, max_length = 1000)]
-    reason: Option<String>,
-}
-
 /// Remove a webhook with its deliveries
 #[utoipa::path(delete, path = "/v1/webhooks/{name}", tag = "webhooks", operation_id = "delete_webhook",
-    params(("name" = String, Path, description = "What it is called"), DeleteParams),
+    params(("name" = String, Path, description = "What it is called"), RemoveParams),
     responses((status = 200, description = "It is gone", body = SubscriberChange)))]
 async fn delete(
     State(app): State<App>,
     caller: Caller,
     Segments(name): Segments<String>,
     request: RequestId,
-    Params(asked): Params<DeleteParams>,
+    Params(asked): Params<RemoveParams>,
 ) -> Result<Json<SubscriberChange>, Refusal> {
     let record = visible(&app, &caller, &name).await?;
     let reason = reason_or(asked.reason, "deleted over HTTP");
-    let before = documents::subscriber(record.clone());
-    audited(app.store(), &caller, deed("webhooks.delete", &record, &reason, &request), &before, async {
-        while !app.store().events().subscriber_remove(&name, BATCH_ROWS).await? {}
-        let gone = SubscriberState::Gone.to_string();
-        Ok((Json(SubscriberChange::new(name.clone(), gone, true)), json!({ "deleted": true })))
-    })
-    .await
+    subscribers::remove(&app, &caller, &record, deed("webhooks.delete", &record, &reason, &request)).await
 }
 
 /// Let what is for a webhook wait
@@ -294,28 +249,6 @@ async fn rotate(
     Ok(NotKept(Json(WebhookSecret::new(rotated.name, secret.reveal(), until))).into_response())
 }
 
-/// Where a delivery stands.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum StateWanted {
-    Pending,
-    Delivered,
-    Dead,
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-struct DeliveriesParams {
-    /// Only in this state
-    #[param(inline)]
-    state: Option<StateWanted>,
-    /// Only of this event, with each try
-    event: Option<String>,
-    /// At most so many
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
-}
-
 /// What became of telling a webhook, newest first
 #[utoipa::path(get, path = "/v1/webhooks/{name}/deliveries", tag = "webhooks", operation_id = "list_deliveries",
     params(("name" = String, Path, description = "What it is called"), DeliveriesParams),
@@ -327,25 +260,8 @@ async fn deliveries(
     Params(asked): Params<DeliveriesParams>,
 ) -> Result<Json<DeliveryList>, Refusal> {
     visible(&app, &caller, &name).await?;
-    let event = asked.event.map(|id| id.parse::<EventId>()).transpose();
-    let event = event.map_err(|error| Refusal::field(Code::InvalidParameter, "?event", error.to_string()))?;
-    let state = asked.state.map(|state| match state {
-        StateWanted::Pending => DeliveryState::Pending,
-        StateWanted::Delivered => DeliveryState::Delivered,
-        StateWanted::Dead => DeliveryState::Dead,
-    });
-    let filter = DeliveryFilter { subscriber: Some(name.clone()), event, state };
-    let events = app.store().events();
-    let found = events.deliveries_list(filter, asked.limit.unwrap_or(ROWS_DEFAULT)).await?;
-    let mut deliveries = Vec::with_capacity(found.len());
-    for record in found {
-        let tries = match event {
-            Some(event) => events.delivery_attempts(&name, event).await?,
-            None => Vec::new(),
-        };
-        deliveries.push(documents::delivery(record, tries));
-    }
-    Ok(Json(DeliveryList::new(deliveries)))
+    let to = DeliveryFilter { subscriber: Some(name), ..DeliveryFilter::default() };
+    subscribers::delivered(&app, to, asked).await
 }
 
 /// Have deliveries made once more, with the same ids: one event's, or all that were given up
@@ -371,7 +287,8 @@ async fn redeliver(
     let reason = reason_or(asked.reason, "redelivered over HTTP");
     let before = json!({ "dead": record.dead, "event": asked.event });
     audited(app.store(), &caller, deed("webhooks.redeliver", &record, &reason, &request), &before, async {
-        let filter = DeliveryFilter { subscriber: Some(name.clone()), event, state };
+        let filter =
+            DeliveryFilter { subscriber: Some(name.clone()), event, state, ..DeliveryFilter::default() };
         let mut total = 0;
         loop {
             let count = app.store().events().deliveries_redrive(filter.clone(), BATCH_ROWS).await?;

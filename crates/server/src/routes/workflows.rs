@@ -19,14 +19,15 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::batches::of_foreign_batch;
+use super::drawn::StepsForm;
 use super::page::{Page, PageParams};
 use super::templates::{stored, template_of};
-use super::{Routes, reason_or};
+use super::{Routes, drawn, reason_or};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
 use crate::frame::{RequestId, Seed, Trace, Turn};
-use crate::input::{Id, Input, Params, Segments, Wait, read_id};
+use crate::input::{Accepted, Id, Input, Params, Segments, Wait, read_id};
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
 
@@ -214,18 +215,32 @@ async fn steps(
     Ok(Json(WorkflowStepList::new(id.to_string(), steps)))
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct GraphParams {
+    /// As data or drawn; without it as `Accept` says
+    #[param(inline)]
+    format: Option<StepsForm>,
+}
+
 /// A workflow's graph, its critical path, what holds it up, and when it ends
+///
+/// As data, or drawn (of at most 5,000 steps and 20,000 lines): `format` or `Accept` says how.
 #[utoipa::path(get, path = "/v1/workflows/{id}/graph", tag = "workflows", operation_id = "analyze_workflow",
-    params(("id" = String, Path, description = "`wf_…`")),
-    responses((status = 200, description = "As it stands; where no step has changed since, as of 90 seconds ago at most", body = GraphAnalysis)))]
+    params(("id" = String, Path, description = "`wf_…`"), GraphParams),
+    responses((status = 200, description = "As it stands; where no step has changed since, as of 90 seconds ago at most",
+        content((GraphAnalysis = "application/json"), (String = "text/plain"), (String = "text/vnd.mermaid"),
+            (String = "image/svg+xml")))))]
 async fn graph(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<WorkflowId>,
-) -> Result<Json<GraphAnalysis>, Refusal> {
+    Params(asked): Params<GraphParams>,
+    accepted: Accepted,
+) -> Result<Response, Refusal> {
     visible(&app, &caller, id).await?;
     let found = app.engine().workflow_analysis(id, documents::analysis).await?;
-    Ok(Json(std::sync::Arc::unwrap_or_clone(found)))
+    drawn::analysis(std::sync::Arc::unwrap_or_clone(found), asked.format, &accepted)
 }
 
 /// How the steps of a workflow went over time

@@ -81,6 +81,7 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/ticks", "schedules:read"),
         ("GET /v1/tracked-jobs", "tracked_jobs:read"),
         ("POST /v1/tracked-jobs", "tracked_jobs:write"),
+        ("POST /v1/tracked-jobs/bulk", "tracked_jobs:write"),
         ("GET /v1/tracked-jobs/{id}", "tracked_jobs:read"),
         ("POST /v1/tracked-jobs/{id}/acknowledge", "tracked_jobs:write"),
         ("POST /v1/tracked-jobs/{id}/heartbeat", "tracked_jobs:write"),
@@ -92,6 +93,7 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("POST /v1/cache/invalidate", "cache:operate"),
         ("GET /v1/cache/stats", "cache:read"),
         ("GET /v1/cache/ttl", "cache:read"),
+        ("GET /v1/deliveries", "subscribers:read"),
         ("GET /v1/events", "events:read"),
         ("GET /v1/events/kept", "events:read"),
         ("GET /v1/events/kept/{id}", "events:read"),
@@ -101,6 +103,9 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/jobs", "jobs:read"),
         ("POST /v1/jobs", "jobs:write"),
         ("POST /v1/jobs/bulk", "jobs:write"),
+        ("POST /v1/jobs/cancel", "jobs:operate"),
+        ("POST /v1/jobs/delete", "jobs:operate"),
+        ("POST /v1/jobs/retry", "jobs:operate"),
         ("GET /v1/jobs/{id}", "jobs:read"),
         ("POST /v1/jobs/{id}/cancel", "jobs:operate"),
         ("POST /v1/jobs/{id}/priority", "jobs:operate"),
@@ -228,6 +233,7 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                 | "/v1/handlers/graph"
                 | "/v1/jobs"
                 | "/v1/workflows"
+                | "/v1/deliveries"
                 | "/v1/subscribers"
                 | "/v1/webhooks"
                 | "/v1/templates"
@@ -268,6 +274,14 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                     r#"{"cron":"0 0 1 1 *","handler":"none"}"#.to_owned()
                 }
                 ("POST", "/v1/jobs") => r#"{"handler":"none","namespace":"a"}"#.to_owned(),
+                // Others look at the jobs that are there.
+                (_, "/v1/jobs/cancel" | "/v1/jobs/retry" | "/v1/jobs/delete") => {
+                    r#"{"namespace":"a","dry_run":true}"#.to_owned()
+                }
+                (_, "/v1/tracked-jobs/bulk") => {
+                    r#"{"jobs":[{"job":{"action":"x","namespace":"a","id":"job_0190c7a2-7b5e-7000-8000-00000000000f"}}]}"#
+                        .to_owned()
+                }
                 (_, "/v1/jobs/bulk") => r#"{"jobs":[{"handler":"none","namespace":"a"}]}"#.to_owned(),
                 (_, "/v1/cache/invalidate") => r#"{"tag":"x"}"#.to_owned(),
                 ("POST", "/v1/webhooks") => HOOK.to_owned(),

@@ -56,6 +56,11 @@ async fn performance_and_bottlenecks_are_told_from_what_ended() {
         let handlers: Vec<&Value> =
             slow["slowest_steps_by_run"].as_array().unwrap().iter().map(|step| &step["handler"]).collect();
         assert_eq!(handlers, ["echo"], "{slow}");
+        let used = &slow["resource_use"];
+        assert_eq!((used.as_array().unwrap().len(), &used[0]["handler"]), (1, &json!("echo")), "{slow}");
+        let (share, busy) = (used[0]["share"].as_f64().unwrap(), used[0]["busy_seconds"].as_f64().unwrap());
+        assert!((0.0..=1.0).contains(&share) && busy > 0.0, "{used}");
+        assert!(used[0]["running_mean"].as_f64().unwrap() <= busy / 86_400.0, "{used}");
         assert_eq!(slow["error_hot_spots"].as_array().unwrap().len(), 0, "one failure is below the minimum");
         let explained = world.get("/v1/analytics/explain/completion_rate?namespace=shop").await.expect(200);
         assert_eq!(explained["figure"], "completion_rate");

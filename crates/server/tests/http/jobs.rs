@@ -184,3 +184,43 @@ async fn wait_is_bounded_by_the_server_s_limit() {
     assert!(began.elapsed() < std::time::Duration::from_secs(20));
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_cancelled_retried_and_deleted_by_filter() {
+    for world in World::both().await {
+        for namespace in ["shop", "shop", "other"] {
+            let job = json!({ "handler": "echo", "namespace": namespace, "delay_ms": 3_600_000 });
+            world.post("/v1/jobs", &job.to_string()).await.expect(201);
+        }
+        let change =
+            async |verb: &str, body: Value| world.post(&format!("/v1/jobs/{verb}"), &body.to_string()).await;
+        for verb in ["cancel", "retry", "delete"] {
+            let nothing = change(verb, json!({})).await;
+            assert_eq!(
+                (nothing.code(422), &nothing.json()["errors"][0]["pointer"]),
+                ("invalid".to_owned(), &json!("/all"))
+            );
+            let stranger = json!({ "namespace": "shop", "cursor": "AAAA" });
+            assert_eq!(change(verb, stranger).await.code(422), "invalid", "{verb}");
+        }
+        let preview = change("cancel", json!({ "all": true, "dry_run": true })).await.expect(200);
+        assert_eq!((&preview["matching"], &preview["changed"]), (&json!(3), &json!(0)));
+        let done = change("cancel", json!({ "namespace": "shop", "reason": "wrong" })).await.expect(200);
+        assert_eq!((&done["changed"], &done["skipped"], &done["next"]), (&json!(2), &json!(0), &Value::Null));
+        let left = world.get("/v1/jobs?state=queued").await.expect(200);
+        assert_eq!(left["jobs"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            change("retry", json!({ "handler": "echo" })).await.expect(200)["changed"],
+            0,
+            "none failed"
+        );
+        assert_eq!(change("delete", json!({ "queue": "default" })).await.expect(200)["changed"], 2);
+        assert_eq!(world.get("/v1/jobs?namespace=shop").await.expect(200)["jobs"], json!([]));
+        let filter = recache_store::AuditFilter { rows_max: 50, ..Default::default() };
+        let rows = world.store.audits().audits_list(filter).await.unwrap();
+        let row = rows.iter().find(|row| row.new.action == "jobs.cancel_many").unwrap();
+        assert_eq!((row.new.namespace.as_deref(), row.new.word.reason.as_str()), (Some("shop"), "wrong"));
+        assert!(row.after.as_ref().unwrap().contains("\"changed\":2"), "{row:?}");
+        world.end().await;
+    }
+}

@@ -231,9 +231,8 @@ async fn superseded_build_is_followed_by_one_that_takes_over_what_was_made() {
         let touch = || Touch {
             namespace: "shop".to_owned(),
             key: "tea".to_owned(),
-            items: Vec::new(),
             at_once: true,
-            word: None,
+            ..Touch::default()
         };
         world.engine.touch(touch()).await.unwrap();
         soon(async {

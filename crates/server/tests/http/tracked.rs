@@ -123,3 +123,40 @@ async fn page_finds_its_jobs_again_by_what_they_are_about() {
         world.end().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_kept_in_one_go_with_how_they_stand() {
+    for world in World::both().await {
+        let id = |n: u32| format!("job_0190c7a2-7b5e-7000-8000-{n:012}");
+        let one = |n: u32, report: Value| json!({ "job": { "action": "x", "id": id(n), "namespace": "shop" }, "report": report });
+        let keep = async |jobs: Value| {
+            world.post("/v1/tracked-jobs/bulk", &json!({ "jobs": jobs }).to_string()).await
+        };
+        let done = json!({ "state": "completed", "data": { "n": 1 } });
+        let both = json!([one(1, done), one(2, Value::Null)]);
+        let kept = keep(both.clone()).await.expect(200);
+        assert_eq!(kept["jobs"], json!([{ "id": id(1), "is_new": true }, { "id": id(2), "is_new": true }]));
+        let state = async |n: u32| {
+            let job = world.get(&format!("/v1/tracked-jobs/{}", id(n))).await.expect(200);
+            job["job"]["state"].as_str().unwrap().to_owned()
+        };
+        assert_eq!((state(1).await, state(2).await), ("completed".to_owned(), "queued".to_owned()));
+        assert_eq!(keep(both).await.expect(200)["jobs"][0]["is_new"], false);
+        // One that cannot be kept: none is.
+        let mut foreign = one(2, Value::Null);
+        foreign["job"]["namespace"] = json!("other");
+        assert_eq!(keep(json!([one(3, Value::Null), foreign])).await.code(409), "conflict");
+        assert_eq!(world.get(&format!("/v1/tracked-jobs/{}", id(3))).await.code(404), "not_found");
+        let nameless = json!([{ "job": { "action": "x" } }, { "job": { "action": "x", "id": "y" } }]);
+        let refused = keep(nameless).await;
+        assert_eq!(refused.code(422), "invalid");
+        let pointers: Vec<_> = refused.json()["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|error| error["pointer"].clone())
+            .collect();
+        assert_eq!(pointers, [json!("/jobs/0/job/id"), json!("/jobs/1/job/id")]);
+        world.end().await;
+    }
+}

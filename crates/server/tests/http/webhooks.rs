@@ -51,6 +51,10 @@ async fn webhook_is_made_told_and_its_secret_shown_once() {
         })
         .await;
         assert_eq!((&delivered["status"], &delivered["attempts"][0]["status"]), (&json!(204), &json!(204)));
+        let all = world.get(&format!("/v1/deliveries?event={}", posting.id)).await.expect(200);
+        assert_eq!(all["deliveries"], json!([delivered]));
+        assert_eq!(world.get("/v1/deliveries?namespace=a").await.expect(200)["deliveries"], json!([]));
+        assert_eq!(world.get("/v1/deliveries?event=x").await.code(400), "invalid_parameter");
         let again =
             world.post(&format!("{place}/redeliver"), &json!({ "event": posting.id }).to_string()).await;
         assert_eq!(again.expect(200)["count"], 1);

@@ -146,9 +146,8 @@ async fn view_is_built_over_http_and_a_late_item_is_refused() {
         let touch = || recache_store::Touch {
             namespace: "shop".to_owned(),
             key: "tea".to_owned(),
-            items: Vec::new(),
             at_once: true,
-            word: None,
+            ..recache_store::Touch::default()
         };
         world.engine.touch(touch()).await.unwrap();
         let first = token(&worker.claim(&world, &[]).await);

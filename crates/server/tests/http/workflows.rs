@@ -226,3 +226,79 @@ async fn failed_steps_and_all_behind_them_run_again_as_a_new_workflow() {
         world.end().await;
     }
 }
+
+/// Names come from whoever writes templates, and pictures are opened by others.
+#[tokio::test(flavor = "multi_thread")]
+async fn graphs_are_answered_as_text_mermaid_and_svg_and_no_name_leaves_its_label() {
+    let world = World::sqlite().await;
+    let hostile = "\"]<script>alert(1)</script>&'";
+    let template = |name: &str, callable: &str| {
+        json!({ "namespace": "shop", "name": "odd", "version": "1.0.0", "steps": [
+            { "name": name, "handler": { "callable": callable } },
+            { "name": "last", "handler": { "callable": "none" }, "dependencies": [name] },
+        ] })
+        .to_string()
+    };
+    assert_eq!(put(&world, &template(hostile, "none")).await.code(422), "invalid", "such a step has no name");
+    put(&world, &template("first", hostile)).await.expect(201);
+    let id = world.post("/v1/workflows", r#"{"template":"odd","namespace":"shop"}"#).await.expect(201);
+    let workflow = format!("/v1/workflows/{}/graph", id["id"].as_str().unwrap());
+    for path in [workflow.as_str(), "/v1/templates/shop/odd/graph", "/v1/templates/shop/odd/analysis"] {
+        let drawn = async |query: &str, accept: &str| {
+            world.send("GET", &format!("{path}{query}"), &[("accept", accept)], "").await
+        };
+        let svg = drawn("?format=svg", "text/plain").await;
+        assert_eq!((svg.status, svg.header("content-type")), (200, Some("image/svg+xml")), "{svg:?}");
+        assert!(svg.header("content-security-policy").unwrap().starts_with("default-src 'none'; style-src"));
+        assert!(svg.body.starts_with("<svg ") && svg.body.trim_end().ends_with("</svg>"), "{svg:?}");
+        assert!(svg.body.contains(">first</text>") && !svg.body.contains("<script"), "{svg:?}");
+        assert_eq!(drawn("", "image/svg+xml,*/*;q=0.8").await.body, svg.body);
+        let mermaid = drawn("?format=mermaid", "*/*").await;
+        assert_eq!(mermaid.header("content-type"), Some("text/vnd.mermaid; charset=utf-8"));
+        assert!(
+            mermaid.body.starts_with("flowchart TD\n") && !mermaid.body.contains("<script"),
+            "{mermaid:?}"
+        );
+        let text = drawn("", "text/plain").await;
+        assert_eq!(
+            (text.header("content-type"), text.header("vary")),
+            (Some("text/plain; charset=utf-8"), Some("accept"))
+        );
+        assert_eq!(text.body.lines().filter(|line| line.starts_with("level ")).count(), 2, "{text:?}");
+        assert_eq!(text.body.lines().count(), 4, "{text:?}");
+        let data = drawn("", "application/json").await.expect(200);
+        assert_eq!(drawn("", "image/png").await.expect(200)["schema"], data["schema"]);
+        assert_eq!(drawn("?format=png", "*/*").await.code(400), "invalid_parameter");
+    }
+    let text = world.get("/v1/handlers/graph?namespace=shop&format=text").await;
+    let expected = format!("shop/{hostile}  (no worker)\n  -> none in odd\nshop/none  (no worker)\n");
+    assert_eq!((text.status, text.body), (200, expected));
+    let drawn = world.get("/v1/handlers/graph?format=mermaid").await;
+    assert!(drawn.body.starts_with("flowchart LR\n") && !drawn.body.contains("\"]<"), "{drawn:?}");
+    assert_eq!(world.get("/v1/handlers/graph?format=svg").await.code(400), "invalid_parameter");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn graph_that_is_too_large_is_answered_as_data_only() {
+    let world = World::sqlite().await;
+    let step = |number: usize| {
+        let before: Vec<String> = (0..number).map(|before| format!("s{before}")).collect();
+        json!({ "name": format!("s{number}"), "handler": { "callable": "none" }, "dependencies": before })
+    };
+    let steps: Vec<Value> = (0..202).map(step).collect();
+    let template = json!({ "namespace": "shop", "name": "dense", "version": "1.0.0", "steps": steps });
+    put(&world, &template.to_string()).await.expect(201);
+    for path in ["/v1/templates/shop/dense/graph", "/v1/templates/shop/dense/analysis"] {
+        world.get(path).await.expect(200);
+        for form in ["text", "mermaid", "svg"] {
+            let refused = world.get(&format!("{path}?format={form}")).await;
+            assert_eq!(refused.code(409), "conflict");
+            assert!(
+                refused.body.contains("20301 dependencies") && refused.body.contains("format=json"),
+                "{refused:?}"
+            );
+        }
+    }
+    world.end().await;
+}

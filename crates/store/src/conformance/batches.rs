@@ -58,7 +58,7 @@ async fn close(subject: &Subject, batch: BatchId) {
 }
 
 async fn settle(subject: &Subject, batch: BatchId) -> bool {
-    !subject.store.batches().batches_settle(vec![batch]).await.expect("settled").is_empty()
+    !subject.store.batches().batches_settle(vec![batch]).await.expect("settled").ended.is_empty()
 }
 
 fn completed() -> Outcome {
@@ -246,7 +246,7 @@ pub async fn end_of_a_batch_calls_back_once(subject: &Subject) {
     }
     let mut ended = 0;
     for task in tasks {
-        ended += task.await.expect("no task fails").expect("settled").len();
+        ended += task.await.expect("no task fails").expect("settled").ended.len();
     }
     assert_eq!(ended, 1);
     for (handler, moment) in [("good", "success"), ("over", "finish")] {
@@ -305,7 +305,7 @@ pub async fn moments_of_a_batch_are_events_and_each_is_told_once(subject: &Subje
         subject.store.batches().batches_settle(vec![batch]),
         second.batches().batches_settle(vec![batch])
     );
-    assert_eq!(left.expect("settled").len() + right.expect("settled").len(), 1);
+    assert_eq!(left.expect("settled").ended.len() + right.expect("settled").ended.len(), 1);
     let (names, events) = told().await;
     assert_eq!(names, ["batch.finish", "batch.first_failure"]);
     let finish = events.iter().find(|event| event.name == "batch.finish").expect("told");

@@ -54,13 +54,7 @@ async fn build_all(subject: &Subject, value: &str) -> Vec<String> {
 }
 
 async fn touch(subject: &Subject, key: &str) {
-    let touch = Touch {
-        namespace: "shop".to_owned(),
-        key: key.to_owned(),
-        items: Vec::new(),
-        at_once: false,
-        word: None,
-    };
+    let touch = Touch { namespace: "shop".to_owned(), key: key.to_owned(), ..Touch::default() };
     subject.store.views_touch(vec![touch]).await.expect("touched");
 }
 

@@ -299,7 +299,7 @@ pub async fn state_changes_are_written_while_somebody_asks(subject: &Subject) {
     let step = subject.claim_one(session).await;
     subject.settle(&step, completed("1")).await;
     let view = subject.store.view_define(views::definition("k")).await.expect("defined").id;
-    let touch = Touch { namespace: "shop".into(), key: "k".into(), items: vec![], at_once: true, word: None };
+    let touch = Touch { namespace: "shop".into(), key: "k".into(), at_once: true, ..Touch::default() };
     subject.store.views_touch(vec![touch]).await.expect("touched");
     let told = listed(subject).await;
     let found: BTreeSet<&str> = told.iter().map(|event| event.name.as_str()).collect();

@@ -32,6 +32,7 @@ pub mod schedules;
 pub mod sessions;
 pub mod submits;
 pub mod testing;
+pub mod traces;
 pub mod tracked;
 pub mod view_control;
 pub mod view_patterns;
@@ -308,6 +309,11 @@ macro_rules! conformance_suite {
                 schedules_are_listed_changed_and_deleted,
                 schedule_that_cannot_be_is_refused,
                 old_ticks_are_forgotten,
+            ],
+            traces: [
+                callback_goes_on_in_the_trace_of_its_batch_and_is_tied_to_its_members,
+                build_belongs_to_the_traces_of_the_touches_that_it_answers,
+                build_of_a_derived_view_goes_on_in_the_trace_of_the_one_above,
             ],
             tracked: [
                 tracked_job_is_created_once,

@@ -188,9 +188,8 @@ pub async fn sum_of_a_build_names_what_would_be_gone(subject: &Subject) {
         let touch = Touch {
             namespace: "shop".to_owned(),
             key: "prices".to_owned(),
-            items: Vec::new(),
             at_once: true,
-            word: None,
+            ..Touch::default()
         };
         subject.store.views_touch(vec![touch]).await.expect("touched");
         subject.store.views_reconcile(10).await.expect("reconciled");

@@ -14,7 +14,7 @@ use crate::records::{
     StagedItem, Touch, TouchedItems, ViewRecord,
 };
 
-const QUIET: Duration = Duration::from_secs(1);
+pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 pub(super) fn definition(key: &str) -> NewView {
     NewView {
@@ -31,7 +31,7 @@ pub(super) fn definition(key: &str) -> NewView {
 }
 
 pub(super) fn touch_of(key: &str) -> Touch {
-    Touch { namespace: "shop".to_owned(), key: key.to_owned(), items: Vec::new(), at_once: false, word: None }
+    Touch { namespace: "shop".to_owned(), key: key.to_owned(), ..Touch::default() }
 }
 
 pub(super) fn item(item: &str, fingerprint: &str, value: &str) -> StagedItem {

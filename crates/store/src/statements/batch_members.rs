@@ -19,8 +19,8 @@ use super::letters::move_in_batch;
 use super::maintenance::check_lead;
 use super::{tracked, workflows};
 use crate::batches::{
-    BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared, MemberKind,
-    NewBatch,
+    BatchDifference, BatchDue, BatchFilter, BatchMember, BatchRecord, Batches, BatchesCompared,
+    BatchesSettled, MemberKind, NewBatch,
 };
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
@@ -91,26 +91,26 @@ impl Batches for Driver {
         self.read(look!([] db, now => members(db, batch, failed, after, rows_max).await)).await
     }
 
-    async fn batches_settle(&self, batches: Vec<BatchId>) -> Result<Vec<BatchId>> {
+    async fn batches_settle(&self, batches: Vec<BatchId>) -> Result<BatchesSettled> {
+        let mut all = BatchesSettled::default();
         if batches.is_empty() {
-            return Ok(Vec::new());
+            return Ok(all);
         }
         let waiting = self.read(look!([batches] db, now => look(db, &batches).await)).await?;
-        let mut ended = Vec::new();
         // Each in a transaction of its own: none waits for another's lock.
         for batch in waiting {
             let settled = self.write(work!([] db, now, effects => {
-                let is_over = settle(db, now, batch, effects).await?;
-                if is_over {
+                let settled = settle(db, now, batch, effects).await?;
+                if settled.0 {
                     fail_point!("batch.before_commit");
                 }
-                Ok(is_over)
+                Ok(settled)
             }));
-            if settled.await? {
-                ended.push(batch);
-            }
+            let (is_over, traced) = settled.await?;
+            all.ended.extend(is_over.then_some(batch));
+            all.traced.extend(traced);
         }
-        Ok(ended)
+        Ok(all)
     }
 
     async fn batches_due(&self, rows_max: u32) -> Result<Vec<BatchDue>> {

@@ -21,6 +21,7 @@ use crate::batches::{BatchDue, BatchFilter, BatchRecord, NewBatch};
 use crate::error::{Error, Result};
 use crate::events::EventRecord;
 use crate::records::{NewJob, NewWorkflow};
+use crate::traces::Traced;
 
 /// Rows over which the counts of one batch are spread. As many transactions can count at once.
 const SHARDS: u8 = 16;
@@ -36,7 +37,7 @@ macro_rules! batch_select {
         concat!(
             "SELECT b.id, b.namespace, b.action, b.metadata, b.parent_id, b.expected, b.on_success, b.on_finish, \
              b.on_failure, b.success_job, b.finish_job, b.failure_job, b.created_at, b.closed_at, b.cancelled_at, \
-             b.cancel_reason, b.finished_at, b.success_told_at, b.finish_told_at, b.failure_told_at, \
+             b.cancel_reason, b.finished_at, b.success_told_at, b.finish_told_at, b.failure_told_at, b.trace_context, \
              (SELECT CAST(COALESCE(SUM(c.added), 0) AS BIGINT) FROM batch_counts c WHERE c.batch_id = b.id) AS added, \
              (SELECT CAST(COALESCE(SUM(c.completed), 0) AS BIGINT) FROM batch_counts c WHERE c.batch_id = b.id) AS completed, \
              (SELECT CAST(COALESCE(SUM(c.failed), 0) AS BIGINT) FROM batch_counts c WHERE c.batch_id = b.id) AS failed, \
@@ -86,6 +87,7 @@ pub(super) fn record(row: &Row) -> Result<BatchRecord> {
             on_success: callback(row, "on_success")?,
             on_finish: callback(row, "on_finish")?,
             on_first_failure: callback(row, "on_failure")?,
+            trace_context: row.try_get("trace_context")?,
         },
         state: counts.state(closed_at.is_some()),
         counts,
@@ -142,7 +144,7 @@ pub(super) async fn create(
     let closed_at = (batch.expected == Some(0)).then_some(now.micros());
     let inserted = sqlx::query(
         "INSERT INTO batches (id, namespace, action, metadata, parent_id, depth, expected, on_success, on_finish, \
-         on_failure, created_at, closed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+         on_failure, created_at, closed_at, trace_context) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(batch.id.uuid())
@@ -157,12 +159,15 @@ pub(super) async fn create(
     .bind(batch.on_first_failure.as_ref().map(jobs::to_json).transpose()?)
     .bind(now.micros())
     .bind(closed_at)
+    .bind(&batch.trace_context)
     .execute(&mut *db)
     .await?
     .rows_affected();
     let record = get(db, batch.id).await?;
     if inserted == 0 {
-        if record.definition == *batch {
+        // The same call once more may be another part of a trace.
+        let trace_context = record.definition.trace_context.clone();
+        if record.definition == (NewBatch { trace_context, ..batch.clone() }) {
             return Ok((record, false));
         }
         return Err(Error::Conflict(format!("another batch `{}` is there already", batch.id)));
@@ -446,14 +451,14 @@ pub(super) async fn look(db: &mut Connection, batches: &[BatchId]) -> Result<Vec
     Ok(records.iter().filter(|record| is_due(record)).map(|record| record.definition.id).collect())
 }
 
-/// Makes what is owed. True when the batch has ended now. Its row is locked first: whoever counted before is seen,
+/// Makes what is owed. Whether the batch has ended now, and what was made that belongs to a trace. Its row is locked first: whoever counted before is seen,
 /// and nobody else makes the same.
 pub(super) async fn settle(
     db: &mut Connection,
     now: Timestamp,
     batch: BatchId,
     effects: &mut Effects,
-) -> Result<bool> {
+) -> Result<(bool, Vec<Traced>)> {
     sqlx::query(concat!("SELECT id FROM batches WHERE id = $1", for_update!()))
         .bind(batch.uuid())
         .fetch_optional(&mut *db)
@@ -461,8 +466,9 @@ pub(super) async fn settle(
         .ok_or_else(|| Error::not_found("batch", batch))?;
     let record = get(db, batch).await?;
     if !is_due(&record) {
-        return Ok(false);
+        return Ok((false, Vec::new()));
     }
+    let mut traced = Vec::new();
     let definition = &record.definition;
     let has_ended = record.finished_at.is_none() && record.state.has_ended();
     let is_good = has_ended && record.state == BatchState::Completed;
@@ -482,7 +488,7 @@ pub(super) async fn settle(
             continue;
         }
         if let (Some(callback), None) = (callback, made) {
-            call_back(db, now, &record, moment, callback, effects).await?;
+            traced.extend(call_back(db, now, &record, moment, callback, effects).await?);
         }
         if told_at.is_none() {
             tell(db, now, &record, moment, effects).await?;
@@ -500,7 +506,7 @@ pub(super) async fn settle(
             effects.batch_moved(parent, None, MemberEnd::of_batch(record.state));
         }
     }
-    Ok(has_ended)
+    Ok((has_ended, traced))
 }
 
 fn counts_told(counts: &BatchCounts) -> serde_json::Value {
@@ -558,7 +564,7 @@ async fn call_back(
     moment: BatchMoment,
     callback: &BatchCallback,
     effects: &mut Effects,
-) -> Result<()> {
+) -> Result<Option<Traced>> {
     let counts = counts_told(&batch.counts);
     // The given input stays as it was written, to the last digit of its numbers.
     let input = format!(
@@ -568,11 +574,15 @@ async fn call_back(
         batch.state,
         callback.input
     );
-    let job = NewJob {
+    let mut job = NewJob {
         namespace: batch.definition.namespace.clone(),
         queue: callback.queue.clone(),
         ..NewJob::new(callback.handler.clone(), input)
     };
+    let members = traces_of_members(db, batch.definition.id).await?;
+    let parent = batch.definition.trace_context.as_deref();
+    let traced = Traced::of(job.id, parent, members.iter().map(String::as_str));
+    job.trace_context = traced.as_ref().map(|traced| traced.place.to_string());
     jobs::insert(db, now, &job, None).await?;
     effects.queued(&job.queue);
     let made = match moment {
@@ -581,7 +591,21 @@ async fn call_back(
         BatchMoment::FirstFailure => "UPDATE batches SET failure_job = $2 WHERE id = $1",
     };
     sqlx::query(made).bind(batch.definition.id.uuid()).bind(job.id.uuid()).execute(db).await?;
-    Ok(())
+    Ok(traced)
+}
+
+/// The traces of some members of a batch that are jobs: of those at the end of the index, so that a large batch costs no more.
+async fn traces_of_members(db: &mut Connection, batch: BatchId) -> Result<Vec<String>> {
+    const LOOKED_AT: i64 = 64;
+    let rows = sqlx::query(
+        "SELECT DISTINCT trace_context FROM (SELECT trace_context FROM jobs WHERE batch_id = $1 \
+         ORDER BY batch_id DESC, state DESC, id DESC LIMIT $2) AS m WHERE trace_context IS NOT NULL",
+    )
+    .bind(batch.uuid())
+    .bind(LOOKED_AT)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get("trace_context")?)).collect()
 }
 
 pub(super) async fn due(db: &mut Connection, rows_max: u32) -> Result<Vec<BatchDue>> {

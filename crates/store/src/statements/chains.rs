@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use recache_model::ids::ViewId;
+use recache_model::ids::{JobId, ViewId};
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -119,12 +119,20 @@ async fn derive(
 
 /// A generation with something new is live: those made from it are touched after the commit, by whoever reconciles views. No lock of theirs is
 /// taken here, so that publications wait for nobody but their own view.
-pub(super) async fn published(db: &mut Connection, view: ViewId, effects: &mut Effects) -> Result<()> {
+///
+/// They go on in the trace of the build that published, if one did.
+pub(super) async fn published(
+    db: &mut Connection,
+    view: ViewId,
+    build: Option<JobId>,
+    effects: &mut Effects,
+) -> Result<()> {
     let asked = sqlx::query(
-        "INSERT INTO touch_requests (namespace, key) SELECT v.namespace, v.key FROM view_sources s \
-         JOIN views v ON v.id = s.view_id WHERE s.source_id = $1",
+        "INSERT INTO touch_requests (namespace, key, trace_context) SELECT v.namespace, v.key, \
+         (SELECT trace_context FROM jobs WHERE id = $2) FROM view_sources s JOIN views v ON v.id = s.view_id WHERE s.source_id = $1",
     )
     .bind(view.uuid())
+    .bind(build.map(JobId::uuid))
     .execute(db)
     .await?
     .rows_affected();

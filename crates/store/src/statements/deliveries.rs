@@ -288,12 +288,13 @@ pub(super) async fn list(
          d.ended_at, d.status, d.error FROM deliveries d JOIN subscribers s ON s.id = d.subscriber_id \
          JOIN events e ON e.id = d.event_id WHERE (CAST($1 AS TEXT) IS NULL OR s.name = $1) \
          AND (NOT $2 OR d.event_id = $3) AND (CAST($4 AS TEXT) IS NULL OR d.state = $4) \
-         ORDER BY d.created_at DESC, d.event_id DESC LIMIT $5",
+         AND (CAST($5 AS TEXT) IS NULL OR s.namespace = $5) ORDER BY d.created_at DESC, d.event_id DESC LIMIT $6",
     )
     .bind(&filter.subscriber)
     .bind(filter.event.is_some())
     .bind(filter.event.map_or(Uuid::nil(), EventId::uuid))
     .bind(filter.state.map(DeliveryState::as_str))
+    .bind(&filter.namespace)
     .bind(i64::from(rows_max))
     .fetch_all(db)
     .await?;
@@ -367,13 +368,15 @@ pub(super) async fn redrive(
          attempts_max = attempt + attempts_each WHERE (subscriber_id, event_id) IN (SELECT d.subscriber_id, d.event_id FROM deliveries d \
          JOIN subscribers s ON s.id = d.subscriber_id WHERE s.state <> 'gone' AND d.state <> 'pending' \
          AND (CAST($2 AS TEXT) IS NULL OR s.name = $2) AND (NOT $3 OR d.event_id = $4) \
-         AND (CAST($5 AS TEXT) IS NULL OR d.state = $5) ORDER BY d.created_at, d.event_id LIMIT $6)",
+         AND (CAST($5 AS TEXT) IS NULL OR d.state = $5) AND (CAST($6 AS TEXT) IS NULL OR s.namespace = $6) \
+         ORDER BY d.created_at, d.event_id LIMIT $7)",
     )
     .bind(now.micros())
     .bind(&filter.subscriber)
     .bind(filter.event.is_some())
     .bind(filter.event.map_or(Uuid::nil(), EventId::uuid))
     .bind(filter.state.map(DeliveryState::as_str))
+    .bind(&filter.namespace)
     .bind(i64::from(rows_max))
     .execute(db)
     .await?

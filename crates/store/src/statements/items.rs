@@ -303,7 +303,7 @@ pub(in super::super) async fn publish(
     view.live_stamp = Some(uuid::Uuid::new_v4());
     views::save(db, &view).await?;
     if changed > 0 || !publication.removed.is_empty() {
-        chains::published(db, view.id, effects).await?;
+        chains::published(db, view.id, Some(token.job), effects).await?;
     }
     effects.published(view.id, version);
     effects.view_changed(view.id);

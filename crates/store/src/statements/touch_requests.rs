@@ -9,12 +9,20 @@ use super::super::Connection;
 use super::effects::Effects;
 use super::views;
 use crate::error::{Error, Result};
-use crate::records::Touch;
+use crate::records::{TOUCH_TRACES_MAX, Touch};
 
 /// Requests that one transaction takes.
 const REQUESTS_MAX: u16 = 1_000;
 /// More items of one view are better said as "all".
 const ITEMS_MAX: usize = 10_000;
+
+/// What was asked of one view.
+struct Wanted {
+    /// `None`: all of it.
+    items: Option<BTreeSet<String>>,
+    /// Of whoever asked.
+    traces: BTreeSet<String>,
+}
 
 /// Touches what was asked for. True when there may be more.
 ///
@@ -24,7 +32,7 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
     let rows = sqlx::query(concat!(
         "DELETE FROM touch_requests WHERE id IN (SELECT id FROM touch_requests ORDER BY id LIMIT $1",
         for_update_skip_locked!(),
-        ") RETURNING namespace, key, items"
+        ") RETURNING namespace, key, items, trace_context"
     ))
     .bind(i64::from(REQUESTS_MAX))
     .fetch_all(&mut *db)
@@ -32,14 +40,15 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
     if rows.is_empty() {
         return Ok(false);
     }
-    let mut wanted: BTreeMap<(String, String), Option<BTreeSet<String>>> = BTreeMap::new();
+    let mut wanted: BTreeMap<(String, String), Wanted> = BTreeMap::new();
     for row in &rows {
         let items: Option<String> = row.try_get("items")?;
         let items = items.and_then(|items| serde_json::from_str::<BTreeSet<String>>(&items).ok());
         let known = wanted
             .entry((row.try_get("namespace")?, row.try_get("key")?))
-            .or_insert_with(|| Some(BTreeSet::new()));
-        *known = match (known.take(), items.filter(|items| !items.is_empty())) {
+            .or_insert_with(|| Wanted { items: Some(BTreeSet::new()), traces: BTreeSet::new() });
+        known.traces.extend(row.try_get::<Option<String>, _>("trace_context")?);
+        known.items = match (known.items.take(), items.filter(|items| !items.is_empty())) {
             (Some(mut known), Some(items)) => {
                 known.extend(items);
                 Some(known)
@@ -48,7 +57,7 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
         };
     }
     let mut touches = Vec::with_capacity(wanted.len());
-    for ((namespace, key), items) in wanted {
+    for ((namespace, key), Wanted { items, traces }) in wanted {
         match views::get_or_make(db, now, &namespace, &key).await {
             Err(Error::NotFound { .. }) => {
                 tracing::warn!(namespace, key, "a touch was asked for a view that is not there");
@@ -57,7 +66,9 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
             found => found?,
         };
         let items = items.filter(|items| items.len() <= ITEMS_MAX).unwrap_or_default();
-        let touch = Touch { namespace, key, items: items.into_iter().collect(), at_once: false, word: None };
+        let items = items.into_iter().collect();
+        let traces = traces.into_iter().take(usize::from(TOUCH_TRACES_MAX)).collect();
+        let touch = Touch { namespace, key, items, traces, ..Touch::default() };
         let is_good = touch.check().is_ok();
         touches.push(if is_good { touch } else { Touch { items: Vec::new(), ..touch } });
     }

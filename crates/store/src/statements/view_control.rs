@@ -221,7 +221,7 @@ async fn restore(
     views::save(db, &view).await?;
     say_paused(db, now, view.id, word).await?;
     if born > 0 || items_removed > 0 {
-        chains::published(db, view.id, effects).await?;
+        chains::published(db, view.id, None, effects).await?;
     }
     effects.published(view.id, new);
     effects.view_changed(view.id);

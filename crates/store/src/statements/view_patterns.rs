@@ -60,8 +60,13 @@ impl ViewPatterns for Driver {
         after: Option<String>,
         rows_max: u32,
     ) -> Result<TouchedMatching> {
-        let touch =
-            Touch { namespace: namespace.to_owned(), key: pattern.to_owned(), items, at_once: false, word };
+        let touch = Touch {
+            namespace: namespace.to_owned(),
+            key: pattern.to_owned(),
+            items,
+            word,
+            ..Touch::default()
+        };
         touch.check()?;
         self.write(work!([touch, after] db, now, effects =>
             touch_matching(db, now, &touch, after.as_deref(), rows_max.max(1), effects).await))

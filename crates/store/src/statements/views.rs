@@ -1,10 +1,12 @@
 //! Views: the row is locked, `model::view` decides, the row is written back.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use recache_model::ids::{JobId, ViewId};
 use recache_model::job::{ErrorKind, JobError, JobEvent};
 use recache_model::time::Timestamp;
+use recache_model::trace::TraceContext;
 use recache_model::view::Versions;
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -17,7 +19,10 @@ use crate::error::{Error, Result};
 use crate::fail::fail_point;
 use crate::flow::FLOW;
 use crate::queues::Word;
-use crate::records::{Due, GenerationRecord, NewJob, NewView, Reconciled, Touch, TouchOutcome, ViewRecord};
+use crate::records::{
+    Due, GenerationRecord, NewJob, NewView, Reconciled, TOUCH_TRACES_MAX, Touch, TouchOutcome, ViewRecord,
+};
+use crate::traces::Traced;
 use crate::view_control::{Restoration, ViewPause};
 
 macro_rules! view_columns {
@@ -317,8 +322,57 @@ async fn touch_one(
         .execute(&mut *db)
         .await?;
     }
+    for trace in touch.traces.iter().take(usize::from(TOUCH_TRACES_MAX)) {
+        keep_trace(db, now, view.id, trace).await?;
+    }
     effects.view_changed(view.id);
     Ok(TouchOutcome { view: view.id, version: touched.version, superseded })
+}
+
+/// Keeps the trace of a touch for the build that will answer it. The view's row is locked.
+async fn keep_trace(db: &mut Connection, now: Timestamp, view: ViewId, trace: &str) -> Result<()> {
+    if trace.parse::<TraceContext>().is_err() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO view_touch_traces (view_id, trace_context, at) SELECT id, CAST($2 AS TEXT), CAST($3 AS BIGINT) FROM views \
+         WHERE id = $1 AND (SELECT count(*) FROM view_touch_traces WHERE view_id = $1) < $4 \
+         ON CONFLICT (view_id, trace_context) DO NOTHING",
+    )
+    .bind(view.uuid())
+    .bind(trace)
+    .bind(now.micros())
+    .bind(i64::from(TOUCH_TRACES_MAX))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The traces of the touches that builds of these views answer, by view, the newest first; they are taken away.
+async fn take_traces(db: &mut Connection, views: &[Uuid]) -> Result<HashMap<Uuid, Vec<String>>> {
+    let mut taken: HashMap<Uuid, Vec<(i64, String)>> = HashMap::new();
+    if views.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query(concat!(
+        "DELETE FROM view_touch_traces WHERE view_id ",
+        in_ids!("$1"),
+        " RETURNING view_id, trace_context, at"
+    ))
+    .bind(ids(views))
+    .fetch_all(db)
+    .await?;
+    for row in &rows {
+        taken
+            .entry(row.try_get("view_id")?)
+            .or_default()
+            .push((row.try_get("at")?, row.try_get("trace_context")?));
+    }
+    let newest_first = |mut traces: Vec<(i64, String)>| {
+        traces.sort_unstable();
+        traces.into_iter().rev().map(|(_, trace)| trace).collect()
+    };
+    Ok(taken.into_iter().map(|(view, traces)| (view, newest_first(traces))).collect())
 }
 
 async fn supersede(
@@ -373,12 +427,18 @@ pub(in super::super) async fn reconcile(
     .fetch_all(&mut *db)
     .await?;
     let mut reconciled = Reconciled::default();
-    for row in rows {
-        let mut view = record(&row)?;
-        if !view.versions.is_due(now) {
-            continue;
+    let mut views = rows.iter().map(record).collect::<Result<Vec<_>>>()?;
+    views.retain(|view| view.versions.is_due(now));
+    let named: Vec<Uuid> = views.iter().map(|view| view.id.uuid()).collect();
+    let traces = take_traces(db, &named).await?;
+    for mut view in views {
+        let mut job = build_job(&view);
+        let from = traces.get(&view.id.uuid()).map(Vec::as_slice).unwrap_or_default();
+        let parent = from.first().map(String::as_str);
+        if let Some(traced) = Traced::of(job.id, parent, from.iter().map(String::as_str)) {
+            job.trace_context = Some(traced.place.to_string());
+            reconciled.traced.push(traced);
         }
-        let job = build_job(&view);
         view.versions.build_created();
         view.build = Some(job.id);
         jobs::insert(db, now, &job, Some((view.id, view.versions.wanted))).await?;

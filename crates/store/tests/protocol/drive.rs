@@ -101,13 +101,8 @@ impl<'a> Real<'a> {
         let store = &self.subject.store;
         let answer = match step {
             Step::Touch(place) => {
-                let touch = Touch {
-                    namespace: self.namespace.clone(),
-                    key: place.to_string(),
-                    items: Vec::new(),
-                    at_once: false,
-                    word: None,
-                };
+                let touch =
+                    Touch { namespace: self.namespace.clone(), key: place.to_string(), ..Touch::default() };
                 let touched = store.views_touch(vec![touch]).await.unwrap();
                 assert_eq!(touched[0].version, world.views[place].versions.wanted);
                 true

@@ -18,8 +18,9 @@ use crate::output::{self, Format};
   recache analytics bottlenecks --limit 5 --min-executions 100 --hours 1
 
 Steps by their own run time, by their wait, and by their part of their workflows'
-critical paths; workflows by duration; failures by code. What is recommended
-names its evidence; where there is none, nothing is.")]
+critical paths; workflows by duration; failures by code; handlers by the time of
+workers that they take. What is recommended names its evidence; where there is
+none, nothing is.")]
 pub(super) struct Args {
     #[command(flatten)]
     which: Which,
@@ -120,6 +121,19 @@ fn tables(report: &BottleneckReport, context: &Context<'_>) -> String {
                 spot.code.clone(),
                 spot.failures.to_string(),
                 per_cent(Some(spot.share)),
+            ]);
+        }
+        parts.push(table.text());
+    }
+    if !report.resource_use.is_empty() {
+        let mut table = context.table(["TAKES WORKERS", "COUNT", "RAN FOR", "OF ALL", "AT ONCE"]);
+        for one in &report.resource_use {
+            table.row([
+                format!("{}/{}", one.namespace, one.handler),
+                one.executions.to_string(),
+                seconds(Some(one.busy_seconds)),
+                per_cent(Some(one.share)),
+                format!("{:.2}", one.running_mean),
             ]);
         }
         parts.push(table.text());

@@ -1,7 +1,5 @@
 //! `recache handler`: which handlers there are, who can do them, who wants them, how they fare.
 
-mod draw;
-
 use clap::{Subcommand, ValueEnum};
 use recache_api::client::Client;
 use recache_api::{Handler, HandlerDetails, HandlerGraph, HandlerList};
@@ -301,8 +299,8 @@ fn tables(details: &HandlerDetails, context: &Context<'_>) -> String {
 fn print_graph(graph: &HandlerGraph, form: Form, context: &mut Context<'_>) -> Outcome {
     match (context.format(), form) {
         (Format::Json | Format::Jsonl, _) => context.print(graph)?,
-        (Format::Table, Form::Text) => context.print_text(&draw::text(graph))?,
-        (Format::Table, Form::Mermaid) => context.print_text(&draw::mermaid(graph))?,
+        (Format::Table, Form::Text) => context.print_text(&output::handler_text(graph))?,
+        (Format::Table, Form::Mermaid) => context.print_text(&output::handler_mermaid(graph))?,
     }
     Ok(ExitStatus::Ok)
 }

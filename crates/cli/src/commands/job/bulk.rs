@@ -1,6 +1,7 @@
 //! Jobs by filter: what `cancel`, `retry` and `delete` have in common.
 
-use recache_api::BulkChange;
+use recache_api::client::Client;
+use recache_api::{BulkChange, ChangeJobs};
 use recache_store::{BatchDone, BulkJobChange, JobFilter, Store, Word};
 
 use super::{Context, Outcome, bulk_changed};
@@ -59,6 +60,42 @@ impl Many {
                 return bulk_changed(&BulkChange::done(sum.changed, sum.skipped), context);
             }
             filter.before = done.last;
+        }
+    }
+
+    /// The same in requests of bounded size.
+    pub(super) async fn ask(
+        self,
+        change: BulkJobChange,
+        reason: String,
+        client: &Client,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        let mut asked = ChangeJobs {
+            namespace: self.namespace,
+            queue: self.queue,
+            handler: self.handler,
+            all: self.all,
+            dry_run: self.dry_run,
+            cursor: None,
+            reason: Some(reason),
+        };
+        let mut sum = BulkChange::done(0, 0);
+        loop {
+            let done = match change {
+                BulkJobChange::Cancel => client.cancel_jobs(&asked).await?,
+                BulkJobChange::Retry => client.retry_jobs(&asked).await?,
+                BulkJobChange::Delete => client.delete_jobs(&asked).await?,
+            };
+            if done.matching.is_some() {
+                return bulk_changed(&done, context);
+            }
+            sum.changed += done.changed;
+            sum.skipped += done.skipped;
+            if done.next.is_none() {
+                return bulk_changed(&sum, context);
+            }
+            asked.cursor = done.next;
         }
     }
 }

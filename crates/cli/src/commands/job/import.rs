@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use recache_api::client::Client;
 use recache_api::{TrackedImport, TrackedImportUnread};
 use recache_cache::foreign::ForeignRedis;
 use recache_store::Store;
 
-use super::super::failure::of_store;
+use super::super::failure::{Failure, of_store};
 use super::super::name::far;
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
-use crate::import::{Import as Source, ImportError};
+use crate::import::{Import as Source, ImportError, Target};
 use crate::output::Format;
 
 /// A Redis that does not answer in this time is not asked again.
@@ -25,7 +26,7 @@ const UNREAD_SHOWN: usize = 50;
 
 Reads JSON under PREFIXjob_ID, PREFIXbatch_ID and PREFIXbatch_jobs_ID, and changes
 nothing there. It can be run again. The exit code is 1 when something could not be
-read.")]
+read. With --server this program reads, and the server keeps.")]
 pub(super) struct Import {
     /// Where: `redis://[user:password@]host[:port][/database]`
     #[arg(long, value_name = "URL")]
@@ -43,6 +44,14 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        self.into_target(&store, context).await
+    }
+
+    pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
+        self.into_target(client, context).await
+    }
+
+    async fn into_target(self, target: &dyn Target, context: &mut Context<'_>) -> Outcome {
         // The URL may hold a password and is not shown.
         let source = |error: &dyn std::fmt::Display| {
             CliError::new("E-REDIS", ExitStatus::Unavailable, format!("the Redis cannot be read: {error}"))
@@ -52,11 +61,13 @@ impl Import {
             ForeignRedis::open(&self.redis, ANSWER_WITHIN).await.map_err(|error| source(&error))?;
         let import =
             Source { prefix: &self.prefix, namespace: &self.namespace, stale_after: self.stale_after };
-        let imported = import.run(&mut redis, store).await.map_err(|error| match error {
-            ImportError::Source(error) => source(&error),
-            ImportError::Store(error) => of_store(&error),
+        let imported = import.run(&mut redis, target).await.map_err(|error| match error {
+            ImportError::Source(error) => source(&error).into(),
+            ImportError::Store(error) => of_store(&error).into(),
+            ImportError::Server(error) => Failure::from(error),
             ImportError::TooMany => CliError::new("E-INVALID", ExitStatus::Usage, error.to_string())
-                .help("name a longer --prefix, and import in parts"),
+                .help("name a longer --prefix, and import in parts")
+                .into(),
         })?;
         let is_whole = imported.unread.is_empty();
         match context.format() {

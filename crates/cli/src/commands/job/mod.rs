@@ -15,11 +15,15 @@ use recache_model::ids::JobId;
 use recache_model::job::JobState;
 use recache_store::{BulkJobChange, Error, JobFilter, JobRecord, Store, Word};
 
-use super::against::{Against, because, no_remote_form, now_micros};
+use super::against::{Against, because, now_micros};
 use super::{Context, Outcome, page};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
 use bulk::Many;
+
+/// Why, where nobody says.
+const RETRIED: &str = "retried from the command line";
+const DELETED: &str = "deleted from the command line";
 
 /// Submit jobs, look at them, cancel them, run them again; track those of others
 #[derive(Debug, clap::Args)]
@@ -267,14 +271,20 @@ impl Verb {
                 changed_to(id, change.state, change.changed, context)
             }
             Self::Retry(Retry { id: Some(id), .. }) => {
-                let because = because("retried from the command line".to_owned());
+                let because = because(RETRIED.to_owned());
                 let change = client.retry_job(&id.to_string(), &because).await?;
                 changed_to(id, change.state, change.changed, context)
             }
-            Self::Cancel(_) => Err(no_remote_form("recache job cancel by filter")),
-            Self::Retry(_) => Err(no_remote_form("recache job retry by filter")),
-            Self::Delete(_) => Err(no_remote_form("recache job delete")),
-            Self::Import(_) => Err(no_remote_form("recache job import")),
+            Self::Cancel(Cancel { many, reason, .. }) => {
+                many.ask(BulkJobChange::Cancel, reason, client, context).await
+            }
+            Self::Retry(Retry { many, .. }) => {
+                many.ask(BulkJobChange::Retry, RETRIED.to_owned(), client, context).await
+            }
+            Self::Delete(Delete { many }) => {
+                many.ask(BulkJobChange::Delete, DELETED.to_owned(), client, context).await
+            }
+            Self::Import(arguments) => arguments.ask(client, context).await,
             Self::Track(arguments) => arguments.ask(client, context).await,
             Self::Report(arguments) => arguments.ask(client, context).await,
             Self::Heartbeat(arguments) => arguments.ask(client, context).await,
@@ -364,7 +374,7 @@ impl Cancel {
 impl Retry {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let Some(id) = self.id else {
-            let word = Word::new(context.actor(None), "retried from the command line");
+            let word = Word::new(context.actor(None), RETRIED);
             return self.many.change(BulkJobChange::Retry, word, store, context).await;
         };
         store.job_retry(id).await?;
@@ -375,7 +385,7 @@ impl Retry {
 
 impl Delete {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let word = Word::new(context.actor(None), "deleted from the command line");
+        let word = Word::new(context.actor(None), DELETED);
         self.many.change(BulkJobChange::Delete, word, store, context).await
     }
 }

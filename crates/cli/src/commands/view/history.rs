@@ -5,7 +5,6 @@ use recache_api::{ViewBuild, ViewDiff, ViewHistory};
 use recache_model::ids::JobId;
 use recache_store::{Error, Store};
 
-use super::super::against::no_remote_form;
 use super::super::name::ViewName;
 use super::super::{Context, Outcome, page};
 use super::word;
@@ -140,18 +139,26 @@ impl Diff {
     }
 
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        if self.limit > PAGE_OF_SERVER {
-            return Err(no_remote_form("recache view diff --limit above 1000"));
-        }
-        let query = ViewDiffQuery {
+        let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let mut query = ViewDiffQuery {
             from: self.from,
             to: self.to,
-            limit: Some(self.limit),
+            limit: Some(self.limit.min(PAGE_OF_SERVER)),
             after: self.after,
             cursor: None,
         };
-        let mut diff = client.view_diff(&self.view.namespace, &self.view.key, &query).await?;
-        diff.next = diff.next.and(diff.items.last().map(|last| last.item.clone()));
+        let (namespace, key) = (&self.view.namespace, &self.view.key);
+        let mut diff = client.view_diff(namespace, key, &query).await?;
+        while let Some(next) = diff.next.take_if(|_| diff.items.len() < wanted) {
+            query.after = None;
+            query.cursor = Some(next);
+            let mut more = client.view_diff(namespace, key, &query).await?;
+            diff.items.append(&mut more.items);
+            diff.next = more.next;
+        }
+        let has_more = diff.next.is_some() || diff.items.len() > wanted;
+        diff.items.truncate(wanted);
+        diff.next = diff.items.last().filter(|_| has_more).map(|last| last.item.clone());
         print_diff(diff, context)
     }
 }

@@ -5,6 +5,7 @@ mod define;
 mod derive;
 mod explain;
 mod history;
+mod items;
 mod list;
 mod pattern;
 
@@ -16,20 +17,21 @@ use recache_api::{
     Generation, TouchMatching, TouchView, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue,
 };
 use recache_model::view_pattern::is_pattern;
-use recache_store::{Error, Store, Touch, ViewRead, Word};
+use recache_store::{Store, Touch, Word};
 use tokio::time::{Instant, sleep_until};
 
-use super::against::{Against, WAIT_OF_ONE_REQUEST, no_actor, no_remote_form};
+use super::against::{Against, WAIT_OF_ONE_REQUEST, no_actor};
 use super::name::{ViewName, wait};
 use control::{Delete, Pause, Rebuild, Resume, Rollback};
 use define::Define;
 use derive::Derive;
 use explain::Explain;
 use history::{Diff, History};
+use items::Items;
 use list::List;
 use pattern::Patterns;
 
-use super::{Context, Outcome, page};
+use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table};
 
@@ -110,30 +112,6 @@ struct Show {
     generations: u32,
 }
 
-/// Print the items of the live generation, all or page by page
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  recache view items shop/prices
-  recache view items shop/prices -o jsonl
-  recache view items shop/prices --limit 100 --after sku-7 --version 12
-
-The pages of one version belong together, whatever is published meanwhile. Exit
-code 5 when that version is no longer kept.")]
-struct Items {
-    /// The view
-    #[arg(value_name = "NAMESPACE/KEY")]
-    view: ViewName,
-    /// At most so many, 1 to 10000; without it, all
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    limit: Option<u32>,
-    /// Only those after this one: the last one of the page before
-    #[arg(long, value_name = "ITEM", requires = "version", requires = "limit")]
-    after: Option<String>,
-    /// Of this version rather than the live one: that of the page before
-    #[arg(long, requires = "limit", value_parser = clap::value_parser!(i64).range(1..))]
-    version: Option<i64>,
-}
-
 /// Print the value of one item of the live generation, as JSON
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -170,7 +148,7 @@ impl Args {
                 Verb::Rebuild(arguments) => arguments.ask(&client, context).await,
                 Verb::Explain(arguments) => arguments.ask(&client, context).await,
                 Verb::Derive(arguments) => arguments.ask(&client, context).await,
-                Verb::Items(_) => Err(no_remote_form("recache view items")),
+                Verb::Items(arguments) => arguments.ask(&client, context).await,
                 Verb::Pause(arguments) => arguments.ask(&client, context).await,
                 Verb::Resume(arguments) => arguments.ask(&client, context).await,
                 Verb::Diff(arguments) => arguments.ask(&client, context).await,
@@ -246,7 +224,8 @@ async fn touch(
     context: &mut Context<'_>,
 ) -> Outcome {
     let ViewName { namespace, key } = view.clone();
-    let touch = Touch { namespace: namespace.clone(), key: key.clone(), items, at_once, word };
+    let touch =
+        Touch { namespace: namespace.clone(), key: key.clone(), items, at_once, word, ..Touch::default() };
     let outcomes = store.views_touch(vec![touch]).await?;
     let outcome = outcomes
         .first()
@@ -322,63 +301,6 @@ fn print_details(details: ViewDetails, context: &mut Context<'_>) -> Outcome {
         }
     }
     Ok(ExitStatus::Ok)
-}
-
-impl Items {
-    /// And whether there are more.
-    async fn read(&self, store: &dyn Store) -> Result<(ViewRead, bool), Error> {
-        let (namespace, key) = (&self.view.namespace, &self.view.key);
-        let Some(limit) = self.limit else {
-            return Ok((store.view_read(namespace, key, None).await?, false));
-        };
-        let mut read = store.view_read(namespace, key, Some(Vec::new())).await?;
-        let version = self.version.unwrap_or(read.version);
-        if version == 0 {
-            return Ok((read, false));
-        }
-        let found =
-            store.generation_page(read.view, version, self.after.clone(), page::rows_max(limit)).await?;
-        let Some(mut items) = found else {
-            let what = format!(
-                "version {version} of view `{}` is not kept: begin again without --version",
-                self.view
-            );
-            return Err(Error::Conflict(what));
-        };
-        let has_more = page::cut(&mut items, limit);
-        if version != read.version {
-            // How old another one is was not asked.
-            read.published_at = None;
-        }
-        read.version = version;
-        read.items = items;
-        Ok((read, has_more))
-    }
-
-    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let (read, has_more) = self.read(store).await?;
-        let read = output::items(&self.view.namespace, &self.view.key, read);
-        if let (true, Some(last)) = (has_more, read.items.last()) {
-            let next = format!("there are more: --version {} --after {}", read.version, last.item);
-            context.note(&next)?;
-        }
-        match context.format() {
-            Format::Json => context.print(&read)?,
-            Format::Jsonl => context.print_lines(&read.items)?,
-            Format::Table => {
-                let said = standing(&read);
-                if !read.items.is_empty() {
-                    let mut table = context.table(["ITEM", "VALUE"]);
-                    for item in read.items {
-                        table.row([item.item, output::visible_json(item.value.text())]);
-                    }
-                    context.print_text(&table.text())?;
-                }
-                context.note(&said)?;
-            }
-        }
-        Ok(ExitStatus::Ok)
-    }
 }
 
 fn print_value(value: &ViewValue, standing: &str, context: &mut Context<'_>) -> Outcome {

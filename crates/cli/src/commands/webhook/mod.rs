@@ -431,7 +431,8 @@ impl Deliveries {
             StateArgument::Delivered => DeliveryState::Delivered,
             StateArgument::Dead => DeliveryState::Dead,
         });
-        let filter = DeliveryFilter { subscriber: self.name, event: self.event, state };
+        let filter =
+            DeliveryFilter { subscriber: self.name, event: self.event, state, ..DeliveryFilter::default() };
         let records = store.events().deliveries_list(filter, self.limit).await?;
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
@@ -507,6 +508,7 @@ impl Redeliver {
             subscriber: Some(self.name.clone()),
             event: self.event,
             state: self.dead.then_some(DeliveryState::Dead),
+            ..DeliveryFilter::default()
         };
         let mut total = 0;
         loop {

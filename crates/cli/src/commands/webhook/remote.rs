@@ -4,7 +4,7 @@ use recache_api::client::{Client, DeliveriesQuery};
 use recache_api::{CreateWebhook, Redeliver as AskAgain, RotateWebhook};
 
 use super::{StateArgument, Verb, print_deliveries, print_secret, print_subscriber, print_subscribers};
-use crate::cli_error::{CliError, ExitStatus};
+use crate::cli_error::ExitStatus;
 use crate::commands::against::{because, ms, no_actor};
 use crate::commands::{Context, Outcome};
 
@@ -56,12 +56,6 @@ impl Verb {
                 print_secret(context, &client.rotate_webhook(&rotate.name, &how).await?)
             }
             Self::Deliveries(asked) => {
-                let Some(name) = asked.name else {
-                    let what = "`recache webhook deliveries` without a webhook has no form against a server";
-                    return Err(CliError::new("E-UNSUPPORTED", ExitStatus::Usage, what)
-                        .help("name one: `recache webhook list` has them")
-                        .into());
-                };
                 let state = asked.state.map(|state| match state {
                     StateArgument::Pending => "pending",
                     StateArgument::Delivered => "delivered",
@@ -72,7 +66,11 @@ impl Verb {
                     event: asked.event.map(|event| event.to_string()),
                     limit: Some(asked.limit),
                 };
-                print_deliveries(client.deliveries(&name, &query).await?.deliveries, context)
+                let found = match &asked.name {
+                    Some(name) => client.deliveries(name, &query).await?,
+                    None => client.all_deliveries(&query).await?,
+                };
+                print_deliveries(found.deliveries, context)
             }
             Self::Redeliver(again) => {
                 let event = again.event.map(|event| event.to_string());

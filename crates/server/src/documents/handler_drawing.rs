@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use recache_api::{HandlerEdge, HandlerGraph};
+use recache_model::template::draw::mermaid_label;
 
 /// For people: each handler with what follows it.
-pub(super) fn text(graph: &HandlerGraph) -> String {
+pub fn handler_text(graph: &HandlerGraph) -> String {
     let mut edges: BTreeMap<(&str, &str), Vec<&HandlerEdge>> = BTreeMap::new();
     for edge in &graph.edges {
         edges.entry((&edge.namespace, &edge.before)).or_default().push(edge);
@@ -24,7 +25,7 @@ pub(super) fn text(graph: &HandlerGraph) -> String {
 }
 
 /// For Mermaid: a subgraph for each namespace; dashed is what no worker offers.
-pub(super) fn mermaid(graph: &HandlerGraph) -> String {
+pub fn handler_mermaid(graph: &HandlerGraph) -> String {
     let mut numbers: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut text = "flowchart LR\n".to_owned();
     let mut namespace: Option<&str> = None;
@@ -33,12 +34,12 @@ pub(super) fn mermaid(graph: &HandlerGraph) -> String {
             if namespace.is_some() {
                 text.push_str("  end\n");
             }
-            let _ = writeln!(text, "  subgraph n{number}[\"{}\"]", label(&node.namespace));
+            let _ = writeln!(text, "  subgraph n{number}[\"{}\"]", mermaid_label(&node.namespace));
             namespace = Some(&node.namespace);
         }
         numbers.insert((&node.namespace, &node.name), number);
         let class = if node.is_served { "" } else { ":::unserved" };
-        let _ = writeln!(text, "    h{number}[\"{}\"]{class}", label(&node.name));
+        let _ = writeln!(text, "    h{number}[\"{}\"]{class}", mermaid_label(&node.name));
     }
     if namespace.is_some() {
         text.push_str("  end\n");
@@ -52,11 +53,6 @@ pub(super) fn mermaid(graph: &HandlerGraph) -> String {
     }
     text.push_str("  classDef unserved stroke-dasharray: 4 4\n");
     text
-}
-
-/// Names come from anybody: nothing in them ends a label.
-fn label(name: &str) -> String {
-    visible(name).replace('"', "#quot;")
 }
 
 fn visible(name: &str) -> String {
@@ -91,12 +87,12 @@ mod tests {
     #[test]
     fn names_cannot_end_a_line_or_a_label() {
         assert_eq!(
-            text(&graph()),
+            handler_text(&graph()),
             "shop/charge\n  -> say \"\u{fffd} in order\nshop/say \"\u{fffd}  (no worker)\n"
         );
         assert_eq!(
-            mermaid(&graph()),
-            "flowchart LR\n  subgraph n0[\"shop\"]\n    h0[\"charge\"]\n    h1[\"say #quot;\u{fffd}\"]:::unserved\n  end\n  \
+            handler_mermaid(&graph()),
+            "flowchart LR\n  subgraph n0[\"shop\"]\n    h0[\"charge\"]\n    h1[\"say #34;#10;\"]:::unserved\n  end\n  \
              h0 --> h1\n  classDef unserved stroke-dasharray: 4 4\n"
         );
     }

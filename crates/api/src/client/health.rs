@@ -1,0 +1,24 @@
+//! How the server does, who works for it, and what operators did.
+
+use super::call::Call;
+use super::{AuditQuery, Client, Result};
+use crate::audit::AuditList;
+use crate::health::HealthDetails;
+use crate::worker::WorkerList;
+
+impl Client {
+    /// The server, looked at closely: its database, its cache, its work, how much may run. Answered too when it is not ready.
+    pub async fn health_details(&self) -> Result<HealthDetails> {
+        self.call(Call::get(&["health", "detailed"])).await
+    }
+
+    /// Remote workers whose sessions have not ended, the newest first.
+    pub async fn workers(&self) -> Result<WorkerList> {
+        self.call(Call::get(&["v1", "workers"])).await
+    }
+
+    /// A page of what operators did, newest first.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditList> {
+        self.call(Call::get(&["v1", "audit"]).query(query)?).await
+    }
+}
