@@ -8,6 +8,7 @@ use recache_cache::{Cache, Key, LoadError, Policy, Space, Usage};
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
 use recache_store::{Neighbours, ViewName};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -75,6 +76,31 @@ struct Known {
     names: HashMap<ViewId, (String, String)>,
     /// Views of which nothing is fetched ahead, as far as this process knows.
     not_ahead: HashSet<ViewId>,
+    /// What the store is being asked now, with who waits for the answer.
+    asking: HashMap<(String, String), watch::Receiver<()>>,
+}
+
+/// What a reader does for the head of a view.
+enum Look<'a> {
+    /// It is known, and new enough.
+    Known(Head),
+    /// It asks the store, for others too.
+    Ask(Asking<'a>),
+    /// Another one asks; it waits until that has its answer, or gave up.
+    Wait(watch::Receiver<()>),
+}
+
+/// The store is being asked for a head; whoever waits for the answer looks again when this is dropped.
+struct Asking<'a> {
+    heads: &'a Heads,
+    name: (String, String),
+    _answered: watch::Sender<()>,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.heads.known().asking.remove(&self.name);
+    }
 }
 
 /// Which version of each view is live, as far as this process knows. It never goes back, unless the database did: a backup was put back.
@@ -135,11 +161,24 @@ impl Heads {
         }
     }
 
-    fn fresh(&self, namespace: &str, key: &str, fresh_for: Duration) -> Option<Head> {
-        let known = self.known();
+    /// One reader at a time asks the store, already when a head has half of its time behind it: the others read on with that, and do not all
+    /// ask at once when its time is over.
+    fn look(&self, namespace: &str, key: &str, fresh_for: Duration) -> Look<'_> {
+        let mut known = self.known();
         // One allocation for the look-up; the map is small and this is not the hot part of a read.
-        let head = known.by_name.get(&(namespace.to_owned(), key.to_owned()))?;
-        head.seen.is_some_and(|seen| seen.elapsed() < fresh_for).then_some(*head)
+        let name = (namespace.to_owned(), key.to_owned());
+        let head = known.by_name.get(&name);
+        let fresh = head.and_then(|head| Some((*head, head.seen?.elapsed())));
+        let fresh = fresh.filter(|(_, age)| *age < fresh_for);
+        match (fresh, known.asking.get(&name)) {
+            (Some((head, age)), _) if age < fresh_for / 2 => return Look::Known(head),
+            (Some((head, _)), Some(_)) => return Look::Known(head),
+            (None, Some(asking)) => return Look::Wait(asking.clone()),
+            (_, None) => {}
+        }
+        let (answered, waiting) = watch::channel(());
+        known.asking.insert(name.clone(), waiting);
+        Look::Ask(Asking { heads: self, name, _answered: answered })
     }
 
     /// `asked`: when the question was, to which `found` is the answer.
@@ -181,9 +220,25 @@ fn is_newer(known: &Head, found: &Head, asked: Instant) -> bool {
 
 impl Shared {
     pub(crate) async fn head(&self, namespace: &str, key: &str, fresh_for: Duration) -> Result<Head> {
-        if let Some(head) = self.heads.fresh(namespace, key, fresh_for) {
-            return Ok(head);
-        }
+        // Whoever wants it as it is now cannot do with an answer to an earlier question.
+        let _asking = if fresh_for.is_zero() {
+            None
+        } else {
+            match self.heads.look(namespace, key, fresh_for) {
+                Look::Known(head) => return Ok(head),
+                Look::Ask(asking) => Some(asking),
+                Look::Wait(mut asking) => {
+                    // It ends with an error: nothing is ever sent.
+                    let _ = asking.changed().await;
+                    match self.heads.look(namespace, key, fresh_for) {
+                        Look::Known(head) => return Ok(head),
+                        Look::Ask(asking) => Some(asking),
+                        // The store is slow or away: each waits for its own answer, not for one question after the other.
+                        Look::Wait(_) => None,
+                    }
+                }
+            }
+        };
         let asked = Instant::now();
         let record = self.store.view_get(namespace, key).await?;
         self.heads.is_ahead(record.id, record.definition.options.prefetch.is_some());
@@ -399,6 +454,8 @@ pub(crate) enum Missing {
 
 #[cfg(test)]
 mod tests {
+    use recache_cache::{CacheConfig, SystemClock};
+
     use super::*;
 
     fn head(view: ViewId, version: i64, wanted: i64, learned: Instant) -> Head {
@@ -419,5 +476,28 @@ mod tests {
         assert!(is_newer(&known, &head(view, 5, 6, now), now), "8 was never wanted: the database went back");
         assert!(is_newer(&known, &head(ViewId::make(), 0, 0, now), now), "deleted, and made anew");
         assert!(!is_newer(&known, &head(ViewId::make(), 9, 9, now), asked_early));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_reader_asks_while_the_others_read_on() {
+        let heads = Heads::new(&Cache::from_config(&CacheConfig::default(), Arc::new(SystemClock)));
+        let fresh_for = Duration::from_millis(100);
+        let Look::Ask(first) = heads.look("n", "k", fresh_for) else { panic!("nothing is known") };
+        let Look::Wait(mut waiting) = heads.look("n", "k", fresh_for) else { panic!("it is being asked") };
+        assert!(matches!(heads.look("n", "other", fresh_for), Look::Ask(_)));
+        heads.learn("n", "k", head(ViewId::make(), 1, 1, Instant::now()), Instant::now());
+        drop(first);
+        assert!(waiting.changed().await.is_err(), "whoever waits looks again");
+        assert!(matches!(heads.look("n", "k", fresh_for), Look::Known(_)));
+
+        tokio::time::advance(fresh_for / 2).await;
+        let early = heads.look("n", "k", fresh_for);
+        assert!(matches!(early, Look::Ask(_)), "before its time is over");
+        assert!(matches!(heads.look("n", "k", fresh_for), Look::Known(_)));
+        tokio::time::advance(fresh_for / 2).await;
+        assert!(matches!(heads.look("n", "k", fresh_for), Look::Wait(_)), "no older than was promised");
+        // The reader who asked went away.
+        drop(early);
+        assert!(matches!(heads.look("n", "k", fresh_for), Look::Ask(_)));
     }
 }
