@@ -30,6 +30,7 @@ mod batches;
 mod builder;
 mod by_hand;
 mod deliver;
+mod dispatch;
 mod engine;
 mod epochs;
 mod error;
