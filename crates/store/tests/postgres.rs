@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use recache_model::ids::JobId;
 use recache_model::retry::RetryPolicy;
 use recache_model::view::ViewPolicy;
 use recache_store::conformance::{Subject, postgres_database};
-use recache_store::{CacheMark, NewView, Signal};
+use recache_store::{CacheMark, ClaimRequest, NewJob, NewView, Outcome, Signal};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
 recache_store::conformance_suite!(recache_store::conformance::postgres_database);
@@ -181,5 +182,45 @@ async fn whoever_begins_to_listen_waits_for_changes_that_are_under_way() {
     assert!(soon.is_err(), "a writer is in the middle of something");
     hand.execute("COMMIT").await.unwrap();
     listening.await.unwrap();
+    subject.store.close().await;
+}
+
+/// Statistics from a moment in which nothing ran say that what runs is quickly read: a settlement must not take that for its way to a job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settling_reads_what_is_settled_and_not_all_that_runs() {
+    const RUNNING: i64 = 400;
+    let Some(database) = postgres_database().await else { return };
+    let url = database.url().to_owned();
+    let subject = Subject::new(database).await;
+    let new = (0..2_000).map(|_| NewJob::new("work", "1".to_owned())).collect();
+    subject.store.jobs_submit(new).await.unwrap();
+    let mut observer = PgConnection::connect(&url).await.unwrap();
+    observer.execute("ANALYZE recache.jobs").await.unwrap();
+
+    let claim = ClaimRequest {
+        session: subject.session().await,
+        queues: vec!["default".to_owned()],
+        handlers: vec!["work".to_owned()],
+        rows_max: usize::try_from(RUNNING).unwrap(),
+    };
+    let mut claimed = subject.store.jobs_dispatch(Vec::new(), Some(claim)).await.unwrap().claimed;
+    assert_eq!(claimed.len(), usize::try_from(RUNNING).unwrap());
+    // One at a time. What a connection has read is told to others a second later, at the end of its next statement.
+    let mut looked_up = 0;
+    while looked_up < 3 * RUNNING {
+        match claimed.pop() {
+            Some(job) => {
+                subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+            }
+            None => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+        let _ = subject.store.job_get(JobId::make()).await;
+        let seen = "SELECT (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_pkey') AS looked_up";
+        looked_up = observer.fetch_one(seen).await.unwrap().try_get("looked_up").unwrap();
+    }
+    let seen = "SELECT (SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_running') \
+                + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs') AS read";
+    let read: i64 = observer.fetch_one(seen).await.unwrap().try_get("read").unwrap();
+    assert!(read < 20 * RUNNING, "{read} rows were read besides those that were settled");
     subject.store.close().await;
 }
