@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::engine::{Engine, Shared, deadline};
 use crate::error::{Error, Result};
+use crate::kept;
 
 /// How long an item of a generation may stay in the cache. It cannot become wrong: its key names the generation.
 const ITEM_FRESH: Duration = Duration::from_secs(3600);
@@ -29,8 +30,11 @@ pub struct ViewItem {
     pub version: i64,
     /// When that was published, by the store's clock.
     pub published_at: Option<Timestamp>,
-    /// Its value as JSON; `None` when the generation has no such item.
+    /// Its value as JSON; `None` when the generation has no such item, or it is gone.
     pub value: Option<Arc<String>>,
+    /// The generation has the item, but only the cache kept its value, and has it no more, or cannot be asked. The view is touched for it, so it is
+    /// soon there again, in a newer version.
+    pub is_gone: bool,
 }
 
 /// Items of one generation.
@@ -42,6 +46,8 @@ pub struct ViewItems {
     pub published_at: Option<Timestamp>,
     /// In the order in which they were asked for.
     pub values: Vec<Option<Arc<String>>>,
+    /// Items without a value because it is gone: see [`ViewItem::is_gone`].
+    pub gone: Vec<String>,
 }
 
 /// A page of the items of one generation.
@@ -51,7 +57,11 @@ pub struct ViewPage {
     pub version: i64,
     /// Keys and values, as JSON, in the order of the keys.
     pub items: Vec<(String, String)>,
-    /// There are more after the last one.
+    /// Items of the page that are left out because their values are gone: see [`ViewItem::is_gone`].
+    pub gone: Vec<String>,
+    /// The last key of the page, with a value or without: where the next one begins. `None` for an empty page.
+    pub last: Option<String>,
+    /// There are more after that.
     pub has_more: bool,
 }
 
@@ -308,6 +318,7 @@ impl Engine {
             version: items.version,
             published_at: items.published_at,
             value: items.values.pop().flatten(),
+            is_gone: !items.gone.is_empty(),
         })
     }
 
@@ -318,11 +329,14 @@ impl Engine {
         for _ in 0..LOOKS_MAX {
             let head = self.shared.head(namespace, key, fresh_for).await?;
             if head.version == 0 {
-                return Ok(ViewItems { version: 0, published_at: None, values: vec![None; items.len()] });
+                let values = vec![None; items.len()];
+                return Ok(ViewItems { version: 0, published_at: None, values, gone: Vec::new() });
             }
             match self.shared.generation_items(head, namespace, key, items).await {
                 Ok(values) => {
-                    return Ok(ViewItems { version: head.version, published_at: head.published_at, values });
+                    return Ok(self
+                        .with_values(namespace, key, items, head.version, head.published_at, values)
+                        .await);
                 }
                 // It was removed while this reader slept: take the live one as it is now.
                 Err(Missing::Generation) => fresh_for = Duration::ZERO,
@@ -341,11 +355,27 @@ impl Engine {
         let read = self.shared.store.view_read(namespace, key, Some(wanted)).await?;
         let found: HashMap<String, Arc<String>> =
             read.items.into_iter().map(|(item, value)| (item, Arc::new(value))).collect();
-        Ok(ViewItems {
-            version: read.version,
-            published_at: read.published_at,
-            values: items.iter().map(|item| found.get(*item).cloned()).collect(),
-        })
+        let values = items.iter().map(|item| found.get(*item).cloned()).collect();
+        Ok(self.with_values(namespace, key, items, read.version, read.published_at, values).await)
+    }
+
+    /// Of a view whose values only the cache keeps, with these in place of what stands for them.
+    async fn with_values(
+        &self,
+        namespace: &str,
+        key: &str,
+        items: &[&str],
+        version: i64,
+        published_at: Option<Timestamp>,
+        mut values: Vec<Option<Arc<String>>>,
+    ) -> ViewItems {
+        // The name is only made where it is needed: this is the hot part of a read.
+        let gone = if kept::are_held(&values) {
+            kept::resolve(&self.shared, &ViewName::new(namespace, key), items, &mut values).await
+        } else {
+            Vec::new()
+        };
+        ViewItems { version, published_at, values, gone }
     }
 
     /// Like [`read_items`](Self::read_items), but of version `min_version` or newer: waits for it up to `wait`.
@@ -412,7 +442,13 @@ impl Engine {
             let (version, after) = match &from {
                 Some((version, after)) => (*version, Some(after.clone())),
                 None if head.version == 0 => {
-                    return Ok(ViewPage { version: 0, items: Vec::new(), has_more: false });
+                    return Ok(ViewPage {
+                        version: 0,
+                        items: Vec::new(),
+                        gone: Vec::new(),
+                        last: None,
+                        has_more: false,
+                    });
                 }
                 None => (head.version, None),
             };
@@ -430,7 +466,9 @@ impl Engine {
             };
             let has_more = items.len() >= usize::try_from(rows).unwrap_or(usize::MAX);
             items.truncate(usize::try_from(rows_max.max(1)).unwrap_or(usize::MAX));
-            return Ok(ViewPage { version, items, has_more });
+            let last = items.last().map(|(item, _)| item.clone());
+            let (items, gone) = kept::resolve_page(&self.shared, &ViewName::new(namespace, key), items).await;
+            return Ok(ViewPage { version, items, gone, last, has_more });
         }
         let message = format!("{namespace}/{key} is published faster than it can be read");
         Err(recache_store::Error::Unavailable { message, source: None }.into())

@@ -1,13 +1,14 @@
 //! The suite over PostgreSQL, and what only PostgreSQL offers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test says what it expects")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::ids::JobId;
 use recache_model::retry::RetryPolicy;
 use recache_model::view::ViewPolicy;
 use recache_store::conformance::{Subject, postgres_database};
-use recache_store::{CacheMark, ClaimRequest, NewJob, NewView, Outcome, Signal};
+use recache_store::{CacheMark, ClaimRequest, NewJob, NewView, OpenOptions, Outcome, Signal, open};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
 recache_store::conformance_suite!(recache_store::conformance::postgres_database);
@@ -47,6 +48,34 @@ async fn cache_raise_of_an_application_lives_and_dies_with_its_transaction() {
     assert_eq!((new.mark.version, new.epochs), (1, vec![(1, 1)]));
     assert!(new.mark.incarnation > 0);
     subject.store.close().await;
+}
+
+/// As where every notification is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_that_does_not_listen_hears_nothing_of_others_and_is_heard() {
+    let Some(database) = postgres_database().await else { return };
+    let options = OpenOptions::new(database.url());
+    let hearing = open(&options).await.unwrap();
+    let deaf = open(&OpenOptions { listens: false, ..options.clone() }).await.unwrap();
+    let (mut heard, mut missed) = (hearing.subscribe(), deaf.subscribe());
+    let speakers = [open(&options).await.unwrap(), deaf.clone()];
+    for speaker in &speakers {
+        let said = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                speaker.jobs_submit(vec![NewJob::new("work", "null")]).await.unwrap();
+                // The store may not listen yet.
+                let soon = tokio::time::timeout(Duration::from_millis(200), heard.recv()).await;
+                if let Ok(Ok(Signal::Queued(_))) = soon {
+                    return missed.try_recv().is_ok();
+                }
+            }
+        });
+        let is_own = std::ptr::addr_eq(Arc::as_ptr(speaker), Arc::as_ptr(&deaf));
+        assert_eq!(said.await.unwrap(), is_own, "it hears itself, and nobody else");
+    }
+    for store in [&hearing, &deaf, &speakers[0]] {
+        store.close().await;
+    }
 }
 
 /// By a role that may do nothing else, from a trigger, in bulk and by pattern.

@@ -155,6 +155,14 @@ impl Store for Faulty {
         self.store.build_workflows()
     }
 
+    fn held_items(&self) -> &dyn recache_store::HeldItems {
+        self.store.held_items()
+    }
+
+    fn known_items(&self) -> &dyn recache_store::KnownItems {
+        self.store.known_items()
+    }
+
     fn chains(&self) -> &dyn Chains {
         self.store.chains()
     }

@@ -5,6 +5,7 @@
 //! file on one host; they hear of each other by polling.
 
 mod bulk;
+mod bulk_tracked;
 mod plans;
 mod watch;
 mod writer;

@@ -4,6 +4,7 @@ mod control;
 mod define;
 mod derive;
 mod explain;
+mod held;
 mod history;
 mod list;
 mod pattern;
@@ -356,12 +357,15 @@ impl Items {
     }
 
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let (read, has_more) = self.read(store).await?;
-        let read = output::items(&self.view.namespace, &self.view.key, read);
-        if let (true, Some(last)) = (has_more, read.items.last()) {
-            let next = format!("there are more: --version {} --after {}", read.version, last.item);
+        let (mut read, has_more) = self.read(store).await?;
+        if let (true, Some((last, _))) = (has_more, read.items.last()) {
+            let next = format!("there are more: --version {} --after {last}", read.version);
             context.note(&next)?;
         }
+        let items = std::mem::take(&mut read.items);
+        let (there, gone) = held::resolve(&self.view, items, store, context).await?;
+        read.items = there;
+        let read = output::items(&self.view.namespace, &self.view.key, read);
         match context.format() {
             Format::Json => context.print(&read)?,
             Format::Jsonl => context.print_lines(&read.items)?,
@@ -377,7 +381,7 @@ impl Items {
                 context.note(&said)?;
             }
         }
-        Ok(ExitStatus::Ok)
+        if gone == 0 { Ok(ExitStatus::Ok) } else { Err(held::gone(&self.view, gone).into()) }
     }
 }
 
@@ -400,18 +404,24 @@ const POLL: Duration = Duration::from_millis(50);
 impl Get {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let deadline = Instant::now() + self.timeout;
-        let read = loop {
+        let mut read = loop {
             let asked = Instant::now();
             let items = Some(vec![self.item.clone()]);
             let read = store.view_read(&self.view.namespace, &self.view.key, items).await?;
             if read.version >= self.min_version {
-                break output::items(&self.view.namespace, &self.view.key, read);
+                break read;
             }
             if asked >= deadline {
                 return Err(self.late(store, read.version, read.wanted).await?.into());
             }
             sleep_until((asked + POLL).min(deadline)).await;
         };
+        let (there, gone) = held::resolve(&self.view, read.items, store, context).await?;
+        if gone > 0 {
+            return Err(held::gone(&self.view, gone).into());
+        }
+        read.items = there;
+        let read = output::items(&self.view.namespace, &self.view.key, read);
         let standing = standing(&read);
         let Some(found) = read.items.into_iter().next() else {
             let what = if read.version == 0 {
@@ -580,6 +590,9 @@ fn facts(view: &View, mut table: Table) -> String {
     match &view.workflow {
         Some(workflow) => fact("workflow", workflow.clone()),
         None => fact("handler", format!("{} in queue {}", view.handler, view.queue)),
+    }
+    if view.cache_only {
+        fact("items", "kept in the cache only".to_owned());
     }
     if let Some(count) = view.prefetch_first {
         fact("fetched ahead", format!("the first {count} items"));
