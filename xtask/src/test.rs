@@ -54,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
         let mut command = process::cargo();
         command.args(arguments);
         servers.offer_to(&mut command);
+        run_beside_each_other(&mut command);
         keep_colour(&mut command);
         let (status, lines) =
             process::stream(&mut command, |line| totals::is_totals(line) || line.starts_with(NO_LIBRARY))?;
@@ -82,6 +83,16 @@ fn keep_colour(command: &mut Command) {
     let is_decided = ["CARGO_TERM_COLOR", "NO_COLOR"].iter().any(|name| std::env::var_os(name).is_some());
     if std::io::stderr().is_terminal() && !is_decided {
         command.env("CARGO_TERM_COLOR", "always");
+    }
+}
+
+/// Two tests for each core, of which most count for two (`.config/nextest.toml`): those that wait leave room for others.
+fn run_beside_each_other(command: &mut Command) {
+    const THREADS: &str = "NEXTEST_TEST_THREADS";
+    if std::env::var_os(THREADS).is_none()
+        && let Ok(cores) = std::thread::available_parallelism()
+    {
+        command.env(THREADS, (2 * cores.get()).to_string());
     }
 }
 

@@ -138,6 +138,9 @@ pub struct View {
     /// The template of the workflow that builds it; left out where a handler does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<String>,
+    /// The values of its items are kept in the cache only; left out where the store keeps them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cache_only: bool,
     /// So many items of each new generation, the first by key, go into the cache before anybody asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch_first: Option<u32>,
@@ -176,6 +179,9 @@ pub struct ViewPattern {
     /// The template of the workflow that builds it; left out where a handler does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<String>,
+    /// The values of its items are kept in the cache only; left out where the store keeps them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cache_only: bool,
     /// So many items of each new generation, the first by key, go into the cache before anybody asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch_first: Option<u32>,
@@ -658,6 +664,10 @@ pub struct ItemList {
     pub version: i64,
     /// Ordered by key.
     pub items: Vec<ViewItem>,
+    /// Items of the page that are left out, because only the cache kept their values, and has them no more; they are made anew. Left out where
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<String>,
     /// Where the next page begins. `null` on the last page.
     pub next: Option<String>,
 }

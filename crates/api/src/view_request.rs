@@ -49,6 +49,10 @@ pub struct DefineView {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 315_360_000_000_i64))]
     pub timeout_ms: Option<u64>,
+    /// Keep the values of its items in the cache only, which must be one that all processes share. What it loses is made anew. Once said of a view, it
+    /// cannot be taken back.
+    #[serde(default)]
+    pub cache_only: bool,
     /// So many items of each new generation, the first by key, go into the cache before anybody asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10_000))]

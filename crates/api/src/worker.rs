@@ -442,6 +442,9 @@ pub struct WorkerKnownItem {
     pub item: String,
     /// Of the inputs that it was computed from.
     pub fingerprint: Option<String>,
+    /// Its value, which only the cache had, is gone: to be put anew, and neither kept nor taken over. Left out where it is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 /// What a build starts from.

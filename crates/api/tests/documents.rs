@@ -108,6 +108,7 @@ fn view() -> View {
         },
         timeout_ms: None,
         workflow: None,
+        cache_only: false,
         prefetch_first: None,
         prefetch_items: None,
         pattern: None,

@@ -89,7 +89,7 @@ fn answers() {
     };
     insta::assert_snapshot!(printed(&answer));
     insta::assert_snapshot!(printed(&WorkerSession::new(text("ses_1"), text("s3cret"), 3000)));
-    let known = |item: &str| WorkerKnownItem { item: text(item), fingerprint: Some(text("f")) };
+    let known = |item: &str| WorkerKnownItem { item: text(item), fingerprint: Some(text("f")), gone: false };
     insta::assert_snapshot!(printed(&WorkerBuild {
         schema: text(WorkerBuild::SCHEMA),
         namespace: text("shop"),

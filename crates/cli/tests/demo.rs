@@ -193,28 +193,26 @@ fn wrong_flags_and_a_file_in_the_way_are_refused() {
 }
 
 #[tokio::test]
-async fn the_same_over_postgresql() {
-    let Some(database) = recache_store::conformance::postgres_database().await else { return };
-    let run = || demo(&["--json", "--touches", TOUCHES, "--database", database.url()]).output().unwrap();
-    let first = document(&run());
-    let second = document(&run());
-    assert_eq!((&first["changes"], &second["changes"]), (&Value::from(25), &Value::from(25)));
-    assert_eq!(second["changes_before"], 55);
-}
-
-#[tokio::test]
-async fn the_same_over_postgresql_and_redis() {
+async fn the_same_over_postgresql_and_then_with_redis() {
     let Some(database) = recache_store::conformance::postgres_database().await else { return };
     let Ok(redis) = std::env::var("RECACHE_TEST_REDIS_URL") else {
         eprintln!("not run: no RECACHE_TEST_REDIS_URL; use `cargo xtask test`");
         return;
     };
-    let args = |cache: &str| {
-        let mut command = demo(&["--json", "--touches", TOUCHES, "--cache", cache]);
+    let over_postgresql = || {
+        let mut command = demo(&["--json", "--touches", TOUCHES]);
         command.args(["--database", database.url()]);
         command
     };
+    let args = |cache: &str| {
+        let mut command = over_postgresql();
+        command.args(["--cache", cache]);
+        command
+    };
+    let first = document(&over_postgresql().output().unwrap());
     let document = document(&args(&redis).output().unwrap());
+    assert_eq!((&first["changes"], &document["changes"]), (&Value::from(25), &Value::from(25)));
+    assert_eq!(document["changes_before"], 55, "it goes on where the first one ended");
     let cache = &document["cache"];
     assert_eq!(cache["backend"], "redis");
     assert!(cache["hits"].as_u64().unwrap() > 100, "{cache}");

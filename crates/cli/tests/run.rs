@@ -1,6 +1,8 @@
 //! `recache run` as a person uses it: the real program, real signals, real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
+#[path = "run/batch.rs"]
+mod batch;
 #[cfg(unix)]
 #[path = "run/command.rs"]
 mod command;

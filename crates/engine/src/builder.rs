@@ -31,7 +31,7 @@ use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
-use crate::{figures, fleet, maintain, prefetch, pump, reconcile, schedule, session, signals};
+use crate::{figures, fleet, kept, maintain, prefetch, pump, reconcile, schedule, session, signals};
 
 /// View items that the default cache keeps.
 const DEFAULT_CACHE_ENTRIES: u64 = 10_000;
@@ -135,6 +135,7 @@ impl Builder {
             adaptive,
             fleet_reads: fleet::reads(&cache, &self.options.node),
             heads: Heads::new(&cache),
+            kept: kept::Kept::new(&cache),
             published: prefetch::Published::default(),
             templates: Templates::new(&cache),
             registry: Registered::new(&cache),
@@ -174,6 +175,7 @@ impl Builder {
         shared.tasks.spawn(session::sweep(Arc::clone(&shared)));
         shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
         shared.tasks.spawn(prefetch::run(Arc::clone(&shared)));
+        shared.tasks.spawn(kept::run(Arc::clone(&shared)));
         shared.tasks.spawn(maintain::run(Arc::clone(&shared)));
         shared.tasks.spawn(figures::run(Arc::clone(&shared)));
         if let Some(adaptive) = &shared.adaptive {

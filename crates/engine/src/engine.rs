@@ -6,9 +6,11 @@ use std::time::Duration;
 use recache_cache::{Cache, FleetReads};
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
+use recache_model::view_options::ItemsKept;
 use recache_model::workflow::WorkflowState;
 use recache_store::{
-    JobRecord, NewJob, NewView, Store, Submitted, Touch, TouchOutcome, ViewRecord, Word, WorkflowRecord,
+    JobRecord, NewJob, NewView, Restored, Store, Submitted, Touch, TouchOutcome, ViewName, ViewRecord, Word,
+    WorkflowRecord,
 };
 use recache_worker::{Handlers, Subscribers};
 use tokio::sync::Notify;
@@ -33,7 +35,7 @@ use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
-use crate::{prefetch, remote};
+use crate::{kept, prefetch, remote};
 
 /// Views that one transaction touches of those that match a pattern.
 pub const TOUCHED_A_STEP: u32 = 500;
@@ -57,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) batches: MovedBatches,
     pub(crate) heads: Heads,
+    /// Items whose values only the cache has.
+    pub(crate) kept: kept::Kept,
     /// Generations that may have to be fetched ahead.
     pub(crate) published: prefetch::Published,
     pub(crate) templates: Templates,
@@ -195,7 +199,9 @@ impl Engine {
     /// Creates a view or changes its definition.
     ///
     /// A workflow that builds it need not be stored yet: a build that finds none fails, and says so.
+    /// Items that only the cache keeps are refused where this process's cache is not shared with others.
     pub async fn define_view(&self, view: NewView) -> Result<ViewRecord> {
+        self.check_kept(&view)?;
         let record = self.shared.store.view_define(view).await?;
         registry::changed(&self.shared);
         Ok(record)
@@ -211,9 +217,36 @@ impl Engine {
     /// Creates or changes a definition that covers every view whose key matches the pattern `pattern.key` (`alliance/*`); the first touch of such a
     /// view makes it. Answers how many views that were made from it before were changed with it.
     pub async fn define_view_pattern(&self, pattern: NewView) -> Result<u64> {
+        self.check_kept(&pattern)?;
         let views = self.shared.store.view_patterns().pattern_define(pattern).await?;
         registry::changed(&self.shared);
         Ok(views)
+    }
+
+    fn check_kept(&self, view: &NewView) -> Result<()> {
+        if view.options.items == ItemsKept::CacheOnly
+            && let Some(why) = self.shared.kept.values().refusal()
+        {
+            return Err(Error::Invalid(format!("view {}/{}: {why}", view.namespace, view.key)));
+        }
+        Ok(())
+    }
+
+    /// Makes the content of an older generation live again, and pauses the view; see [`ViewControl::view_restore`](recache_store::ViewControl::view_restore). A
+    /// generation of whose values, which only the cache had, some are gone, is a conflict.
+    pub async fn restore_view(&self, view: ViewName, version: i64, word: Word) -> Result<Restored> {
+        let record = self.shared.store.view_get(&view.namespace, &view.key).await?;
+        if record.definition.options.items == ItemsKept::CacheOnly {
+            let gone =
+                self.shared.kept.values().gone_of(&*self.shared.store, record.id, &view, version).await?;
+            if gone > 0 {
+                let what = format!(
+                    "{gone} values of version {version} of view {view} are gone from the cache, which alone had them: rebuild the view instead"
+                );
+                return Err(recache_store::Error::Conflict(what).into());
+            }
+        }
+        Ok(self.shared.store.view_control().view_restore(view, version, word).await?)
     }
 
     /// Touches every view that is there and whose key the pattern covers, in steps of [`TOUCHED_A_STEP`]: each a transaction of its own.

@@ -10,10 +10,11 @@ use recache_model::ids::WorkflowId;
 use recache_model::job::{AfterFailure, ErrorKind, JobError, after_failure};
 use recache_model::retry::RetryPolicy;
 use recache_store::{
-    BuildStart, ClaimedJob, FLOW, LeaseToken, Outcome, Publication, Published, Settlement, TouchedItems,
+    BuildStart, ClaimedJob, FLOW, KNOWN_PAGE_ROWS, KnownStarts, LeaseToken, Outcome, Publication, Published,
+    Revoked, Settlement, TouchedItems, ViewName,
 };
 use recache_worker::{
-    BuildContext, BuildSource, BuildSummary, Builder, Call, Context, Failure, Handler, JobFacts, KnownItem,
+    BuildContext, BuildSource, BuildSummary, Builder, Call, Context, Failure, Handler, JobFacts, Pages,
     Registered, Stop, StopSignal, Touched,
 };
 use serde_json::Value;
@@ -27,7 +28,7 @@ use crate::link::StoreLink;
 use crate::remote::lease_token_text;
 use crate::rules::{self, Rules};
 use crate::stats::{add, one};
-use crate::{turn, view_turn};
+use crate::{kept, link, turn, view_turn};
 
 /// Between tries to publish while the store cannot be reached.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
@@ -242,7 +243,7 @@ pub(crate) enum Finished {
 }
 
 async fn run_handler(shared: &Arc<Shared>, job: &ClaimedJob, stop: &StopSignal) -> Result<Finished, Failure> {
-    let link = Arc::new(StoreLink { store: Arc::clone(&shared.store), token: job.token });
+    let link = Arc::new(StoreLink { shared: Arc::clone(shared), token: job.token });
     let (facts, input, call, rules) = facts(shared, job).await?;
     let registered = shared
         .handlers
@@ -401,14 +402,11 @@ async fn build(
         let message = format!("handler `{}` builds views; this job belongs to none", job.handler);
         return Err(Failure::permanent("not_a_view", message));
     }
-    let start = match shared.store.build_begin(job.token).await {
-        Ok(Ok(start)) => start,
-        Ok(Err(revoked)) => return Err(Failure::Stopped(stop_for(revoked))),
-        Err(error) => return Err(Failure::retryable(error)),
-    };
+    let start = begin_build(shared, job, stop).await?;
     let version = start.version;
     shared.heads.builds(start.view, &start.namespace, &start.key);
-    let build = BuildContext::new(context, source(start));
+    let pages = pages(shared, job, &start).await?;
+    let build = BuildContext::new(context, source(shared, start, pages));
     let result = within_limits(shared, job, stop, builder.build(build.clone())).await;
     let summary = match result {
         Ok(()) => build.finish().await?,
@@ -421,10 +419,56 @@ async fn build(
     publish(shared, job.token, version, summary).await
 }
 
-fn source(start: BuildStart) -> BuildSource {
-    let known = |marks: Vec<recache_store::ItemMark>| {
-        marks.into_iter().map(|mark| KnownItem { key: mark.item, fingerprint: mark.fingerprint }).collect()
+/// What the build starts from: without what the cache, where it alone keeps the values, has no more.
+async fn begin_build(shared: &Shared, job: &ClaimedJob, stop: &StopSignal) -> Result<BuildStart, Failure> {
+    let begin = async || {
+        found(shared.store.known_items().build_open(job.token, shared.options.build_items_listed_max).await)
     };
+    let start = begin().await?;
+    if !start.is_held {
+        return Ok(start);
+    }
+    let name = ViewName::new(start.namespace.as_str(), start.key.as_str());
+    let gone = tokio::select! {
+        gone = kept::check(shared, start.view, &name) => gone,
+        why = stop.stopped() => return Err(Failure::Stopped(why)),
+    };
+    match gone {
+        Ok(0) => Ok(start),
+        Ok(_) => begin().await,
+        Err(error) if error.is_retryable() => {
+            tracing::warn!(job_id = %job.token.job, %error, "a build waits");
+            Err(Failure::Snooze { after: kept::AWAY_PAUSE })
+        }
+        Err(error) => Err(Failure::permanent("cache_only", error)),
+    }
+}
+
+fn found<T>(asked: recache_store::Result<std::result::Result<T, Revoked>>) -> Result<T, Failure> {
+    match asked {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(revoked)) => Err(Failure::Stopped(stop_for(revoked))),
+        Err(error) => Err(Failure::retryable(error)),
+    }
+}
+
+/// Where pages of the items begin, if those were too many to be listed.
+async fn pages(
+    shared: &Shared,
+    job: &ClaimedJob,
+    start: &BuildStart,
+) -> Result<Option<(Pages, Pages)>, Failure> {
+    if !start.is_large {
+        return Ok(None);
+    }
+    let found = found(shared.store.known_items().known_pages(job.token).await)?;
+    let rows = usize::try_from(KNOWN_PAGE_ROWS).unwrap_or(usize::MAX);
+    let pages = |starts: KnownStarts| Pages { count: starts.count, rows, starts: starts.starts };
+    Ok(Some((pages(found.live), pages(found.staged))))
+}
+
+fn source(shared: &Shared, start: BuildStart, pages: Option<(Pages, Pages)>) -> BuildSource {
+    let known = |marks: Vec<recache_store::ItemMark>| marks.into_iter().map(link::known).collect();
     BuildSource {
         namespace: start.namespace,
         key: start.key,
@@ -436,6 +480,8 @@ fn source(start: BuildStart) -> BuildSource {
         },
         live: known(start.live),
         staged: known(start.staged),
+        pages,
+        put_keys_max: usize::try_from(shared.options.build_items_listed_max).unwrap_or(usize::MAX),
     }
 }
 

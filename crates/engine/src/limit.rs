@@ -4,7 +4,8 @@
 //! those that are held run.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use recache_model::limiter::{Limiter, Observation, Reason, Runs, WINDOW, fair_claim};
@@ -67,6 +68,8 @@ pub(crate) struct Measuring {
     /// When the present stretch of time is over.
     ends_at: Instant,
     seen: Seen,
+    /// Calls that failed meanwhile. One that is repeated counts each time, before it has an end.
+    failed: Arc<AtomicU32>,
     /// What the pool had counted when it began.
     pool: (u64, Duration),
     /// What runs or waits for a slot here.
@@ -85,7 +88,6 @@ struct Seen {
     running_max: usize,
     runs: HashMap<String, (u32, Duration)>,
     answered: u32,
-    failed: u32,
 }
 
 impl Measuring {
@@ -94,6 +96,7 @@ impl Measuring {
         let mut measuring = Self {
             ends_at: now + WINDOW,
             seen: Seen::default(),
+            failed: Arc::default(),
             pool: pool_of(store),
             jobs: HashMap::new(),
             by_queue: vec![0; options.queues.len()],
@@ -120,7 +123,7 @@ impl Measuring {
         let (taken, waited) = pool_of(store);
         let (taken_now, waited_now) = (taken.saturating_sub(self.pool.0), waited.saturating_sub(self.pool.1));
         self.pool = (taken, waited);
-        let Seen { running_max, runs, answered, failed } = std::mem::take(&mut self.seen);
+        let Seen { running_max, runs, answered } = std::mem::take(&mut self.seen);
         let runs = runs.into_iter().map(|(handler, (count, sum))| Runs { handler, count, sum });
         let limit = self.limiter.observe(&Observation {
             running_max: whole(running_max),
@@ -131,7 +134,7 @@ impl Measuring {
                 .and_then(|taken| waited_now.checked_div(taken))
                 .unwrap_or_default(),
             answered,
-            failed,
+            failed: self.failed.swap(0, Ordering::Relaxed),
         });
         shown.set(limit, self.limiter.reason());
         self.note_running();
@@ -167,8 +170,9 @@ impl Measuring {
         self.seen.answered = self.seen.answered.saturating_add(1);
     }
 
-    pub(crate) fn failed(&mut self) {
-        self.seen.failed = self.seen.failed.saturating_add(1);
+    /// Where those who call the store count what fails.
+    pub(crate) fn failures(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.failed)
     }
 
     pub(crate) fn started(&mut self, job: &ClaimedJob) {

@@ -41,6 +41,8 @@ pub struct Options {
     pub generation_keep: Duration,
     /// A reader may see the version before the live one for this long after another process published. Default 100 ms.
     pub view_head_fresh: Duration,
+    /// Of more items than this, live or staged, a build in this process is told page by page, and it remembers no more keys of what it put. Default 20,000.
+    pub build_items_listed_max: u32,
     /// How long what has ended is kept. Default: 7 days, and 30 for what failed.
     pub retention: Retention,
     /// Between two looks for what can be removed. Default 10 s.
@@ -71,6 +73,7 @@ impl Default for Options {
             grace: Duration::from_secs(5),
             generation_keep: Duration::from_secs(60),
             view_head_fresh: Duration::from_millis(100),
+            build_items_listed_max: 20_000,
             retention: Retention::default(),
             maintain: Duration::from_secs(10),
             compare: Duration::from_hours(1),

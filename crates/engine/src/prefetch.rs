@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use recache_model::ids::ViewId;
 use recache_model::view_options::Prefetch;
+use recache_store::ViewName;
 use tokio::sync::Notify;
 
 use crate::engine::Shared;
+use crate::kept;
 use crate::stats::{add, one};
 use crate::views::{Head, Missing};
 
@@ -103,9 +105,11 @@ async fn fetch(
     key: &str,
     prefetch: Prefetch,
 ) -> Result<(), Missing> {
+    let name = ViewName::new(namespace, key);
     let mut bytes = 0;
     let mut fetch = async |items: &[&str]| -> Result<bool, Missing> {
-        let values = shared.generation_items(head, namespace, key, items).await?;
+        let mut values = shared.generation_items(head, namespace, key, items).await?;
+        kept::resolve(shared, &name, items, &mut values).await;
         let found = values.iter().flatten();
         add(&shared.counters.items_prefetched, found.clone().count());
         bytes += found.map(|value| value.len()).sum::<usize>();

@@ -1,18 +1,24 @@
 //! Settles what has ended and claims what comes next, in one call to the store, over and over.
 //!
 //! Batches form by themselves: while one call is under way, settlements gather for the next one. An idle engine settles a
-//! single job at once, a busy one hundreds together; there is nothing to tune and no timer to wait for.
+//! single job at once, a busy one hundreds together; there is nothing to tune and no timer to wait for. A call that waits for the disk leaves
+//! the database idle: with enough to do, a second one is under way beside it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use recache_model::dispatch::claim_size;
 use recache_model::ids::JobId;
+use recache_model::limiter::WINDOW;
 use recache_store::{ClaimRequest, ClaimedJob, FLOW, LeaseToken, Outcome, Settled, Settlement, Waiting};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::dispatch::{self, Answer, Call, Done, RETRY_PAUSE};
 use crate::engine::{Shared, deadline, workflow_key};
 use crate::execute::{self, Ended};
 use crate::limit::{Measuring, Share};
@@ -20,9 +26,10 @@ use crate::stats::one;
 
 /// Settlements in one call.
 const SETTLEMENTS_MAX: usize = 1_000;
-/// After a failed call to the store, the first wait; doubles up to [`RETRY_PAUSE_MAX`].
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Calls under way at once.
+const CALLS_MAX: usize = 2;
+/// A call beside another one is worth it for so many settlements and claimed jobs; fewer wait for the other one's end.
+const SIDE_CALL_MIN: usize = 64;
 /// How much a new run time counts in the mean: one eighth.
 const MEAN_WEIGHT: u32 = 8;
 
@@ -37,11 +44,23 @@ struct Pump {
     ended: mpsc::UnboundedSender<Ended>,
     /// There may be more to claim than the last claim brought.
     hungry: bool,
+    /// Something became claimable while a claim was under way, which may not have seen it.
+    missed: bool,
     mean_run: Option<Duration>,
+    calls: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// What these settle, and what they may claim.
+    under_way: UnderWay,
     /// Before the store is called again after a failed call.
     pause: Duration,
     /// When a job that was retried here is due again, or a rate lets more begin: earlier than polling would find it.
     next_due: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    settlements: usize,
+    claims: usize,
+    rows_max: usize,
 }
 
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -59,7 +78,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         measuring,
         ended,
         hungry: true,
+        missed: false,
         mean_run: None,
+        calls: FuturesUnordered::new(),
+        under_way: UnderWay::default(),
         pause: RETRY_PAUSE,
         next_due: None,
         shared,
@@ -69,28 +91,39 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         while settling.len() < SETTLEMENTS_MAX
             && let Ok(ended) = waiting.try_recv()
         {
+            pump.ended(&ended);
             settling.push(ended);
         }
-        let claim = if pump.clear_doubt().await { pump.claim() } else { None };
-        if settling.is_empty() && claim.is_none() {
-            let shared = Arc::clone(&pump.shared);
-            if shared.ending.is_cancelled() {
-                return;
+        pump.measure();
+        if pump.calls.len() < CALLS_MAX {
+            let is_claiming = pump.under_way.claims > 0;
+            let may_claim = clear_doubt(&pump.shared, is_claiming).await;
+            let claim = if may_claim { pump.claim(settling.len()) } else { None };
+            if pump.is_worth_a_call(settling.len(), claim.as_ref()) {
+                pump.call(std::mem::take(&mut settling), claim);
+                continue;
             }
-            let poll = Instant::now() + shared.options.poll.mul_f64(0.75 + rand::random::<f64>() * 0.5);
-            let look_at = pump.next_due.map_or(poll, |due| due.min(poll));
-            tokio::select! {
-                () = shared.ending.cancelled() => return,
-                ended = waiting.recv() => settling.extend(ended),
-                () = shared.work.notified() => pump.hungry = true,
-                () = tokio::time::sleep_until(look_at) => {
-                    pump.hungry = true;
-                    pump.next_due = None;
-                }
-            }
-            continue;
         }
-        pump.turn(&mut settling, claim).await;
+        if pump.calls.is_empty() && pump.shared.ending.is_cancelled() {
+            return;
+        }
+        let shared = Arc::clone(&pump.shared);
+        let poll = Instant::now() + shared.options.poll.mul_f64(0.75 + rand::random::<f64>() * 0.5);
+        let mut look_at = pump.next_due.map_or(poll, |due| due.min(poll));
+        if pump.measuring.is_some() && !pump.calls.is_empty() {
+            // A call may be repeated for long: what follows from that must not wait for its end.
+            look_at = look_at.min(Instant::now() + WINDOW);
+        }
+        tokio::select! {
+            () = shared.ending.cancelled(), if pump.calls.is_empty() => return,
+            Some(done) = pump.calls.next() => pump.answered(done),
+            Some(ended) = waiting.recv(), if pump.calls.len() < CALLS_MAX => {
+                pump.ended(&ended);
+                settling.push(ended);
+            }
+            () = shared.work.notified() => pump.look_for_work(),
+            () = tokio::time::sleep_until(look_at) => pump.time_came(poll, Instant::now()),
+        }
     }
 }
 
@@ -99,17 +132,52 @@ fn with_own(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// After a claim whose answer was lost, and once a lease, hands back what this process does not know of. Done here, between
+/// two claims, because a job whose claim is under way is not known yet either. False: nothing may be claimed yet.
+async fn clear_doubt(shared: &Shared, is_claiming: bool) -> bool {
+    let doubtful = shared.lease.doubtful();
+    let Some(session) = doubtful.or_else(|| shared.lease.long_unasked(shared.options.lease)) else {
+        return true;
+    };
+    if is_claiming {
+        return false;
+    }
+    let (known, asked) = (shared.held.tokens(), Instant::now());
+    let known: Vec<JobId> = known.iter().map(|token| token.job).collect();
+    match shared.store.session_reclaim(session, known).await {
+        Ok(count) => {
+            shared.lease.trust(session, asked);
+            if count > 0 {
+                tracing::info!(count, "jobs handed back whose claim had gone unanswered");
+            }
+            true
+        }
+        Err(error) => {
+            one(&shared.counters.store_errors);
+            tracing::warn!(%error, "what this process holds cannot be compared with the store");
+            doubtful.is_none()
+        }
+    }
+}
+
 impl Pump {
-    fn claim(&mut self) -> Option<ClaimRequest> {
+    fn measure(&mut self) {
         let shared = &self.shared;
         if let Some(measuring) = &mut self.measuring {
             measuring.look(&*shared.store, &self.slots, &shared.limit, Instant::now());
         }
+    }
+
+    /// `settling`: so many have ended and wait to be settled.
+    fn claim(&mut self, settling: usize) -> Option<ClaimRequest> {
+        let shared = &self.shared;
         if !self.hungry || shared.draining.is_cancelled() {
             return None;
         }
         let session = shared.lease.sure(shared.options.lease)?;
-        let held = shared.held.count();
+        // What has ended takes no place any more; what is being claimed has one.
+        let ended = settling + self.under_way.settlements;
+        let held = shared.held.count().saturating_sub(ended) + self.under_way.rows_max;
         let options = &shared.options;
         let slots = self.measuring.as_ref().map_or(options.slots, Measuring::limit);
         let rows_max = if self.measuring.is_some() && options.queues.len() > 1 {
@@ -136,91 +204,53 @@ impl Pump {
         Some(ClaimRequest { session, queues, handlers: self.handlers.clone(), rows_max: share.rows_max })
     }
 
-    /// After a claim whose answer was lost, and once a lease, hands back what this process does not know of. Done here, between
-    /// two claims, because a job whose claim is under way is not known yet either. False: nothing may be claimed yet.
-    async fn clear_doubt(&self) -> bool {
-        let shared = &self.shared;
-        let doubtful = shared.lease.doubtful();
-        let Some(session) = doubtful.or_else(|| shared.lease.long_unasked(shared.options.lease)) else {
-            return true;
-        };
-        let (known, asked) = (shared.held.tokens(), Instant::now());
-        let known: Vec<JobId> = known.iter().map(|token| token.job).collect();
-        match shared.store.session_reclaim(session, known).await {
-            Ok(count) => {
-                shared.lease.trust(session, asked);
-                if count > 0 {
-                    tracing::info!(count, "jobs handed back whose claim had gone unanswered");
-                }
-                true
-            }
-            Err(error) => {
-                one(&shared.counters.store_errors);
-                tracing::warn!(%error, "what this process holds cannot be compared with the store");
-                doubtful.is_none()
-            }
-        }
+    /// A first call is begun for anything that is to be done, a second one only for much.
+    fn is_worth_a_call(&self, settling: usize, claim: Option<&ClaimRequest>) -> bool {
+        let rows_max = claim.map_or(0, |claim| claim.rows_max);
+        let least = if self.calls.is_empty() { 1 } else { SIDE_CALL_MIN };
+        settling + rows_max >= least
     }
 
-    /// One call, repeated until every settlement is answered. A claim is not repeated: by then the right to it
-    /// may be gone.
-    async fn turn(&mut self, settling: &mut Vec<Ended>, mut claim: Option<ClaimRequest>) {
-        let settlements: Vec<Settlement> =
-            settling.iter().filter_map(|ended| ended.settlement.clone()).collect();
-        let rows_max = claim.as_ref().map_or(0, |claim| claim.rows_max);
-        let answer = loop {
-            match self.shared.store.jobs_dispatch(settlements.clone(), claim.clone()).await {
-                Ok(answer) => {
-                    if let Some(measuring) = &mut self.measuring {
-                        measuring.answered();
-                    }
-                    break answer;
-                }
-                Err(error) => {
-                    one(&self.shared.counters.store_errors);
-                    if let Some(measuring) = &mut self.measuring {
-                        measuring.failed();
-                        // A call may be repeated for long: what follows from that must not wait for its end.
-                        measuring.look(&*self.shared.store, &self.slots, &self.shared.limit, Instant::now());
-                    }
-                    if let Some(claim) = claim.take()
-                        && matches!(error, recache_store::Error::Unknown { .. })
-                    {
-                        self.shared.lease.doubt(claim.session);
-                    }
-                    tracing::warn!(%error, settlements = settlements.len(), "settlements wait for the store");
-                    if self.shared.ending.is_cancelled() {
-                        settling.clear();
-                        return;
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep(self.pause) => {}
-                        () = self.shared.ending.cancelled() => {}
-                    }
-                    self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
-                    if settlements.is_empty() {
-                        settling.drain(..).for_each(|ended| self.conclude(&ended, false));
-                        return;
-                    }
-                    // Repeating is safe: a settlement that got through is answered the same way again.
-                }
+    fn call(&mut self, settling: Vec<Ended>, claim: Option<ClaimRequest>) {
+        self.under_way.settlements += settling.len();
+        self.under_way.claims += usize::from(claim.is_some());
+        self.under_way.rows_max += claim.as_ref().map_or(0, |claim| claim.rows_max);
+        let failures = self.measuring.as_ref().map(Measuring::failures);
+        let call = Call { settling, claim, pause: self.pause, failures };
+        self.calls.push(Box::pin(dispatch::run(Arc::clone(&self.shared), call)));
+    }
+
+    fn answered(&mut self, done: Done) {
+        let Done { settlements, answer, call: Call { settling, claim, pause, .. } } = done;
+        self.under_way.settlements -= settling.len();
+        self.under_way.claims -= usize::from(claim.is_some());
+        self.under_way.rows_max -= claim.as_ref().map_or(0, |claim| claim.rows_max);
+        self.pause = pause;
+        let answer = match answer {
+            Answer::Given(answer) => answer,
+            Answer::Failed => {
+                settling.iter().for_each(|ended| self.conclude(ended, false));
+                return;
             }
+            Answer::Ending => return,
         };
-        self.pause = RETRY_PAUSE;
+        if let Some(measuring) = &mut self.measuring {
+            measuring.answered();
+        }
         let refused: HashMap<LeaseToken, bool> = settlements
             .iter()
             .zip(&answer.settled)
             .map(|(settlement, settled)| (settlement.token, matches!(settled, Settled::Refused(_))))
             .collect();
-        for ended in settling.drain(..) {
+        for ended in settling {
             let is_refused = refused.get(&ended.token).copied().unwrap_or(false);
             self.conclude(&ended, is_refused);
         }
         if let Some(claim) = &claim {
-            let has_all = answer.claimed.len() >= rows_max;
+            let has_all = answer.claimed.len() >= claim.rows_max;
             let was_for_some = claim.queues.len() < self.queues.len();
             // The rest is for queues that have their share already.
-            self.hungry = has_all || was_for_some;
+            self.hungry = has_all || was_for_some || std::mem::take(&mut self.missed);
             if let Some(measuring) = &mut self.measuring {
                 measuring.claimed(was_for_some, has_all);
             }
@@ -233,20 +263,42 @@ impl Pump {
         }
     }
 
+    /// Something may have become claimable.
+    fn look_for_work(&mut self) {
+        self.hungry = true;
+        self.missed |= self.under_way.claims > 0;
+    }
+
+    /// It is time to look: because some job is due, or because nobody has looked for long.
+    fn time_came(&mut self, poll: Instant, now: Instant) {
+        let is_due = self.next_due.is_some_and(|due| due <= now);
+        if is_due {
+            self.next_due = None;
+        }
+        if is_due || poll <= now {
+            self.look_for_work();
+        }
+    }
+
     /// Looks for work then, if not sooner.
     fn look_at(&mut self, due: Instant) {
         self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
     }
 
-    fn conclude(&mut self, ended: &Ended, is_refused: bool) {
-        let shared = Arc::clone(&self.shared);
-        shared.held.remove(ended.token);
+    /// A job has ended here, and takes no place any more.
+    fn ended(&mut self, ended: &Ended) {
         if let Some(measuring) = &mut self.measuring {
             measuring.ended(ended.token, ended.run_time);
             measuring.put_in_force(&self.slots);
-            // Its place is free: the limit may have become one that is to be put into force.
-            self.hungry = true;
+            // The limit may have become one that is to be put into force.
+            self.look_for_work();
         }
+    }
+
+    /// What became of it is in the store.
+    fn conclude(&mut self, ended: &Ended, is_refused: bool) {
+        let shared = Arc::clone(&self.shared);
+        shared.held.remove(ended.token);
         if is_refused {
             one(&shared.counters.refused);
             tracing::debug!(job_id = %ended.token.job, "settlement refused: the job is no longer this worker's");
@@ -272,11 +324,13 @@ impl Pump {
             self.mean_run = self.mean_run.max(Some(execute::WAIT_MAX));
         }
         // Its end may have made room for another one.
-        self.hungry |= ended.is_limited;
+        if ended.is_limited {
+            self.look_for_work();
+        }
         shared.waiters.wake(ended.token.job.uuid());
         if let Some(workflow) = workflow_key(ended.workflow) {
             // Its other steps may be claimable now, and its waiters may be done.
-            self.hungry = true;
+            self.look_for_work();
             shared.waiters.wake(workflow);
         }
     }

@@ -58,6 +58,10 @@ counters! {
     items_prefetched,
     /// Generations that were not fetched ahead, or not to their end, though that was asked for: the store could not be reached, or too many waited.
     prefetches_left_out,
+    /// Values that only the cache had, and that a reader did not find there.
+    items_gone,
+    /// Touches that this process made for such values.
+    views_touched_for_gone,
     /// Touches asked for.
     touches,
     /// Touches that shared another one's statement.

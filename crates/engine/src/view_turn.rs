@@ -10,7 +10,8 @@ use recache_model::ids::WorkflowId;
 use recache_model::view_options::BuildWorkflow;
 use recache_model::workflow::WorkflowState;
 use recache_store::{
-    BuildSituation, ClaimedJob, Gathered, HandOver, Outcome, PartStart, Revoked, TouchedItems, Waiting,
+    BuildSituation, ClaimedJob, Gathered, HandOver, Outcome, PartStart, Revoked, TouchedItems, ViewName,
+    Waiting,
 };
 use recache_worker::{BuildSummary, Failure};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::engine::Shared;
 use crate::execute::{Finished, publish};
 use crate::held::stop_for;
+use crate::kept;
 use crate::origin::Origin;
 use crate::plan;
 use crate::turn::newest_template;
@@ -85,12 +87,34 @@ async fn begin(
     };
     let taken = shared.store.build_workflows().build_take_version(job.token).await;
     let Some(start) = answer(taken)? else { return Ok(snoozed()) };
+    let Some(start) = without_gone(shared, job, start).await? else { return Ok(snoozed()) };
     shared.heads.builds(start.view, &start.namespace, &start.key);
     let id = WorkflowId::make();
     let new = plan::new_workflow(id, &template, None, &input(&start), Origin::of(job))
         .map_err(|error| Failure::permanent("invalid_workflow", error))?;
     tracing::debug!(job_id = %job.token.job, workflow_id = %id, version = start.version, "a workflow builds a view");
     Ok(Finished::Concluded(Outcome::Waits(Waiting::NewWorkflow(Arc::new(new)))))
+}
+
+/// Where the cache alone keeps the values: the start without what is gone there. `None`: it cannot be asked now.
+async fn without_gone(
+    shared: &Shared,
+    job: &ClaimedJob,
+    start: PartStart,
+) -> Result<Option<PartStart>, Failure> {
+    if !start.is_held {
+        return Ok(Some(start));
+    }
+    let name = ViewName::new(start.namespace.as_str(), start.key.as_str());
+    match kept::check(shared, start.view, &name).await {
+        Ok(0) => Ok(Some(start)),
+        Ok(_) => answer(shared.store.build_workflows().build_take_version(job.token).await),
+        Err(error) if error.is_retryable() => {
+            tracing::warn!(job_id = %job.token.job, %error, "a build waits");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::permanent("cache_only", error)),
+    }
 }
 
 /// What the workflow is told.
@@ -123,6 +147,7 @@ mod tests {
             version: 2,
             live_version: 1,
             touched: TouchedItems::Only((0..count).map(|item| item.to_string()).collect()),
+            is_held: false,
         };
         assert_eq!(input(&start(2))["touched"], json!(["0", "1"]));
         assert_eq!(input(&start(TOUCHED_MAX + 1))["touched"], Value::Null);

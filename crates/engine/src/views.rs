@@ -8,11 +8,13 @@ use recache_cache::{Cache, Key, LoadError, Policy, Space, Usage};
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
 use recache_store::{Neighbours, ViewName};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::engine::{Engine, Shared, deadline};
 use crate::error::{Error, Result};
+use crate::kept;
 
 /// How long an item of a generation may stay in the cache. It cannot become wrong: its key names the generation.
 const ITEM_FRESH: Duration = Duration::from_secs(3600);
@@ -28,8 +30,11 @@ pub struct ViewItem {
     pub version: i64,
     /// When that was published, by the store's clock.
     pub published_at: Option<Timestamp>,
-    /// Its value as JSON; `None` when the generation has no such item.
+    /// Its value as JSON; `None` when the generation has no such item, or it is gone.
     pub value: Option<Arc<String>>,
+    /// The generation has the item, but only the cache kept its value, and has it no more, or cannot be asked. The view is touched for it, so it is
+    /// soon there again, in a newer version.
+    pub is_gone: bool,
 }
 
 /// Items of one generation.
@@ -41,6 +46,8 @@ pub struct ViewItems {
     pub published_at: Option<Timestamp>,
     /// In the order in which they were asked for.
     pub values: Vec<Option<Arc<String>>>,
+    /// Items without a value because it is gone: see [`ViewItem::is_gone`].
+    pub gone: Vec<String>,
 }
 
 /// A page of the items of one generation.
@@ -50,7 +57,11 @@ pub struct ViewPage {
     pub version: i64,
     /// Keys and values, as JSON, in the order of the keys.
     pub items: Vec<(String, String)>,
-    /// There are more after the last one.
+    /// Items of the page that are left out because their values are gone: see [`ViewItem::is_gone`].
+    pub gone: Vec<String>,
+    /// The last key of the page, with a value or without: where the next one begins. `None` for an empty page.
+    pub last: Option<String>,
+    /// There are more after that.
     pub has_more: bool,
 }
 
@@ -75,6 +86,31 @@ struct Known {
     names: HashMap<ViewId, (String, String)>,
     /// Views of which nothing is fetched ahead, as far as this process knows.
     not_ahead: HashSet<ViewId>,
+    /// What the store is being asked now, with who waits for the answer.
+    asking: HashMap<(String, String), watch::Receiver<()>>,
+}
+
+/// What a reader does for the head of a view.
+enum Look<'a> {
+    /// It is known, and new enough.
+    Known(Head),
+    /// It asks the store, for others too.
+    Ask(Asking<'a>),
+    /// Another one asks; it waits until that has its answer, or gave up.
+    Wait(watch::Receiver<()>),
+}
+
+/// The store is being asked for a head; whoever waits for the answer looks again when this is dropped.
+struct Asking<'a> {
+    heads: &'a Heads,
+    name: (String, String),
+    _answered: watch::Sender<()>,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.heads.known().asking.remove(&self.name);
+    }
 }
 
 /// Which version of each view is live, as far as this process knows. It never goes back, unless the database did: a backup was put back.
@@ -135,11 +171,24 @@ impl Heads {
         }
     }
 
-    fn fresh(&self, namespace: &str, key: &str, fresh_for: Duration) -> Option<Head> {
-        let known = self.known();
+    /// One reader at a time asks the store, already when a head has half of its time behind it: the others read on with that, and do not all
+    /// ask at once when its time is over.
+    fn look(&self, namespace: &str, key: &str, fresh_for: Duration) -> Look<'_> {
+        let mut known = self.known();
         // One allocation for the look-up; the map is small and this is not the hot part of a read.
-        let head = known.by_name.get(&(namespace.to_owned(), key.to_owned()))?;
-        head.seen.is_some_and(|seen| seen.elapsed() < fresh_for).then_some(*head)
+        let name = (namespace.to_owned(), key.to_owned());
+        let head = known.by_name.get(&name);
+        let fresh = head.and_then(|head| Some((*head, head.seen?.elapsed())));
+        let fresh = fresh.filter(|(_, age)| *age < fresh_for);
+        match (fresh, known.asking.get(&name)) {
+            (Some((head, age)), _) if age < fresh_for / 2 => return Look::Known(head),
+            (Some((head, _)), Some(_)) => return Look::Known(head),
+            (None, Some(asking)) => return Look::Wait(asking.clone()),
+            (_, None) => {}
+        }
+        let (answered, waiting) = watch::channel(());
+        known.asking.insert(name.clone(), waiting);
+        Look::Ask(Asking { heads: self, name, _answered: answered })
     }
 
     /// `asked`: when the question was, to which `found` is the answer.
@@ -181,9 +230,25 @@ fn is_newer(known: &Head, found: &Head, asked: Instant) -> bool {
 
 impl Shared {
     pub(crate) async fn head(&self, namespace: &str, key: &str, fresh_for: Duration) -> Result<Head> {
-        if let Some(head) = self.heads.fresh(namespace, key, fresh_for) {
-            return Ok(head);
-        }
+        // Whoever wants it as it is now cannot do with an answer to an earlier question.
+        let _asking = if fresh_for.is_zero() {
+            None
+        } else {
+            match self.heads.look(namespace, key, fresh_for) {
+                Look::Known(head) => return Ok(head),
+                Look::Ask(asking) => Some(asking),
+                Look::Wait(mut asking) => {
+                    // It ends with an error: nothing is ever sent.
+                    let _ = asking.changed().await;
+                    match self.heads.look(namespace, key, fresh_for) {
+                        Look::Known(head) => return Ok(head),
+                        Look::Ask(asking) => Some(asking),
+                        // The store is slow or away: each waits for its own answer, not for one question after the other.
+                        Look::Wait(_) => None,
+                    }
+                }
+            }
+        };
         let asked = Instant::now();
         let record = self.store.view_get(namespace, key).await?;
         self.heads.is_ahead(record.id, record.definition.options.prefetch.is_some());
@@ -253,6 +318,7 @@ impl Engine {
             version: items.version,
             published_at: items.published_at,
             value: items.values.pop().flatten(),
+            is_gone: !items.gone.is_empty(),
         })
     }
 
@@ -263,11 +329,14 @@ impl Engine {
         for _ in 0..LOOKS_MAX {
             let head = self.shared.head(namespace, key, fresh_for).await?;
             if head.version == 0 {
-                return Ok(ViewItems { version: 0, published_at: None, values: vec![None; items.len()] });
+                let values = vec![None; items.len()];
+                return Ok(ViewItems { version: 0, published_at: None, values, gone: Vec::new() });
             }
             match self.shared.generation_items(head, namespace, key, items).await {
                 Ok(values) => {
-                    return Ok(ViewItems { version: head.version, published_at: head.published_at, values });
+                    return Ok(self
+                        .with_values(namespace, key, items, head.version, head.published_at, values)
+                        .await);
                 }
                 // It was removed while this reader slept: take the live one as it is now.
                 Err(Missing::Generation) => fresh_for = Duration::ZERO,
@@ -286,11 +355,27 @@ impl Engine {
         let read = self.shared.store.view_read(namespace, key, Some(wanted)).await?;
         let found: HashMap<String, Arc<String>> =
             read.items.into_iter().map(|(item, value)| (item, Arc::new(value))).collect();
-        Ok(ViewItems {
-            version: read.version,
-            published_at: read.published_at,
-            values: items.iter().map(|item| found.get(*item).cloned()).collect(),
-        })
+        let values = items.iter().map(|item| found.get(*item).cloned()).collect();
+        Ok(self.with_values(namespace, key, items, read.version, read.published_at, values).await)
+    }
+
+    /// Of a view whose values only the cache keeps, with these in place of what stands for them.
+    async fn with_values(
+        &self,
+        namespace: &str,
+        key: &str,
+        items: &[&str],
+        version: i64,
+        published_at: Option<Timestamp>,
+        mut values: Vec<Option<Arc<String>>>,
+    ) -> ViewItems {
+        // The name is only made where it is needed: this is the hot part of a read.
+        let gone = if kept::are_held(&values) {
+            kept::resolve(&self.shared, &ViewName::new(namespace, key), items, &mut values).await
+        } else {
+            Vec::new()
+        };
+        ViewItems { version, published_at, values, gone }
     }
 
     /// Like [`read_items`](Self::read_items), but of version `min_version` or newer: waits for it up to `wait`.
@@ -357,7 +442,13 @@ impl Engine {
             let (version, after) = match &from {
                 Some((version, after)) => (*version, Some(after.clone())),
                 None if head.version == 0 => {
-                    return Ok(ViewPage { version: 0, items: Vec::new(), has_more: false });
+                    return Ok(ViewPage {
+                        version: 0,
+                        items: Vec::new(),
+                        gone: Vec::new(),
+                        last: None,
+                        has_more: false,
+                    });
                 }
                 None => (head.version, None),
             };
@@ -375,7 +466,9 @@ impl Engine {
             };
             let has_more = items.len() >= usize::try_from(rows).unwrap_or(usize::MAX);
             items.truncate(usize::try_from(rows_max.max(1)).unwrap_or(usize::MAX));
-            return Ok(ViewPage { version, items, has_more });
+            let last = items.last().map(|(item, _)| item.clone());
+            let (items, gone) = kept::resolve_page(&self.shared, &ViewName::new(namespace, key), items).await;
+            return Ok(ViewPage { version, items, gone, last, has_more });
         }
         let message = format!("{namespace}/{key} is published faster than it can be read");
         Err(recache_store::Error::Unavailable { message, source: None }.into())
@@ -399,6 +492,8 @@ pub(crate) enum Missing {
 
 #[cfg(test)]
 mod tests {
+    use recache_cache::{CacheConfig, SystemClock};
+
     use super::*;
 
     fn head(view: ViewId, version: i64, wanted: i64, learned: Instant) -> Head {
@@ -419,5 +514,28 @@ mod tests {
         assert!(is_newer(&known, &head(view, 5, 6, now), now), "8 was never wanted: the database went back");
         assert!(is_newer(&known, &head(ViewId::make(), 0, 0, now), now), "deleted, and made anew");
         assert!(!is_newer(&known, &head(ViewId::make(), 9, 9, now), asked_early));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_reader_asks_while_the_others_read_on() {
+        let heads = Heads::new(&Cache::from_config(&CacheConfig::default(), Arc::new(SystemClock)));
+        let fresh_for = Duration::from_millis(100);
+        let Look::Ask(first) = heads.look("n", "k", fresh_for) else { panic!("nothing is known") };
+        let Look::Wait(mut waiting) = heads.look("n", "k", fresh_for) else { panic!("it is being asked") };
+        assert!(matches!(heads.look("n", "other", fresh_for), Look::Ask(_)));
+        heads.learn("n", "k", head(ViewId::make(), 1, 1, Instant::now()), Instant::now());
+        drop(first);
+        assert!(waiting.changed().await.is_err(), "whoever waits looks again");
+        assert!(matches!(heads.look("n", "k", fresh_for), Look::Known(_)));
+
+        tokio::time::advance(fresh_for / 2).await;
+        let early = heads.look("n", "k", fresh_for);
+        assert!(matches!(early, Look::Ask(_)), "before its time is over");
+        assert!(matches!(heads.look("n", "k", fresh_for), Look::Known(_)));
+        tokio::time::advance(fresh_for / 2).await;
+        assert!(matches!(heads.look("n", "k", fresh_for), Look::Wait(_)), "no older than was promised");
+        // The reader who asked went away.
+        drop(early);
+        assert!(matches!(heads.look("n", "k", fresh_for), Look::Ask(_)));
     }
 }

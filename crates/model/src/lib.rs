@@ -21,6 +21,7 @@ pub mod event;
 pub mod expansion;
 pub mod figures;
 pub mod handlers;
+pub mod held_value;
 pub mod http_status;
 pub mod ids;
 pub mod item_rules;

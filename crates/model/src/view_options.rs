@@ -13,9 +13,29 @@ pub struct ViewOptions {
     /// A workflow builds it, in place of a handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<BuildWorkflow>,
+    /// Where the values of its items are kept.
+    #[serde(default, skip_serializing_if = "ItemsKept::is_durable")]
+    pub items: ItemsKept,
     /// Items of each new generation that go into the cache before anybody asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<Prefetch>,
+}
+
+/// Where the values of a view's items are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemsKept {
+    /// In the store; the cache has copies.
+    #[default]
+    Durable,
+    /// In the cache alone, which all processes must share; the store has their digests. What the cache loses is made anew.
+    CacheOnly,
+}
+
+impl ItemsKept {
+    fn is_durable(&self) -> bool {
+        *self == Self::Durable
+    }
 }
 
 /// Most items of a generation that are fetched ahead.
@@ -174,6 +194,16 @@ mod tests {
         assert_eq!(options(Prefetch::Items(vec![String::new()])).problems().len(), 1);
         let text = serde_json::to_string(&options(Prefetch::First(5))).unwrap();
         assert_eq!(text, "{\"prefetch\":{\"first\":5}}");
+    }
+
+    #[test]
+    fn durable_items_are_not_written_down_and_others_are() {
+        let options = ViewOptions { items: ItemsKept::CacheOnly, ..ViewOptions::default() };
+        assert!(!options.is_empty());
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(text, "{\"items\":\"cache_only\"}");
+        assert_eq!(serde_json::from_str::<ViewOptions>(&text).unwrap(), options);
+        assert_eq!(serde_json::to_string(&ViewOptions::default()).unwrap(), "{}");
     }
 
     #[test]

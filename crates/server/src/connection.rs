@@ -19,11 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use crate::settings::Settings;
 use crate::slow_reader::Unhurried;
 use crate::state::App;
 use crate::tls::Tls;
-use crate::{Error, routes};
+use crate::{Error, frame, routes};
 
 /// After the system refused a connection (no file descriptor left, for example) the next try waits this long.
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
@@ -109,25 +108,21 @@ async fn connection(stream: TcpStream, tls: Option<Tls>, router: Router, app: Ap
     let _ = stream.set_nodelay(true);
     let stream = Unhurried::new(stream, app.settings().answer_wait_max);
     let Some(Tls(acceptor)) = tls else {
-        return exchange(stream, router, app.settings(), app.stop(), &cut).await;
+        return exchange(stream, router, &app, &cut).await;
     };
     // A handshake takes no longer than headers may.
     match tokio::time::timeout(app.settings().headers_wait_max, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => exchange(stream, router, app.settings(), app.stop(), &cut).await,
+        Ok(Ok(stream)) => exchange(stream, router, &app, &cut).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-async fn exchange<S>(
-    stream: S,
-    router: Router,
-    settings: &Settings,
-    stop: &CancellationToken,
-    cut: &CancellationToken,
-) where
+async fn exchange<S>(stream: S, router: Router, app: &App, cut: &CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (settings, stop) = (app.settings(), app.stop());
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -136,8 +131,15 @@ async fn exchange<S>(
         .max_headers(settings.headers_max);
     let hang_up = HangUp::default();
     let service = service_fn(|mut request: Request<Incoming>| {
+        let refused = frame::shed(app, &request);
         request.extensions_mut().insert(hang_up.clone());
-        router.clone().call(request)
+        let mut router = router.clone();
+        async move {
+            match refused {
+                Some(refused) => Ok(refused),
+                None => router.call(request).await,
+            }
+        }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {

@@ -322,6 +322,12 @@ impl Collector for Engines {
                 "Items put into the cache before anybody asked",
                 stats.items_prefetched,
             ),
+            ("engine_items_gone", "Values not found in the cache that alone kept them", stats.items_gone),
+            (
+                "engine_views_touched_for_gone",
+                "Touches of views for such values",
+                stats.views_touched_for_gone,
+            ),
             (
                 "engine_prefetches_left_out",
                 "Generations not fetched ahead though asked for",

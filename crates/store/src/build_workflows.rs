@@ -55,6 +55,8 @@ pub struct PartStart {
     pub live_version: i64,
     /// What changed since then.
     pub touched: TouchedItems,
+    /// The values of its items are kept in the cache only.
+    pub is_held: bool,
 }
 
 /// What a step says about items that it does not put.

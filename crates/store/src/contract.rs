@@ -22,7 +22,9 @@ use crate::events::Events;
 use crate::figures::Figures;
 use crate::flow::Flows;
 use crate::handler_offers::HandlerOffers;
+use crate::held_items::HeldItems;
 use crate::job_changes::JobChanges;
+use crate::known_items::KnownItems;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::measured::Measured;
@@ -118,6 +120,12 @@ pub trait Store: Send + Sync + Debug {
 
     /// Builds that a workflow does.
     fn build_workflows(&self) -> &dyn BuildWorkflows;
+
+    /// Items whose values are kept in the cache only.
+    fn held_items(&self) -> &dyn HeldItems;
+
+    /// Items that exist while a build goes on, page by page.
+    fn known_items(&self) -> &dyn KnownItems;
 
     /// Keys of those who ask over HTTP.
     fn api_keys(&self) -> &dyn ApiKeys;

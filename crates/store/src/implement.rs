@@ -27,7 +27,9 @@ use crate::fail::fail_point;
 use crate::figures::Figures;
 use crate::flow::Flows;
 use crate::handler_offers::HandlerOffers;
+use crate::held_items::HeldItems;
 use crate::job_changes::JobChanges;
+use crate::known_items::KnownItems;
 use crate::letters::Letters;
 use crate::maintenance::Maintenance;
 use crate::measured::Measured;
@@ -133,6 +135,14 @@ impl Store for Driver {
     }
 
     fn build_workflows(&self) -> &dyn BuildWorkflows {
+        self
+    }
+
+    fn held_items(&self) -> &dyn HeldItems {
+        self
+    }
+
+    fn known_items(&self) -> &dyn KnownItems {
         self
     }
 
@@ -418,7 +428,7 @@ impl Store for Driver {
     }
 
     async fn build_begin(&self, token: LeaseToken) -> Result<std::result::Result<BuildStart, Revoked>> {
-        self.write(work!([] db, now, effects => items::begin(db, now, token).await)).await
+        self.write(work!([] db, now, effects => items::begin(db, now, token, None).await)).await
     }
 
     async fn build_put(&self, token: LeaseToken, staged: Vec<StagedItem>) -> Result<Option<Revoked>> {

@@ -48,6 +48,8 @@ pub mod figures;
 pub mod flights;
 pub mod flow;
 pub mod handler_offers;
+pub mod held_items;
+pub mod known_items;
 pub mod letters;
 pub mod maintenance;
 pub mod measured;
@@ -90,7 +92,9 @@ pub use flow::{
     RegionStep, SIGNAL_BYTES_MAX, SignalKind, SignalRecord, StepSituation, Waiting, WorkflowFilter,
 };
 pub use handler_offers::HandlerOffers;
+pub use held_items::{HELD_ITEMS_MAX, HeldItem, HeldItems, HeldPlace, HeldView, item_digest};
 pub use job_changes::JobChanges;
+pub use known_items::{KNOWN_PAGE_ROWS, KnownItems, KnownPages, KnownPlace, KnownStarts};
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
 pub use measured::{Measured, PoolFigures, StatementFigures};

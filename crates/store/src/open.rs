@@ -70,6 +70,9 @@ pub struct OpenOptions {
     pub slow: Duration,
     /// Looks up the plans of statements that take as long, and logs them: of each once a minute at most, after it has run. Default false.
     pub slow_plans: bool,
+    /// Hear at once of what other processes do; PostgreSQL only. Without it they are found out by beats and polls, as when every notification is lost. Default
+    /// true.
+    pub listens: bool,
     /// Judges deadlines instead of the database's own clock. For tests that move time.
     pub clock: Option<Arc<dyn Clock>>,
 }
@@ -86,6 +89,7 @@ impl OpenOptions {
             connection_life_max: Duration::from_secs(30 * 60),
             slow: Duration::from_secs(1),
             slow_plans: false,
+            listens: true,
             clock: None,
         }
     }

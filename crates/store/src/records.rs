@@ -887,6 +887,8 @@ pub struct ItemMark {
     pub fingerprint: Option<String>,
     /// Of its value.
     pub digest: String,
+    /// Its value, which only the cache had, is gone: it is not to be kept, but made anew.
+    pub is_gone: bool,
 }
 
 /// What changed since the live version.
@@ -913,10 +915,14 @@ pub struct BuildStart {
     pub live_version: i64,
     /// What changed since then.
     pub touched: TouchedItems,
+    /// The values of its items are kept in the cache only.
+    pub is_held: bool,
     /// The live items.
     pub live: Vec<ItemMark>,
     /// What superseded or failed builds have made since.
     pub staged: Vec<ItemMark>,
+    /// There are more than were asked for, and none is listed: see [`KnownItems`](crate::KnownItems).
+    pub is_large: bool,
 }
 
 /// An item that a build puts where no reader looks.

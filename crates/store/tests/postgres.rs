@@ -1,12 +1,14 @@
 //! The suite over PostgreSQL, and what only PostgreSQL offers.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test says what it expects")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use recache_model::ids::JobId;
 use recache_model::retry::RetryPolicy;
 use recache_model::view::ViewPolicy;
 use recache_store::conformance::{Subject, postgres_database};
-use recache_store::{CacheMark, NewView, Signal};
+use recache_store::{CacheMark, ClaimRequest, NewJob, NewView, OpenOptions, Outcome, Signal, open};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
 recache_store::conformance_suite!(recache_store::conformance::postgres_database);
@@ -46,6 +48,34 @@ async fn cache_raise_of_an_application_lives_and_dies_with_its_transaction() {
     assert_eq!((new.mark.version, new.epochs), (1, vec![(1, 1)]));
     assert!(new.mark.incarnation > 0);
     subject.store.close().await;
+}
+
+/// As where every notification is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_that_does_not_listen_hears_nothing_of_others_and_is_heard() {
+    let Some(database) = postgres_database().await else { return };
+    let options = OpenOptions::new(database.url());
+    let hearing = open(&options).await.unwrap();
+    let deaf = open(&OpenOptions { listens: false, ..options.clone() }).await.unwrap();
+    let (mut heard, mut missed) = (hearing.subscribe(), deaf.subscribe());
+    let speakers = [open(&options).await.unwrap(), deaf.clone()];
+    for speaker in &speakers {
+        let said = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                speaker.jobs_submit(vec![NewJob::new("work", "null")]).await.unwrap();
+                // The store may not listen yet.
+                let soon = tokio::time::timeout(Duration::from_millis(200), heard.recv()).await;
+                if let Ok(Ok(Signal::Queued(_))) = soon {
+                    return missed.try_recv().is_ok();
+                }
+            }
+        });
+        let is_own = std::ptr::addr_eq(Arc::as_ptr(speaker), Arc::as_ptr(&deaf));
+        assert_eq!(said.await.unwrap(), is_own, "it hears itself, and nobody else");
+    }
+    for store in [&hearing, &deaf, &speakers[0]] {
+        store.close().await;
+    }
 }
 
 /// By a role that may do nothing else, from a trigger, in bulk and by pattern.
@@ -181,5 +211,45 @@ async fn whoever_begins_to_listen_waits_for_changes_that_are_under_way() {
     assert!(soon.is_err(), "a writer is in the middle of something");
     hand.execute("COMMIT").await.unwrap();
     listening.await.unwrap();
+    subject.store.close().await;
+}
+
+/// Statistics from a moment in which nothing ran say that what runs is quickly read: a settlement must not take that for its way to a job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settling_reads_what_is_settled_and_not_all_that_runs() {
+    const RUNNING: i64 = 400;
+    let Some(database) = postgres_database().await else { return };
+    let url = database.url().to_owned();
+    let subject = Subject::new(database).await;
+    let new = (0..2_000).map(|_| NewJob::new("work", "1".to_owned())).collect();
+    subject.store.jobs_submit(new).await.unwrap();
+    let mut observer = PgConnection::connect(&url).await.unwrap();
+    observer.execute("ANALYZE recache.jobs").await.unwrap();
+
+    let claim = ClaimRequest {
+        session: subject.session().await,
+        queues: vec!["default".to_owned()],
+        handlers: vec!["work".to_owned()],
+        rows_max: usize::try_from(RUNNING).unwrap(),
+    };
+    let mut claimed = subject.store.jobs_dispatch(Vec::new(), Some(claim)).await.unwrap().claimed;
+    assert_eq!(claimed.len(), usize::try_from(RUNNING).unwrap());
+    // One at a time. What a connection has read is told to others a second later, at the end of its next statement.
+    let mut looked_up = 0;
+    while looked_up < 3 * RUNNING {
+        match claimed.pop() {
+            Some(job) => {
+                subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+            }
+            None => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+        let _ = subject.store.job_get(JobId::make()).await;
+        let seen = "SELECT (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_pkey') AS looked_up";
+        looked_up = observer.fetch_one(seen).await.unwrap().try_get("looked_up").unwrap();
+    }
+    let seen = "SELECT (SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_running') \
+                + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs') AS read";
+    let read: i64 = observer.fetch_one(seen).await.unwrap().try_get("read").unwrap();
+    assert!(read < 20 * RUNNING, "{read} rows were read besides those that were settled");
     subject.store.close().await;
 }

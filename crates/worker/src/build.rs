@@ -1,6 +1,6 @@
 //! Building a view's next version: put items, or take them over unchanged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::known::{Asked, Known, KnownItem, KnownPlace, Pages};
 use crate::link::Item;
 
 /// Items that are sent together.
@@ -35,15 +36,6 @@ pub enum Touched {
     Only(Vec<String>),
 }
 
-/// An item that exists already.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownItem {
-    /// Its key.
-    pub key: String,
-    /// Of the inputs that it was computed from.
-    pub fingerprint: Option<String>,
-}
-
 /// What a build starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildSource {
@@ -61,6 +53,10 @@ pub struct BuildSource {
     pub live: Vec<KnownItem>,
     /// What superseded or failed builds have made since.
     pub staged: Vec<KnownItem>,
+    /// In place of both, where they are many: they are asked for page by page.
+    pub pages: Option<(Pages, Pages)>,
+    /// Keys of items that were put which the build remembers, where whoever keeps them tells of them too.
+    pub put_keys_max: usize,
 }
 
 /// What a build did.
@@ -102,23 +98,25 @@ pub(crate) fn checked_item<T: Serialize + ?Sized>(
     Ok(Item { key: item.to_owned(), fingerprint: fingerprint.map(str::to_owned), value: Some(value) })
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
-    put: HashSet<String>,
+    live: Known,
+    staged: Known,
+    /// What was put or taken over from what is staged. `None`: too many to be remembered here; the link tells.
+    put: Option<HashSet<String>>,
     waiting: Vec<Item>,
     waiting_bytes: usize,
     /// When the first of them was put.
     waiting_since: Option<Instant>,
     computed: u64,
-    reused: u64,
+    /// Taken over from what is staged.
+    taken: u64,
 }
 
 #[derive(Debug)]
 struct Inner {
     context: Context,
     source: BuildSource,
-    live: HashMap<String, Option<String>>,
-    staged: HashMap<String, Option<String>>,
     progress: Mutex<Progress>,
 }
 
@@ -130,11 +128,25 @@ pub struct BuildContext(Arc<Inner>);
 impl BuildContext {
     /// Made by whoever runs the builder.
     pub fn new(context: Context, mut source: BuildSource) -> Self {
-        let index =
-            |items: Vec<KnownItem>| items.into_iter().map(|item| (item.key, item.fingerprint)).collect();
-        let live = index(std::mem::take(&mut source.live));
-        let staged = index(std::mem::take(&mut source.staged));
-        Self(Arc::new(Inner { context, source, live, staged, progress: Mutex::default() }))
+        let (live, staged) = match source.pages.take() {
+            Some((live, staged)) => {
+                (Known::paged(KnownPlace::Live, live), Known::paged(KnownPlace::Staged, staged))
+            }
+            None => {
+                (Known::all(std::mem::take(&mut source.live)), Known::all(std::mem::take(&mut source.staged)))
+            }
+        };
+        let progress = Progress {
+            live,
+            staged,
+            put: Some(HashSet::new()),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            waiting_since: None,
+            computed: 0,
+            taken: 0,
+        };
+        Self(Arc::new(Inner { context, source, progress: Mutex::new(progress) }))
     }
 
     /// The job's own context: facts, checkpoint, progress.
@@ -178,22 +190,19 @@ impl BuildContext {
     }
 
     /// Takes `item` over if it was computed from the same inputs: live, or made by a build that was superseded.
-    /// True: done, nothing to compute. A live item costs no write.
+    /// True: done, nothing to compute. A live item costs no write. Where there are many items, ask in the order of their keys.
     pub async fn reuse(&self, item: &str, fingerprint: &str) -> Result<bool, Failure> {
-        let same = |known: &HashMap<String, Option<String>>| {
-            known.get(item).is_some_and(|known| known.as_deref() == Some(fingerprint))
-        };
-        if same(&self.0.live) {
-            let mut progress = self.0.progress.lock().await;
-            if progress.put.insert(item.to_owned()) {
-                progress.reused += 1;
+        let source = self.0.context.link().known();
+        let mut progress = self.0.progress.lock().await;
+        if progress.live.ask(item, source).await? == Asked::There(Some(fingerprint)) {
+            if !progress.has_put(item) {
+                progress.live.keep(item);
             }
             return Ok(true);
         }
-        if same(&self.0.staged) {
-            let mut progress = self.0.progress.lock().await;
-            if progress.put.insert(item.to_owned()) {
-                progress.reused += 1;
+        if progress.staged.ask(item, source).await? == Asked::There(Some(fingerprint)) {
+            if progress.note_put(item) {
+                progress.taken += 1;
                 let taken =
                     Item { key: item.to_owned(), fingerprint: Some(fingerprint.to_owned()), value: None };
                 self.send_later(&mut progress, taken).await?;
@@ -203,16 +212,16 @@ impl BuildContext {
         Ok(false)
     }
 
-    /// Keeps a live item as it is, whatever its fingerprint. False when there is no such item.
-    pub async fn keep(&self, item: &str) -> bool {
-        let exists = self.0.live.contains_key(item);
-        if exists {
-            let mut progress = self.0.progress.lock().await;
-            if progress.put.insert(item.to_owned()) {
-                progress.reused += 1;
-            }
+    /// Keeps a live item as it is, whatever its fingerprint. False when there is no such item, or nothing is left of it but its key: put it then. (Only
+    /// views whose values are kept in the cache alone can lose some.)
+    pub async fn keep(&self, item: &str) -> Result<bool, Failure> {
+        let source = self.0.context.link().known();
+        let mut progress = self.0.progress.lock().await;
+        let exists = matches!(progress.live.ask(item, source).await?, Asked::There(_));
+        if exists && !progress.has_put(item) {
+            progress.live.keep(item);
         }
-        exists
+        Ok(exists)
     }
 
     /// The values that these items have in the live version, in their order; `None` where it has no such item. For what is made of what was: a
@@ -221,7 +230,8 @@ impl BuildContext {
         self.0.context.previous(items).await
     }
 
-    /// Puts an item that was computed. With a fingerprint of its inputs, a later build can take it over.
+    /// Puts an item that was computed. With a fingerprint of its inputs, a later build can take it over. An item that was put before is refused, as long
+    /// as the build has put no more than 20,000; after that the later value counts.
     pub async fn put<T: Serialize + ?Sized>(
         &self,
         item: &str,
@@ -230,7 +240,8 @@ impl BuildContext {
     ) -> Result<(), Failure> {
         let item = checked_item(item, fingerprint, value)?;
         let mut progress = self.0.progress.lock().await;
-        if !progress.put.insert(item.key.clone()) {
+        let is_kept = progress.live.has_kept(&item.key) == Some(true);
+        if is_kept || !progress.note_put(&item.key) {
             return Err(Failure::permanent(
                 "item_twice",
                 format!("item `{}` was put twice in one build", item.key),
@@ -272,6 +283,11 @@ impl BuildContext {
     }
 
     async fn send_later(&self, progress: &mut Progress, item: Item) -> Result<(), Failure> {
+        if progress.put.as_ref().is_some_and(|put| put.len() > self.0.source.put_keys_max)
+            && self.0.context.link().known().is_some()
+        {
+            progress.put = None;
+        }
         progress.waiting_bytes += item.value.as_ref().map_or(0, String::len);
         progress.waiting.push(item);
         let since = *progress.waiting_since.get_or_insert_with(Instant::now);
@@ -303,15 +319,39 @@ impl BuildContext {
     pub async fn finish(&self) -> Result<BuildSummary, Failure> {
         let mut progress = self.0.progress.lock().await;
         self.send(&mut progress).await?;
-        let mut removed: Vec<String> =
-            self.0.live.keys().filter(|item| !progress.put.contains(*item)).cloned().collect();
-        removed.sort_unstable();
-        Ok(BuildSummary {
-            removed,
-            total: u64::try_from(progress.put.len()).unwrap_or(u64::MAX),
-            computed: progress.computed,
-            reused: progress.reused,
-        })
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let source = self.0.context.link().known();
+        let (removed, total) = match (&progress.put, &progress.live, source) {
+            (Some(put), Known::All { .. }, _) => {
+                let removed = progress.live.left_of(put);
+                (removed, count(put.len()) + progress.live.kept_count())
+            }
+            (_, live, Some(source)) => {
+                let removed = live.left(source).await?;
+                let stay = live.count().saturating_sub(count(removed.len()));
+                (removed, stay + source.new_items().await?)
+            }
+            (_, _, None) => {
+                return Err(Failure::permanent("refused", "nobody tells of known items"));
+            }
+        };
+        let reused = progress.live.kept_count() + progress.taken;
+        Ok(BuildSummary { removed, total, computed: progress.computed, reused })
+    }
+}
+
+impl Progress {
+    /// Whether an item was put, or taken over from what is staged, as far as that is remembered here.
+    fn has_put(&self, item: &str) -> bool {
+        self.put.as_ref().is_some_and(|put| put.contains(item))
+    }
+
+    /// True: it was not put before. Where that is not remembered, what waits to be sent is.
+    fn note_put(&mut self, item: &str) -> bool {
+        match &mut self.put {
+            Some(put) => put.insert(item.to_owned()),
+            None => !self.waiting.iter().any(|waiting| waiting.key == item),
+        }
     }
 }
 
@@ -361,8 +401,14 @@ mod tests {
             version: 2,
             live_version: 1,
             touched: Touched::All,
-            live: vec![KnownItem { key: "live".to_owned(), fingerprint: Some("1".to_owned()) }],
+            live: vec![KnownItem {
+                key: "live".to_owned(),
+                fingerprint: Some("1".to_owned()),
+                is_gone: false,
+            }],
             staged: vec![],
+            pages: None,
+            put_keys_max: usize::MAX,
         };
         (BuildContext::new(context, source), calls)
     }

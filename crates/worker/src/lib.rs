@@ -40,14 +40,13 @@ mod context;
 mod event;
 mod failure;
 mod handlers;
+mod known;
 mod link;
 #[cfg(feature = "remote")]
 pub mod remote;
 mod stop;
 
-pub use build::{
-    BuildContext, BuildSource, BuildSummary, ITEM_KEY_BYTES_MAX, ITEM_VALUE_BYTES_MAX, KnownItem, Touched,
-};
+pub use build::{BuildContext, BuildSource, BuildSummary, ITEM_KEY_BYTES_MAX, ITEM_VALUE_BYTES_MAX, Touched};
 pub use build_part::BuildPart;
 pub use context::{Context, JobFacts};
 pub use event::{Event, Subscriber, Subscribers, Subscription};
@@ -56,5 +55,6 @@ pub use handlers::{
     Builder, Call, Description, Handler, Handlers, INPUT_SCHEMA_BYTES_MAX, NotFound, RegisterError,
     Registered, Resolver,
 };
+pub use known::{KnownItem, KnownPlace, KnownSource, Pages};
 pub use link::{Item, Keep, Link, LinkError, PartSource};
 pub use stop::{Stop, StopSignal};

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::build::Touched;
+use crate::known::KnownSource;
 use crate::stop::Stop;
 
 /// Why the other side did not do it.
@@ -88,6 +89,11 @@ pub trait Link: Send + Sync + Debug {
     async fn keep(&self, keep: Keep) -> Result<Vec<bool>, LinkError> {
         let _ = keep;
         Err(LinkError::Refused("whoever runs this handler knows no builds by workflow".to_owned()))
+    }
+
+    /// Whoever tells of the items of a build page by page; `None`: they are all told of when it begins.
+    fn known(&self) -> Option<&dyn KnownSource> {
+        None
     }
 
     /// Values, as JSON, of those of these items that are live while a build goes on: keys and values.

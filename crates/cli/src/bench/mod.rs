@@ -3,6 +3,7 @@
 //! Every figure stands beside one of the same run that the machine or the database sets: a bare durable transaction. The
 //! ratio says more than the figure, which changes with the disk and with who else uses it.
 
+mod batch;
 mod jobs;
 mod report;
 mod saturation;
@@ -30,6 +31,9 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, clap::Subcommand)]
 #[command(disable_help_subcommand = true)]
 enum What {
+    /// One batch of many tracked jobs, reported by many callers at once
+    #[command(after_help = "Example:\n  recache bench batch --members 1000000")]
+    Batch(batch::BatchArgs),
     /// No-op jobs: submit in bulk, drain, and one at a time from submit to done
     #[command(after_help = "Example:\n  recache bench jobs --jobs 100000")]
     Jobs(jobs::JobsArgs),
@@ -37,7 +41,9 @@ enum What {
     #[command(after_help = "Example:\n  recache bench saturation --capacity 8 --seconds 20")]
     Saturation(saturation::SaturationArgs),
     /// From the commit of a touch to the running build's handler seeing it
-    #[command(after_help = "Example:\n  recache bench touch --rounds 500")]
+    #[command(
+        after_help = "Examples:\n  recache bench touch --rounds 500\n  recache bench touch --processes --database postgres://app@db/bench\n  recache bench touch --processes --without-notifications --rounds 50 --database postgres://app@db/bench"
+    )]
     Touch(touch::TouchArgs),
     /// One view of many items: build, publish with few of them changed, read
     #[command(
@@ -53,8 +59,13 @@ enum What {
 
 /// Runs a bench. Without a database it makes an SQLite file in a throw-away folder.
 pub(crate) async fn run(args: BenchArgs, database: Option<&Database>) -> Result<Report, CliError> {
-    let place = Place::new(database).await?;
+    let deaf = match &args.what {
+        What::Touch(args) if args.is_deaf() => database.map(Database::deaf),
+        _ => None,
+    };
+    let place = Place::new(deaf.as_ref().or(database)).await?;
     let result = match args.what {
+        What::Batch(args) => batch::run(&args, &place).await,
         What::Jobs(args) => jobs::run(&args, &place).await,
         What::Saturation(args) => saturation::run(&args, &place).await,
         What::Touch(args) => touch::run(&args, &place).await,
@@ -70,6 +81,8 @@ pub(crate) type BenchResult<T> = Result<T, Box<dyn std::error::Error + Send + Sy
 /// Where the database of a bench is.
 struct Place {
     database: Opening,
+    /// With its password: not to be shown.
+    url: String,
     folder: Option<PathBuf>,
 }
 
@@ -81,7 +94,9 @@ enum Opening {
 impl Place {
     async fn new(database: Option<&Database>) -> Result<Self, CliError> {
         if let Some(database) = database {
-            return Ok(Self { database: Opening::Given(database.open_or_create().await?), folder: None });
+            let url = database.secret_url().to_owned();
+            let store = database.open_or_create().await?;
+            return Ok(Self { database: Opening::Given(store), url, folder: None });
         }
         let folder = std::env::temp_dir().join(format!("recache-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| {
@@ -89,7 +104,8 @@ impl Place {
                 .at(folder.display().to_string())
         })?;
         let url = format!("sqlite:{}", folder.join("bench.db").display());
-        Ok(Self { database: Opening::Own(OpenOptions::new(url)), folder: Some(folder) })
+        let own = Opening::Own(OpenOptions::new(url.clone()));
+        Ok(Self { database: own, url, folder: Some(folder) })
     }
 
     async fn open(&self) -> BenchResult<Arc<dyn Store>> {

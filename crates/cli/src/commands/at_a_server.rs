@@ -41,6 +41,7 @@ const VERBS: &[(&str, At)] = &[
     ("migrate", Has("a server that runs has the schema it needs; one that does not cannot be asked")),
     ("doctor", Has("it looks at this machine: configuration, database, disk, clock")),
     ("bench jobs", Has("it measures this machine")),
+    ("bench batch", Has("it measures this machine")),
     ("bench workflows", Has("it measures this machine")),
     ("bench views", Has("it measures this machine")),
     ("bench touch", Has("it measures this machine")),

@@ -44,11 +44,17 @@ pub(in crate::commands) fn key_prefix(config: &config::CacheConfig) -> KeyPrefix
 
 /// The cache as configured. One in this process has its epochs in the store, where there is one; a backend that all
 /// processes share keeps them itself, for those too who have no store. Whatever is wrong with its sections, there is a cache: one that
-/// does nothing, and says why.
+/// does nothing, and says why. Where nobody chose one, whoever has a store, and so work to do, has a cache in its own memory.
 pub(super) fn cache(config: &config::CacheConfig, store: Option<&Arc<dyn Store>>) -> Cache {
     let clock = Arc::new(SystemClock);
     match cache_config(config) {
-        Ok(config) => {
+        Ok(read) => {
+            let config = match store {
+                Some(_) if !config.is_chosen() => {
+                    CacheConfig { enabled: true, backend: CacheConfig::default().backend, ..read }
+                }
+                _ => read,
+            };
             let builder = Cache::configure(&config, clock);
             match store.filter(|_| config.backend() == Some(Backend::Moka)) {
                 Some(store) => {

@@ -55,6 +55,16 @@ impl Database {
         Self { url: config.url.clone(), options }
     }
 
+    /// The URL with its password, for a process that this one starts.
+    pub(crate) fn secret_url(&self) -> &str {
+        &self.options.url
+    }
+
+    /// The same, without hearing at once of what other processes do.
+    pub(crate) fn deaf(&self) -> Self {
+        Self { url: self.url.clone(), options: OpenOptions { listens: false, ..self.options.clone() } }
+    }
+
     /// Where it is, without its password.
     pub(crate) fn place(&self) -> String {
         self.url.to_string()

@@ -16,6 +16,7 @@ pub(super) const SECTIONS: &[&str] = &["common.cache", "common.circuit_breakers.
 pub(crate) struct CacheConfig {
     tables: Value,
     sound: bool,
+    chosen: bool,
 }
 
 impl CacheConfig {
@@ -23,6 +24,11 @@ impl CacheConfig {
     /// option present. `None` when there was a problem in them: run the cache as no-op. May hold passwords.
     pub(crate) fn tables(&self) -> Option<&Value> {
         self.sound.then_some(&self.tables)
+    }
+
+    /// Whether anybody said if there is to be a cache, or which: where nobody did, a server has one in its own memory.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.chosen
     }
 
     /// Says that there was a problem in these tables.
@@ -35,6 +41,7 @@ impl CacheConfig {
     }
 
     fn put(&mut self, path: &str, value: impl Into<Value>) {
+        self.chosen |= [ENABLED, BACKEND].contains(&path);
         if let Some(place) = self.tables.pointer_mut(&pointer(path)) {
             *place = value.into();
         }
@@ -65,7 +72,7 @@ impl Default for CacheConfig {
         let tables = json!({
             "common": { "cache": cache, "circuit_breakers": { "component_configs": { "cache": breaker } } },
         });
-        Self { tables, sound: true }
+        Self { tables, sound: true, chosen: false }
     }
 }
 
@@ -114,6 +121,8 @@ fn check_url(text: &str, schemes: &[&str], form: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+const ENABLED: &str = "common.cache.enabled";
+const BACKEND: &str = "common.cache.backend";
 const BACKENDS: &[&str] =
     &["redis", "dragonfly", "valkey", "memcached", "moka", "memory", "in-memory", "tiered"];
 const FAR_BACKENDS: &[&str] = &["redis", "dragonfly", "valkey", "memcached"];
@@ -125,13 +134,13 @@ const YEAR_SECONDS: u32 = 31_536_000;
 
 pub(super) const OPTIONS: &[ConfigOption] = &[
     ConfigOption {
-        path: "common.cache.enabled",
-        meaning: "whether anything is cached at all",
+        path: ENABLED,
+        meaning: "whether anything is cached at all; where neither this nor `backend` is said, a server caches in its own memory",
         kind: Kind::Boolean { write: |config, path, on| config.cache.put(path, on) },
         read: |config, path| config.cache.at(path),
     },
     ConfigOption {
-        path: "common.cache.backend",
+        path: BACKEND,
         meaning: "what holds the cached values",
         kind: Kind::Choice { allowed: BACKENDS, write: |config, path, name| config.cache.put(path, name) },
         read: |config, path| config.cache.at(path),

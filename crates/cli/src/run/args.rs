@@ -15,6 +15,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     pub(crate) input: Option<String>,
 
+    /// Run it once for each input of this file, as members of one batch: one JSON value a line, or one JSON list of them; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    pub(crate) batch: Option<PathBuf>,
+
     /// Cancel the workflow after this long, such as 500ms, 60s, 5m or 1h; by default it may take as long as it likes
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,

@@ -17,7 +17,7 @@ use crate::cli_error::{CliError, ExitStatus};
 /// Largest input, in bytes.
 const INPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Problems of one template that are shown.
-const PROBLEMS_SHOWN_MAX: usize = 50;
+pub(super) const PROBLEMS_SHOWN_MAX: usize = 50;
 
 /// A template as it was written, and as it is in the environment that was asked for.
 pub(super) struct Chosen {
@@ -75,13 +75,18 @@ pub(super) fn read_template(
 
 /// Reads the text of a template, from standard input if the path is `-`; with the name to call it by.
 pub(crate) fn read_source(path: &Path) -> Result<(String, String), CliError> {
+    read_text_of(path, "template", SOURCE_BYTES_MAX)
+}
+
+/// The same of any text.
+pub(super) fn read_text_of(path: &Path, what: &str, bytes_max: usize) -> Result<(String, String), CliError> {
     let name = path.display().to_string();
     if name == "-" {
         let name = "standard input".to_owned();
-        let text = read_text(io::stdin().lock(), &name, "template", SOURCE_BYTES_MAX)?;
+        let text = read_text(io::stdin().lock(), &name, what, bytes_max)?;
         return Ok((name, text));
     }
-    let text = read_file(path, "template", SOURCE_BYTES_MAX)?;
+    let text = read_file(path, what, bytes_max)?;
     Ok((name, text))
 }
 
@@ -216,7 +221,7 @@ fn read_text(source: impl Read, name: &str, what: &str, bytes_max: usize) -> Res
 }
 
 /// Reads JSON in which no object has a key twice: which of the two was meant nobody can know.
-fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
+pub(super) fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = Strict.deserialize(&mut reader)?;
     reader.end()?;

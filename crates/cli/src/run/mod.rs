@@ -4,6 +4,7 @@
 //! the input, and the database's address. The result goes to stdout, all else to stderr.
 
 mod args;
+mod batch;
 mod input;
 mod interrupt;
 mod progress;
@@ -51,13 +52,19 @@ struct Plan {
     /// The same in the environment that was asked for.
     effective: Template,
     environment: Option<String>,
-    input: Value,
     /// With the beginning of the keys that its users' caches have. `None`: in memory, gone with this process.
     database: Option<(Database, KeyPrefix)>,
     timeout: Option<Duration>,
     output: Format,
     options: builtin::Options,
     stand_ins: StandIns,
+}
+
+/// What the template is run with.
+enum Inputs {
+    One(Value),
+    /// Once with each, as a batch.
+    Many(Vec<batch::Placed>),
 }
 
 /// How the waiting ended.
@@ -82,7 +89,7 @@ pub(crate) async fn run(
         allow_private_addresses: args.allow_private_addresses,
         handlers: Arc::new(allowed),
     };
-    let (chosen, input, stand_ins) = match prepare(&args, &options, database.is_some()) {
+    let (chosen, inputs, stand_ins) = match prepare(&args, &options, database.is_some()) {
         Ok(good) => good,
         Err(errors) => return tell(&errors),
     };
@@ -90,7 +97,6 @@ pub(crate) async fn run(
         template: chosen.written,
         effective: chosen.effective,
         environment: args.environment,
-        input,
         database,
         timeout: args.timeout,
         output,
@@ -104,7 +110,11 @@ pub(crate) async fn run(
             return tell(&[CliError::new("E-RUN", ExitStatus::Failed, what)]);
         }
     };
-    match Box::pin(carry_out(plan, &mut interrupts)).await {
+    let carried_out = match inputs {
+        Inputs::One(input) => Box::pin(carry_out(plan, input, &mut interrupts)).await,
+        Inputs::Many(inputs) => Box::pin(batch::carry_out(plan, inputs, &mut interrupts)).await,
+    };
+    match carried_out {
         Ok(status) => status,
         Err(error) => tell(&[error]),
     }
@@ -125,7 +135,7 @@ fn prepare(
     args: &RunArgs,
     options: &builtin::Options,
     has_database: bool,
-) -> Result<(Chosen, Value, StandIns), Vec<CliError>> {
+) -> Result<(Chosen, Inputs, StandIns), Vec<CliError>> {
     let mut errors = Vec::new();
     let stand_ins = StandIns::read(args, options, has_database).map_err(|found| errors.extend(found)).ok();
     let chosen = stand_ins.as_ref().and_then(|stand_ins| {
@@ -133,30 +143,56 @@ fn prepare(
             .map_err(|found| errors.extend(found))
             .ok()
     });
-    let input = input::read_input(args.input.as_deref()).map_err(|error| errors.push(error)).ok();
-    match (chosen, input, stand_ins) {
-        (Some(chosen), Some(input), Some(stand_ins)) => match input::check(&chosen.written, &input) {
-            errors if errors.is_empty() => Ok((chosen, input, stand_ins)),
-            errors => Err(errors),
-        },
+    let written = chosen.as_ref().map(|chosen| &chosen.written);
+    let inputs = match &args.batch {
+        Some(path) if path.as_os_str() == "-" && args.file.as_os_str() == "-" => {
+            let what = "template and inputs cannot both come from standard input";
+            errors.push(CliError::new("E-USAGE", ExitStatus::Usage, what).at("--batch"));
+            None
+        }
+        Some(path) => {
+            batch::read_inputs(path, written).map(Inputs::Many).map_err(|found| errors.extend(found)).ok()
+        }
+        None => input::read_input(args.input.as_deref())
+            .map_err(|error| errors.push(error))
+            .ok()
+            .filter(|input| {
+                let found = written.map(|written| input::check(written, input)).unwrap_or_default();
+                let is_good = found.is_empty();
+                errors.extend(found);
+                is_good
+            })
+            .map(Inputs::One),
+    };
+    match (chosen, inputs, stand_ins) {
+        (Some(chosen), Some(inputs), Some(stand_ins)) => Ok((chosen, inputs, stand_ins)),
         _ => Err(errors),
     }
 }
 
-async fn carry_out(plan: Plan, interrupts: &mut Interrupts) -> Result<ExitStatus, CliError> {
-    let deadline = plan.timeout.map(|timeout| (Instant::now() + timeout, timeout));
-    let engine = tokio::select! {
+/// Starts the engine, unless it is interrupted (`None`) or the time runs out before.
+async fn begin(
+    plan: &Plan,
+    deadline: Option<(Instant, Duration)>,
+    interrupts: &mut Interrupts,
+) -> Result<Option<Engine>, CliError> {
+    tokio::select! {
         biased;
-        () = interrupts.next() => return Ok(ExitStatus::Interrupted),
+        () = interrupts.next() => Ok(None),
         () = passed(deadline) => {
-            return Err(CliError::new("E-TIMEOUT", ExitStatus::TimedOut, "the time ran out before the database answered")
-                .at("--database").help("check that the database can be reached, or raise --timeout"));
+            Err(CliError::new("E-TIMEOUT", ExitStatus::TimedOut, "the time ran out before the database answered")
+                .at("--database").help("check that the database can be reached, or raise --timeout"))
         }
-        engine = start(&plan) => engine?,
-    };
+        engine = start(plan) => engine.map(Some),
+    }
+}
+
+async fn carry_out(plan: Plan, input: Value, interrupts: &mut Interrupts) -> Result<ExitStatus, CliError> {
+    let deadline = plan.timeout.map(|timeout| (Instant::now() + timeout, timeout));
+    let Some(engine) = begin(&plan, deadline, interrupts).await? else { return Ok(ExitStatus::Interrupted) };
     let store = Arc::clone(engine.store());
     let workflow = WorkflowId::make();
-    if let Err(error) = submit(&engine, workflow, &plan).await {
+    if let Err(error) = submit(&engine, workflow, &plan, &input).await {
         engine.shut_down().await;
         store.close().await;
         return Err(of_engine(&error));
@@ -213,8 +249,13 @@ async fn carry_out(plan: Plan, interrupts: &mut Interrupts) -> Result<ExitStatus
     Ok(status)
 }
 
-async fn submit(engine: &Engine, workflow: WorkflowId, plan: &Plan) -> recache_engine::Result<WorkflowId> {
-    engine.submit_workflow_in(workflow, &plan.template, plan.environment.as_deref(), &plan.input).await
+async fn submit(
+    engine: &Engine,
+    workflow: WorkflowId,
+    plan: &Plan,
+    input: &Value,
+) -> recache_engine::Result<WorkflowId> {
+    engine.submit_workflow_in(workflow, &plan.template, plan.environment.as_deref(), input).await
 }
 
 /// Never, without a deadline.

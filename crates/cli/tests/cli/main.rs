@@ -16,6 +16,7 @@ mod cache;
 mod dead;
 mod handlers;
 mod jobs;
+mod kept;
 mod operations;
 mod output;
 mod queues;

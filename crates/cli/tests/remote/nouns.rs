@@ -545,9 +545,12 @@ async fn cache_of_the_server_is_looked_at_and_outdated() {
         served.there(&["cache", "invalidate", "--all", "--yes", "-o", "json"]).json()["changed"],
         "all"
     );
-    let off = super::Served::start(&[]);
+    let off = super::Served::start(&[("RECACHE__COMMON__CACHE__ENABLED", "false")]);
     let disabled = off.there(&["cache", "health"]);
     assert!(disabled.code == 6 && disabled.err.contains("E-CACHE-D"), "{disabled:?}");
+    // Told nothing, it has one in its own memory.
+    let told = super::Served::start(&[]).there(&["cache", "health", "-o", "json"]);
+    assert!(told.code != 6 && told.out.contains("moka"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,11 @@
 //! Views that workers elsewhere build.
 
 use recache_model::ids::SessionId;
-use recache_store::{BuildStart, Keep, LeaseToken, PartStart, Revoked, StagedItem};
+use recache_store::{BuildStart, Keep, LeaseToken, PartStart, Revoked, StagedItem, ViewName};
 
 use super::Remote;
 use crate::error::{Error, Result};
+use crate::kept;
 
 /// Items of one call.
 const ITEMS_MAX: usize = 10_000;
@@ -20,7 +21,15 @@ impl Remote {
         if self.known(session, secret).await?.is_none() {
             return Ok(None);
         }
-        let begun = self.shared.store.build_begin(token).await?;
+        let mut begun = self.shared.store.build_begin(token).await?;
+        if let Ok(start) = &begun
+            && start.is_held
+        {
+            let name = ViewName::new(start.namespace.as_str(), start.key.as_str());
+            if kept::check(&self.shared, start.view, &name).await? > 0 {
+                begun = self.shared.store.build_begin(token).await?;
+            }
+        }
         if let Ok(start) = &begun {
             self.shared.heads.builds(start.view, &start.namespace, &start.key);
         }
@@ -45,7 +54,7 @@ impl Remote {
         if self.known(session, secret).await?.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.shared.store.build_put(token, items).await?))
+        Ok(Some(kept::put(&self.shared, token, items).await?))
     }
 }
 
@@ -88,7 +97,7 @@ impl Remote {
         if self.known(session, secret).await?.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.shared.store.build_workflows().previous_read(token, items).await?))
+        Ok(Some(kept::previous(&self.shared, token, items).await?))
     }
 }
 

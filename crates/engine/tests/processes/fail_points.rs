@@ -74,6 +74,8 @@ async fn leave_jobs_of_the_dead(database: &TestDatabase, log: &Log) {
         victim.hear("run ").await.expect("it runs a job");
         tokio::time::sleep(Duration::from_millis(20)).await;
         victim.kill();
+        // What it sent before is still carried out.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         if !store.jobs_list(running.clone()).await.unwrap().is_empty() {
             return store.close().await;
         }

@@ -1,6 +1,6 @@
 //! A store between the engine and a real one that can be told to fail, to lose an answer, to give no hint.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +28,10 @@ pub(crate) struct Faulty {
     pub(crate) beats_fail: AtomicBool,
     /// Settlements and claims do not reach the database.
     pub(crate) dispatch_fails: AtomicBool,
+    /// So much later than they are there, answers to settlements and claims arrive.
+    pub(crate) dispatch_takes: Mutex<Duration>,
+    /// Calls that settle or claim: those under way, and the most that there were at once.
+    pub(crate) dispatches: (AtomicUsize, AtomicUsize),
     /// The next claim that finds a job is made, and its answer is lost.
     pub(crate) lose_claim: AtomicBool,
     /// The next touch of several views is made, and its answer is lost.
@@ -67,6 +71,8 @@ impl Faulty {
             hears,
             beats_fail: AtomicBool::new(false),
             dispatch_fails: AtomicBool::new(false),
+            dispatch_takes: Mutex::default(),
+            dispatches: (AtomicUsize::new(0), AtomicUsize::new(0)),
             lose_claim: AtomicBool::new(false),
             lose_touch: AtomicBool::new(false),
             touch_gate: Mutex::default(),
@@ -147,6 +153,14 @@ impl Store for Faulty {
 
     fn build_workflows(&self) -> &dyn recache_store::BuildWorkflows {
         self.store.build_workflows()
+    }
+
+    fn held_items(&self) -> &dyn recache_store::HeldItems {
+        self.store.held_items()
+    }
+
+    fn known_items(&self) -> &dyn recache_store::KnownItems {
+        self.store.known_items()
     }
 
     fn chains(&self) -> &dyn Chains {
@@ -253,9 +267,17 @@ impl Store for Faulty {
         claim: Option<ClaimRequest>,
     ) -> Result<Dispatched> {
         Self::fail_if(&self.dispatch_fails)?;
+        let (now, most) = &self.dispatches;
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let claims = claim.is_some();
         let outcomes: Vec<_> = settlements.iter().map(|one| format!("{:?}", one.outcome)).collect();
-        let answer = self.store.jobs_dispatch(settlements, claim).await?;
+        let answer = self.store.jobs_dispatch(settlements, claim).await;
+        let takes = *self.dispatch_takes.lock().unwrap();
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
+        now.fetch_sub(1, Ordering::SeqCst);
+        let answer = answer?;
         let claimed = answer.claimed.iter().map(|job| {
             format!(
                 "{:?} {} {} {} {} {:?} {:?}",

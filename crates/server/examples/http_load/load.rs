@@ -72,8 +72,8 @@ async fn asked(
                 if sent >= begin {
                     seen.note(status, sent.elapsed());
                 }
-                // A refusal may end the connection.
-                if status.is_none_or(|status| status >= 500) {
+                // Many clients keep it after a refusal, as the server does.
+                if status.is_none() || wire.is_ended() {
                     wire = Wire::open(address).await;
                 }
             }

@@ -32,13 +32,19 @@ impl Request {
 pub(crate) struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
+    is_ended: bool,
 }
 
 impl Wire {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server can be reached");
         stream.set_nodelay(true).expect("it can be set");
-        Self { stream, buffer: Vec::with_capacity(4_096) }
+        Self { stream, buffer: Vec::with_capacity(4_096), is_ended: false }
+    }
+
+    /// Whether the last answer was to be the last one.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.is_ended
     }
 
     /// The status of the whole answer; `None` when the connection ended before.
@@ -46,10 +52,11 @@ impl Wire {
         self.stream.write_all(&request.0).await.ok()?;
         self.buffer.clear();
         loop {
-            if let Some((status, bytes)) = answer(&self.buffer)
-                && self.buffer.len() >= bytes
+            if let Some(answer) = answer(&self.buffer)
+                && self.buffer.len() >= answer.bytes
             {
-                return Some(status);
+                self.is_ended = answer.ends_connection;
+                return Some(answer.status);
             }
             if self.stream.read_buf(&mut self.buffer).await.ok()? == 0 {
                 return None;
@@ -58,16 +65,28 @@ impl Wire {
     }
 }
 
-/// Status and length of an answer whose head is there.
-fn answer(bytes: &[u8]) -> Option<(u16, usize)> {
+/// What the head of an answer says.
+struct Answer {
+    status: u16,
+    /// With the body.
+    bytes: usize,
+    ends_connection: bool,
+}
+
+/// Once the head is there.
+fn answer(bytes: &[u8]) -> Option<Answer> {
     let head_bytes = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(bytes.get(..head_bytes)?).ok()?;
     let status = head.get(9..12)?.parse().ok()?;
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    Some((status, head_bytes + length.unwrap_or(0)))
+    let (mut body_bytes, mut ends_connection) = (0, false);
+    for (name, value) in head.lines().filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("content-length") {
+            body_bytes = value.trim().parse().ok()?;
+        } else if name.eq_ignore_ascii_case("connection") {
+            ends_connection = value.trim().eq_ignore_ascii_case("close");
+        }
+    }
+    Some(Answer { status, bytes: head_bytes + body_bytes, ends_connection })
 }
 
 pub(crate) async fn once(address: SocketAddr, request: &Request) -> u16 {

@@ -12,7 +12,7 @@ use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::tracked::TrackedState;
 use recache_model::view::{OnTouch, ViewPolicy, ViewStatus};
-use recache_model::view_options::Prefetch;
+use recache_model::view_options::{ItemsKept, Prefetch};
 use recache_store::{
     BatchMember, BatchRecord, GenerationRecord, HistoryRow, JobRecord, Letter, LetterNote, LimitRecord,
     LimitScope, LimitsRecord, LogLine, MemberKind, PatternRecord, QueueRecord, ScheduleRecord, SignalRecord,
@@ -415,6 +415,7 @@ pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
         last_build_ms: versions.last_build.map(ms),
         last_error: record.last_error,
         build_job_id: record.build.map(|id| id.to_string()),
+        cache_only: definition.options.items == ItemsKept::CacheOnly,
         prefetch_first: prefetch_first(definition.options.prefetch.as_ref()),
         prefetch_items: prefetch_items(definition.options.prefetch),
         workflow: definition.options.workflow.map(|workflow| workflow.to_string()),
@@ -441,6 +442,7 @@ pub fn view_pattern(record: PatternRecord) -> api::ViewPattern {
         created_at: instant(record.created_at),
         namespace: definition.namespace,
         pattern: definition.key,
+        cache_only: definition.options.items == ItemsKept::CacheOnly,
         prefetch_first: prefetch_first(definition.options.prefetch.as_ref()),
         prefetch_items: prefetch_items(definition.options.prefetch),
         workflow: definition.options.workflow.map(|workflow| workflow.to_string()),

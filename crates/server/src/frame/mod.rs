@@ -32,6 +32,21 @@ use crate::state::App;
 #[derive(Debug, Clone)]
 pub(crate) struct Identified(pub(crate) Result<Identity, Refusal>);
 
+/// Refuses what comes while the queue is full, before a route is looked for or anything else is done for it: what a refusal costs is taken
+/// from those who are served.
+pub(crate) fn shed<B>(app: &App, request: &axum::http::Request<B>) -> Option<Response> {
+    let kind = Kind::of(request.method(), Some(request.uri().path()));
+    let refusal = app.admission().check(kind).err()?;
+    let started = tokio::time::Instant::now();
+    app.metrics().shed(kind);
+    let id = RequestId::of(request.headers());
+    let key = once::key_text(request.headers());
+    let ends_connection = request.headers().contains_key(axum::http::header::TRANSFER_ENCODING);
+    let response = answer::finish(refusal.into_response(), &id, key.as_deref(), ends_connection);
+    app.metrics().answered(request.method(), None, response.status(), started.elapsed());
+    Some(response)
+}
+
 /// Carries out one request.
 pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = tokio::time::Instant::now();

@@ -16,7 +16,7 @@ use recache_api::{
 use recache_model::ids::JobId;
 use recache_model::item_rules::ItemRules;
 use recache_model::view::{OnTouch, ViewPolicy};
-use recache_model::view_options::{BuildWorkflow, Prefetch, ViewOptions};
+use recache_model::view_options::{BuildWorkflow, ItemsKept, Prefetch, ViewOptions};
 use recache_store::{FLOW, NewView, Touch, ViewName, Word};
 use serde::Deserialize;
 use serde_json::json;
@@ -40,6 +40,8 @@ const OPERATE: Permission = Permission::new("views", Action::Operate);
 
 /// Generations that are answered with a view.
 const GENERATIONS_SHOWN: u32 = 10;
+/// A value that is gone is made anew in about this time, if it is made quickly.
+const GONE_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Generations among which the successors of superseded builds are looked for.
 const GENERATIONS_MAX: u32 = 1_000;
 
@@ -167,6 +169,7 @@ pub(super) fn definition(namespace: String, key: String, asked: DefineView) -> R
         asked.max_staleness_ms.or(default.max_staleness_ms).filter(|_| !asked.any_staleness);
     let (handler, queue, workflow) = builder(asked.handler, asked.queue, asked.workflow.as_deref())?;
     let prefetch = prefetch(asked.prefetch_first, asked.prefetch_items)?;
+    let items = if asked.cache_only { ItemsKept::CacheOnly } else { ItemsKept::Durable };
     Ok(NewView {
         namespace,
         key,
@@ -184,7 +187,7 @@ pub(super) fn definition(namespace: String, key: String, asked: DefineView) -> R
             key_schema: schema("/item_key_schema", asked.item_key_schema.as_ref())?,
             value_schema: schema("/item_value_schema", asked.item_value_schema.as_ref())?,
         },
-        options: ViewOptions { workflow, prefetch },
+        options: ViewOptions { workflow, items, prefetch },
     })
 }
 
@@ -462,7 +465,8 @@ async fn diff(
 
 /// The items of the live generation, in the order of their keys
 ///
-/// All pages are of the generation of the first one, whatever is published meanwhile; 409 when that is no longer kept.
+/// All pages are of the generation of the first one, whatever is published meanwhile; 409 when that is no longer kept. Items of a view whose
+/// values are kept in the cache only are named in `gone` where it has them no more.
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/items", tag = "views",
     params(ViewPath, ItemsParams),
     responses((status = 200, description = "A page", body = ItemList)))]
@@ -491,12 +495,13 @@ async fn items(
     };
     let found = app.engine().list_items(&view.namespace, &view.key, from, page.limit()).await?;
     let version = found.version;
-    let last = found.items.last().filter(|_| found.has_more);
-    let next = last.map(|(item, _)| page.after(&format!("{version}/{item}")));
+    let last = found.last.filter(|_| found.has_more);
+    let next = last.map(|item| page.after(&format!("{version}/{item}")));
     let item = |(item, value): (String, String)| ViewItem { item, value: documents::json_text(&value) };
     let items = found.items.into_iter().map(item).collect();
     let ViewName { namespace, key } = view;
-    Ok(Json(ItemList { schema: ItemList::SCHEMA.to_owned(), namespace, key, version, items, next }))
+    let (schema, gone) = (ItemList::SCHEMA.to_owned(), found.gone);
+    Ok(Json(ItemList { schema, namespace, key, version, items, gone, next }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -509,7 +514,8 @@ struct ItemParams {
 
 /// One item of the live generation, through the cache
 ///
-/// `ETag` is the generation: with `If-None-Match` the answer is 304 as long as no other one is live.
+/// `ETag` is the generation: with `If-None-Match` the answer is 304 as long as no other one is live. 503 with `Retry-After` when the value was kept
+/// in the cache only and is gone there: it is made anew.
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/items/{item}", tag = "views",
     params(ViewPath,
         ("item" = String, Path, description = "The item's key"), ItemParams,
@@ -538,6 +544,14 @@ async fn item(
         .flat_map(|value| value.split(','))
         .any(|tag| tag.trim().trim_start_matches("W/") == etag);
     let etag = HeaderValue::try_from(etag).map_err(|_| Refusal::internal())?;
+    if found.is_gone {
+        let said = format!(
+            "version {} of view `{view}` has item `{item}`, but only the cache kept its value, and has it no more",
+            found.version
+        );
+        let refusal = Refusal::new(Code::Unavailable, said).retry_after(GONE_RETRY_AFTER);
+        return Err(refusal.remedy("ask again: the view is touched, and makes it anew"));
+    }
     let Some(value) = found.value else {
         let said = if found.version == 0 {
             format!("view `{view}` has no generation yet")
@@ -653,7 +667,8 @@ async fn resume(
 
 /// Make the content of an older generation live again, and pause the view
 ///
-/// It becomes a version of its own, newer than every other. The view is paused, because its next build would undo it.
+/// It becomes a version of its own, newer than every other. The view is paused, because its next build would undo it. 409 where values were kept
+/// in the cache only and some of them are gone.
 #[utoipa::path(post, path = "/v1/views/{namespace}/{key}/rollback", tag = "views", request_body = RollBackView,
     params(ViewPath),
     responses((status = 200, description = "It is live", body = ViewRestored)))]
@@ -669,7 +684,7 @@ async fn roll_back(
     let before = paused_now(&app, &view).await?;
     audited(app.store(), &caller, deed("views.rollback", &view, &reason, &request), &before, async {
         let word = caller.word(&reason);
-        let restored = app.store().view_control().view_restore(view.clone(), asked.to_version, word).await?;
+        let restored = app.engine().restore_view(view.clone(), asked.to_version, word).await?;
         let document = documents::view_restored(&view, asked.to_version, &restored);
         Ok((Json(document), json!({ "paused": true, "live_version": restored.version })))
     })

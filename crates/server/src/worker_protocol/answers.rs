@@ -101,7 +101,11 @@ pub(super) fn build(start: BuildStart) -> WorkerBuild {
     let known = |marks: Vec<ItemMark>| {
         marks
             .into_iter()
-            .map(|mark| WorkerKnownItem { item: mark.item, fingerprint: mark.fingerprint })
+            .map(|mark| WorkerKnownItem {
+                item: mark.item,
+                fingerprint: mark.fingerprint,
+                gone: mark.is_gone,
+            })
             .collect()
     };
     WorkerBuild {

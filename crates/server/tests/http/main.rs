@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::print_stderr,
     missing_docs,
     reason = "a test says what it expects"
 )]
@@ -20,6 +21,7 @@ mod handlers;
 mod health;
 mod hostile;
 mod jobs;
+mod kept;
 mod letters;
 mod once;
 mod queues;

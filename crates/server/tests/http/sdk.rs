@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::World;
 
-struct Running {
+pub(crate) struct Running {
     stop: CancellationToken,
     run: JoinHandle<Result<(), RemoteError>>,
 }
 
 impl Running {
-    fn start(world: &World, handlers: Handlers) -> Self {
+    pub(crate) fn start(world: &World, handlers: Handlers) -> Self {
         // A server that is not there is passed over.
         let servers = vec!["http://127.0.0.1:9".to_owned(), format!("http://{}", world.address)];
         let options = ServerOptions {
@@ -40,7 +40,7 @@ impl Running {
         Self { stop, run }
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         soon(self.run).await.unwrap().unwrap();
     }

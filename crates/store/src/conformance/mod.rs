@@ -22,7 +22,9 @@ pub mod event_stream;
 pub mod events;
 pub mod figures;
 pub mod handler_offers;
+pub mod held_items;
 pub mod jobs;
+pub mod known_items;
 pub mod letters;
 pub mod lifecycles;
 pub mod maintenance;
@@ -463,6 +465,15 @@ macro_rules! conformance_suite {
                 build_that_is_called_off_takes_its_workflow_with_it,
                 build_that_waits_follows_its_views_definition,
                 what_no_workflow_can_build_is_refused,
+            ],
+            held_items: [
+                values_are_not_in_the_store_and_their_digests_are,
+                lost_value_touches_its_view_once_and_is_not_taken_over,
+                staged_value_that_is_gone_is_staged_no_longer,
+                where_values_are_kept_is_refused_or_followed,
+            ],
+            known_items: [
+                live_items_are_told_page_by_page_in_the_order_of_their_bytes,
             ],
             chains: [
                 publication_touches_the_views_below,

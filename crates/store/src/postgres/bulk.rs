@@ -472,7 +472,9 @@ pub(super) async fn settle_and_claim(
          picked AS MATERIALIZED (SELECT id FROM due ORDER BY priority DESC, due_at, id LIMIT $14), \
          taken AS (UPDATE jobs j SET state = 'running', epoch = j.epoch + 1, claim = $10, session_id = $11, \
          attempt = j.attempt + 1, started_at = t.now, transitions = j.transitions + 1, progress = NULL, message = NULL \
-         FROM picked, t WHERE j.id = picked.id RETURNING j.*), \
+         FROM picked, t WHERE j.id = picked.id RETURNING j.id, j.state, j.namespace, j.queue, j.handler, j.input, j.attempt, \
+         j.retry, j.attempts_max, j.timeout_ms, j.correlation_id, j.trace_context, j.workflow_id, j.step, j.view_id, j.epoch, \
+         j.due_at, j.priority, j.checkpoint, j.transitions, j.session_id), \
          counted AS (INSERT INTO batch_counts AS c (batch_id, shard, added, completed, failed, cancelled, superseded) \
          SELECT batch_id, $16, 0, count(*) FILTER (WHERE state = 'completed'), count(*) FILTER (WHERE state = 'failed'), 0, 0 \
          FROM done WHERE batch_id IS NOT NULL AND state <> 'queued' GROUP BY batch_id ORDER BY batch_id \

@@ -29,14 +29,19 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn start(pool: PgPool, connect: PgConnectOptions, heard: broadcast::Sender<Signal>) -> Self {
+    pub(super) fn start(
+        pool: PgPool,
+        connect: PgConnectOptions,
+        heard: broadcast::Sender<Signal>,
+        listens: bool,
+    ) -> Self {
         let me = Uuid::new_v4();
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
-        let tasks = vec![
-            tokio::spawn(send_all(pool, me, waiting)),
-            tokio::spawn(listen(connect, me, heard, stopped)),
-        ];
+        let mut tasks = vec![tokio::spawn(send_all(pool, me, waiting))];
+        if listens {
+            tasks.push(tokio::spawn(listen(connect, me, heard, stopped)));
+        }
         Self { queue, stop, tasks: std::sync::Mutex::new(tasks) }
     }
 

@@ -5,6 +5,7 @@
 //! outside the transactions that cause them.
 
 mod bulk;
+mod bulk_tracked;
 mod listener;
 mod plans;
 mod watch;
@@ -269,7 +270,7 @@ impl Driver {
             fail_point!("migrate.after");
         }
         let (signals, _) = broadcast::channel(SIGNALS_KEPT);
-        let listener = Listener::start(pool.clone(), connect, signals.clone());
+        let listener = Listener::start(pool.clone(), connect, signals.clone(), options.listens);
         let key_cursor = Arc::default();
         let times = Times::new(options.slow);
         let plans = options.slow_plans.then(|| {

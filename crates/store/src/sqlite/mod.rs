@@ -5,6 +5,7 @@
 //! file on one host; they hear of each other by polling.
 
 mod bulk;
+mod bulk_tracked;
 mod plans;
 mod watch;
 mod writer;
@@ -39,6 +40,14 @@ use statements::effects::Effects;
 use statements::limited::KeyCursor;
 use statements::submit::UniqueColumns;
 use writer::Writer;
+
+/// What the writer keeps of the file in its memory, at most: -KiB. What is changed again is not read again; the engine's own 2 MB hold
+/// little more than the pages of one batch.
+const WRITER_CACHE: &str = "-65536";
+/// The same of each reader.
+const READER_CACHE: &str = "-8192";
+/// So many pages are written to the log before it is copied into the file, each once: 16 MiB.
+const CHECKPOINT_PAGES: &str = "4000";
 
 macro_rules! for_update {
     () => {
@@ -175,6 +184,8 @@ impl Driver {
     /// Opens a file, or a database in memory.
     pub async fn open(path: Option<&Path>, options: &OpenOptions) -> Result<Self> {
         let connect = SqliteConnectOptions::new()
+            .pragma("cache_size", READER_CACHE)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(match options.synchronous {
@@ -195,8 +206,9 @@ impl Driver {
             }
             (_, error) => error,
         };
+        let writing = connect.clone().pragma("cache_size", WRITER_CACHE);
         let mut connection =
-            SqliteConnection::connect_with(&connect).await.map_err(|error| place(error.into()))?;
+            SqliteConnection::connect_with(&writing).await.map_err(|error| place(error.into()))?;
         if options.migrate {
             fail_point!("migrate.before");
             migrate(&mut connection).await.map_err(place)?;

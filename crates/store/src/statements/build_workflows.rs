@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use recache_model::ids::{JobId, ViewId, WorkflowId};
 use recache_model::job::JobEvent;
 use recache_model::time::Timestamp;
-use recache_model::view_options::ViewOptions;
+use recache_model::view_options::{ItemsKept, ViewOptions};
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -118,6 +118,7 @@ async fn start(db: &mut Connection, view: ViewRecord) -> Result<PartStart> {
     let version = view.versions.processing.ok_or_else(|| Error::broken("a build began without a version"))?;
     Ok(PartStart {
         view: view.id,
+        is_held: view.definition.options.items == ItemsKept::CacheOnly,
         namespace: view.definition.namespace,
         key: view.definition.key,
         version,
@@ -506,7 +507,7 @@ async fn fingerprints(
 ) -> Result<HashMap<String, Option<String>>> {
     let statement = if table == "view_items" {
         concat!(
-            "SELECT item, fingerprint FROM view_items WHERE view_id = $1 AND died IS NULL AND item ",
+            "SELECT item, fingerprint FROM view_items WHERE view_id = $1 AND died IS NULL AND gone_at IS NULL AND item ",
             in_texts!("$2")
         )
     } else {

@@ -498,7 +498,7 @@ async fn active(db: &mut Connection, filter: &Filter) -> Result<Active> {
              AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
              AND (CAST($3 AS TEXT) IS NULL OR queue = $3) LIMIT $4) AS a",
             "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT id FROM jobs WHERE state = 'running' \
-             AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
+             AND session_id IS NOT NULL AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
              AND (CAST($3 AS TEXT) IS NULL OR queue = $3) LIMIT $4) AS a",
         ] {
             let row = sqlx::query(is_active)

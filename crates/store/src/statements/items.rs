@@ -5,6 +5,7 @@ use recache_model::item_rules::{ItemRules, item_problems};
 use recache_model::job::JobEvent;
 use recache_model::template::JsonSchema;
 use recache_model::time::Timestamp;
+use recache_model::view_options::ItemsKept;
 use sqlx::Row as _;
 
 use super::super::{Connection, Row, bulk, texts};
@@ -12,6 +13,7 @@ use super::effects::Effects;
 use super::jobs::{self, Change};
 use super::{build_workflows, chains, views};
 use crate::error::{Error, Result};
+use crate::held_items::item_digest;
 use crate::records::{
     BuildStart, ItemMark, LeaseToken, Publication, Published, Revoked, StagedItem, TouchedItems, ViewRead,
     ViewRecord,
@@ -65,10 +67,12 @@ pub(super) async fn take_version(
     Ok(Ok(view))
 }
 
+/// With all items that exist; of more than `known_max`, where that is given, none.
 pub(in super::super) async fn begin(
     db: &mut Connection,
     now: Timestamp,
     token: LeaseToken,
+    known_max: Option<u32>,
 ) -> Result<std::result::Result<BuildStart, Revoked>> {
     let view = match take_version(db, now, token).await? {
         Ok(view) => view,
@@ -77,19 +81,26 @@ pub(in super::super) async fn begin(
     let version = view.versions.processing.ok_or_else(|| Error::broken("a build began without a version"))?;
     let live_version = view.versions.live;
     let touched = touched(db, view.id, live_version).await?;
-    let live = sqlx::query(
-        "SELECT item, fingerprint, digest FROM view_items WHERE view_id = $1 AND died IS NULL ORDER BY item",
-    )
-    .bind(view.id.uuid())
-    .fetch_all(&mut *db)
-    .await?;
-    let staged =
-        sqlx::query("SELECT item, fingerprint, digest FROM view_staged WHERE view_id = $1 ORDER BY item")
-            .bind(view.id.uuid())
-            .fetch_all(db)
-            .await?;
+    let mut known = Vec::with_capacity(2);
+    for statement in [
+        "SELECT item, CASE WHEN gone_at IS NULL THEN fingerprint END AS fingerprint, digest, gone_at IS NOT NULL AS is_gone \
+         FROM view_items WHERE view_id = $1 AND died IS NULL ORDER BY item LIMIT $2",
+        "SELECT item, fingerprint, digest, FALSE AS is_gone FROM view_staged WHERE view_id = $1 ORDER BY item LIMIT $2",
+    ] {
+        let rows_max = known_max.map_or(i64::MAX, |max| i64::from(max) + 1);
+        known.push(sqlx::query(statement).bind(view.id.uuid()).bind(rows_max).fetch_all(&mut *db).await?);
+    }
+    let is_more =
+        |rows: &Vec<Row>| known_max.is_some_and(|max| u32::try_from(rows.len()).is_ok_and(|rows| rows > max));
+    let is_large = known.iter().any(is_more);
+    if is_large {
+        known.iter_mut().for_each(Vec::clear);
+    }
+    let staged = known.pop().unwrap_or_default();
+    let live = known.pop().unwrap_or_default();
     Ok(Ok(BuildStart {
         view: view.id,
+        is_held: view.definition.options.items == ItemsKept::CacheOnly,
         namespace: view.definition.namespace,
         key: view.definition.key,
         version,
@@ -97,6 +108,7 @@ pub(in super::super) async fn begin(
         touched,
         live: live.iter().map(mark).collect::<Result<_>>()?,
         staged: staged.iter().map(mark).collect::<Result<_>>()?,
+        is_large,
     }))
 }
 
@@ -118,17 +130,18 @@ pub(super) async fn touched(db: &mut Connection, view: ViewId, live_version: i64
     Ok(TouchedItems::Only(rows.iter().map(|row| Ok(row.try_get("item")?)).collect::<Result<_>>()?))
 }
 
-fn mark(row: &Row) -> Result<ItemMark> {
+pub(super) fn mark(row: &Row) -> Result<ItemMark> {
     Ok(ItemMark {
         item: row.try_get("item")?,
         fingerprint: row.try_get("fingerprint")?,
         digest: row.try_get("digest")?,
+        is_gone: row.try_get("is_gone")?,
     })
 }
 
 /// The digest under which two values are the same value.
 pub(in super::super) fn digest(value: &str) -> String {
-    blake3::hash(value.as_bytes()).to_hex().to_string()
+    item_digest(value)
 }
 
 pub(in super::super) async fn put(
@@ -140,13 +153,22 @@ pub(in super::super) async fn put(
         Ok(held) => held,
         Err(revoked) => return Ok(Some(revoked)),
     };
-    if view.versions.processing.is_none() {
-        return Err(Error::Conflict(format!("the build of job `{}` has not begun", token.job)));
-    }
     check_rules(&view.definition.rules, items)?;
+    stage(db, token, &view, is_part, items).await?;
+    Ok(None)
+}
+
+/// Keeps what a build, or a part of one, puts; all of it was judged.
+pub(super) async fn stage(
+    db: &mut Connection,
+    token: LeaseToken,
+    view: &ViewRecord,
+    is_part: bool,
+    items: &[StagedItem],
+) -> Result<()> {
     let epoch = view.versions.lease_epoch;
     if is_part {
-        build_workflows::check_put_once(db, &view, token, &names(items)).await?;
+        build_workflows::check_put_once(db, view, token, &names(items)).await?;
     }
     let reused: Vec<String> =
         items.iter().filter(|item| item.value.is_none()).map(|item| item.item.clone()).collect();
@@ -172,11 +194,11 @@ pub(in super::super) async fn put(
     if is_part {
         build_workflows::mark_put(db, view.id, token, &names(items)).await?;
     }
-    Ok(None)
+    Ok(())
 }
 
-/// The view whose build `token` holds, or is a part of; and whether it is a part.
-async fn held_to_put(
+/// The view whose build `token` holds, or is a part of; and whether it is a part. A build that has not begun is a conflict.
+pub(super) async fn held_to_put(
     db: &mut Connection,
     token: LeaseToken,
 ) -> Result<std::result::Result<(ViewRecord, bool), Revoked>> {
@@ -189,7 +211,11 @@ async fn held_to_put(
     if is_step {
         return Ok(build_workflows::held_part(db, token).await?.map(|(view, _)| (view, true)));
     }
-    Ok(held_view(db, token).await?.map(|view| (view, false)))
+    let held = held_view(db, token).await?;
+    if held.as_ref().is_ok_and(|view| view.versions.processing.is_none()) {
+        return Err(Error::Conflict(format!("the build of job `{}` has not begun", token.job)));
+    }
+    Ok(held.map(|view| (view, false)))
 }
 
 fn names(items: &[StagedItem]) -> Vec<String> {
@@ -197,7 +223,7 @@ fn names(items: &[StagedItem]) -> Vec<String> {
 }
 
 /// All that is wrong with all of the items. Here rather than where they are made: no builder, wherever it runs, gets past it.
-fn check_rules(rules: &ItemRules, items: &[StagedItem]) -> Result<()> {
+pub(super) fn check_rules(rules: &ItemRules, items: &[StagedItem]) -> Result<()> {
     if rules.is_empty() {
         return Ok(());
     }
@@ -242,9 +268,9 @@ pub(in super::super) async fn publish(
     }
     // The constraint on one live row per item wants the old row closed before the new one is born.
     for (statement, from_version) in [
-        // Same value, other inputs: only the fingerprint is new, and no reader sees it.
+        // Same value, other inputs: only the fingerprint is new, and no reader sees it. What was gone is there again.
         (
-            "UPDATE view_items SET fingerprint = s.fingerprint FROM view_staged s WHERE view_items.view_id = $1 \
+            "UPDATE view_items SET fingerprint = s.fingerprint, gone_at = NULL FROM view_staged s WHERE view_items.view_id = $1 \
              AND view_items.died IS NULL AND s.view_id = $1 AND s.item = view_items.item AND s.lease_epoch = $2 \
              AND s.digest = view_items.digest AND $3 > 0",
             version,

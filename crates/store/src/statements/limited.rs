@@ -186,7 +186,7 @@ async fn room(db: &mut Connection, now: Timestamp, limits: &[LockedLimit]) -> Re
 async fn running(db: &mut Connection) -> Result<Vec<(String, String, i64)>> {
     let rows = sqlx::query(
         "SELECT queue, handler, CAST(count(*) AS BIGINT) AS running FROM jobs WHERE state = 'running' \
-         GROUP BY queue, handler",
+         AND session_id IS NOT NULL GROUP BY queue, handler",
     )
     .fetch_all(db)
     .await?;

@@ -60,7 +60,7 @@ async fn list(db: &mut Connection, now: Timestamp) -> Result<Vec<QueueRecord>> {
          UNION ALL SELECT (SELECT MIN(j.queue) FROM jobs j WHERE j.state = 'queued' \
          AND j.concurrency_key IS NOT NULL AND j.queue > keyed.queue) FROM keyed WHERE keyed.queue IS NOT NULL) \
          SELECT queue FROM used WHERE queue IS NOT NULL UNION SELECT queue FROM keyed WHERE queue IS NOT NULL \
-         UNION SELECT queue FROM jobs WHERE state = 'running' UNION SELECT name FROM queues WHERE paused_until > $1 \
+         UNION SELECT queue FROM jobs WHERE state = 'running' AND session_id IS NOT NULL UNION SELECT name FROM queues WHERE paused_until > $1 \
          UNION SELECT name FROM limits WHERE scope = 'queue' ORDER BY queue LIMIT $2",
     )
     .bind(now.micros())
@@ -93,7 +93,7 @@ async fn get(db: &mut Connection, now: Timestamp, queue: &str) -> Result<QueueRe
         "SELECT (SELECT CAST(count(*) AS BIGINT) FROM (SELECT 1 FROM jobs WHERE queue = $1 AND state = 'queued' \
          AND concurrency_key IS NULL LIMIT $2) AS a) + (SELECT CAST(count(*) AS BIGINT) FROM (SELECT 1 FROM jobs \
          WHERE queue = $1 AND state = 'queued' AND concurrency_key IS NOT NULL LIMIT $2) AS b) AS queued, \
-         (SELECT CAST(count(*) AS BIGINT) FROM jobs WHERE state = 'running' AND queue = $1) AS running",
+         (SELECT CAST(count(*) AS BIGINT) FROM jobs WHERE state = 'running' AND session_id IS NOT NULL AND queue = $1) AS running",
     )
     .bind(queue)
     .bind(COUNTED_MAX)

@@ -114,7 +114,7 @@ pub(in super::super) async fn sweep(
     effects: &mut Effects,
 ) -> Result<Swept> {
     let rows = sqlx::query(
-        "SELECT id FROM jobs WHERE state = 'running' AND NOT EXISTS \
+        "SELECT id FROM jobs WHERE state = 'running' AND session_id IS NOT NULL AND NOT EXISTS \
          (SELECT 1 FROM sessions WHERE sessions.id = jobs.session_id AND sessions.expires_at > $1) \
          ORDER BY id LIMIT $2",
     )

@@ -1,6 +1,6 @@
 //! Tracked jobs: created, reported, given up.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use recache_model::tracked::{
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, Driver, Row, ids};
+use super::super::{Connection, Driver, Row, bulk_tracked, ids};
 use super::batches::{Admission, member_moved, tally};
 use super::effects::Effects;
 use super::jobs::instant;
@@ -192,33 +192,10 @@ async fn create(
     // In one order, so that two calls with the same ids wait for each other in one direction.
     let mut order: Vec<&NewTrackedJob> = jobs.iter().collect();
     order.sort_by_key(|job| job.id);
-    let mut made = HashMap::with_capacity(jobs.len());
-    for job in order {
-        let context = job.context.as_ref();
-        let inserted = sqlx::query(
-            "INSERT INTO tracked_jobs (id, namespace, action, context_type, context_id, context_field, owner, metadata, \
-             state, revision, stale_after_us, stale_at, created_at, heard_at, batch_id) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', 1, $9, $10, $11, $11, $12) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(job.id.uuid())
-        .bind(&job.namespace)
-        .bind(&job.action)
-        .bind(context.map(|context| context.kind.as_str()))
-        .bind(context.map(|context| context.id.as_str()))
-        .bind(context.and_then(|context| context.field.as_deref()))
-        .bind(&job.owner)
-        .bind(&job.metadata)
-        .bind(micros(job.stale_after))
-        .bind(now.plus(job.stale_after).micros())
-        .bind(now.micros())
-        .bind(job.batch.map(BatchId::uuid))
-        .execute(&mut *db)
-        .await?
-        .rows_affected();
-        if inserted > 0 {
-            made.insert(job.id, job);
-        }
-    }
+    let made_ids =
+        if order.is_empty() { HashSet::new() } else { bulk_tracked::tracked_insert(db, now, &order).await? };
+    let mut made: HashMap<JobId, &NewTrackedJob> =
+        order.into_iter().filter(|job| made_ids.contains(&job.id.uuid())).map(|job| (job.id, job)).collect();
     let members = made.values().filter_map(|job| Some((job.batch?, job.namespace.as_str())));
     for ((batch, namespace), count) in tally(members) {
         admission.admit(db, now, batch, namespace, count, effects).await?;
@@ -288,6 +265,7 @@ pub(super) async fn report(
 ) -> Result<Vec<Tracked>> {
     let wanted: Vec<JobId> = reports.iter().map(|(job, _)| *job).collect();
     let mut jobs = lock(db, &wanted).await?;
+    let mut moved = BTreeSet::new();
     let mut answers = Vec::with_capacity(reports.len());
     for (id, report) in reports {
         let job = jobs.get_mut(id).ok_or_else(|| Error::not_found("tracked job", id))?;
@@ -296,12 +274,17 @@ pub(super) async fn report(
         if let Some(course) = next {
             let (from, to) = (MemberEnd::of_tracked(job.course.state), MemberEnd::of_tracked(course.state));
             move_on(job, course, now);
-            store(db, job).await?;
+            moved.insert(*id);
             if let Some(batch) = job.definition.batch {
                 member_moved(db, now, batch, from, to, effects).await?;
             }
         }
         answers.push(Tracked { job: job.clone(), changed });
+    }
+    // One statement, however many there are, and however often one is reported.
+    let moved: Vec<&TrackedJob> = moved.iter().filter_map(|id| jobs.get(id)).collect();
+    if !moved.is_empty() {
+        bulk_tracked::tracked_store(db, &moved).await?;
     }
     Ok(answers)
 }
@@ -319,31 +302,6 @@ fn move_on(job: &mut TrackedJob, course: Course, now: Timestamp) {
     job.heard_at = now;
     job.finished_at = has_ended.then_some(now);
     job.stale_at = (!has_ended).then(|| now.plus(job.definition.stale_after));
-}
-
-async fn store(db: &mut Connection, job: &TrackedJob) -> Result<()> {
-    let course = &job.course;
-    sqlx::query(
-        "UPDATE tracked_jobs SET state = $2, message = $3, code = $4, data = $5, progress = $6, items_done = $7, \
-         items_total = $8, revision = $9, heard_at = $10, stale_at = $11, started_at = $12, finished_at = $13 \
-         WHERE id = $1",
-    )
-    .bind(job.definition.id.uuid())
-    .bind(course.state.as_str())
-    .bind(&course.message)
-    .bind(&course.code)
-    .bind(&course.data)
-    .bind(course.progress)
-    .bind(course.items_done)
-    .bind(course.items_total)
-    .bind(job.revision)
-    .bind(job.heard_at.micros())
-    .bind(job.stale_at.map(Timestamp::micros))
-    .bind(job.started_at.map(Timestamp::micros))
-    .bind(job.finished_at.map(Timestamp::micros))
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 async fn heartbeat(db: &mut Connection, now: Timestamp, job: JobId) -> Result<TrackedJob> {

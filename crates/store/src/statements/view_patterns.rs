@@ -9,7 +9,7 @@ use sqlx::Row as _;
 
 use super::super::{Connection, Driver, Row};
 use super::effects::Effects;
-use super::{build_workflows, jobs, views};
+use super::{build_workflows, held_items, jobs, views};
 use crate::error::{Error, Result};
 use crate::queues::Word;
 use crate::records::{NewView, Touch, VIEW_KEY_BYTES_MAX};
@@ -118,6 +118,7 @@ async fn define(db: &mut Connection, now: Timestamp, pattern: &NewView) -> Resul
         )));
     }
     lock_made(db, &pattern.namespace, &pattern.key).await?;
+    held_items::check_definition(db, &pattern.namespace, &pattern.key, pattern).await?;
     let (key_schema, value_schema) = schemas(&pattern.rules);
     for statement in [
         "INSERT INTO view_patterns (namespace, pattern, handler, queue, policy, retry, timeout_ms, item_key_schema, \

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::super::{Connection, Row, ids};
 use super::effects::Effects;
 use super::jobs::{self, Change};
-use super::{build_workflows, touch_requests, view_patterns};
+use super::{build_workflows, held_items, touch_requests, view_patterns};
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
 use crate::flow::FLOW;
@@ -94,6 +94,7 @@ pub(in super::super) async fn define(
     view: &NewView,
 ) -> Result<ViewRecord> {
     view.check()?;
+    held_items::check_definition(db, &view.namespace, &view.key, view).await?;
     let (key_schema, value_schema) = view_patterns::schemas(&view.rules);
     let row = sqlx::query(concat!(
         "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at, item_key_schema, \

@@ -17,10 +17,11 @@ use uuid::Uuid;
 
 use super::client::{Client, Session};
 use super::link::RemoteLink;
-use crate::build::{BuildContext, BuildSource, KnownItem, Touched};
+use crate::build::{BuildContext, BuildSource, Touched};
 use crate::context::{Context, JobFacts};
 use crate::failure::Failure;
 use crate::handlers::{Builder, Call, Handlers, Registered};
+use crate::known::KnownItem;
 
 use crate::stop::{Stop, StopSignal};
 
@@ -246,7 +247,12 @@ fn facts(job: &WorkerJob) -> Result<JobFacts, Failure> {
 
 fn source(begun: WorkerBuild) -> BuildSource {
     let known = |items: Vec<recache_api::WorkerKnownItem>| {
-        items.into_iter().map(|known| KnownItem { key: known.item, fingerprint: known.fingerprint }).collect()
+        let known = |known: recache_api::WorkerKnownItem| KnownItem {
+            key: known.item,
+            fingerprint: known.fingerprint,
+            is_gone: known.gone,
+        };
+        items.into_iter().map(known).collect()
     };
     BuildSource {
         namespace: begun.namespace,
@@ -256,5 +262,7 @@ fn source(begun: WorkerBuild) -> BuildSource {
         touched: begun.touched.map_or(Touched::All, Touched::Only),
         live: known(begun.live),
         staged: known(begun.staged),
+        pages: None,
+        put_keys_max: usize::MAX,
     }
 }

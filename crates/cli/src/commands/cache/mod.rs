@@ -7,7 +7,7 @@ mod bench;
 mod changes;
 mod key;
 mod looks;
-mod opened;
+pub(in crate::commands) mod opened;
 mod remote;
 mod ttl;
 mod values;

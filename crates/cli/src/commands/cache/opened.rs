@@ -13,8 +13,8 @@ use crate::cli_error::{CliError, ExitStatus};
 /// How often the backend is asked whether it can be used.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-pub(super) struct Opened {
-    pub(super) cache: Cache,
+pub(in crate::commands) struct Opened {
+    pub(in crate::commands) cache: Cache,
     pub(super) config: CacheConfig,
     pub(super) health: Health,
 }
@@ -43,7 +43,7 @@ impl Opened {
     }
 
     /// The cache as configured; when it cannot be used, why not.
-    pub(super) async fn usable(patience: Duration, context: &mut Context<'_>) -> Result<Self> {
+    pub(in crate::commands) async fn usable(patience: Duration, context: &mut Context<'_>) -> Result<Self> {
         let opened = Self::any(patience, context).await?;
         opened.check()?;
         Ok(opened)

@@ -8,7 +8,7 @@ use recache_store::{Store, Word};
 use super::super::against::{because, no_actor};
 use super::super::name::ViewName;
 use super::super::{Context, Failure, Outcome};
-use super::{print_touched, touch};
+use super::{held, print_touched, touch};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format};
 
@@ -176,6 +176,7 @@ impl Rebuild {
 
 impl Rollback {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        held::check_version(&self.view, self.to, store, context).await?;
         let (view, word) = (self.view.in_store(), self.why.word(context));
         let restored = store.view_control().view_restore(view.clone(), self.to, word).await?;
         print_restored(&self.view, self.to, &output::view_restored(&view, self.to, &restored), context)

@@ -9,14 +9,14 @@ use recache_api::{DefineView, OnTouch as ApiOnTouch, SubmitRetry, View, ViewsMat
 use recache_model::item_rules::{ITEM_SCHEMA_BYTES_MAX, ItemRules};
 use recache_model::retry::RetryPolicy;
 use recache_model::view::{OnTouch, ViewPolicy};
-use recache_model::view_options::{BuildWorkflow, Prefetch, ViewOptions};
+use recache_model::view_options::{BuildWorkflow, ItemsKept, Prefetch, ViewOptions};
 use recache_model::view_pattern::is_pattern;
 use recache_store::{FLOW, NewView, Store};
 
 use super::super::against::ms;
 use super::super::name::{ViewName, far, wait};
 use super::super::{Context, Failure, Outcome};
-use super::{facts, pattern};
+use super::{facts, held, pattern};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format};
 
@@ -27,6 +27,7 @@ use crate::output::{self, Format};
   recache view define shop/prices --handler build_prices --quiet-for 5s --on-touch auto
   recache view define shop/prices --workflow shop/build_prices@^1
   recache view define 'shop/alliance/*' --handler build_alliance
+  recache view define shop/pages --handler build_pages --cache-only
 
 Options that are left out get their defaults, also when the view is there. With a
 `*`, which stands for any text, it covers every view whose key matches: the first
@@ -65,6 +66,9 @@ pub(super) struct Define {
     /// How long a build may run [default: as long as it likes]
     #[arg(long, value_name = "TIME", value_parser = far)]
     timeout: Option<Duration>,
+    /// Keep the values of its items in the cache only, which must be one on a server: what it loses is made anew
+    #[arg(long)]
+    cache_only: bool,
     /// Items of each new generation, the first by key, that go into the cache before anybody asks for them
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     prefetch_first: Option<u32>,
@@ -91,6 +95,9 @@ enum OnTouchArg {
 
 impl Define {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        if self.cache_only {
+            held::check_cache(&self.view, context)?;
+        }
         let rules = ItemRules {
             key_schema: schema(self.item_key_schema.as_deref(), "--item-key-schema")?,
             value_schema: schema(self.item_value_schema.as_deref(), "--item-value-schema")?,
@@ -118,6 +125,7 @@ impl Define {
             rules,
             options: ViewOptions {
                 workflow: self.workflow,
+                items: if self.cache_only { ItemsKept::CacheOnly } else { ItemsKept::Durable },
                 prefetch: prefetch(self.prefetch_first, self.prefetch_item),
             },
         };
@@ -153,6 +161,7 @@ impl Define {
             any_staleness: self.any_staleness,
             retry: Some(retry),
             timeout_ms: self.timeout.map(ms),
+            cache_only: self.cache_only,
             prefetch_first: self.prefetch_first,
             prefetch_items: Some(self.prefetch_item).filter(|items| !items.is_empty()),
             item_key_schema: text(schema(self.item_key_schema.as_deref(), "--item-key-schema")?.as_ref()),

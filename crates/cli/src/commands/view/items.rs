@@ -6,7 +6,7 @@ use recache_store::{Error, Store, ViewRead};
 
 use super::super::name::ViewName;
 use super::super::{Context, Outcome, page};
-use super::standing;
+use super::{held, standing};
 use crate::cli_error::ExitStatus;
 use crate::commands::failure::Result;
 use crate::output::{self, Format};
@@ -40,8 +40,13 @@ pub(super) struct Items {
 
 impl Items {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let (read, has_more) = self.read(store).await?;
-        print(output::items(&self.view.namespace, &self.view.key, read), has_more, context)
+        let (mut read, has_more) = self.read(store).await?;
+        let last = read.items.last().filter(|_| has_more).map(|(last, _)| last.clone());
+        let items = std::mem::take(&mut read.items);
+        let (there, gone) = held::resolve(&self.view, items, store, context).await?;
+        read.items = there;
+        let read = output::items(&self.view.namespace, &self.view.key, read);
+        self.print(read, last.as_deref(), gone, context)
     }
 
     /// And whether there are more.
@@ -75,30 +80,32 @@ impl Items {
     }
 
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        let (read, has_more) = self.collect(client).await?;
-        print(read, has_more, context)
+        let (read, gone, has_more) = self.collect(client).await?;
+        let last = read.items.last().map(|last| &last.item).max(gone.last()).filter(|_| has_more).cloned();
+        self.print(read, last.as_deref(), gone.len(), context)
     }
 
-    /// Page by page, all of one generation. And whether there are more.
-    async fn collect(&self, client: &Client) -> Result<(ViewItems, bool)> {
+    /// Page by page, all of one generation. With those that are gone, and whether there are more.
+    async fn collect(&self, client: &Client) -> Result<(ViewItems, Vec<String>, bool)> {
         let (namespace, key) = (&self.view.namespace, &self.view.key);
         let wanted = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let page_max = self.limit.unwrap_or(PAGE_OF_SERVER).min(PAGE_OF_SERVER);
+        let mut left = wanted;
         let mut query = ViewItemsQuery {
-            limit: Some(page_max),
+            limit: Some(rows(left)),
             after: self.after.clone(),
             version: self.version,
             cursor: None,
         };
-        let mut page = client.view_items(namespace, key, &query).await?;
-        let mut items = std::mem::take(&mut page.items);
-        while let Some(next) = page.next.take_if(|_| items.len() < wanted) {
-            query = ViewItemsQuery { limit: Some(page_max), cursor: Some(next), ..ViewItemsQuery::default() };
-            page = client.view_items(namespace, key, &query).await?;
+        let (mut items, mut gone) = (Vec::new(), Vec::new());
+        let page = loop {
+            let mut page = client.view_items(namespace, key, &query).await?;
+            left = left.saturating_sub(page.items.len() + page.gone.len());
             items.append(&mut page.items);
-        }
-        let has_more = page.next.is_some() || items.len() > wanted;
-        items.truncate(wanted);
+            gone.append(&mut page.gone);
+            let Some(next) = page.next.take_if(|_| left > 0) else { break page };
+            query =
+                ViewItemsQuery { limit: Some(rows(left)), cursor: Some(next), ..ViewItemsQuery::default() };
+        };
         let details = client.view(namespace, key).await?;
         let view = details.view;
         // Of another generation than the live one nobody has said how old it is.
@@ -115,29 +122,34 @@ impl Items {
             staleness_ms: view.staleness_ms,
             items,
         };
-        Ok((read, has_more))
+        Ok((read, gone, page.next.is_some()))
+    }
+
+    /// `last`: after this one there are more. `gone`: so many were left out.
+    fn print(&self, read: ViewItems, last: Option<&str>, gone: usize, context: &mut Context<'_>) -> Outcome {
+        if let Some(last) = last {
+            context.note(&format!("there are more: --version {} --after {last}", read.version))?;
+        }
+        match context.format() {
+            Format::Json => context.print(&read)?,
+            Format::Jsonl => context.print_lines(&read.items)?,
+            Format::Table => {
+                let said = standing(&read);
+                if !read.items.is_empty() {
+                    let mut table = context.table(["ITEM", "VALUE"]);
+                    for item in read.items {
+                        table.row([item.item, output::visible_json(item.value.text())]);
+                    }
+                    context.print_text(&table.text())?;
+                }
+                context.note(&said)?;
+            }
+        }
+        if gone == 0 { Ok(ExitStatus::Ok) } else { Err(held::gone(&self.view, gone).into()) }
     }
 }
 
-fn print(read: ViewItems, has_more: bool, context: &mut Context<'_>) -> Outcome {
-    if let (true, Some(last)) = (has_more, read.items.last()) {
-        let next = format!("there are more: --version {} --after {}", read.version, last.item);
-        context.note(&next)?;
-    }
-    match context.format() {
-        Format::Json => context.print(&read)?,
-        Format::Jsonl => context.print_lines(&read.items)?,
-        Format::Table => {
-            let said = standing(&read);
-            if !read.items.is_empty() {
-                let mut table = context.table(["ITEM", "VALUE"]);
-                for item in read.items {
-                    table.row([item.item, output::visible_json(item.value.text())]);
-                }
-                context.print_text(&table.text())?;
-            }
-            context.note(&said)?;
-        }
-    }
-    Ok(ExitStatus::Ok)
+/// Of so many that are left, how many the next page holds.
+fn rows(left: usize) -> u32 {
+    u32::try_from(left).unwrap_or(u32::MAX).min(PAGE_OF_SERVER)
 }

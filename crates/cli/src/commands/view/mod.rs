@@ -4,6 +4,7 @@ mod control;
 mod define;
 mod derive;
 mod explain;
+mod held;
 mod history;
 mod items;
 mod list;
@@ -322,18 +323,24 @@ const POLL: Duration = Duration::from_millis(50);
 impl Get {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let deadline = Instant::now() + self.timeout;
-        let read = loop {
+        let mut read = loop {
             let asked = Instant::now();
             let items = Some(vec![self.item.clone()]);
             let read = store.view_read(&self.view.namespace, &self.view.key, items).await?;
             if read.version >= self.min_version {
-                break output::items(&self.view.namespace, &self.view.key, read);
+                break read;
             }
             if asked >= deadline {
                 return Err(self.late(store, read.version, read.wanted).await?.into());
             }
             sleep_until((asked + POLL).min(deadline)).await;
         };
+        let (there, gone) = held::resolve(&self.view, read.items, store, context).await?;
+        if gone > 0 {
+            return Err(held::gone(&self.view, gone).into());
+        }
+        read.items = there;
+        let read = output::items(&self.view.namespace, &self.view.key, read);
         let standing = standing(&read);
         let Some(found) = read.items.into_iter().next() else {
             let what = if read.version == 0 {
@@ -502,6 +509,9 @@ fn facts(view: &View, mut table: Table) -> String {
     match &view.workflow {
         Some(workflow) => fact("workflow", workflow.clone()),
         None => fact("handler", format!("{} in queue {}", view.handler, view.queue)),
+    }
+    if view.cache_only {
+        fact("items", "kept in the cache only".to_owned());
     }
     if let Some(count) = view.prefetch_first {
         fact("fetched ahead", format!("the first {count} items"));

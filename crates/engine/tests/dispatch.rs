@@ -1,0 +1,96 @@
+//! How an engine calls the store to settle and to claim: one call for little, a second one beside it for much, and nothing missed between
+//! them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what it expects"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use recache_engine::{Engine, Options};
+use recache_model::job::JobState;
+use recache_store::conformance::TestDatabase;
+use recache_store::{JobFilter, NewJob, Store};
+use recache_worker::{Context, Handlers};
+use serde_json::Value;
+use support::{Faulty, quick, soon, store_of, until};
+
+on_both_databases!(
+    much_to_do_has_a_second_call_beside_the_first,
+    little_to_do_is_asked_for_in_one_call_after_the_other,
+    job_that_comes_while_a_claim_is_under_way_is_not_missed,
+);
+
+/// Handlers that take a while, and count.
+fn handlers(takes: Duration) -> (Handlers, Arc<AtomicUsize>) {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&ran);
+    let mut handlers = Handlers::new();
+    handlers
+        .job("work", move |_: Context, input: Value| {
+            let counting = Arc::clone(&counting);
+            async move {
+                if !takes.is_zero() {
+                    tokio::time::sleep(takes).await;
+                }
+                counting.fetch_add(1, Ordering::SeqCst);
+                Ok(input)
+            }
+        })
+        .unwrap();
+    (handlers, ran)
+}
+
+/// Runs so many jobs over a store whose answers take a while. How many calls were under way at once at most.
+async fn most_calls(database: &TestDatabase, jobs: usize, takes: Duration) -> usize {
+    let store = store_of(database).await;
+    let faulty = Faulty::over(Arc::clone(&store));
+    *faulty.dispatch_takes.lock().unwrap() = Duration::from_millis(30);
+    for _ in 0..jobs.div_ceil(1_000) {
+        let some = (0..jobs.min(1_000)).map(|_| NewJob::new("work", "1")).collect();
+        store.jobs_submit(some).await.unwrap();
+    }
+    let (handlers, ran) = handlers(takes);
+    let over: Arc<dyn Store> = faulty.clone();
+    let engine = Engine::builder(over).options(quick()).handlers(handlers).start().await.unwrap();
+    until("all ran", async || (engine.stats().completed >= u64::try_from(jobs).unwrap()).then_some(())).await;
+    engine.shut_down().await;
+    assert_eq!(ran.load(Ordering::SeqCst), jobs, "each once");
+    let open = JobFilter { state: Some(JobState::Running), rows_max: 1, ..JobFilter::default() };
+    assert!(store.jobs_list(open).await.unwrap().is_empty(), "what ran is settled");
+    faulty.dispatches.1.load(Ordering::SeqCst)
+}
+
+async fn much_to_do_has_a_second_call_beside_the_first(database: TestDatabase) {
+    assert_eq!(most_calls(&database, 3_000, Duration::ZERO).await, 2);
+}
+
+async fn little_to_do_is_asked_for_in_one_call_after_the_other(database: TestDatabase) {
+    assert_eq!(most_calls(&database, 40, Duration::from_millis(5)).await, 1);
+}
+
+async fn job_that_comes_while_a_claim_is_under_way_is_not_missed(database: TestDatabase) {
+    let store = store_of(&database).await;
+    let faulty = Faulty::over(Arc::clone(&store));
+    *faulty.dispatch_takes.lock().unwrap() = Duration::from_millis(500);
+    let (handlers, _) = handlers(Duration::ZERO);
+    let over: Arc<dyn Store> = faulty.clone();
+    // Nobody looks again by the clock.
+    let options = Options { poll: Duration::from_secs(600), ..quick() };
+    let engine = Engine::builder(over).options(options).handlers(handlers).start().await.unwrap();
+    until("a claim has looked and found nothing", async || {
+        (faulty.dispatches.0.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let job = engine.submit(NewJob::new("work", "1")).await.unwrap();
+    soon(engine.wait_for_job(job)).await.unwrap();
+    engine.shut_down().await;
+}
