@@ -33,6 +33,7 @@ pub enum ItemsKept {
 }
 
 impl ItemsKept {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     fn is_durable(&self) -> bool {
         *self == Self::Durable
     }

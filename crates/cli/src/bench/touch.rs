@@ -31,16 +31,21 @@ pub(super) struct TouchArgs {
     without_notifications: bool,
     /// Be that process: say on stdout when a build begins and is stopped, until stdin ends
     #[arg(long, hide = true, conflicts_with = "processes")]
-    as_builder: bool,
-    /// And hear no notification
-    #[arg(long, hide = true, requires = "as_builder")]
-    deaf: bool,
+    as_builder: Option<Builder>,
+}
+
+/// The process that builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Builder {
+    Hearing,
+    /// Hears no notification.
+    Deaf,
 }
 
 impl TouchArgs {
     /// Whether this process hears no notification.
     pub(super) fn is_deaf(&self) -> bool {
-        self.deaf
+        self.as_builder == Some(Builder::Deaf)
     }
 }
 
@@ -58,7 +63,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(args: &TouchArgs, place: &Place) -> BenchResult<Report> {
     let store = place.open().await?;
-    if args.as_builder {
+    if args.as_builder.is_some() {
         build_until_told(Arc::clone(&store)).await?;
         store.close().await;
         return Ok(Report::new("builds for another process".to_owned()));
@@ -101,10 +106,8 @@ fn register(handlers: &mut Handlers, see: impl Fn(Seen) + Clone + Send + Sync + 
 /// The same program as the process that builds. It ends with this one, because its stdin does.
 fn builder(args: &TouchArgs, place: &Place) -> BenchResult<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["bench", "touch", "--as-builder"]);
-    if args.without_notifications {
-        command.arg("--deaf");
-    }
+    let how = if args.without_notifications { "deaf" } else { "hearing" };
+    command.args(["bench", "touch", "--as-builder", how]);
     // Not as an argument, which everybody on the machine could read.
     command.env("RECACHE_DATABASE", &place.url);
     Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?)

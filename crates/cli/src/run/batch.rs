@@ -165,7 +165,7 @@ pub(super) async fn carry_out(
         printed = print(&*store, batch, &members, plan.output) => printed,
     };
     store.close().await;
-    let status = conclude(&plan, &end, printed);
+    let status = conclude(&plan, &end, &printed);
     Ok(status)
 }
 
@@ -421,8 +421,8 @@ fn write_table(result: &BatchResult, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Says what it means.
-fn conclude(plan: &Plan, end: &End, printed: Result<BatchRecord, Unprinted>) -> ExitStatus {
-    let state = match &printed {
+fn conclude(plan: &Plan, end: &End, printed: &Result<BatchRecord, Unprinted>) -> ExitStatus {
+    let state = match printed {
         Ok(record) => Some(record.state),
         Err(Unprinted::Store(error)) => {
             tell(std::slice::from_ref(error));
@@ -442,7 +442,7 @@ fn conclude(plan: &Plan, end: &End, printed: Result<BatchRecord, Unprinted>) -> 
         (End::Ended, None) => ExitStatus::Unavailable,
         (End::Ended, Some(_)) => ExitStatus::JobFailed,
     };
-    let error = match (status, end, &printed) {
+    let error = match (status, end, printed) {
         (ExitStatus::TimedOut, End::TimedOut(limit), _) => {
             let what = format!("the batch was cancelled: not completed within {} ms", limit.as_millis());
             Some(CliError::new("E-TIMEOUT", status, what).at("--timeout").help("raise --timeout"))

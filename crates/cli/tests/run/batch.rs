@@ -88,8 +88,8 @@ fn each_input_is_a_member_of_one_batch_in_the_database() {
 
 #[test]
 fn results_of_members_are_lines_in_the_order_of_the_inputs() {
-    let inputs: String = (0..40).map(|number| format!("{{\"name\": \"{number}\"}}\n")).collect();
-    let output = Folder::with(TEMPLATE, &inputs).run(&["-o", "jsonl"]);
+    let inputs: Vec<String> = (0..40).map(|number| format!("{{\"name\": \"{number}\"}}\n")).collect();
+    let output = Folder::with(TEMPLATE, &inputs.concat()).run(&["-o", "jsonl"]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let lines: Vec<Value> =
         text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();

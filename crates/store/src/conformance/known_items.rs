@@ -9,7 +9,7 @@ const ITEMS: u32 = 2 * KNOWN_PAGE_ROWS + 3;
 
 fn key(number: u32) -> String {
     // Letters whose order differs from language to language.
-    format!("{}-{number:04}", if number % 2 == 0 { "B" } else { "a" })
+    format!("{}-{number:04}", if number.is_multiple_of(2) { "B" } else { "a" })
 }
 
 /// In the order of the bytes, whatever the database's language.
