@@ -229,7 +229,9 @@ impl Pump {
         let answer = match answer {
             Answer::Given(answer) => answer,
             Answer::Failed => {
-                settling.iter().for_each(|ended| self.conclude(ended, false));
+                for ended in &settling {
+                    self.conclude(ended, false);
+                }
                 return;
             }
             Answer::Ending => return,
