@@ -58,7 +58,7 @@ pub async fn bind(address: SocketAddr, has_auth: bool) -> Result<TcpListener, Er
 }
 
 /// Serves until [`App::stop`] is cancelled. Then no new connection is taken, requests that are under way end, and after
-/// [`Settings::drain`] what is left is cut off.
+/// [`Settings::drain`](crate::Settings::drain) what is left is cut off.
 pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>) -> Result<(), Error> {
     let router = routes::router(app.clone());
     let places = Arc::new(Semaphore::new(app.settings().connections_max));
