@@ -10,6 +10,48 @@ use crate::error::{Error, Result};
 use crate::known_items::{KNOWN_PAGE_ROWS, KnownItems, KnownPages, KnownPlace, KnownStarts};
 use crate::records::{BuildStart, ItemMark, LeaseToken, Revoked};
 
+// The end of a range stands by itself in a statement, or not at all: beside an `OR` no index ends a scan there, and each page would be read with
+// all that follow it.
+
+/// There is no end; says of what type the parameter is that stands for it.
+macro_rules! to_the_end {
+    () => {
+        "CAST($3 AS TEXT) IS NULL"
+    };
+}
+
+macro_rules! live_rows {
+    ($end:expr) => {
+        concat!(
+            "SELECT item, CASE WHEN gone_at IS NULL THEN fingerprint END AS fingerprint, digest, gone_at IS NOT NULL AS is_gone \
+             FROM view_items WHERE view_id = $1 AND died IS NULL AND item >= $2 AND ",
+            $end,
+            " AND $4 >= 0 ORDER BY item"
+        )
+    };
+}
+
+macro_rules! staged_rows {
+    ($end:expr) => {
+        concat!(
+            "SELECT item, fingerprint, digest, FALSE AS is_gone FROM view_staged WHERE view_id = $1 AND item >= $2 AND ",
+            $end,
+            " AND lease_epoch <> $4 ORDER BY item"
+        )
+    };
+}
+
+macro_rules! put_rows {
+    ($end:expr) => {
+        concat!(
+            "SELECT item, EXISTS (SELECT 1 FROM view_staged s WHERE s.view_id = $1 AND s.item = view_items.item AND s.lease_epoch = $4) AS is_put \
+             FROM view_items WHERE view_id = $1 AND died IS NULL AND item >= $2 AND ",
+            $end,
+            " ORDER BY item"
+        )
+    };
+}
+
 type Held<T> = std::result::Result<T, Revoked>;
 
 #[async_trait]
@@ -107,16 +149,11 @@ async fn read(
         Ok(built) => built,
         Err(revoked) => return Ok(Err(revoked)),
     };
-    let statement = match place {
-        KnownPlace::Live => {
-            "SELECT item, CASE WHEN gone_at IS NULL THEN fingerprint END AS fingerprint, digest, gone_at IS NOT NULL AS is_gone \
-             FROM view_items WHERE view_id = $1 AND died IS NULL AND item >= $2 AND (CAST($3 AS TEXT) IS NULL OR item < $3) \
-             AND $4 >= 0 ORDER BY item"
-        }
-        KnownPlace::Staged => {
-            "SELECT item, fingerprint, digest, FALSE AS is_gone FROM view_staged WHERE view_id = $1 AND item >= $2 \
-             AND (CAST($3 AS TEXT) IS NULL OR item < $3) AND lease_epoch <> $4 ORDER BY item"
-        }
+    let statement = match (place, until) {
+        (KnownPlace::Live, Some(_)) => live_rows!("item < $3"),
+        (KnownPlace::Live, None) => live_rows!(to_the_end!()),
+        (KnownPlace::Staged, Some(_)) => staged_rows!("item < $3"),
+        (KnownPlace::Staged, None) => staged_rows!(to_the_end!()),
     };
     let rows = sqlx::query(statement).bind(view).bind(from).bind(until).bind(epoch).fetch_all(db).await?;
     rows.iter().map(items::mark).collect::<Result<_>>().map(Ok)
@@ -132,11 +169,10 @@ async fn put(
         Ok(built) => built,
         Err(revoked) => return Ok(Err(revoked)),
     };
-    let rows = sqlx::query(
-        "SELECT i.item, EXISTS (SELECT 1 FROM view_staged s WHERE s.view_id = $1 AND s.item = i.item AND s.lease_epoch = $4) AS is_put \
-         FROM view_items i WHERE i.view_id = $1 AND i.died IS NULL AND i.item >= $2 \
-         AND (CAST($3 AS TEXT) IS NULL OR i.item < $3) ORDER BY i.item",
-    )
+    let rows = sqlx::query(match until {
+        Some(_) => put_rows!("item < $3"),
+        None => put_rows!(to_the_end!()),
+    })
     .bind(view)
     .bind(from)
     .bind(until)
