@@ -21,6 +21,8 @@ const EXAMPLES_MAX: u32 = 100_000;
 /// that it thinks right was; a description cannot say that a job must exist, or that two fields exclude each other.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
 response_schema_conformance,unsupported_method,allow_header_conformance,use_after_free";
+/// What the tool does, in its order; of these `fuzzing` and `stateful` take as long as there are examples.
+const PHASES: [&str; 4] = ["examples", "coverage", "fuzzing", "stateful"];
 /// Longer than a server takes to start on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(60);
 
@@ -33,11 +35,13 @@ pub(crate) struct Options {
     database: Option<String>,
     /// Only operations whose path this regular expression finds.
     only: Option<String>,
+    /// Only these, so that a long run can be divided.
+    phases: Option<String>,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
-        let mut options = Self { examples: EXAMPLES, seed: None, database: None, only: None };
+        let mut options = Self { examples: EXAMPLES, seed: None, database: None, only: None, phases: None };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().ok_or_else(|| format!("api: `{argument}` needs a value"));
@@ -55,6 +59,16 @@ impl Options {
                 }
                 "--database" => options.database = Some(value()?.clone()),
                 "--only" => options.only = Some(value()?.clone()),
+                "--phases" => {
+                    let text = value()?;
+                    if let Some(unknown) = text.split(',').find(|phase| !PHASES.contains(phase)) {
+                        return Err(format!(
+                            "api: `{unknown}` is no phase, but one of {}",
+                            PHASES.join(", ")
+                        ));
+                    }
+                    options.phases = Some(text.clone());
+                }
                 unknown => return Err(format!("api: unknown option `{unknown}`")),
             }
         }
@@ -76,6 +90,7 @@ impl Options {
             "--workers=2".to_owned(),
         ];
         arguments.extend(self.seed.map(|seed| format!("--seed={seed}")));
+        arguments.extend(self.phases.as_ref().map(|phases| format!("--phases={phases}")));
         arguments.extend(self.only.as_ref().map(|only| format!("--include-path-regex={only}")));
         arguments
     }
@@ -208,13 +223,16 @@ mod tests {
 
     #[test]
     fn options_reach_the_tool() {
-        let options = parse(&["--examples", "300", "--seed", "7", "--only", "jobs"]).expect("options");
+        let options =
+            parse(&["--examples", "300", "--seed", "7", "--only", "jobs", "--phases", "fuzzing,stateful"])
+                .expect("options");
         let server = "127.0.0.1:1".parse().expect("an address");
         let arguments = options.arguments(server, Path::new("/c"));
         for wanted in [
             "--max-examples=300",
             "--seed=7",
             "--include-path-regex=jobs",
+            "--phases=fuzzing,stateful",
             "http://127.0.0.1:1/v1/openapi.json",
         ] {
             assert!(arguments.iter().any(|one| one == wanted), "{arguments:?}");
@@ -224,9 +242,14 @@ mod tests {
 
     #[test]
     fn wrong_options_are_refused() {
-        for wrong in
-            [&["--examples"][..], &["--examples", "0"], &["--examples", "x"], &["--seed", "x"], &["--fast"]]
-        {
+        for wrong in [
+            &["--examples"][..],
+            &["--examples", "0"],
+            &["--examples", "x"],
+            &["--seed", "x"],
+            &["--phases", "fuzzing,stateless"],
+            &["--fast"],
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -42,7 +42,7 @@ usage: cargo xtask test [--keep-going] [-- FILTER...]   run the suite against se
        cargo xtask servers -- COMMAND [ARG...]          run a command with those servers
        cargo xtask faults [--seconds N] [--seed S]      the cache under faults; each lasts N seconds (20)
        cargo xtask crashes [--long]                     processes that die at named places, commits whose answers are lost
-       cargo xtask api [--examples N] [--seed S] [--database URL] [--only PATHS]
+       cargo xtask api [--examples N] [--seed S] [--database URL] [--only PATHS] [--phases LIST]
                                                         schemathesis asks a server N things of each operation (20)
        cargo xtask cost [--jobs N]                      what a report costs with N finished jobs behind it (1000000)
        cargo xtask fuzz [TARGET...] [--seconds N]       any bytes at all, under a fuzzer; each target N seconds (60)

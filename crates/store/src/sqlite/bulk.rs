@@ -27,6 +27,22 @@ use crate::events::EventRecord;
 use crate::flights::Leg;
 use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem};
 
+/// Whether a claim from these queues, for these handlers, has to heed limits.
+macro_rules! limits_concern {
+    ($queues:literal, $handlers:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM limits WHERE (scope = 'queue' AND name IN (SELECT value FROM json_each(",
+            $queues,
+            "))) OR (scope = 'handler' AND name IN (SELECT value FROM json_each(",
+            $handlers,
+            ")))) OR EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND concurrency_key IS NOT NULL \
+             AND queue IN (SELECT value FROM json_each(",
+            $queues,
+            ")))"
+        )
+    };
+}
+
 fn hex(id: Uuid) -> String {
     id.simple().to_string()
 }
@@ -443,20 +459,14 @@ pub(super) async fn settle(
             uncount,
         ]));
     }
-    let rows = serde_json::Value::from(rows).to_string();
-    sqlx::query(
+    // Two statements in one: on its way to the thread that runs it, each costs more than to run it.
+    let settled = sqlx::query(
         "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
          SELECT j.id, j.transitions + 1, $2, 'running', s.value ->> 3, j.attempt - (s.value ->> 7), j.epoch, \
          j.session_id, s.value ->> 5 FROM jsonb_each($1) s CROSS JOIN jobs j \
          WHERE j.id = unhex(s.value ->> 0) AND j.state = 'running' AND j.epoch = s.value ->> 1 \
-         AND j.claim = unhex(s.value ->> 2) AND j.workflow_id IS NULL AND j.view_id IS NULL",
-    )
-    .bind(&rows)
-    .bind(now.micros())
-    .execute(&mut *db)
-    .await?;
-    let settled = sqlx::query(
-        "UPDATE jobs SET state = s.value ->> 3, output = COALESCE(s.value ->> 4, output), \
+         AND j.claim = unhex(s.value ->> 2) AND j.workflow_id IS NULL AND j.view_id IS NULL; \
+         UPDATE jobs SET state = s.value ->> 3, output = COALESCE(s.value ->> 4, output), \
          error = COALESCE(s.value ->> 5, error), due_at = COALESCE(s.value ->> 6, due_at), \
          attempt = attempt - (s.value ->> 7), session_id = NULL, transitions = transitions + 1, \
          finished_at = CASE WHEN s.value ->> 3 = 'queued' THEN NULL ELSE $2 END \
@@ -464,7 +474,7 @@ pub(super) async fn settle(
          AND jobs.epoch = s.value ->> 1 AND jobs.claim = unhex(s.value ->> 2) \
          AND jobs.workflow_id IS NULL AND jobs.view_id IS NULL RETURNING jobs.id, state, queue, batch_id",
     )
-    .bind(&rows)
+    .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())
     .fetch_all(&mut *db)
     .await?;
@@ -488,17 +498,18 @@ pub(super) async fn settle(
     Ok(accepted)
 }
 
-pub(super) async fn claim(
+/// Nothing is claimed where limits concern the claim ([`limits_concern`]).
+pub(super) async fn claim_freely(
     db: &mut Connection,
     now: Timestamp,
     request: &ClaimRequest,
 ) -> Result<Vec<ClaimedJob>> {
     let rows_max = i64::try_from(request.rows_max).unwrap_or(i64::MAX);
     let claim = Uuid::new_v4();
-    let handlers = texts(&request.handlers);
     // One scan of the index per queue, so that the backlog of one costs the others nothing. A session that has died
-    // gets nothing: what it took would only be taken away again, at the cost of an attempt.
-    let claimed = sqlx::query(
+    // gets nothing: what it took would only be taken away again, at the cost of an attempt. For `LIMIT $6` alone SQLite would
+    // parse and plan it anew each time.
+    let claimed = sqlx::query(concat!(
         "UPDATE jobs SET state = 'running', epoch = epoch + 1, claim = $1, session_id = $2, attempt = attempt + 1, \
          started_at = $3, transitions = transitions + 1, progress = NULL, message = NULL \
          WHERE rowid IN (SELECT c.rowid FROM json_each($4) q CROSS JOIN jobs c \
@@ -507,45 +518,29 @@ pub(super) async fn claim(
          AND attempt < attempts_max AND handler IN (SELECT value FROM json_each($5)) \
          AND (NOT EXISTS (SELECT 1 FROM sessions WHERE id = $2 AND namespaces IS NOT NULL) OR jobs.namespace IN \
          (SELECT n.value FROM sessions s CROSS JOIN json_each(s.namespaces) n WHERE s.id = $2)) \
-         ORDER BY priority DESC, due_at, id LIMIT $6) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6) \
-         AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) \
-         RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
-         trace_context, workflow_id, step, view_id, epoch, due_at, priority, transitions, checkpoint",
-    )
+         ORDER BY priority DESC, due_at, id LIMIT $6 + 0) ORDER BY c.priority DESC, c.due_at, c.id LIMIT $6 + 0) \
+         AND EXISTS (SELECT 1 FROM sessions WHERE sessions.id = $2 AND expires_at > $3) AND NOT (",
+        limits_concern!("$4", "$5"),
+        ") RETURNING id, namespace, queue, handler, input, attempt, retry, attempts_max, timeout_ms, correlation_id, \
+         trace_context, workflow_id, step, view_id, epoch, due_at, priority, transitions, checkpoint; \
+         INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
+         SELECT id, transitions, $3, 'queued', 'running', attempt, epoch, $2, NULL FROM jobs \
+         WHERE session_id = $2 AND claim = $1",
+    ))
     .bind(claim)
     .bind(request.session.uuid())
     .bind(now.micros())
     .bind(texts(&request.queues))
-    .bind(handlers)
+    .bind(texts(&request.handlers))
     .bind(rows_max)
-    .fetch_all(&mut *db)
+    .fetch_all(db)
     .await?;
-    if claimed.is_empty() {
-        return Ok(Vec::new());
-    }
     let mut taken = Vec::with_capacity(claimed.len());
-    let mut log = Vec::with_capacity(claimed.len());
     for row in &claimed {
         let (priority, due_at): (i64, i64) = (row.try_get("priority")?, row.try_get("due_at")?);
         let job = jobs::claimed(row, claim, now)?;
-        log.push(json!([
-            hex(job.token.job.uuid()),
-            row.try_get::<i64, _>("transitions")?,
-            job.attempt,
-            job.token.epoch
-        ]));
         taken.push(((std::cmp::Reverse(priority), due_at, job.token.job), job));
     }
-    sqlx::query(
-        "INSERT INTO job_history (job_id, seq, at, from_state, to_state, attempt, epoch, session_id, detail) \
-         SELECT unhex(value ->> 0), value ->> 1, $2, 'queued', 'running', value ->> 2, value ->> 3, $3, NULL \
-         FROM jsonb_each($1)",
-    )
-    .bind(serde_json::Value::from(log).to_string())
-    .bind(now.micros())
-    .bind(request.session.uuid())
-    .execute(db)
-    .await?;
     taken.sort_by_key(|(order, _)| *order);
     Ok(taken.into_iter().map(|(_, job)| job).collect())
 }
@@ -592,16 +587,11 @@ pub(super) async fn flights_insert(db: &mut Connection, first: i64, legs: &[Leg]
 
 /// Whether limits or keys have a say in what this request may take.
 pub(super) async fn limits_concern(db: &mut Connection, request: &ClaimRequest) -> Result<bool> {
-    let row = sqlx::query(
-        "SELECT EXISTS (SELECT 1 FROM limits WHERE (scope = 'queue' AND name IN (SELECT value FROM json_each($1))) \
-         OR (scope = 'handler' AND name IN (SELECT value FROM json_each($2)))) OR EXISTS (SELECT 1 FROM jobs \
-         WHERE state = 'queued' AND concurrency_key IS NOT NULL AND queue IN (SELECT value FROM json_each($1))) \
-         AS concern",
-    )
-    .bind(texts(&request.queues))
-    .bind(texts(&request.handlers))
-    .fetch_one(db)
-    .await?;
+    let row = sqlx::query(concat!("SELECT ", limits_concern!("$1", "$2"), " AS concern"))
+        .bind(texts(&request.queues))
+        .bind(texts(&request.handlers))
+        .fetch_one(db)
+        .await?;
     Ok(row.try_get("concern")?)
 }
 

@@ -383,11 +383,11 @@ async fn dispatch(
     }
     let settled = settled.into_iter().flatten().collect();
     let Some(claim) = claim else { return Ok(Dispatched { settled, ..Dispatched::default() }) };
-    if bulk::limits_concern(db, claim).await? {
+    let claimed = bulk::claim_freely(db, now, claim).await?;
+    if claimed.is_empty() && bulk::limits_concern(db, claim).await? {
         let claimed = statements::limited::claim(db, now, claim, cursor).await?;
         return Ok(Dispatched { settled, claimed: claimed.jobs, look_again: claimed.look_again });
     }
-    let claimed = bulk::claim(db, now, claim).await?;
     fail_point!("claim.before_commit");
     Ok(Dispatched { settled, claimed, look_again: None })
 }

@@ -247,10 +247,16 @@ async fn run(
 }
 
 async fn transact(db: &mut Connection, clock: &dyn Clock, group: &mut [Box<dyn Piece>]) -> Result<()> {
-    db.execute("BEGIN IMMEDIATE").await?;
+    // As queries: those are parsed once.
+    let begin = if group.len() > 1 { "BEGIN IMMEDIATE; SAVEPOINT piece" } else { "BEGIN IMMEDIATE" };
+    if let Err(error) = sqlx::query(begin).execute(&mut *db).await {
+        // The second half may be what failed.
+        let _ = db.execute("ROLLBACK").await;
+        return Err(error.into());
+    }
     let outcome = run_group(db, clock, group).await;
     match outcome {
-        Ok(true) => match db.execute("COMMIT").await {
+        Ok(true) => match sqlx::query("COMMIT").execute(&mut *db).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let _ = db.execute("ROLLBACK").await;
@@ -268,17 +274,20 @@ async fn transact(db: &mut Connection, clock: &dyn Clock, group: &mut [Box<dyn P
     }
 }
 
-/// False when there is nothing to commit: the only piece of work failed.
+/// False when there is nothing to commit: the only piece of work failed. Of several, the first one's savepoint is there.
 async fn run_group(db: &mut Connection, clock: &dyn Clock, group: &mut [Box<dyn Piece>]) -> Result<bool> {
     if let [only] = group {
         return only.run(db, clock.now()).await;
     }
-    for piece in group.iter_mut() {
-        db.execute("SAVEPOINT piece").await?;
+    let last = group.len() - 1;
+    for (place, piece) in group.iter_mut().enumerate() {
         if !piece.run(db, clock.now()).await? {
             db.execute("ROLLBACK TO piece").await?;
         }
-        db.execute("RELEASE piece").await?;
+        // The last one's goes with the commit.
+        if place < last {
+            sqlx::query("RELEASE piece; SAVEPOINT piece").execute(&mut *db).await?;
+        }
     }
     Ok(true)
 }
