@@ -359,12 +359,18 @@ async fn day_of_which_much_is_left_stays_without_history_of_jobs_that_are_gone()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_make_the_same_days_once() {
     let Some(mut world) = World::new().await else { return };
+    let other = world.subject.second().await;
     for round in 1..4 {
         world.go_to(round * 10);
         let rule = HistoryRule { keep: 1_000 * DAY, rows_max: 1 };
-        let tending = world.subject.store.maintenance().history_tend(&world.lead, rule);
-        let (tended, one, two) = tokio::join!(tending, world.subject.second(), world.subject.second());
-        assert_eq!(tended.unwrap().held_up, None);
+        let (first, second) = (world.subject.store.maintenance(), other.maintenance());
+        let (first, second, one, two) = tokio::join!(
+            first.history_tend(&world.lead, rule),
+            second.history_tend(&world.lead, rule),
+            world.subject.second(),
+            world.subject.second()
+        );
+        assert_eq!((first.unwrap().held_up, second.unwrap().held_up), (None, None));
         let mut made = world.parts().await;
         assert_eq!(made.len(), 4 + 4 * usize::try_from(round).unwrap());
         made.dedup();
@@ -373,6 +379,7 @@ async fn two_processes_make_the_same_days_once() {
         one.close().await;
         two.close().await;
     }
+    other.close().await;
     world.subject.store.close().await;
 }
 
