@@ -14,7 +14,7 @@ CREATE UNIQUE INDEX job_history_days_by_first ON job_history_days (first_id);
 
 ALTER TABLE job_history RENAME TO job_history_before;
 ALTER INDEX job_history_pkey RENAME TO job_history_before_pkey;
-CREATE TABLE job_history (LIKE job_history_before INCLUDING ALL EXCLUDING INDEXES, PRIMARY KEY (job_id, seq)) PARTITION BY RANGE (job_id);
+CREATE TABLE job_history (LIKE job_history_before INCLUDING ALL EXCLUDING INDEXES EXCLUDING CONSTRAINTS, PRIMARY KEY (job_id, seq)) PARTITION BY RANGE (job_id);
 CREATE TABLE job_history_default PARTITION OF job_history DEFAULT;
 
 DO $$
