@@ -9,7 +9,7 @@ use recache_store::{NewJob, Store};
 use recache_worker::{Context, Handlers};
 use tokio::time::Instant;
 
-use super::{BenchResult, Place, PressureArgs, Report, call_off, queue, store_of_its_own};
+use super::{BenchResult, Place, PressureArgs, Report, queue, run_off, store_of_its_own};
 use crate::bench::report::{milliseconds, nearest_rank};
 
 const LARGE: &str = "bench-large";
@@ -39,9 +39,9 @@ pub(super) async fn measure(args: &PressureArgs, place: &Place, report: &mut Rep
         let mut beside = sample(args, &engine, &small, &began).await?;
         let waiting =
             u32::try_from(store.queues().queue_get(&large).await?.queued).map_or(f64::INFINITY, f64::from);
+        run_off(&*store, &large).await?;
+        run_off(&*store, &small).await?;
         engine.shut_down().await;
-        call_off(&*store, &large).await?;
-        call_off(&*store, &small).await?;
         store.close().await;
         report.percentiles(&format!("{name}: submit to start, nothing else to do"), &mut idle);
         report

@@ -12,7 +12,7 @@ use recache_worker::{Context, Handlers};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{BenchResult, Place, PressureArgs, Report, call_off, queue, store_of_its_own};
+use super::{BenchResult, Place, PressureArgs, Report, queue, run_off, store_of_its_own};
 
 /// Connections of a worker process.
 const WORKER_CONNECTIONS: u32 = 4;
@@ -36,8 +36,10 @@ pub(super) async fn measure(args: &PressureArgs, place: &Place, report: &mut Rep
     report.row(format!("the same, {} workers are woken", args.fleet), beside, "jobs/s");
     report.row("the same, calls of these workers", asked, "calls/s");
     report.row("submit beside woken workers against alone", beside / alone.max(0.001) * 100.0, "%");
-    call_off(&*store, &queue).await?;
     store.queues().queue_resume(&queue).await?;
+    let fleet = Fleet::start(args, place, &queue).await?;
+    run_off(&*store, &queue).await?;
+    fleet.stop().await;
     store.close().await;
     Ok(())
 }
