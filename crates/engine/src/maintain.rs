@@ -2,6 +2,7 @@
 //! dies another takes the lead after its lease, and what the former still sends is refused.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use recache_model::event::{DELIVERY_AGE_MAX, DeliveryState};
@@ -10,7 +11,7 @@ use recache_model::job::JobState;
 use recache_model::retention::Retention;
 use recache_model::tracked::TrackedState;
 use recache_model::workflow::WorkflowState;
-use recache_store::{Error as StoreError, Leadership};
+use recache_store::{Error as StoreError, HistoryRule, HistoryTended, Leadership};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -31,12 +32,17 @@ const COMPARED_MAX: u32 = 1_000;
 const BATCHES_COMPARED_MAX: u32 = 10;
 /// Between two batches, so that others have their turn.
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks at the days of history.
+const HISTORY_EVERY: Duration = Duration::from_mins(10);
+/// The same when something was held up.
+const HISTORY_AGAIN: Duration = Duration::from_mins(1);
 /// The lead is kept for so many pauses: one that is missed costs nothing.
 const LEASE_PAUSES: u32 = 3;
 
 pub(crate) async fn run(shared: Arc<Shared>) {
     let holder = Uuid::new_v4();
     let mut compare_at = Instant::now() + shared.options.compare;
+    let mut history_at = Instant::now();
     let mut lead: Option<Leadership> = None;
     let mut up_since = Instant::now();
     loop {
@@ -64,7 +70,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if is_time {
             compare_at = Instant::now() + shared.options.compare;
         }
-        match pass(&shared, taken, up_since.elapsed(), is_time).await {
+        let mut done = pass(&shared, taken, up_since.elapsed(), is_time).await;
+        if done.is_ok() && Instant::now() >= history_at {
+            done = tend_history(&shared, taken).await.map(|pause| history_at = Instant::now() + pause);
+        }
+        match done {
             Ok(()) => {}
             Err(StoreError::Conflict(why)) => {
                 tracing::info!(why, "maintenance goes on elsewhere");
@@ -241,6 +251,38 @@ async fn remove(shared: &Shared, lead: &Leadership) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Makes the next days of history and drops what is over, until nothing is left to do. Answers when to look again.
+async fn tend_history(shared: &Shared, lead: &Leadership) -> Result<Duration, StoreError> {
+    let rule = HistoryRule { keep: shared.options.retention.done, rows_max: ROWS_MAX };
+    loop {
+        let tended = shared.store.maintenance().history_tend(lead, rule).await?;
+        let counters = &shared.counters;
+        counters.history_days_made.fetch_add(tended.made, Ordering::Relaxed);
+        counters.history_days_dropped.fetch_add(tended.dropped, Ordering::Relaxed);
+        counters.history_parts.store(tended.parts, Ordering::Relaxed);
+        counters.history_outside_bytes.store(tended.outside_bytes, Ordering::Relaxed);
+        if tended.made + tended.dropped > 0 {
+            let HistoryTended { made, dropped, carried, .. } = tended;
+            tracing::info!(made, dropped, carried_rows = carried, "days of the history of jobs");
+        }
+        if let Some(why) = tended.held_up {
+            one(&counters.history_held_up);
+            tracing::warn!(
+                why,
+                "a day of the history of jobs could not be made or dropped; it is tried again"
+            );
+            return Ok(HISTORY_AGAIN);
+        }
+        if !tended.has_more || shared.draining.is_cancelled() {
+            return Ok(HISTORY_EVERY);
+        }
+        if take_lead(shared, lead.holder).await?.as_ref() != Some(lead) {
+            return Err(StoreError::Conflict("the lead was lost".to_owned()));
+        }
+        tokio::time::sleep(BATCH_PAUSE).await;
+    }
 }
 
 /// A difference is a bug of ours or somebody's hand in the tables: it is said loudly, and nothing is mended that nobody

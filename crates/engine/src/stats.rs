@@ -92,6 +92,16 @@ counters! {
     deliveries_dead,
     /// Jobs, workflows, dead letters, events and idempotency keys whose time was over and that were removed here.
     removed,
+    /// Days of history that were made here.
+    history_days_made,
+    /// Days of history that were dropped as a whole here.
+    history_days_dropped,
+    /// Times that a day of history could not be made or dropped here, and was left for later.
+    history_held_up,
+    /// Not a count: days and other spans of history that have a part of their own, as this process saw it last while it led maintenance.
+    history_parts,
+    /// Not a count: the bytes of history that lie in none of them.
+    history_outside_bytes,
     /// Workflows whose kept counts were not those of their steps. Anything but 0 deserves a look.
     count_differences,
     /// Calls to the store that failed and were tried again.

@@ -19,7 +19,11 @@ use recache_store::{JobFilter, LetterFilter, NewJob};
 use recache_worker::{Context, Failure, Handlers};
 use support::{quick, soon, store_of, until};
 
-on_both_databases!(ended_jobs_are_removed_once_by_two_engines, lead_passes_on_when_its_holder_shuts_down,);
+on_both_databases!(
+    ended_jobs_are_removed_once_by_two_engines,
+    lead_passes_on_when_its_holder_shuts_down,
+    days_of_history_are_tended_by_whoever_leads,
+);
 
 fn handlers() -> Handlers {
     let mut handlers = Handlers::new();
@@ -54,6 +58,20 @@ async fn ended_jobs_are_removed_once_by_two_engines(database: TestDatabase) {
     assert_eq!((a.stats().count_differences, b.stats().count_differences), (0, 0));
     a.shut_down().await;
     b.shut_down().await;
+}
+
+async fn days_of_history_are_tended_by_whoever_leads(database: TestDatabase) {
+    let engine = start(&database).await;
+    let has_days = engine.store().kind() == "postgresql";
+    engine.submit(NewJob::new("work", "1")).await.unwrap();
+    until("it leads", async || (engine.stats().removed >= 1).then_some(())).await;
+    if has_days {
+        // What was before the first of them, and three days to come at least.
+        until("it looked", async || (engine.stats().history_parts >= 4).then_some(())).await;
+    }
+    assert_eq!((engine.stats().history_held_up, engine.stats().history_days_dropped), (0, 0));
+    assert_eq!(engine.stats().history_parts > 0, has_days);
+    engine.shut_down().await;
 }
 
 async fn lead_passes_on_when_its_holder_shuts_down(database: TestDatabase) {

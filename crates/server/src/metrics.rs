@@ -337,6 +337,13 @@ impl Collector for Engines {
             ("engine_deliveries", "Deliveries made", stats.delivered),
             ("engine_deliveries_dead", "Deliveries given up", stats.deliveries_dead),
             ("engine_rows_removed", "Things removed because their time was over", stats.removed),
+            ("engine_history_days_made", "Days of history made", stats.history_days_made),
+            ("engine_history_days_dropped", "Days of history dropped as a whole", stats.history_days_dropped),
+            (
+                "engine_history_held_up",
+                "Times that a day of history could not be made or dropped and was left for later",
+                stats.history_held_up,
+            ),
             ("engine_count_differences", "Workflows whose counts were wrong", stats.count_differences),
             (
                 "engine_store_errors",
@@ -348,6 +355,20 @@ impl Collector for Engines {
         }
         let held = u64::try_from(self.0.held_count()).unwrap_or(u64::MAX);
         gauge(&mut encoder, "engine_jobs_held", "Jobs that this process holds", held)?;
+        for (name, help, value) in [
+            (
+                "engine_history_parts",
+                "Parts of the history of jobs, as the leader saw it",
+                stats.history_parts,
+            ),
+            (
+                "engine_history_outside_bytes",
+                "Size of the history in no part, as the leader saw it",
+                stats.history_outside_bytes,
+            ),
+        ] {
+            gauge(&mut encoder, name, help, value)?;
+        }
         store_metrics::encode_limit(&mut encoder, self.0.claim_limit())?;
         store_metrics::encode(&mut encoder, &self.0.store().measured())?;
         let cache = self.0.cache().stats();

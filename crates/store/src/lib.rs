@@ -96,7 +96,9 @@ pub use held_items::{HELD_ITEMS_MAX, HeldItem, HeldItems, HeldPlace, HeldView, i
 pub use job_changes::JobChanges;
 pub use known_items::{KNOWN_PAGE_ROWS, KnownItems, KnownPages, KnownPlace, KnownStarts};
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
-pub use maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
+pub use maintenance::{
+    Compared, CountDifference, HistoryRule, HistoryTended, Leadership, LimitsJudged, Maintenance,
+};
 pub use measured::{Measured, PoolFigures, StatementFigures};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};
 pub use queues::COUNTED_MAX as QUEUED_COUNTED_MAX;

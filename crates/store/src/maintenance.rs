@@ -45,6 +45,36 @@ pub struct Compared {
     pub differences: Vec<CountDifference>,
 }
 
+/// How the history of jobs is kept where it is kept by days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryRule {
+    /// How long most of what has ended is kept: after that a day goes as a whole, and what is left of it is carried over.
+    pub keep: Duration,
+    /// Jobs whose history one call looks at, where too much of a day is left to be carried over.
+    pub rows_max: u32,
+}
+
+/// What tending the days of history came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HistoryTended {
+    /// Days, and other spans of time, that now have a part of their own.
+    pub parts: u64,
+    /// The size of what lies in none of them.
+    pub outside_bytes: u64,
+    /// Days that were made.
+    pub made: u64,
+    /// Days that went as a whole.
+    pub dropped: u64,
+    /// Rows of jobs that are left, of days that went.
+    pub carried: u64,
+    /// Rows of jobs that are gone, removed from a day that stays.
+    pub swept: u64,
+    /// There may be more to do.
+    pub has_more: bool,
+    /// What could not be done now, in the database's words. It is to be tried again later.
+    pub held_up: Option<String>,
+}
+
 /// What a look at limits of time came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitsJudged {
@@ -102,6 +132,10 @@ pub trait Maintenance: Send + Sync + Debug {
 
     /// Removes dead letters that were dealt with at least `keep` ago. Answers how many.
     async fn letters_remove(&self, leadership: &Leadership, keep: Duration, rows_max: u32) -> Result<u64>;
+
+    /// Where the history of jobs is kept by days: makes the next days, and removes one whose time is over. Waits for nobody. Does nothing
+    /// where history is one table.
+    async fn history_tend(&self, leadership: &Leadership, rule: HistoryRule) -> Result<HistoryTended>;
 
     /// Has the database look at tables that have grown and that it has never looked at: until then it plans for empty ones, which
     /// on PostgreSQL lasts for about a minute on a fresh database. Answers how many it looked at.

@@ -5,6 +5,7 @@
 
 mod batch;
 mod jobs;
+mod pressure;
 mod report;
 mod saturation;
 mod touch;
@@ -37,6 +38,11 @@ enum What {
     /// No-op jobs: submit in bulk, drain, and one at a time from submit to done
     #[command(after_help = "Example:\n  recache bench jobs --jobs 100000")]
     Jobs(jobs::JobsArgs),
+    /// Submits beside woken workers, starts beside a tenant's backlog (PostgreSQL)
+    #[command(
+        after_help = "Examples:\n  recache bench pressure --database postgres://app@db/bench\n  recache bench pressure --parts fairness --backlog 1000000 \\\n    --database postgres://app@db/bench"
+    )]
+    Pressure(pressure::PressureArgs),
     /// Jobs that stand in each other's way: fixed limits beside the one that the engine finds
     #[command(after_help = "Example:\n  recache bench saturation --capacity 8 --seconds 20")]
     Saturation(saturation::SaturationArgs),
@@ -67,6 +73,7 @@ pub(crate) async fn run(args: BenchArgs, database: Option<&Database>) -> Result<
     let result = match args.what {
         What::Batch(args) => batch::run(&args, &place).await,
         What::Jobs(args) => jobs::run(&args, &place).await,
+        What::Pressure(args) => pressure::run(&args, &place).await,
         What::Saturation(args) => saturation::run(&args, &place).await,
         What::Touch(args) => touch::run(&args, &place).await,
         What::Views(args) => views::run(&args, &place).await,

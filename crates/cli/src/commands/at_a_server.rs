@@ -45,6 +45,7 @@ const VERBS: &[(&str, At)] = &[
     ("bench workflows", Has("it measures this machine")),
     ("bench views", Has("it measures this machine")),
     ("bench touch", Has("it measures this machine")),
+    ("bench pressure", Has("it measures this machine")),
     ("bench saturation", Has("it measures this machine")),
     ("completions", Has("nothing is asked")),
     ("profile list", Has("profiles are a file here")),

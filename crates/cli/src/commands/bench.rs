@@ -11,6 +11,7 @@ use crate::output::Format;
   recache bench jobs --jobs 100000 --workers 1,10,100
   recache bench workflows
   recache bench touch --database postgres://app@db/bench
+  recache bench pressure --database postgres://app@db/bench
 
 Without a database it uses an SQLite file in a throw-away folder. With one it
 leaves its finished jobs there: name a database made for it.")]

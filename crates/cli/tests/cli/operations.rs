@@ -117,3 +117,30 @@ fn config_is_checked_and_explained_in_every_format() {
     assert!(nothing.expect(0).contains("origin    default"));
     config(&["explain", "engine.slot"]).refused(2, &["did you mean `engine.slots`"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_of_pressure_measures_each_part_with_it_and_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = |arguments: &[&str]| {
+        let light = "--seconds 1 --rounds 1 --writers 2 --fleet 1 --backlog 200 --rate 10 -o json";
+        run(recache(folder.path()).args(["bench", "pressure"]).args(arguments).args(light.split(' ')))
+    };
+    bench(&[]).refused(1, &["E-BENCH", "--database postgres://"]);
+    let Some(database) = empty_postgres_database().await else { return };
+    let report = bench(&["--database", database.url()]).json();
+    let rows = report["rows"].as_array().unwrap();
+    for (name, unit) in [
+        ("2 writers submit one at a time, alone", "jobs/s"),
+        ("the same, 1 workers are woken", "jobs/s"),
+        ("the same, calls of these workers", "calls/s"),
+        ("submit beside woken workers against alone", "%"),
+        ("fixed limit: p99 against idle", "x"),
+        ("adaptive limit: p99 against idle", "x"),
+    ] {
+        let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}: {report:#}"));
+        assert_eq!(row["unit"], unit);
+        assert!(row["value"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    let fairness = bench(&["--database", database.url(), "--parts", "fairness"]).json();
+    assert!(!fairness.to_string().contains("writers"), "one part alone");
+}

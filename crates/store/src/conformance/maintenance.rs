@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Subject, work, workflows};
 use crate::records::{JobFilter, NewJob, Outcome};
-use crate::{Error, HandOver, Leadership, Word};
+use crate::{Error, HandOver, HistoryRule, Leadership, Word};
 
 const LEASE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_hours(1);
@@ -80,6 +80,8 @@ pub async fn work_of_a_former_leader_is_refused(subject: &Subject) {
     assert!(matches!(late, Err(Error::Conflict(_))), "{late:?}");
     assert!(matches!(maintenance.idempotency_keys_expire(&former, 10).await, Err(Error::Conflict(_))));
     assert!(matches!(maintenance.letters_remove(&former, LEASE, 10).await, Err(Error::Conflict(_))));
+    let rule = HistoryRule { keep: HOUR, rows_max: 10 };
+    assert!(matches!(maintenance.history_tend(&former, rule).await, Err(Error::Conflict(_))));
     let late = maintenance.workflows_remove(&former, WorkflowState::Completed, LEASE, 10).await;
     assert!(matches!(late, Err(Error::Conflict(_))), "{late:?}");
     subject.store.job_get(job).await.expect("still there");
@@ -114,6 +116,33 @@ pub async fn ended_jobs_are_removed_when_their_time_is_over(subject: &Subject) {
     let answer = subject.store.jobs_submit(vec![again]).await.expect("answered")[0];
     assert_eq!((answer.id, answer.existed), (old, true), "the key outlives its job");
     assert_eq!(count(subject).await, 2);
+}
+
+/// Ids are made by callers, and a caller may keep one for long: nothing of the former job is seen or is in the way.
+pub async fn job_of_a_removed_ones_id_begins_anew(subject: &Subject) {
+    let lead = lead(subject).await;
+    let maintenance = subject.store.maintenance();
+    let ms = u128::try_from(subject.clock.now().micros() / 1000).expect("after 1970");
+    let id = JobId::from_uuid(Uuid::from_u128(ms << 80 | 0x7000_8000_0000_0000_0001));
+    subject.advance(HOUR * 24 * 3);
+    for keyed in [false, true, false] {
+        let key = keyed.then(|| format!("key of {id}"));
+        let job = NewJob { id, idempotency_key: key, ..work() };
+        assert_eq!(end(subject, job, completed()).await, id);
+        assert_eq!(subject.store.job_history(id).await.expect("read").len(), 2);
+        subject.assert_sound().await;
+        let removed = maintenance.jobs_remove(&lead, JobState::Completed, Duration::ZERO, 10).await;
+        assert_eq!(removed.expect("removed"), 1);
+        assert!(subject.store.job_history(id).await.expect("answered").is_empty());
+    }
+    // In a workflow, as a step of it.
+    let mut new = workflows::workflow(&[("a", &[])]);
+    new.steps[0].job.id = id;
+    assert!(subject.store.workflow_submit(new).await.expect("stored"));
+    let session = subject.session().await;
+    let claimed = subject.claim_one(session).await;
+    subject.settle(&claimed, completed()).await;
+    subject.assert_sound().await;
 }
 
 /// However old; then it goes, and its letter after it.

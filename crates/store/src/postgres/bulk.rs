@@ -19,7 +19,7 @@ use super::statements::settle::{SettledColumns, columns};
 use super::statements::steps::StepRow;
 use super::statements::submit::{KeyRow, UniqueColumns};
 use super::statements::{batches, jobs};
-use super::{Connection, Row};
+use super::{Connection, Row, history_days};
 use crate::error::{Error, Result};
 use crate::events::EventRecord;
 use crate::flights::Leg;
@@ -139,9 +139,32 @@ pub(super) async fn steps_insert(
     .bind(rows.iter().map(|row| row.skipped).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.job.publishes.as_deref()).collect::<Vec<_>>())
     .bind(calls)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    history_forget(db, now, rows.iter().map(|row| row.job.id.uuid())).await
+}
+
+/// A job whose id was another one's long ago has nothing of that one's history. It was inserted in this transaction: nobody else sees it.
+pub(super) async fn history_forget(
+    db: &mut Connection,
+    now: Timestamp,
+    inserted: impl Iterator<Item = Uuid> + Send,
+) -> Result<()> {
+    let old: Vec<Uuid> = inserted.filter(|id| history_days::may_have_history(*id, now)).collect();
+    history_remove(db, &old).await
+}
+
+/// Of jobs that are removed because their time is over, those whose history is to be removed with them: the rest goes with its day.
+pub(super) async fn history_outliving(
+    db: &mut Connection,
+    now: Timestamp,
+    jobs: &[Uuid],
+) -> Result<Vec<Uuid>> {
+    history_days::outliving(db, now, jobs).await
+}
+
+pub(super) async fn history_remove(db: &mut Connection, jobs: &[Uuid]) -> Result<()> {
+    history_days::remove(db, jobs).await
 }
 
 /// Who waits for whom: the child for the parent.
@@ -487,8 +510,7 @@ pub(super) async fn settle_and_claim(
          priority, retry, attempt, attempts_max, timeout_ms, correlation_id, submitted_at, failed_at, status_at) \
          SELECT j.id, d.transitions, j.namespace, j.queue, j.handler, 'pending', d.detail, '[' || COALESCE((SELECT \
          string_agg('{\"attempt\":' || h.attempt || ',\"at\":' || h.at || ',\"error\":' || h.detail || '}', ',' ORDER BY h.seq) \
-         || ',' FROM (SELECT seq, attempt, at, detail FROM job_history WHERE job_id = d.id AND from_state = 'running' \
-         AND detail IS NOT NULL ORDER BY seq DESC LIMIT $15) AS h), '') || '{\"attempt\":' || d.attempt || ',\"at\":' \
+         || ',' FROM job_failures(d.id, $15) AS h), '') || '{\"attempt\":' || d.attempt || ',\"at\":' \
          || t.now || ',\"error\":' || d.detail || '}]', j.input, j.priority, j.retry, d.attempt, j.attempts_max, \
          j.timeout_ms, j.correlation_id, j.created_at, t.now, t.now \
          FROM done d JOIN jobs j ON j.id = d.id, t WHERE d.state = 'failed' AND d.detail IS NOT NULL) \
@@ -641,12 +663,12 @@ pub(super) async fn keyed_candidates(
     .await?)
 }
 
-/// Tables whose statements are planned once and join: with how the database looks at each.
-const JOINED: [(&str, &str); 6] = [
+/// Tables whose statements are planned once and join: with how the database looks at each. The parts of the history are not among
+/// them: they are read by their primary key alone.
+const JOINED: [(&str, &str); 5] = [
     ("jobs", "ANALYZE recache.jobs"),
     ("workflows", "ANALYZE recache.workflows"),
     ("job_edges", "ANALYZE recache.job_edges"),
-    ("job_history", "ANALYZE recache.job_history"),
     ("events", "ANALYZE recache.events"),
     ("deliveries", "ANALYZE recache.deliveries"),
 ];

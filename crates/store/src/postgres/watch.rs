@@ -9,7 +9,7 @@ use crate::error::Result;
 /// Each trigger, what waits for the writers of its table, and the statements that make it and take it away.
 const TRIGGERS: [((&str, &str), &str, &str); 3] = [
     (
-        ("events_of_jobs", "LOCK TABLE recache.job_history IN SHARE ROW EXCLUSIVE MODE"),
+        ("events_of_jobs", "LOCK TABLE ONLY recache.job_history IN SHARE ROW EXCLUSIVE MODE"),
         "CREATE TRIGGER events_of_jobs AFTER INSERT ON recache.job_history REFERENCING NEW TABLE AS moved \
          FOR EACH STATEMENT EXECUTE FUNCTION recache.events_of_jobs()",
         "DROP TRIGGER events_of_jobs ON recache.job_history",

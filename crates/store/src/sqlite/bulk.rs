@@ -632,6 +632,30 @@ pub(super) async fn keyed_candidates(
     Ok(rows)
 }
 
+/// History is one table here, and goes with its job.
+#[expect(clippy::unused_async, reason = "the other engine's waits")]
+pub(super) async fn history_outliving(_: &mut Connection, _: Timestamp, jobs: &[Uuid]) -> Result<Vec<Uuid>> {
+    Ok(jobs.to_vec())
+}
+
+/// It goes with its job, always.
+#[expect(clippy::unused_async, reason = "the other engine's waits")]
+pub(super) async fn history_forget(
+    _: &mut Connection,
+    _: Timestamp,
+    _: impl Iterator<Item = Uuid> + Send,
+) -> Result<()> {
+    Ok(())
+}
+
+pub(super) async fn history_remove(db: &mut Connection, jobs: &[Uuid]) -> Result<()> {
+    sqlx::query("DELETE FROM job_history WHERE job_id IN (SELECT unhex(value) FROM json_each($1))")
+        .bind(ids(jobs))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// SQLite plans our statements by their indexes alone.
 #[expect(clippy::unused_async, reason = "the other engine's waits")]
 pub(super) async fn statistics_refresh(_: &mut Connection) -> Result<u64> {

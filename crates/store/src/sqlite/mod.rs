@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
+use crate::maintenance::{HistoryRule, HistoryTended, Leadership};
 use crate::measured::{Measured, PoolCounts, Times, name_of};
 use crate::open::{OpenOptions, Synchronous};
 use crate::records::{ClaimRequest, Dispatched, NewJob, Settled, Settlement, Submitted};
@@ -330,6 +331,16 @@ impl Driver {
             // Nobody listening is fine.
             let _ = self.signals.send(signal);
         }
+    }
+
+    /// There is nothing to tend, for whoever leads.
+    async fn tend_history(&self, lead: &Leadership, _: HistoryRule) -> Result<HistoryTended> {
+        let lead = lead.clone();
+        self.write(work!([lead] db, now, effects => {
+            statements::maintenance::check_lead(db, &lead).await?;
+            Ok(HistoryTended::default())
+        }))
+        .await
     }
 
     async fn shut_down(&self) {

@@ -39,10 +39,11 @@ pub(in super::super) async fn list(db: &mut Connection, filter: &JobFilter) -> R
     rows.iter().map(record).collect()
 }
 
+/// Of a job that is gone there may be history that nobody is to see.
 pub(in super::super) async fn history(db: &mut Connection, job: JobId) -> Result<Vec<HistoryRow>> {
     let rows = sqlx::query(
         "SELECT seq, at, from_state, to_state, attempt, epoch, session_id, detail FROM job_history \
-         WHERE job_id = $1 ORDER BY seq",
+         WHERE job_id = $1 AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = $1) ORDER BY seq",
     )
     .bind(job.uuid())
     .fetch_all(db)

@@ -16,7 +16,9 @@ use super::lifecycles;
 use super::workflows::counts;
 use super::{audit, request_keys};
 use crate::error::{Error, Result};
-use crate::maintenance::{Compared, CountDifference, Leadership, LimitsJudged, Maintenance};
+use crate::maintenance::{
+    Compared, CountDifference, HistoryRule, HistoryTended, Leadership, LimitsJudged, Maintenance,
+};
 
 #[async_trait]
 impl Maintenance for Driver {
@@ -79,7 +81,7 @@ impl Maintenance for Driver {
         let lead = leadership.clone();
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
-            jobs_remove(db, state, now.minus(keep), rows_max).await
+            jobs_remove(db, now, state, now.minus(keep), rows_max).await
         }))
         .await
     }
@@ -94,7 +96,7 @@ impl Maintenance for Driver {
         let lead = leadership.clone();
         self.write(work!([lead] db, now, effects => {
             check_lead(db, &lead).await?;
-            workflows_remove(db, state, now.minus(keep), rows_max).await
+            workflows_remove(db, now, state, now.minus(keep), rows_max).await
         }))
         .await
     }
@@ -106,6 +108,10 @@ impl Maintenance for Driver {
             letters_remove(db, now.minus(keep), rows_max).await
         }))
         .await
+    }
+
+    async fn history_tend(&self, leadership: &Leadership, rule: HistoryRule) -> Result<HistoryTended> {
+        self.tend_history(leadership, rule).await
     }
 
     async fn statistics_refresh(&self, leadership: &Leadership) -> Result<u64> {
@@ -145,7 +151,7 @@ async fn take_lead(
 }
 
 /// Locked until the transaction ends: nobody takes the lead in the middle of it.
-pub(super) async fn check_lead(db: &mut Connection, lead: &Leadership) -> Result<()> {
+pub(in super::super) async fn check_lead(db: &mut Connection, lead: &Leadership) -> Result<()> {
     let row = sqlx::query(concat!(
         "SELECT token FROM leaders WHERE role = $1 AND holder = $2 AND token = $3",
         for_update!()
@@ -188,6 +194,7 @@ async fn step_rates_expire(db: &mut Connection, now: Timestamp, rows_max: u32) -
 
 async fn jobs_remove(
     db: &mut Connection,
+    now: Timestamp,
     state: JobState,
     ended_before: Timestamp,
     rows_max: u32,
@@ -205,18 +212,26 @@ async fn jobs_remove(
     .fetch_all(&mut *db)
     .await?;
     let jobs = rows.iter().map(|row| Ok(row.try_get("id")?)).collect::<Result<Vec<Uuid>>>()?;
-    remove(db, &jobs).await
+    remove_in_time(db, now, &jobs).await
 }
 
 /// Removes jobs that nothing refers to, with their history; they are locked.
 pub(super) async fn remove(db: &mut Connection, jobs: &[Uuid]) -> Result<u64> {
+    bulk::history_remove(db, jobs).await?;
+    remove_rows(db, jobs).await
+}
+
+/// The same of jobs whose time is over. Their history may stay for a while where it will go as a whole; nobody sees it any more.
+async fn remove_in_time(db: &mut Connection, now: Timestamp, jobs: &[Uuid]) -> Result<u64> {
+    let outliving = bulk::history_outliving(db, now, jobs).await?;
+    bulk::history_remove(db, &outliving).await?;
+    remove_rows(db, jobs).await
+}
+
+async fn remove_rows(db: &mut Connection, jobs: &[Uuid]) -> Result<u64> {
     if jobs.is_empty() {
         return Ok(0);
     }
-    sqlx::query(concat!("DELETE FROM job_history WHERE job_id ", in_ids!("$1")))
-        .bind(ids(jobs))
-        .execute(&mut *db)
-        .await?;
     sqlx::query(concat!("DELETE FROM job_logs WHERE job_id ", in_ids!("$1")))
         .bind(ids(jobs))
         .execute(&mut *db)
@@ -232,6 +247,7 @@ pub(super) async fn remove(db: &mut Connection, jobs: &[Uuid]) -> Result<u64> {
 
 async fn workflows_remove(
     db: &mut Connection,
+    now: Timestamp,
     state: WorkflowState,
     ended_before: Timestamp,
     rows_max: u32,
@@ -262,7 +278,7 @@ async fn workflows_remove(
             .bind(ids(&steps))
             .execute(&mut *db)
             .await?;
-        remove(db, &steps).await?;
+        remove_in_time(db, now, &steps).await?;
         lifecycles::remove(db, workflow).await?;
         sqlx::query("DELETE FROM given_results WHERE workflow_id = $1")
             .bind(workflow)

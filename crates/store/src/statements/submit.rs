@@ -158,6 +158,7 @@ async fn insert(
     let jobs: Vec<&NewJob> = places.iter().map(|place| &new[*place]).collect();
     let uniques: Vec<UniqueColumns> = jobs.iter().map(|job| UniqueColumns::of(job, now)).collect();
     let mut fresh = bulk::jobs_insert(db, Some(now), &jobs, &uniques).await?;
+    bulk::history_forget(db, now, fresh.iter().copied()).await?;
     let mut met = Vec::new();
     for (at, place) in places.iter().enumerate() {
         let job = &new[*place];

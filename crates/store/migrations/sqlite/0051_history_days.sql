@@ -1,0 +1,2 @@
+-- History is one table here; on PostgreSQL this migration cuts it into days.
+SELECT 1;
