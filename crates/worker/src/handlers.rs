@@ -203,7 +203,7 @@ impl Handlers {
     ///
     /// ```
     /// use recache_worker::{Failure, Handlers, PublishContext, StepEnd};
-    /// use serde_json::{Value, json};
+    /// use serde_json::json;
     ///
     /// let mut handlers = Handlers::new();
     /// handlers.publisher("order_payload", async |context: PublishContext, end: StepEnd| {
