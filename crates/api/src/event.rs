@@ -33,8 +33,10 @@ pub struct Event {
     pub correlation_id: Option<String>,
     /// The payload.
     pub data: Json,
-    /// Why the payload was refused; then nobody is told.
+    /// Why the payload was refused; then nobody is told. While it is not made yet: what went wrong at the last try.
     pub problem: Option<String>,
+    /// The publisher that has yet to make the payload. Nobody has been told.
+    pub waits_for: Option<String>,
 }
 
 /// Events, newest first.

@@ -195,6 +195,8 @@ pub struct WorkHealth {
     pub store_errors: u64,
     /// For how long the job has been due that waits longest in a queue that is not paused; `null` when none does, or nobody could say in time.
     pub oldest_due_ms: Option<u64>,
+    /// Events that wait for their publishers; `null` where the store did not say in time.
+    pub events_unmade: Option<u64>,
     /// Requests being worked on.
     pub requests_working: u64,
     /// Requests that wait for something to happen.

@@ -1,4 +1,4 @@
-//! Webhooks: the real command, a real receiver on loopback, both databases.
+//! Webhooks, and publishers over HTTP: the real command, a real receiver on loopback, both databases.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -322,4 +322,117 @@ fn webhooks_are_paused_listed_and_removed() {
     scene.run(&["event", "show", "evt_00000000-0000-7000-8000-0000000000ff"], 3);
     let wrong = scene.run(&["webhook", "add", "x", "https://example.com/", "--event", "job.done"], 2).1;
     assert!(wrong.contains("`job.done`") && wrong.contains("job.failed"), "{wrong}");
+}
+
+/// A template whose step publishes what these publishers make of its end, stored.
+fn publishing(scene: &Scene, publishers: &[&str]) {
+    let events: Vec<Value> =
+        publishers.iter().map(|name| json!({ "name": format!("by.{name}"), "publisher": name })).collect();
+    let template = json!({
+        "name": "made", "version": "1.0.0",
+        "steps": [{ "name": "place", "handler": { "callable": "echo" }, "publishes_events": events }],
+    });
+    std::fs::write(scene.folder.path().join("made.json"), template.to_string()).unwrap();
+    scene.run(&["template", "apply", "made.json"], 0);
+}
+
+fn submit(scene: &Scene) {
+    scene.run(&["workflow", "submit", "default/made", "--input", "{\"id\":7}"], 0);
+}
+
+#[test]
+fn publisher_over_http_makes_the_payload_that_a_webhook_is_sent() {
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let (scene, made, hooks) = (Scene::over(sqlite_database()), Receiver::start(), Receiver::start());
+    scene.add("shop", &hooks.url("/status/204"), &[]);
+    publishing(&scene, &["shop.payload", "text", "nobody"]);
+    let mut command = scene.command(&["serve"]);
+    let publishers = format!("shop.payload={}, text={}", made.url("/echo?token=hunter2"), made.url("/text"));
+    command.env("RECACHE__HANDLERS__PUBLISHERS", publishers);
+    command.env("RECACHE__HANDLERS__HTTP_SIGNING", format!("127.0.0.1={SECRET}"));
+    let _serving = Scene::serve(&mut command);
+    submit(&scene);
+
+    let told = hooks.next();
+    let body: Value = serde_json::from_str(&told.body).unwrap();
+    assert_eq!(body["type"], "by.shop.payload");
+    // The receiver answered what it was asked with.
+    let asked = &body["data"];
+    assert_eq!((&asked["outcome"], &asked["result"]["input"]), (&json!("completed"), &json!({ "id": 7 })));
+    assert_eq!((&asked["type"], &asked["publisher"]), (&json!("by.shop.payload"), &json!("shop.payload")));
+    for name in ["id", "job_id", "workflow_id", "step", "attempt", "correlation_id", "namespace", "timestamp"]
+    {
+        assert_eq!(asked[name], body[name], "{name}");
+    }
+    assert_eq!(asked["workflow_input"], json!({ "id": 7 }));
+    let request = made.requests().into_iter().find(|request| request.path == "/echo").unwrap();
+    assert_eq!(request.header("webhook-id"), told.header("webhook-id"));
+    assert!(is_signed(&request, &SECRET.parse().unwrap()), "{request:?}");
+
+    let refused = || scene.json(&["event", "list", "--refused"])["events"].clone();
+    let began = Instant::now();
+    while refused().as_array().is_none_or(Vec::is_empty) {
+        assert!(began.elapsed() < LIMIT, "an answer that is no JSON is no payload");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let why = refused()[0]["problem"].as_str().unwrap().to_owned();
+    assert!(why.contains("/text answered no JSON") && !why.contains("hunter2"), "{why}");
+    let waiting = scene.json(&["event", "list", "--waiting"]);
+    let waits_for: Vec<&Value> =
+        waiting["events"].as_array().unwrap().iter().map(|event| &event["waits_for"]).collect();
+    assert_eq!(waits_for, ["nobody"]);
+    let table = scene.run(&["event", "list", "--waiting"], 0).0;
+    assert!(table.contains("WAITS FOR") && table.contains("nobody"), "{table}");
+    let shown = scene.run(&["event", "show", waiting["events"][0]["id"].as_str().unwrap()], 0).0;
+    assert!(shown.contains("waits for") && shown.contains("nobody"), "{shown}");
+    scene.run(&["event", "list", "--waiting", "--refused"], 2);
+    assert_eq!(hooks.requests().len(), 1, "nobody is told of the others");
+}
+
+fn killed_while_a_payload_is_made(database: TestDatabase) {
+    let (scene, made) = (Scene::over(database), Receiver::start());
+    publishing(&scene, &["shop"]);
+    let serve = || {
+        let mut command = scene.command(&["serve"]);
+        command.env("RECACHE__HANDLERS__PUBLISHERS", format!("shop={}", made.url("/first-hangs-echo")));
+        Scene::serve(&mut command)
+    };
+    let mut serving = serve();
+    submit(&scene);
+    let first = made.next();
+    // The step has ended, and its payload is not made: whoever was at it is killed in the middle.
+    serving.kill();
+    let states = scene.json(&["workflow", "list"]);
+    assert_eq!(states["workflows"][0]["state"], "completed", "{states}");
+    let _other = serve();
+    let second = made.next();
+    let id = |request: &receiver::Request| {
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        body["id"].clone()
+    };
+    assert_eq!(id(&first), id(&second), "asked again for the same event");
+    let began = Instant::now();
+    let events = loop {
+        let events = scene.json(&["event", "list"])["events"].as_array().unwrap().clone();
+        if events[0]["waits_for"].is_null() {
+            break events;
+        }
+        assert!(began.elapsed() < LIMIT, "in vain: {events:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!((events.len(), &events[0]["id"]), (1, &id(&first)), "one event");
+    assert_eq!(events[0]["data"]["result"]["input"], json!({ "id": 7 }));
+    assert_eq!(made.requests().len(), 2);
+}
+
+#[test]
+fn crash_between_a_steps_end_and_its_payload_loses_no_event() {
+    killed_while_a_payload_is_made(sqlite_database());
+}
+
+#[tokio::test]
+async fn crash_between_a_steps_end_and_its_payload_loses_no_event_over_postgresql() {
+    if let Some(database) = postgres_database().await {
+        tokio::task::spawn_blocking(|| killed_while_a_payload_is_made(database)).await.unwrap();
+    }
 }

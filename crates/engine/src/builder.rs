@@ -31,7 +31,9 @@ use crate::templates::Templates;
 use crate::touches::Touches;
 use crate::views::Heads;
 use crate::waiters::Waiters;
-use crate::{figures, fleet, kept, maintain, prefetch, pump, reconcile, schedule, session, signals};
+use crate::{
+    figures, fleet, kept, maintain, prefetch, publishers, pump, reconcile, schedule, session, signals,
+};
 
 /// View items that the default cache keeps.
 const DEFAULT_CACHE_ENTRIES: u64 = 10_000;
@@ -63,7 +65,7 @@ impl Builder {
         }
     }
 
-    /// What the worker in this process can do. Without handlers the engine only submits, touches, reads, keeps leases and
+    /// What the worker in this process can do, and which publishers it has. Without handlers the engine only submits, touches, reads, keeps leases and
     /// views moving, and decides what in workflows is the engine's to decide.
     pub fn handlers(mut self, handlers: Handlers) -> Self {
         self.handlers = handlers;
@@ -157,6 +159,7 @@ impl Builder {
             work: Notify::new(),
             due: Notify::new(),
             events_due: Notify::new(),
+            drafts_due: Notify::new(),
             draining,
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -185,6 +188,9 @@ impl Builder {
         shared.tasks.spawn(schedule::run(Arc::clone(&shared)));
         if deliver::can_deliver(&shared) {
             shared.tasks.spawn(deliver::run(Arc::clone(&shared)));
+        }
+        if publishers::can_publish(&shared) {
+            shared.tasks.spawn(publishers::run(Arc::clone(&shared)));
         }
         shared.tasks.spawn(batches::run(Arc::clone(&shared)));
         let touches = Touches::start(&shared);

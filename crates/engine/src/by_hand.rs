@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::{batches, deliver, execute, maintain};
+use crate::{batches, deliver, execute, maintain, publishers};
 
 /// By the store's clock: whoever moves that moves it less far, between two calls.
 const LEASE: Duration = Duration::from_hours(24 * 365);
@@ -32,6 +32,8 @@ pub struct Ran {
     pub builds: usize,
     /// Jobs that schedules made.
     pub scheduled: usize,
+    /// Payloads of events that publishers made or tried to make.
+    pub payloads: usize,
     /// Deliveries that were made or tried.
     pub deliveries: usize,
     /// Limits of time that had passed.
@@ -66,6 +68,7 @@ impl ByHand {
             self.reconcile(&mut ran).await?;
             batches::pass(&self.engine.shared).await;
             self.attempt(&mut ran).await?;
+            self.publish(&mut ran).await?;
             self.deliver(&mut ran).await?;
             if ran == before {
                 return Ok(ran);
@@ -123,6 +126,15 @@ impl ByHand {
         shared.store.jobs_dispatch(settlements, None).await?;
         for one in ended {
             shared.held.remove(one.token);
+        }
+        Ok(())
+    }
+
+    /// The payloads of events that are due.
+    async fn publish(&self, ran: &mut Ran) -> Result<()> {
+        let shared = &self.engine.shared;
+        if publishers::can_publish(shared) {
+            ran.payloads += publishers::run_due(shared).await?;
         }
         Ok(())
     }

@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) due: Notify,
     /// There may be events to hand on, or deliveries to make.
     pub(crate) events_due: Notify,
+    /// There may be payloads of events to make.
+    pub(crate) drafts_due: Notify,
     /// No new claims.
     pub(crate) draining: CancellationToken,
     /// Everything ends.

@@ -47,6 +47,7 @@ mod options;
 mod origin;
 mod plan;
 mod prefetch;
+mod publishers;
 mod pump;
 mod reconcile;
 pub mod registry;

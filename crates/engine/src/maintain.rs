@@ -166,6 +166,8 @@ enum Removal {
     Batches(Duration),
     Letters(Duration),
     Ticks(Duration),
+    /// Keeps events back that waited too long for their publishers.
+    LateDrafts,
     /// Gives deliveries up whose time is over; they are removed later.
     LateDeliveries,
     Deliveries(DeliveryState, Duration),
@@ -193,6 +195,7 @@ impl Removal {
             Self::Ticks(retention.failed),
         ];
         let events = [
+            Self::LateDrafts,
             Self::LateDeliveries,
             Self::Deliveries(DeliveryState::Delivered, retention.done),
             Self::Deliveries(DeliveryState::Dead, retention.failed),
@@ -219,6 +222,12 @@ impl Removal {
             Self::Batches(keep) => shared.store.batches().batches_remove(lead, keep, rows_max).await,
             Self::Letters(keep) => store.letters_remove(lead, keep, rows_max).await,
             Self::Ticks(keep) => shared.store.schedules().ticks_remove(lead, keep, rows_max).await,
+            Self::LateDrafts => {
+                let wait = shared.options.publisher_wait;
+                let late = shared.store.event_drafts().drafts_expire(lead, wait, rows_max).await?;
+                add(&shared.counters.payloads_refused, usize::try_from(late).unwrap_or(usize::MAX));
+                Ok(late)
+            }
             Self::LateDeliveries => {
                 shared.store.events().deliveries_expire(lead, DELIVERY_AGE_MAX, rows_max).await
             }

@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::time::Duration;
 
+use recache_model::event::{PUBLISHER_TIMEOUT, PUBLISHER_WAIT};
 use recache_model::retention::Retention;
 
 use crate::error::{Error, Result};
@@ -12,6 +13,11 @@ const PAUSE_MAX: Duration = Duration::from_hours(24);
 
 /// No result may be larger, whatever is configured: databases keep it as one value.
 const RESULT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// The longest that an event may be let wait for its publisher.
+const PUBLISHER_WAIT_MAX: Duration = Duration::from_hours(30 * 24);
+/// The longest that a publisher may be let take for one payload.
+const PUBLISHER_TIMEOUT_MAX: Duration = Duration::from_hours(1);
 
 /// Settings of an engine; the defaults give throughput and latency alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +57,10 @@ pub struct Options {
     pub compare: Duration,
     /// A larger result fails its job, in bytes. Default 8 MiB.
     pub result_bytes_max: u64,
+    /// How long an event waits for its publisher; then it is kept back with the reason. Default 24 h.
+    pub publisher_wait: Duration,
+    /// How long a publisher may take for one payload. Default 30 s.
+    pub publisher_timeout: Duration,
     /// Of a thousand ticks of schedules so many begin a trace that is kept; 0: none begins one. Default 0.
     pub traces_per_mille: u32,
     /// Says who this is, for people. Default: the process id.
@@ -78,6 +88,8 @@ impl Default for Options {
             maintain: Duration::from_secs(10),
             compare: Duration::from_hours(1),
             result_bytes_max: 8 * 1024 * 1024,
+            publisher_wait: PUBLISHER_WAIT,
+            publisher_timeout: PUBLISHER_TIMEOUT,
             traces_per_mille: 0,
             node: format!("pid {}", std::process::id()),
         }
@@ -115,6 +127,18 @@ impl Options {
                 ));
             }
         }
+        for (name, value, max) in [
+            ("publisher_wait", self.publisher_wait, PUBLISHER_WAIT_MAX),
+            ("publisher_timeout", self.publisher_timeout, PUBLISHER_TIMEOUT_MAX),
+        ] {
+            if value.is_zero() || value > max {
+                problems.push(format!(
+                    "{name} is {} s; it must be more than 0 and at most {} s",
+                    value.as_secs_f64(),
+                    max.as_secs()
+                ));
+            }
+        }
         if self.result_bytes_max == 0 || self.result_bytes_max > RESULT_BYTES_MAX {
             problems.push(format!(
                 "result_bytes_max is {}; it must be 1 to {RESULT_BYTES_MAX}",
@@ -140,10 +164,20 @@ mod tests {
             beat: Duration::from_secs(1),
             claim_rows_max: 0,
             result_bytes_max: 0,
+            publisher_wait: Duration::from_hours(721),
+            publisher_timeout: Duration::ZERO,
             ..Options::default()
         };
         let message = options.check().unwrap_err().to_string();
-        for name in ["slots", "queues", "beat", "claim_rows_max", "result_bytes_max"] {
+        for name in [
+            "slots",
+            "queues",
+            "beat",
+            "claim_rows_max",
+            "result_bytes_max",
+            "publisher_wait",
+            "publisher_timeout",
+        ] {
             assert!(message.contains(name), "{message}");
         }
         assert!(Options::default().check().is_ok());

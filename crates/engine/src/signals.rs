@@ -22,6 +22,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hints: broadcast::Receiver<Sign
                 shared.remote.wake_all();
                 shared.due.notify_one();
                 shared.events_due.notify_one();
+                shared.drafts_due.notify_one();
                 shared.heads.forget();
             }
             Err(RecvError::Closed) => return,
@@ -57,6 +58,7 @@ async fn follow(shared: &Arc<Shared>, hint: Signal) {
             shared.waiters.wake(view.uuid());
         }
         Signal::EventsWritten => shared.events_due.notify_one(),
+        Signal::DraftsWritten => shared.drafts_due.notify_one(),
         Signal::TouchesAsked => shared.due.notify_one(),
         Signal::BatchMoved(batch) => shared.batches.tell(batch),
         Signal::BatchEnded(batch) => shared.waiters.wake(batch.uuid()),

@@ -82,6 +82,12 @@ counters! {
     limits_passed,
     /// Attempts that were taken away here because they kept no checkpoint for too long.
     stalled,
+    /// Payloads of events that publishers made here.
+    payloads_made,
+    /// Tries to make one that failed here and are made again.
+    payload_failures,
+    /// Events that were kept back here because their publishers made no good payload. Each deserves a look.
+    payloads_refused,
     /// Events that were handed to those who asked for them here.
     events_routed,
     /// Deliveries of events that were made here.

@@ -70,7 +70,7 @@ fn events(template: &Template, step: &Step) -> Vec<StepEvent> {
         .iter()
         .map(|event| {
             let schema = event.schema.as_ref().or_else(|| declared.get(event.name.as_str()).copied());
-            StepEvent::new(&event.name, event.condition, event.delivery_mode, schema)
+            StepEvent::new(event, schema)
         })
         .collect()
 }

@@ -351,6 +351,20 @@ fn handlers_that_nobody_registered_are_found_at_their_place() {
 }
 
 #[test]
+fn publishers_that_nobody_registered_are_found_at_their_place() {
+    let template = good("whole.yaml");
+    assert_eq!(template.check_publishers(&["orders.publisher"]), Ok(()));
+    let problems = template.check_publishers(&["orders.publish"]).unwrap_err();
+    assert_eq!(codes(&problems), ["unknown_publisher"]);
+    let problem = &problems.items()[0];
+    assert_eq!((problem.line, problem.column), (Some(58), Some(9)));
+    assert_eq!(problem.path, "/steps/0/publishes_events/1/publisher");
+    assert_eq!(problem.suggestion.as_deref(), Some("did you mean `orders.publish`?"));
+    let said = "the event order.refused of step check names the publisher";
+    assert!(problem.message.starts_with(said), "{}", problem.message);
+}
+
+#[test]
 fn problems_of_a_canonical_form_have_paths() {
     let pinned = good("minimal.yaml").canonical_json().replace("\"priority\":0", "\"priority\":1000");
     let problems = Template::from_canonical_json(&pinned).unwrap_err();

@@ -54,4 +54,6 @@ pub use recache_model::template::Template;
 pub use recache_model::view::{OnTouch, ViewPolicy};
 pub use recache_model::view_options::{BuildWorkflow, ViewOptions};
 pub use recache_store::{Due, NewJob, NewView, OpenOptions, Store, Touch, open};
-pub use recache_worker::{BuildContext, BuildPart, Context, Event, Failure, Handlers, Subscribers};
+pub use recache_worker::{
+    BuildContext, BuildPart, Context, Event, Failure, Handlers, PublishContext, StepEnd, Subscribers,
+};

@@ -72,6 +72,17 @@ pub(crate) struct Looked {
     pub(crate) breakers_open: Vec<CallClass>,
     /// For how long the oldest job has been due; `None`: it is not known.
     pub(crate) oldest_due: Option<Duration>,
+    /// What waits for publishers; `None`: it is not known.
+    pub(crate) unmade: Option<Unmade>,
+}
+
+/// Events that wait for their publishers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Unmade {
+    /// How many.
+    pub(crate) count: u64,
+    /// For how long the oldest one has.
+    pub(crate) oldest: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,6 +96,8 @@ struct LookMetrics {
     cache_degraded: Gauge,
     breakers_open: Family<ClassLabels, Gauge>,
     oldest_due: Gauge<f64, AtomicU64>,
+    unmade: Gauge,
+    unmade_oldest: Gauge<f64, AtomicU64>,
 }
 
 impl LookMetrics {
@@ -97,6 +110,9 @@ impl LookMetrics {
         registry.register("cache_breaker_open", help, Family::clone(&made.breakers_open));
         let help = "For how long the oldest job of a queue that is not paused has been due";
         registry.register_with_unit("oldest_due", help, Unit::Seconds, made.oldest_due.clone());
+        registry.register("events_unmade", "Events that wait for their publishers", made.unmade.clone());
+        let help = "For how long the oldest event has waited for its publisher";
+        registry.register_with_unit("events_unmade_oldest", help, Unit::Seconds, made.unmade_oldest.clone());
         made
     }
 
@@ -110,6 +126,10 @@ impl LookMetrics {
         // What is not known stays as it was: `ready` says that something is wrong.
         if let Some(oldest_due) = looked.oldest_due {
             self.oldest_due.set(oldest_due.as_secs_f64());
+        }
+        if let Some(unmade) = looked.unmade {
+            self.unmade.set(i64::try_from(unmade.count).unwrap_or(i64::MAX));
+            self.unmade_oldest.set(unmade.oldest.as_secs_f64());
         }
     }
 }
@@ -332,6 +352,17 @@ impl Collector for Engines {
                 "engine_prefetches_left_out",
                 "Generations not fetched ahead though asked for",
                 stats.prefetches_left_out,
+            ),
+            ("engine_payloads", "Payloads of events made by publishers", stats.payloads_made),
+            (
+                "engine_payload_failures",
+                "Tries to make one that failed and are made again",
+                stats.payload_failures,
+            ),
+            (
+                "engine_payloads_refused",
+                "Events kept back for want of a good payload",
+                stats.payloads_refused,
             ),
             ("engine_events_routed", "Events handed on", stats.events_routed),
             ("engine_deliveries", "Deliveries made", stats.delivered),

@@ -17,6 +17,7 @@ use crate::build_workflows::BuildWorkflows;
 use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::error::Result;
+use crate::event_drafts::EventDrafts;
 use crate::event_stream::EventStream;
 use crate::events::Events;
 use crate::figures::Figures;
@@ -87,6 +88,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Events, and who is told of them.
     fn events(&self) -> &dyn Events;
+
+    /// Events whose payloads are yet to be made.
+    fn event_drafts(&self) -> &dyn EventDrafts;
 
     /// Events in one order, for those who read on from where they were.
     fn event_stream(&self) -> &dyn EventStream;

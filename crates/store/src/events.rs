@@ -50,8 +50,10 @@ pub struct EventRecord {
     pub correlation_id: Option<String>,
     /// The payload, as JSON.
     pub data: String,
-    /// Why the payload was refused; then nobody is told.
+    /// Why the payload was refused; then nobody is told. While it is not made yet: what went wrong at the last try.
     pub problem: Option<String>,
+    /// The publisher that has yet to make the payload. Nobody has been told.
+    pub waits_for: Option<String>,
 }
 
 /// Which events to list; newest first.
@@ -63,6 +65,8 @@ pub struct EventQuery {
     pub name: Option<String>,
     /// Only those whose payload was refused.
     pub refused: bool,
+    /// Only those whose payload is yet to be made.
+    pub waiting: bool,
 }
 
 /// What handing events to subscribers did.
@@ -339,10 +343,10 @@ pub struct DeliveryFilter {
 /// Events, subscribers and deliveries.
 #[async_trait]
 pub trait Events: Send + Sync + Debug {
-    /// Events, newest first.
+    /// Events, newest first; those that wait for their publishers too.
     async fn events_list(&self, query: EventQuery, rows_max: u32) -> Result<Vec<EventRecord>>;
 
-    /// One event.
+    /// One event, also while it waits for its publisher.
     async fn event_get(&self, event: EventId) -> Result<EventRecord>;
 
     /// Hands at most `rows_max` new events to the subscribers that asked for them, each once. Any process may, at any time.

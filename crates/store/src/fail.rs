@@ -30,7 +30,7 @@ mod armed {
     pub const MARK_VARIABLE: &str = "RECACHE_FAIL_MARK";
 
     /// Every place.
-    pub const POINTS: [&str; 30] = [
+    pub const POINTS: [&str; 31] = [
         "migrate.before",
         "migrate.after",
         "session.before_reply",
@@ -58,6 +58,7 @@ mod armed {
         "cancel.before_commit",
         "cancel.workflow",
         "batch.before_commit",
+        "draft.before_commit",
         "outbox.routed",
         "outbox.before_commit",
         "cron.before_commit",

@@ -21,6 +21,7 @@ use crate::bulk_jobs::BulkJobs;
 use crate::chains::Chains;
 use crate::contract::Store;
 use crate::error::Result;
+use crate::event_drafts::EventDrafts;
 use crate::event_stream::EventStream;
 use crate::events::Events;
 use crate::fail::fail_point;
@@ -83,6 +84,10 @@ impl Store for Driver {
     }
 
     fn events(&self) -> &dyn Events {
+        self
+    }
+
+    fn event_drafts(&self) -> &dyn EventDrafts {
         self
     }
 

@@ -29,6 +29,7 @@ pub mod bulk_jobs;
 pub mod chains;
 mod contract;
 mod error;
+pub mod event_drafts;
 pub mod event_stream;
 pub mod events;
 #[cfg_attr(not(feature = "fail-points"), doc(hidden))]
@@ -79,6 +80,9 @@ pub use bulk_jobs::{BulkJobChange, BulkJobs};
 pub use chains::{Chains, Neighbours, ViewName};
 pub use contract::Store;
 pub use error::{Error, Result};
+pub use event_drafts::{
+    ClaimedDraft, DraftEnd, DraftOutcome, DraftToken, DraftsSettled, DuePublisher, EventDrafts, WaitingDrafts,
+};
 pub use event_stream::{EventStream, PlacedEvent, StreamExtent};
 pub use events::{
     ClaimedDeliveries, ClaimedDelivery, DeliveryAttempt, DeliveryEnd, DeliveryFilter, DeliveryOutcome,

@@ -28,6 +28,8 @@ pub enum Signal {
     CacheRaised(String, CacheMark),
     /// Events were written, or deliveries are due, that somebody is to be told of.
     EventsWritten,
+    /// Events were written whose payloads are to be made.
+    DraftsWritten,
     /// An event that its template wants told at once, to this process only.
     Happened(Box<EventRecord>),
 }
@@ -49,6 +51,8 @@ pub(crate) struct Wire {
     c: Vec<(String, u64, u64)>,
     /// Events were written.
     e: bool,
+    /// Drafts of events were written.
+    d: bool,
 }
 
 /// Signals in one message.
@@ -75,6 +79,7 @@ impl Wire {
                     wire.c.push((prefix.clone(), mark.incarnation, mark.version));
                 }
                 Signal::EventsWritten => wire.e = true,
+                Signal::DraftsWritten => wire.d = true,
                 // Of this process alone.
                 Signal::BatchMoved(_) | Signal::Happened(_) => {}
             }
@@ -93,6 +98,7 @@ impl Wire {
             Signal::CacheRaised(prefix, CacheMark { incarnation, version })
         }));
         signals.extend(self.e.then_some(Signal::EventsWritten));
+        signals.extend(self.d.then_some(Signal::DraftsWritten));
         signals
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::build::BuildContext;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::publisher::{PublishContext, Publisher, PublisherFunction, StepEnd};
 
 /// Does a job.
 #[async_trait]
@@ -95,17 +96,19 @@ const RESOLVER_MARK: char = '@';
 const PREFIX_MARK: &str = ".*";
 const NAME_BYTES_MAX: usize = 256;
 
-/// Handlers and builders by name.
+/// Handlers, builders and publishers by name.
 ///
 /// A template finds a handler by its `callable` ([`job`](Self::job)), one of its methods by `method`
 /// ([`method`](Self::method)), any of a family of names by `resolver: prefix` ([`prefix`](Self::prefix)), or by a
-/// resolver of your own ([`resolver`](Self::resolver)).
+/// resolver of your own ([`resolver`](Self::resolver)). It finds the publisher of an event by its name alone
+/// ([`publisher`](Self::publisher)); publishers and handlers may have the same names.
 #[derive(Clone, Default)]
 pub struct Handlers {
     by_name: BTreeMap<String, Registered>,
     /// By handler and method.
     methods: BTreeMap<(String, String), Arc<dyn Handler>>,
     resolvers: BTreeMap<String, Arc<dyn Resolver>>,
+    publishers: BTreeMap<String, Arc<dyn Publisher>>,
     descriptions: BTreeMap<String, Description>,
 }
 
@@ -193,6 +196,58 @@ impl Handlers {
         R: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         self.register(name, Registered::View(Arc::new(ViewFunction(function))))
+    }
+
+    /// Registers an async function that makes payloads of events from the ends of steps, for events with `publisher: NAME`. A result that does
+    /// not fit the type is a permanent failure with code `invalid_result`: take [`Value`] to see all of them.
+    ///
+    /// ```
+    /// use recache_worker::{Failure, Handlers, PublishContext, StepEnd};
+    /// use serde_json::json;
+    ///
+    /// let mut handlers = Handlers::new();
+    /// handlers.publisher("order_payload", async |context: PublishContext, end: StepEnd| {
+    ///     Ok::<_, Failure>(match end {
+    ///         StepEnd::Completed { result } => json!({ "order": result["id"], "step": context.step }),
+    ///         StepEnd::Retrying { error } | StepEnd::Failed { error } => json!({ "why": error.message }),
+    ///     })
+    /// })?;
+    /// # Ok::<(), recache_worker::RegisterError>(())
+    /// ```
+    pub fn publisher<R, O, F, P>(&mut self, name: &str, function: F) -> Result<(), RegisterError>
+    where
+        R: DeserializeOwned + Send + 'static,
+        O: Serialize + Send + 'static,
+        F: Fn(PublishContext, StepEnd<R>) -> P + Send + Sync + 'static,
+        P: Future<Output = Result<O, Failure>> + Send + 'static,
+    {
+        let types = std::marker::PhantomData;
+        self.register_publisher(name, Arc::new(PublisherFunction { function, types }))
+    }
+
+    /// Registers any publisher under a name.
+    pub fn register_publisher(
+        &mut self,
+        name: &str,
+        publisher: Arc<dyn Publisher>,
+    ) -> Result<(), RegisterError> {
+        check_name(name)?;
+        if self.publishers.contains_key(name) {
+            let why = "a publisher has this name already";
+            return Err(RegisterError::Invalid { name: name.to_owned(), why });
+        }
+        self.publishers.insert(name.to_owned(), publisher);
+        Ok(())
+    }
+
+    /// The publisher of this name.
+    pub fn get_publisher(&self, name: &str) -> Option<&Arc<dyn Publisher>> {
+        self.publishers.get(name)
+    }
+
+    /// All publishers, in order.
+    pub fn publisher_names(&self) -> Vec<String> {
+        self.publishers.keys().cloned().collect()
     }
 
     /// Registers anything under a name.
@@ -407,6 +462,18 @@ mod tests {
         ] {
             assert_eq!(found(name, asked).unwrap_err().code, code, "{name}");
         }
+    }
+
+    #[test]
+    fn publishers_have_names_of_their_own() {
+        let mut handlers = handlers();
+        let make = || async |_: PublishContext, end: StepEnd| Ok(end);
+        handlers.publisher("orders", make()).unwrap();
+        assert!(handlers.publisher("orders", make()).is_err());
+        assert!(handlers.publisher("", make()).is_err() && handlers.publisher("a.*", make()).is_err());
+        assert_eq!(handlers.publisher_names(), ["orders"]);
+        assert!(handlers.get_publisher("orders").is_some() && handlers.get_publisher("mail").is_none());
+        assert_eq!(handlers.names(), ["@registry", "mail.*", "orders", "prices"]);
     }
 
     #[test]

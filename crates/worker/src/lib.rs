@@ -42,6 +42,7 @@ mod failure;
 mod handlers;
 mod known;
 mod link;
+mod publisher;
 #[cfg(feature = "remote")]
 pub mod remote;
 mod stop;
@@ -57,4 +58,5 @@ pub use handlers::{
 };
 pub use known::{KnownItem, KnownPlace, KnownSource, Pages};
 pub use link::{Item, Keep, Link, LinkError, PartSource};
+pub use publisher::{PublishContext, Publisher, StepEnd, StepError};
 pub use stop::{Stop, StopSignal};

@@ -123,6 +123,8 @@ pub struct EventsQuery {
     pub name: Option<String>,
     /// Only those whose payload was refused.
     pub refused: Option<bool>,
+    /// Only those whose payload is yet to be made.
+    pub waiting: Option<bool>,
     /// At most so many, 1 to 1,000.
     pub limit: Option<u32>,
 }

@@ -76,6 +76,15 @@ pub(crate) fn handlers(options: Options) -> Result<Handlers, RegisterError> {
     Ok(handlers)
 }
 
+/// Publishers whose payloads are made where the operator says, by URL.
+pub(crate) fn publishers(handlers: &mut Handlers, options: &Options) -> Result<(), RegisterError> {
+    for (name, url) in &options.handlers.publishers {
+        let publisher = http::HttpPublisher::new(options.clone(), url.clone());
+        handlers.register_publisher(name, Arc::new(publisher))?;
+    }
+    Ok(())
+}
+
 /// Those that touch nothing outside of the process.
 pub(crate) fn safe_handlers() -> Result<Handlers, RegisterError> {
     let mut handlers = Handlers::new();

@@ -29,6 +29,8 @@ pub(super) fn options(config: &Config, node: &str) -> Options {
         generation_keep: engine.generation_keep,
         retention: Retention { done: engine.keep_done, failed: engine.keep_failed },
         result_bytes_max: u64::from(engine.result_bytes_max),
+        publisher_wait: engine.publisher_wait,
+        publisher_timeout: engine.publisher_timeout,
         grace: Duration::from_secs(5),
         traces_per_mille: config.telemetry.traces_begun_per_mille(),
         node: format!("{node}, pid {}", std::process::id()),

@@ -21,6 +21,7 @@ use crate::output::{self, Format, Tone};
     after_help = "Examples:
   recache event list --type order.placed
   recache event list --refused
+  recache event list --waiting
   recache event subscribers"
 )]
 pub(crate) struct Args {
@@ -43,9 +44,11 @@ enum Verb {
 #[command(after_help = "Examples:
   recache event list --type order.placed -o json
   recache event list --refused
+  recache event list --waiting
 
-Refused are events whose payload is too large or does not fit its schema: they
-are kept for whoever looks, and told to nobody.")]
+Refused are events whose payload is too large, does not fit its schema, or was
+not made by its publisher: they are kept for whoever looks, and told to nobody.
+Waiting are those whose publisher has yet to make it: they are told then.")]
 struct List {
     /// Only of this type
     #[arg(long = "type", value_name = "TYPE")]
@@ -56,6 +59,9 @@ struct List {
     /// Only those whose payload was refused
     #[arg(long)]
     refused: bool,
+    /// Only those that wait for their publisher
+    #[arg(long, conflicts_with = "refused")]
+    waiting: bool,
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
@@ -110,8 +116,15 @@ impl Args {
 impl Verb {
     async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
         match self {
-            Self::List(List { name, namespace, refused, limit }) => {
-                let query = EventsQuery { namespace, name, refused: Some(refused), limit: Some(limit) };
+            Self::List(List { name, namespace, refused, waiting, limit }) => {
+                let query = EventsQuery {
+                    namespace,
+                    name,
+                    refused: Some(refused),
+                    // A server that does not know of it is asked as before.
+                    waiting: waiting.then_some(true),
+                    limit: Some(limit),
+                };
                 print_list(client.events(&query).await?.events, context)
             }
             Self::Show(Show { id }) => print_one(client.event(&id.to_string()).await?, context),
@@ -136,7 +149,12 @@ impl Verb {
 
 impl List {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let query = EventQuery { namespace: self.namespace, name: self.name, refused: self.refused };
+        let query = EventQuery {
+            namespace: self.namespace,
+            name: self.name,
+            refused: self.refused,
+            waiting: self.waiting,
+        };
         let records = store.events().events_list(query, self.limit).await?;
         print_list(records.into_iter().map(output::event).collect(), context)
     }
@@ -151,7 +169,7 @@ fn print_list(events: Vec<Event>, context: &mut Context<'_>) -> Outcome {
                 context.note("no events")?;
                 return Ok(ExitStatus::Ok);
             }
-            let mut table = context.table(["ID", "AT", "TYPE", "NAMESPACE", "STEP", "REFUSED"]);
+            let mut table = context.table(["ID", "AT", "TYPE", "NAMESPACE", "STEP", "WAITS FOR", "REFUSED"]);
             for event in events {
                 let plain = |text| (text, Tone::Plain);
                 table.toned([
@@ -160,10 +178,12 @@ fn print_list(events: Vec<Event>, context: &mut Context<'_>) -> Outcome {
                     plain(event.name),
                     plain(event.namespace),
                     plain(event.step.unwrap_or_default()),
-                    (event.problem.unwrap_or_default(), Tone::Bad),
+                    (event.waits_for.clone().unwrap_or_default(), Tone::Active),
+                    // While it waits, a try that failed is no refusal yet.
+                    (event.problem.filter(|_| event.waits_for.is_none()).unwrap_or_default(), Tone::Bad),
                 ]);
             }
-            context.print_text(&table.leaving_out(&["NAMESPACE", "STEP"]).text())?;
+            context.print_text(&table.leaving_out(&["NAMESPACE", "STEP", "WAITS FOR"]).text())?;
         }
     }
     Ok(ExitStatus::Ok)
@@ -195,7 +215,9 @@ fn print_one(event: Event, context: &mut Context<'_>) -> Outcome {
             fact("attempt", event.attempt.map(|attempt| attempt.to_string()));
             fact("outcome", event.outcome);
             fact("correlation", event.correlation_id);
-            fact("refused", event.problem);
+            let is_waiting = event.waits_for.is_some();
+            fact("waits for", event.waits_for);
+            fact(if is_waiting { "last try" } else { "refused" }, event.problem);
             fact("data", Some(event.data.text().to_owned()));
             context.print_text(&table.text())?;
         }

@@ -75,6 +75,9 @@ fn tables(details: &HealthDetails, context: &Context<'_>) -> String {
     );
     row("taken back", format!("{} jobs of dead workers", work.swept));
     row("calls that failed", work.store_errors.to_string());
+    if let Some(count) = work.events_unmade.filter(|count| *count > 0) {
+        row("events unmade", format!("{count}, see `recache event list --waiting`"));
+    }
     row("oldest due job", work.oldest_due_ms.map_or_else(|| "none".to_owned(), duration));
     row("requests", format!("{} at work, {} waiting", work.requests_working, work.requests_waiting));
     let mut parts = vec![table.text()];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use recache_engine::Engine;
 use recache_server::{App, Auth, Error, JwtKeys, JwtSettings, Settings, Tls, bind, serve};
 use recache_store::Store;
+use recache_worker::Handlers;
 
 use super::{Context, Outcome, compose};
 use crate::builtin;
@@ -83,17 +84,19 @@ async fn start(config: &Config, store: &Arc<dyn Store>) -> Result<Engine, CliErr
         .cache(compose::cache(&config.cache, Some(store)))
         .courier(Arc::new(WebhookCourier::new(allow_private_addresses)));
     let handlers = match config.server.builtin_handlers {
-        BuiltinHandlers::Off => None,
-        BuiltinHandlers::Safe => Some(builtin::safe_handlers()),
-        BuiltinHandlers::All => Some(builtin::handlers(builtin::Options::of(config))),
+        BuiltinHandlers::Off => Ok(Handlers::new()),
+        BuiltinHandlers::Safe => builtin::safe_handlers(),
+        BuiltinHandlers::All => builtin::handlers(builtin::Options::of(config)),
     };
+    let handlers = handlers.and_then(|mut handlers| {
+        builtin::publishers(&mut handlers, &builtin::Options::of(config))?;
+        Ok(handlers)
+    });
     if let Some(settings) = config.adaptive_ttl.chosen() {
         builder = builder.adaptive_ttl(settings);
     }
-    if let Some(handlers) = handlers.transpose().map_err(|error| failed(error.to_string()))? {
-        builder = builder.handlers(handlers);
-    }
-    builder.start().await.map_err(|error| failed(error.to_string()))
+    let handlers = handlers.map_err(|error| failed(error.to_string()))?;
+    builder.handlers(handlers).start().await.map_err(|error| failed(error.to_string()))
 }
 
 /// One line for each choice.

@@ -35,6 +35,10 @@ pub(crate) struct EngineConfig {
     pub(crate) keep_failed: Duration,
     /// A larger result fails its job, in bytes. Default 8 MiB.
     pub(crate) result_bytes_max: u32,
+    /// How long an event waits for its publisher; then it is kept back. Default 24 h.
+    pub(crate) publisher_wait: Duration,
+    /// How long a publisher may take for one payload. Default 30 s.
+    pub(crate) publisher_timeout: Duration,
 }
 
 impl EngineConfig {
@@ -54,6 +58,8 @@ impl EngineConfig {
             keep_done: Duration::from_hours(7 * 24),
             keep_failed: Duration::from_hours(30 * 24),
             result_bytes_max: 8 * 1024 * 1024,
+            publisher_wait: Duration::from_hours(24),
+            publisher_timeout: Duration::from_secs(30),
         }
     }
 
@@ -209,6 +215,30 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
             write: |config, _, count| config.engine.result_bytes_max = count,
         },
         read: |config, _| Value::from(config.engine.result_bytes_max),
+    },
+    ConfigOption {
+        path: "engine.publisher_wait_hours",
+        meaning: "how long an event waits for its publisher; then it is kept back, and told to nobody",
+        kind: Kind::Whole {
+            unit: "hours",
+            min: 1,
+            max: 720,
+            write: |config, _, count| config.engine.publisher_wait = hours(count),
+        },
+        read: |config, _| Value::from(config.engine.publisher_wait.as_secs() / 3600),
+    },
+    ConfigOption {
+        path: "engine.publisher_timeout_seconds",
+        meaning: "how long a publisher may take for one payload",
+        kind: Kind::Whole {
+            unit: "seconds",
+            min: 1,
+            max: 3_600,
+            write: |config, _, count| {
+                config.engine.publisher_timeout = Duration::from_secs(u64::from(count));
+            },
+        },
+        read: |config, _| Value::from(config.engine.publisher_timeout.as_secs()),
     },
 ];
 

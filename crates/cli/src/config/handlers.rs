@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use recache_model::webhook::Secret;
+use reqwest::Url;
 use serde_json::Value;
 
+use super::mask::mask;
 use super::schema::{ConfigOption, Kind, Refusal};
 
 /// Longest name of a program.
 const NAME_BYTES_MAX: usize = 64;
+/// Longest name of a publisher.
+const NAME_BYTES_MAX_PUBLISHER: usize = 256;
 
 /// Bounds of `command`, and whom `http` shows that it is us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(crate) struct HandlersConfig {
     pub(crate) command_output_kib_max: u32,
     /// The servers whose requests `http` signs, by host, each with the secret that it shares with us. Default none.
     pub(crate) http_signing: BTreeMap<String, Secret>,
+    /// Where the payloads of events are made, by the names of publishers that templates give. Default none.
+    pub(crate) publishers: BTreeMap<String, Url>,
 }
 
 impl Default for HandlersConfig {
@@ -38,6 +44,7 @@ impl Default for HandlersConfig {
             command_memory_mib: 1_024,
             command_output_kib_max: 1_024,
             http_signing: BTreeMap::new(),
+            publishers: BTreeMap::new(),
         }
     }
 }
@@ -84,7 +91,7 @@ fn commands(text: &str) -> Result<BTreeMap<String, PathBuf>, Refusal> {
 fn signing(text: &str) -> Result<BTreeMap<String, Secret>, Refusal> {
     let signed = |(host, secret): (&str, &str)| {
         let is_host = !host.is_empty()
-            && reqwest::Url::parse(&format!("https://{host}/"))
+            && Url::parse(&format!("https://{host}/"))
                 .is_ok_and(|url| url.host_str() == Some(host) && url.port().is_none());
         if !is_host {
             let remedy = "write the host as it stands in the URL, in small letters, without port";
@@ -97,6 +104,32 @@ fn signing(text: &str) -> Result<BTreeMap<String, Secret>, Refusal> {
         Ok((host.to_owned(), secret))
     };
     pairs(text)?.into_iter().map(signed).collect()
+}
+
+fn publishers(text: &str) -> Result<BTreeMap<String, Url>, Refusal> {
+    let read = |(name, url): (&str, &str)| {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX_PUBLISHER {
+            let remedy = "write the name as templates do in `publisher`, 1 to 256 bytes";
+            return Err(Refusal::new("has a part that begins with no name of a publisher", remedy));
+        }
+        // Never repeated: it may hold a secret.
+        let Ok(url) = Url::parse(url) else {
+            let remedy = "write it whole, such as https://shop.example.com/events";
+            return Err(Refusal::new(format!("has no URL for {name:?}"), remedy));
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Refusal::new(
+                format!("has a URL for {name:?} that is neither http nor https"),
+                "use https",
+            ));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            let remedy = "share a secret with its host in handlers.http_signing: the signature says who asks";
+            return Err(Refusal::new(format!("has a user name or password in the URL for {name:?}"), remedy));
+        }
+        Ok((name.to_owned(), url))
+    };
+    pairs(text)?.into_iter().map(read).collect()
 }
 
 fn shown<T>(pairs: &BTreeMap<String, T>, value: impl Fn(&T) -> String) -> Value {
@@ -179,6 +212,18 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
         },
         read: |config, _| shown(&config.handlers.http_signing, |_| "***".to_owned()),
     },
+    ConfigOption {
+        path: "handlers.publishers",
+        meaning: "where `recache serve` has the payloads of events made whose templates name these publishers",
+        kind: Kind::Text {
+            form: "names and URLs: order_payload=https://shop.example.com/events",
+            write: |config, _, text| {
+                config.handlers.publishers = publishers(text)?;
+                Ok(())
+            },
+        },
+        read: |config, _| shown(&config.handlers.publishers, |url| mask(url.as_str())),
+    },
 ];
 
 #[cfg(test)]
@@ -203,6 +248,19 @@ mod tests {
         ] {
             let said = commands(text).unwrap_err();
             assert!(said.why.contains(why), "{text}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn publishers_have_names_and_whole_urls() {
+        let read = publishers("a.b=https://a.example/p?x=1, c=http://127.0.0.1:1/").unwrap();
+        assert_eq!(read["a.b"].as_str(), "https://a.example/p?x=1");
+        assert_eq!(read.len(), 2);
+        for text in
+            ["a", "=https://a.example/", "a=a.example/hunter2", "a=ftp://hunter2/", "a=https://u:hunter2@a/"]
+        {
+            let said = format!("{:?}", publishers(text).unwrap_err());
+            assert!(!said.contains("hunter2"), "{said}");
         }
     }
 

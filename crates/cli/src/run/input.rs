@@ -42,6 +42,13 @@ pub(super) fn read_template(
         None => written.clone(),
     };
     let mut errors = told(&written.unsupported());
+    if !stand_ins.is_dry()
+        && let Err(problems) = effective.check_publishers(&[])
+    {
+        let help = "this command has no publishers: leave `publisher` out, do a dry run (--results, --handler), which asks none, or submit \
+                    the template to a server whose `handlers.publishers` names it";
+        errors.extend(told(&problems).into_iter().map(|error| error.help(help)));
+    }
     if stand_ins.is_dry() {
         errors.extend(stand_ins.check(&effective));
     } else if let Err(problems) = effective.check_handlers(&options.names()) {

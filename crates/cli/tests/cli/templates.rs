@@ -105,8 +105,7 @@ fn files_are_checked_drawn_and_compared_without_a_database() {
     assert_eq!(good.err, "");
     assert_snapshot!("template_check_good_table", good.expect(0));
     let whole = without_database(folder, &["template", "check", "whole.yaml", "order.yaml"]);
-    let unsupported = "warning[E-TEMPLATE]: not supported yet by this version: `publisher`";
-    assert!(whole.err.contains(unsupported), "{}", whole.err);
+    assert_eq!(whole.err, "");
     assert_snapshot!("template_check_whole_table", whole.expect(0));
     let several = without_database(
         folder,

@@ -44,7 +44,7 @@ impl Receiver {
                     let Some(request) = read(&stream) else { return };
                     all.lock().unwrap().push(request.clone());
                     let _ = tell.send(request.clone());
-                    answer(&mut stream, &request.path, &hung);
+                    answer(&mut stream, &request, &hung);
                 });
             }
         });
@@ -90,15 +90,24 @@ fn read(stream: &TcpStream) -> Option<Request> {
     Some(Request { path, body: String::from_utf8(body).ok()?, headers })
 }
 
-fn answer(stream: &mut TcpStream, path: &str, hung: &AtomicUsize) {
+fn answer(stream: &mut TcpStream, request: &Request, hung: &AtomicUsize) {
+    let path = request.path.as_str();
     let plain = |status: &str, more: &str| {
         format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n{more}\r\n")
+    };
+    let with_body = |kind: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
     };
     let text = match path {
         "/busy" => plain("429", "retry-after: 3600\r\n"),
         "/moved" => plain("302", "location: /elsewhere\r\n"),
         "/hangs" => return hang(),
-        "/first-hangs" if hung.fetch_add(1, Ordering::SeqCst) == 0 => return hang(),
+        "/first-hangs" | "/first-hangs-echo" if hung.fetch_add(1, Ordering::SeqCst) == 0 => return hang(),
+        "/echo" | "/first-hangs-echo" => with_body("application/json", &request.body),
+        "/text" => with_body("text/plain", &request.body),
         "/slow-body" => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nx");
             return hang();

@@ -79,3 +79,16 @@ fn what_a_dry_run_lacks_is_told_at_once_and_nothing_runs() {
     let (code, _, err) = dry(None, &[]);
     assert!(code == 1 && err.contains("\"bank.pay\""), "without any of it they are handlers as any: {err}");
 }
+
+/// What a dry run publishes is told to nobody and gone with it: there is nothing to make.
+#[test]
+fn publishers_are_not_asked() {
+    let folder = TempDir::new().unwrap();
+    let template = folder.path().join("t.yaml");
+    let published =
+        TEMPLATE.replacen(" retry:", " publishes_events: [{ name: checked, publisher: p }], retry:", 1);
+    assert_ne!(published, TEMPLATE);
+    fs::write(&template, published).unwrap();
+    let output = run(&template, &["--handler", "*=echo"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+}

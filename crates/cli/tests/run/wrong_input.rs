@@ -212,7 +212,7 @@ fn full_disk_is_told_and_changes_nothing() {
 }
 
 #[test]
-fn what_this_version_does_not_run_is_refused_by_name() {
+fn what_this_command_does_not_have_is_refused_by_name() {
     let template = "
 name: t
 version: 1.0.0
@@ -222,8 +222,9 @@ steps:
     publishes_events: [{ name: done, publisher: p }]
 ";
     let parts = [
-        "not supported yet by this version: `publisher` of the event done of the step a",
+        "the event done of step a names the publisher \"p\", which is not registered",
         "at t.yaml:7:38",
+        "`handlers.publishers`",
         "handler `echo` is built in and has no method `loud`",
     ];
     refused(template.as_bytes(), &[], 1, &parts);

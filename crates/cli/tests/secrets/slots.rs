@@ -32,6 +32,10 @@ pub(crate) const SLOTS: &[(&str, Slot)] = &[
     ("auth.jwt.keys_url", Slot::Url("https://127.0.0.1:1/keys?token=PLANTED")),
     ("handlers.commands", Slot::Open),
     ("handlers.http_signing", Slot::Url("a.example=whsec_PLANTED, b.example=PLANTED")),
+    (
+        "handlers.publishers",
+        Slot::Url("a=https://127.0.0.1:1/p?token=PLANTED, b=https://u:PLANTED@127.0.0.1:1/"),
+    ),
     ("adaptive_ttl.stale_share_max", Slot::Open),
     ("adaptive_ttl.class_share_max", Slot::Open),
     ("telemetry.otlp_endpoint", Slot::Url("http://u:PLANTED@127.0.0.1:1")),

@@ -86,6 +86,7 @@ mod tests {
             correlation_id: None,
             data: "{\"n\":12345678901234567890123}".to_owned(),
             problem: None,
+            waits_for: None,
         };
         let body = body(&record);
         let expected = "{\"type\":\"order.placed\",\"timestamp\":\"2023-11-14T22:13:20.123456Z\",\

@@ -7,8 +7,8 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use super::envelope;
 use crate::engine::Engine;
 
-/// Hears of events of `delivery_mode: fast` or `broadcast` whose steps end in this process from now on, at most once, and not of
-/// what happened before. For all others, and for every process, there are subscribers.
+/// Hears of events of `delivery_mode: fast` or `broadcast` whose steps end in this process from now on, or whose payloads a publisher of
+/// this process makes from now on, at most once, and not of what happened before. For all others, and for every process, there are subscribers.
 #[derive(Debug)]
 pub struct LiveEvents {
     hints: Receiver<Signal>,

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::check::Acknowledged;
-use crate::work::{self, DIAMOND};
+use crate::work::{self, DIAMOND, SUMMED};
 
 /// Does nothing but run: for callbacks and ticks.
 pub(crate) const NOTE: &str = "note";
@@ -137,6 +137,9 @@ pub(crate) async fn all_are_told(store: &dyn Store) -> bool {
     let told = DeliveryFilter { state: Some(DeliveryState::Delivered), ..DeliveryFilter::default() };
     let told = store.events().deliveries_list(told, 10_000).await.unwrap();
     let told: HashSet<_> = told.iter().map(|delivery| delivery.event).collect();
+    if !store.event_drafts().drafts_waiting().await.unwrap().is_empty() {
+        return false;
+    }
     events.iter().all(|event| told.contains(&event.id))
 }
 
@@ -186,11 +189,28 @@ pub(crate) async fn check(store: &dyn Store, said: &Acknowledged, jobs: &HashMap
         let events = around.heard.get(&job.id.uuid()).map_or(0, BTreeSet::len);
         assert_eq!(events, 1, "one event tells of the end of {}, {} were heard", job.id, events);
     }
+    check_made(store, jobs).await;
     let mut seconds: BTreeMap<i64, JobId> = BTreeMap::new();
     for job in jobs.values().filter(|job| job.handler == NOTE && job.input == "null") {
         let second = job.created_at.micros().div_euclid(1_000_000);
         assert_eq!(seconds.insert(second, job.id), None, "a tick made two jobs");
     }
+}
+
+/// One event for each end that publishes one, with the payload that its publisher makes of it.
+async fn check_made(store: &dyn Store, jobs: &HashMap<Uuid, JobRecord>) {
+    let made = EventQuery { name: Some(SUMMED.to_owned()), ..EventQuery::default() };
+    let mut of: HashMap<JobId, Vec<String>> = HashMap::new();
+    for event in store.events().events_list(made, 10_000).await.unwrap() {
+        assert_eq!((&event.problem, &event.waits_for), (&None, &None), "{event:#?}");
+        of.entry(event.job.unwrap()).or_default().push(event.data);
+    }
+    for job in jobs.values().filter(|job| job.publishes.is_some()) {
+        let made = of.remove(&job.id).unwrap_or_default();
+        let expected = job.output.as_ref().map(|sum| format!("{{\"sum\":{sum}}}"));
+        assert_eq!(made, Vec::from_iter(expected), "{job:#?}");
+    }
+    assert!(of.is_empty(), "of nothing: {of:#?}");
 }
 
 async fn check_batches(store: &dyn Store, around: &Said, jobs: &HashMap<Uuid, JobRecord>) {

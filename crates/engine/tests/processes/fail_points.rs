@@ -87,12 +87,14 @@ async fn one(database: TestDatabase, point: &str, way: &str) {
     let log = Log::default();
     let mark = std::env::temp_dir().join(format!("recache-mark-{}", uuid::Uuid::new_v4()));
     // What begins with a process happens once; anything else also later, when more is at stake.
-    let every =
-        if ["migrate", "session", "drain", "claim", "reap"].iter().any(|begin| point.starts_with(begin)) {
-            1
-        } else {
-            2
-        };
+    let every = if ["migrate", "session", "drain", "claim", "reap", "draft"]
+        .iter()
+        .any(|begin| point.starts_with(begin))
+    {
+        1
+    } else {
+        2
+    };
     let armed = format!("{point}={way}@{every}");
     let environment = [(VARIABLE, armed.as_str()), (MARK_VARIABLE, mark.to_str().expect("a name"))];
     if !point.starts_with("migrate") {

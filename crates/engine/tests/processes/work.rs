@@ -7,8 +7,8 @@ use recache_engine::Options;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::view::ViewPolicy;
 use recache_store::{NewJob, NewView};
-use recache_worker::{BuildContext, Context, Failure, Handlers};
-use serde_json::Value;
+use recache_worker::{BuildContext, Context, Failure, Handlers, PublishContext, StepEnd};
+use serde_json::{Value, json};
 
 use crate::{around, support};
 
@@ -36,7 +36,11 @@ steps:
     handler: { callable: add, initialization: { own: 1000 } }
     depends_on: [b, c]
     retry: { max_attempts: 100, backoff_base_ms: 1 }
+    publishes_events: [{ name: summed, publisher: sum }]
 ";
+
+/// What the end of step `d` of a diamond publishes; its payload is the result in an object.
+pub(crate) const SUMMED: &str = "summed";
 
 /// What step `d` of a diamond gives.
 pub(crate) fn diamond_output(start: i64) -> i64 {
@@ -147,6 +151,15 @@ pub(crate) fn handlers(begins: impl Fn(&Context) + Clone + Send + Sync + 'static
                 say(&context);
                 async { Ok(()) }
             }
+        })
+        .unwrap();
+    handlers
+        .publisher("sum", async |_: PublishContext, end: StepEnd<i64>| {
+            work().await;
+            Ok::<_, Failure>(match end {
+                StepEnd::Completed { result } => json!({ "sum": result }),
+                other => json!(format!("{other:?}")),
+            })
         })
         .unwrap();
     handlers

@@ -175,6 +175,10 @@ impl Store for Faulty {
         self.store.api_keys()
     }
 
+    fn event_drafts(&self) -> &dyn recache_store::EventDrafts {
+        self.store.event_drafts()
+    }
+
     fn event_stream(&self) -> &dyn recache_store::EventStream {
         self.store.event_stream()
     }

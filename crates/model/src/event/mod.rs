@@ -1,10 +1,12 @@
 //! Events: what the end of a step tells the world, what a payload must be, and who is told.
 //!
 //! A step's event is decided in the transaction that ends the step ([`at_end`]), whoever ends it: its worker, the sweep that
-//! takes it from a dead one, an operator. Its payload is the step's result, or the error of a failed end; one that is too
-//! large or does not fit its schema is kept with the reason and told to nobody ([`payload`]).
+//! takes it from a dead one, an operator. Its payload is the step's result, or the error of a failed end ([`payload`]), or what a
+//! publisher makes of these afterwards; one that is too large or does not fit its schema is kept with the reason and told to
+//! nobody ([`checked`]).
 
 mod delivery;
+mod draft;
 mod filter;
 
 use std::time::Duration;
@@ -13,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::job::{ErrorKind, JobError, JobState};
-use crate::template::{DeliveryMode, EventCondition, JsonSchema};
+use crate::template::{DeliveryMode, EventCondition, JsonSchema, PublishedEvent};
 
 pub use delivery::{
     AfterTry, Answered, DELIVERY_AGE_MAX, DeliveryState, UnknownDeliveryState, after_answer, delivery_policy,
     rest_after,
 };
+pub use draft::{PUBLISHER_TIMEOUT, PUBLISHER_WAIT, publisher_policy};
 pub use filter::{
     BATCH_EVENTS, EventFilter, FilterProblem, NAMES_RESERVED, STATE_CHANGES, TYPES_MAX, is_reserved,
     state_changes_of,
@@ -42,8 +45,11 @@ pub struct StepEvent {
     pub schema: Option<Value>,
     /// Kept, and told to every subscriber.
     pub durable: bool,
-    /// Told at once to whoever listens in the process that ended the step.
+    /// Told at once to whoever listens in the process that ended the step, or that made its payload.
     pub live: bool,
+    /// Which publisher makes its payload; `None`: the result, or the error, is the payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<String>,
 }
 
 /// At which end of a step an event is published.
@@ -64,15 +70,11 @@ pub enum At {
 
 impl StepEvent {
     /// From what a template says; `schema` is the step's own or else the one that the template declares under this name.
-    pub fn new(
-        name: &str,
-        condition: EventCondition,
-        mode: DeliveryMode,
-        schema: Option<&JsonSchema>,
-    ) -> Self {
+    pub fn new(event: &PublishedEvent, schema: Option<&JsonSchema>) -> Self {
+        let mode = event.delivery_mode;
         Self {
-            name: name.to_owned(),
-            at: match condition {
+            name: event.name.clone(),
+            at: match event.condition {
                 EventCondition::Success => At::Success,
                 EventCondition::Failure => At::Failure,
                 EventCondition::RetryableFailure => At::RetryableFailure,
@@ -82,6 +84,7 @@ impl StepEvent {
             schema: schema.map(|schema| schema.source().clone()),
             durable: mode != DeliveryMode::Fast,
             live: mode != DeliveryMode::Durable,
+            publisher: event.publisher.clone(),
         }
     }
 
@@ -157,21 +160,36 @@ pub struct Payload {
     pub problem: Option<String>,
 }
 
-/// The payload of an end: the result of a completed step, else `{"kind", "code", "message"}` of the error. `schema` is
-/// `Err` where it cannot be used, which refuses every payload.
+/// The payload of an end: the result of a completed step, else `{"kind", "code", "message"}` of the error.
 pub fn payload(
     end: StepEnd,
     output: Option<&str>,
     error: Option<&JobError>,
     schema: Option<Result<&JsonSchema, &str>>,
 ) -> Payload {
-    let text = match (end, output) {
+    checked(facts(end, output, error), schema)
+}
+
+/// What came of an end, as JSON: the result of a completed step, else the error.
+pub fn facts(end: StepEnd, output: Option<&str>, error: Option<&JobError>) -> String {
+    match (end, output) {
         (StepEnd::Completed, output) => output.unwrap_or("null").to_owned(),
         _ => serde_json::to_string(&error).unwrap_or_else(|_| "null".to_owned()),
-    };
+    }
+}
+
+/// A payload, or why it is refused. `schema` is `Err` where it cannot be used, which refuses every payload.
+pub fn checked(text: String, schema: Option<Result<&JsonSchema, &str>>) -> Payload {
     match problem(&text, schema) {
         None => Payload { data: text, problem: None },
-        Some(problem) => Payload { data: "null".to_owned(), problem: Some(bounded(problem)) },
+        Some(problem) => Payload::refused(problem),
+    }
+}
+
+impl Payload {
+    /// None, and why.
+    pub fn refused(problem: String) -> Self {
+        Self { data: "null".to_owned(), problem: Some(bounded(problem)) }
     }
 }
 
@@ -215,7 +233,7 @@ mod tests {
     use super::*;
 
     fn event(at: At) -> StepEvent {
-        StepEvent { name: format!("{at:?}"), at, schema: None, durable: true, live: false }
+        StepEvent { name: format!("{at:?}"), at, schema: None, durable: true, live: false, publisher: None }
     }
 
     #[test]
@@ -294,8 +312,32 @@ mod tests {
             (DeliveryMode::Fast, false, true),
             (DeliveryMode::Broadcast, true, true),
         ] {
-            let event = StepEvent::new("e", EventCondition::Success, mode, None);
+            let event = StepEvent::new(&published(mode, None), None);
             assert_eq!((event.durable, event.live), (durable, live), "{mode:?}");
         }
+    }
+
+    fn published(delivery_mode: DeliveryMode, publisher: Option<&str>) -> PublishedEvent {
+        PublishedEvent {
+            name: "e".to_owned(),
+            description: None,
+            condition: EventCondition::Success,
+            schema: None,
+            delivery_mode,
+            publisher: publisher.map(str::to_owned),
+        }
+    }
+
+    /// What is kept with jobs that are there already has no publisher, and is read and written as before.
+    #[test]
+    fn publisher_is_kept_only_where_there_is_one() {
+        let plain = StepEvent::new(&published(DeliveryMode::Durable, None), None);
+        let text = serde_json::to_string(&plain).unwrap();
+        assert_eq!(text, r#"{"name":"e","at":"success","durable":true,"live":false}"#);
+        assert_eq!(serde_json::from_str::<StepEvent>(&text).unwrap(), plain);
+        let made = StepEvent::new(&published(DeliveryMode::Durable, Some("p")), None);
+        let text = serde_json::to_string(&made).unwrap();
+        assert!(text.ends_with(r#""publisher":"p"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<StepEvent>(&text).unwrap(), made);
     }
 }

@@ -297,6 +297,35 @@ impl Template {
         problems.into_result(Some(()))
     }
 
+    /// Whether every publisher that the steps' events name is among `known`; a problem for each that is not.
+    pub fn check_publishers(&self, known: &[&str]) -> Result<(), Problems> {
+        let mut problems = Problems::new(&self.file);
+        let mut suggester = Suggester::default();
+        for (index, step) in self.meaning.steps.iter().enumerate() {
+            for (place, event) in step.publishes_events.iter().enumerate() {
+                let Some(publisher) = event.publisher.as_deref().filter(|name| !known.contains(name)) else {
+                    continue;
+                };
+                let path = format!("/steps/{index}/publishes_events/{place}/publisher");
+                let at = self.places.get(&path);
+                problems.push(Problem {
+                    code: "unknown_publisher",
+                    message: format!(
+                        "the event {} of step {} names the publisher {}, which is not registered",
+                        event.name,
+                        step.name,
+                        shown(publisher)
+                    ),
+                    line: at.map(|at| at.line),
+                    column: at.map(|at| at.column),
+                    path,
+                    suggestion: suggester.did_you_mean(publisher, known.iter().copied()),
+                });
+            }
+        }
+        problems.into_result(Some(()))
+    }
+
     /// Asks `check`, which knows the handlers, about every step's settings; what it finds gets its place: that of
     /// the setting, or of the handler's name.
     pub fn check_settings(&self, check: impl Fn(&Step) -> Vec<SettingProblem>) -> Result<(), Problems> {

@@ -22,13 +22,6 @@ pub(super) fn fields(meaning: &Meaning) -> Vec<(String, String)> {
         for (place, event) in step.publishes_events.iter().enumerate() {
             let path = format!("/steps/{index}/publishes_events/{place}");
             found.extend(reserved(&event.name).map(|message| (format!("{path}/name"), message)));
-            if event.publisher.is_some() {
-                let message = format!(
-                    "not supported yet by this version: `publisher` of the event {} of the step {}",
-                    event.name, step.name
-                );
-                found.push((format!("{path}/publisher"), message));
-            }
         }
     }
     found

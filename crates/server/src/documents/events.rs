@@ -21,6 +21,7 @@ pub fn event(record: EventRecord) -> api::Event {
         correlation_id: record.correlation_id,
         data: json(&record.data),
         problem: record.problem,
+        waits_for: record.waits_for,
     }
 }
 

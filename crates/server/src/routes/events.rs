@@ -171,6 +171,8 @@ struct ListParams {
     name: Option<String>,
     /// Only those whose payload was refused
     refused: Option<bool>,
+    /// Only those whose payload is yet to be made; not together with `refused`
+    waiting: Option<bool>,
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -184,11 +186,13 @@ async fn list(
     caller: Caller,
     Params(asked): Params<ListParams>,
 ) -> Result<Json<EventList>, Refusal> {
-    let query = EventQuery {
-        namespace: caller.list_namespace(asked.namespace)?,
-        name: asked.name,
-        refused: asked.refused.unwrap_or(false),
-    };
+    let (refused, waiting) = (asked.refused.unwrap_or(false), asked.waiting.unwrap_or(false));
+    if refused && waiting {
+        let message = "goes without `refused`: what was refused waits for nothing";
+        return Err(Refusal::field(Code::InvalidParameter, "?waiting", message));
+    }
+    let query =
+        EventQuery { namespace: caller.list_namespace(asked.namespace)?, name: asked.name, refused, waiting };
     let found = app.store().events().events_list(query, asked.limit.unwrap_or(ROWS_DEFAULT)).await?;
     Ok(Json(EventList::new(found.into_iter().map(documents::event).collect())))
 }

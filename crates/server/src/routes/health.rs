@@ -98,6 +98,7 @@ async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
             failed: stats.failed,
             swept: stats.swept,
             store_errors: stats.store_errors,
+            events_unmade: store.events_unmade,
             oldest_due_ms: oldest.zip(store_now).map(|(due, now)| documents::ms(now.since(due))),
             requests_working: count(app.admission().working_count(app.settings())),
             requests_waiting: count(app.admission().waiting_count(app.settings())),
@@ -154,6 +155,8 @@ struct StoreLook {
     schema_version: Option<i64>,
     /// Since when the job has been due that waits longest in a queue that is not paused. An instant, so that it does not age.
     oldest_due_us: Option<i64>,
+    /// Events that wait for their publishers.
+    events_unmade: Option<u64>,
 }
 
 /// A look that did not see everything in time: it is shown, and not kept.
@@ -166,17 +169,20 @@ struct Incomplete(StoreLook);
 async fn look_closely(app: &App, status: HealthStatus) -> StoreLook {
     let cache = app.engine().cache().for_usage(&Usage::HealthDetail);
     let load = || async {
-        let (version, queues) = tokio::join!(
+        let (version, queues, unmade) = tokio::join!(
             tokio::time::timeout(PART_WITHIN, app.store().schema_version()),
             tokio::time::timeout(PART_WITHIN, app.store().queues().queues_list()),
+            tokio::time::timeout(PART_WITHIN, app.store().event_drafts().drafts_waiting()),
         );
         let version = version.ok().and_then(Result::ok);
         let queues = queues.ok().and_then(Result::ok);
-        let is_complete = version.is_some() && queues.is_some();
+        let unmade = unmade.ok().and_then(Result::ok);
+        let is_complete = version.is_some() && queues.is_some() && unmade.is_some();
         let oldest = queues.into_iter().flatten().filter(|queue| queue.pause.is_none());
         let look = StoreLook {
             schema_version: version,
             oldest_due_us: oldest.filter_map(|queue| queue.due_since).min().map(Timestamp::micros),
+            events_unmade: unmade.map(|waiting| waiting.iter().map(|one| one.count).sum()),
         };
         if is_complete { Ok(Some(look)) } else { Err(Incomplete(look)) }
     };

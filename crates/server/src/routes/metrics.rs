@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::Routes;
 use crate::access::{Action, Permission};
-use crate::metrics::Looked;
+use crate::metrics::{Looked, Unmade};
 use crate::refusal::Refusal;
 use crate::state::App;
 
@@ -37,13 +37,14 @@ async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
 
 /// All figures, as they are now.
 pub(crate) async fn text(app: &App) -> Result<String, Refusal> {
-    let (looked, (is_cache_degraded, open), oldest) =
-        tokio::join!(app.readiness().look(app), cache(app), oldest_due(app));
+    let (looked, (is_cache_degraded, open), oldest, unmade) =
+        tokio::join!(app.readiness().look(app), cache(app), oldest_due(app), unmade(app));
     let looked = Looked {
         is_ready: looked.health.status == HealthStatus::Ready,
         is_cache_degraded,
         breakers_open: open,
         oldest_due: oldest,
+        unmade,
     };
     app.metrics().text(app, &looked)
 }
@@ -65,4 +66,12 @@ async fn oldest_due(app: &App) -> Option<Duration> {
     let due =
         queues.into_iter().filter(|queue| queue.pause.is_none()).filter_map(|queue| queue.due_since).min();
     Some(due.map_or(Duration::ZERO, |due| now.since(due)))
+}
+
+/// How many events wait for their publishers, and for how long the oldest one.
+async fn unmade(app: &App) -> Option<Unmade> {
+    let waiting = timeout(PART_WITHIN, app.store().event_drafts().drafts_waiting()).await.ok()?.ok()?;
+    let Some(oldest) = waiting.iter().map(|one| one.oldest_at).min() else { return Some(Unmade::default()) };
+    let now = timeout(PART_WITHIN, app.store().now()).await.ok()?.ok()?;
+    Some(Unmade { count: waiting.iter().map(|one| one.count).sum(), oldest: now.since(oldest) })
 }

@@ -96,6 +96,7 @@ mod tests {
             correlation_id: Some("c".to_owned()),
             data: data.to_owned(),
             problem: None,
+            waits_for: None,
         })
     }
 

@@ -75,6 +75,7 @@ mod tests {
             correlation_id: None,
             data: "{\n\n\"a\":\r1}".to_owned(),
             problem: None,
+            waits_for: None,
         };
         let text = String::from_utf8(event(7, record).to_vec()).unwrap();
         let (block, rest) = text.split_once("\n\n").unwrap();

@@ -107,6 +107,7 @@ mod tests {
             correlation_id: None,
             data: data.to_owned(),
             problem: None,
+            waits_for: None,
         };
         Arc::new(Told::new(PlacedEvent { place, event }))
     }

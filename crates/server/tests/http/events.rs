@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use recache_model::ids::WorkflowId;
+use recache_model::template::Template;
 use recache_server::{Auth, Grant, Grants, Settings, make_key};
 use recache_store::Word;
 use recache_store::conformance::{postgres_database, sqlite_database};
@@ -442,4 +444,35 @@ async fn stream_shows_one_namespace_and_ends_with_its_key() {
     let last = last.await.expect("it ends within the time that a revoked key has").unwrap();
     assert_eq!((last.event.as_deref(), &last.data["reason"]), (Some("end"), &json!("revoked")));
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_wait_for_their_publishers_are_seen_waiting() {
+    for world in World::both().await {
+        let source = json!({
+            "name": "t", "version": "1.0.0",
+            "steps": [{
+                "name": "a", "handler": { "callable": "echo" },
+                "publishes_events": [{ "name": "e.made", "publisher": "nobody" }, "e.plain"],
+            }],
+        });
+        let template = Template::parse(&source.to_string(), "t.json").unwrap();
+        let id = world.engine.submit_workflow(WorkflowId::make(), &template, &json!({})).await.unwrap();
+        timeout(SOON, world.engine.wait_for_workflow(id)).await.unwrap().unwrap();
+        let kept = world.get("/v1/events/kept?waiting=true").await.expect(200);
+        let events = kept["events"].as_array().unwrap();
+        assert_eq!((events.len(), &events[0]["type"]), (1, &json!("e.made")), "{kept}");
+        assert_eq!((&events[0]["waits_for"], &events[0]["data"]), (&json!("nobody"), &json!(null)));
+        let all = world.get("/v1/events/kept").await.expect(200);
+        assert_eq!(all["events"].as_array().unwrap().len(), 2, "{all}");
+        let id = events[0]["id"].as_str().unwrap();
+        assert_eq!(world.get(&format!("/v1/events/kept/{id}")).await.expect(200), events[0]);
+        let both = world.get("/v1/events/kept?waiting=true&refused=true").await;
+        assert_eq!(both.code(400), "invalid_parameter");
+        let figures = world.get("/metrics").await.body;
+        assert!(figures.lines().any(|line| line == "recache_events_unmade 1"), "{figures}");
+        assert!(figures.contains("recache_events_unmade_oldest_seconds "), "{figures}");
+        assert_eq!(world.get("/health/detailed").await.expect(200)["work"]["events_unmade"], json!(1));
+        world.end().await;
+    }
 }

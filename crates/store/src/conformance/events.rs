@@ -33,6 +33,7 @@ fn declared(events: &[(&str, At, Option<Value>)]) -> String {
             schema: schema.clone(),
             durable: true,
             live: false,
+            publisher: None,
         })
         .collect();
     serde_json::to_string(&events).expect("events are JSON")
@@ -40,8 +41,13 @@ fn declared(events: &[(&str, At, Option<Value>)]) -> String {
 
 /// A workflow of one step that publishes.
 async fn publishing(subject: &Subject, events: &[(&str, At, Option<Value>)]) -> (WorkflowId, JobId) {
+    publishing_as(subject, declared(events), "{}").await
+}
+
+/// The same with events as jobs keep them.
+pub(super) async fn publishing_as(subject: &Subject, publishes: String, input: &str) -> (WorkflowId, JobId) {
     let retry = RetryPolicy { attempts_max: 2, ..RetryPolicy::default() };
-    let job = NewJob { publishes: Some(declared(events)), retry, ..work() };
+    let job = NewJob { publishes: Some(publishes), retry, ..work() };
     let step = NewStep::new("only", job, vec![]);
     let id = step.job.id;
     let workflow = NewWorkflow {
@@ -57,7 +63,7 @@ async fn publishing(subject: &Subject, events: &[(&str, At, Option<Value>)]) -> 
             content: "{}".to_owned(),
         },
         template_raise: None,
-        input: "{}".to_owned(),
+        input: input.to_owned(),
         correlation_id: "c".to_owned(),
         steps: vec![step],
     };
@@ -66,15 +72,15 @@ async fn publishing(subject: &Subject, events: &[(&str, At, Option<Value>)]) -> 
     (workflow_id, id)
 }
 
-fn completed(output: &str) -> Outcome {
+pub(super) fn completed(output: &str) -> Outcome {
     Outcome::Completed { output: output.to_owned() }
 }
 
-fn failed(kind: ErrorKind) -> JobError {
+pub(super) fn failed(kind: ErrorKind) -> JobError {
     JobError::new(kind, "no luck")
 }
 
-async fn listed(subject: &Subject) -> Vec<EventRecord> {
+pub(super) async fn listed(subject: &Subject) -> Vec<EventRecord> {
     let mut events = subject.store.events().events_list(EventQuery::default(), 1_000).await.expect("listed");
     events.reverse();
     events

@@ -18,6 +18,7 @@ pub mod build_workflows;
 pub mod bulk_jobs;
 pub mod cache_epochs;
 pub mod chains;
+pub mod event_drafts;
 pub mod event_stream;
 pub mod events;
 pub mod figures;
@@ -497,6 +498,16 @@ macro_rules! conformance_suite {
                 old_events_and_deliveries_are_removed,
                 subscriber_is_removed_with_its_deliveries,
                 subscriber_that_cannot_be_is_refused,
+            ],
+            event_drafts: [
+                draft_becomes_the_event_once_and_is_told_only_then,
+                whoever_ends_a_step_writes_its_drafts,
+                draft_of_a_dead_maker_is_made_by_another,
+                made_payload_that_does_not_fit_is_kept_back,
+                tries_are_counted_and_come_to_an_end,
+                fast_event_is_told_where_it_is_made_and_not_kept,
+                large_result_stays_with_its_job,
+                what_waits_too_long_is_kept_back,
             ],
             event_stream: [
                 events_are_read_on_from_any_place,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::statements::deliveries::DeliveryRow;
 use super::statements::effects::Effects;
+use super::statements::event_drafts::NewDraft;
 use super::statements::finished::{Completion, CountRow, FinishedRows};
 use super::statements::items::digest;
 use super::statements::lifecycles::LimitRow;
@@ -322,6 +323,36 @@ pub(super) async fn events_insert(db: &mut Connection, now: Timestamp, events: &
     .bind(texts(|event| event.correlation_id.as_deref()))
     .bind(texts(|event| Some(&event.data)))
     .bind(texts(|event| event.problem.as_deref()))
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn drafts_insert(db: &mut Connection, now: Timestamp, drafts: &[NewDraft]) -> Result<()> {
+    let texts = |value: fn(&NewDraft) -> Option<&str>| drafts.iter().map(value).collect::<Vec<_>>();
+    sqlx::query(
+        "INSERT INTO event_drafts (id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, publisher, \
+         mode, payload_schema, ended, due_at) SELECT id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, \
+         correlation_id, publisher, mode, payload_schema, ended, $15 \
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::uuid[], $6::uuid[], $7::text[], $8::bigint[], \
+         $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]) AS n (id, namespace, type, at, job_id, \
+         workflow_id, step, attempt, outcome, correlation_id, publisher, mode, payload_schema, ended)",
+    )
+    .bind(drafts.iter().map(|draft| draft.event.id.uuid()).collect::<Vec<_>>())
+    .bind(texts(|draft| Some(&draft.event.namespace)))
+    .bind(texts(|draft| Some(&draft.event.name)))
+    .bind(drafts.iter().map(|draft| draft.event.at.micros()).collect::<Vec<_>>())
+    .bind(drafts.iter().map(|draft| draft.event.job.map(JobId::uuid)).collect::<Vec<_>>())
+    .bind(drafts.iter().map(|draft| draft.event.workflow.map(WorkflowId::uuid)).collect::<Vec<_>>())
+    .bind(texts(|draft| draft.event.step.as_deref()))
+    .bind(drafts.iter().map(|draft| draft.event.attempt.map(i64::from)).collect::<Vec<_>>())
+    .bind(texts(|draft| draft.event.outcome.as_deref()))
+    .bind(texts(|draft| draft.event.correlation_id.as_deref()))
+    .bind(texts(|draft| Some(&draft.publisher)))
+    .bind(texts(|draft| Some(draft.mode)))
+    .bind(texts(|draft| draft.schema.as_deref()))
+    .bind(texts(NewDraft::ended))
     .bind(now.micros())
     .execute(db)
     .await?;

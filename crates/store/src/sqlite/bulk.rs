@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::statements::deliveries::DeliveryRow;
 use super::statements::effects::Effects;
+use super::statements::event_drafts::NewDraft;
 use super::statements::finished::{Completion, CountRow, FinishedRows};
 use super::statements::items::digest;
 use super::statements::lifecycles::LimitRow;
@@ -321,6 +322,42 @@ pub(super) async fn events_insert(db: &mut Connection, now: Timestamp, events: &
          problem, routed_at) SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), \
          unhex(value ->> 5), value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, \
          CASE WHEN value ->> 11 IS NULL THEN NULL ELSE $2 END FROM jsonb_each($1)",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .bind(now.micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn drafts_insert(db: &mut Connection, now: Timestamp, drafts: &[NewDraft]) -> Result<()> {
+    let rows: Vec<_> = drafts
+        .iter()
+        .map(|draft| {
+            let event = &draft.event;
+            json!([
+                hex(event.id.uuid()),
+                event.namespace,
+                event.name,
+                event.at.micros(),
+                event.job.map(|job| hex(job.uuid())),
+                event.workflow.map(|workflow| hex(workflow.uuid())),
+                event.step,
+                event.attempt,
+                event.outcome,
+                event.correlation_id,
+                draft.publisher,
+                draft.mode,
+                draft.schema,
+                draft.ended(),
+            ])
+        })
+        .collect();
+    sqlx::query(
+        "INSERT INTO event_drafts (id, namespace, type, at, job_id, workflow_id, step, attempt, outcome, correlation_id, publisher, \
+         mode, payload_schema, ended, due_at) SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), \
+         unhex(value ->> 5), value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, \
+         value ->> 13, $2 FROM jsonb_each($1)",
     )
     .bind(serde_json::Value::from(rows).to_string())
     .bind(now.micros())

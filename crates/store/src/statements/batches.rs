@@ -547,6 +547,7 @@ async fn tell(
         correlation_id: None,
         data: data.to_string(),
         problem: None,
+        waits_for: None,
     });
     let told = match moment {
         BatchMoment::Success => "UPDATE batches SET success_told_at = $2 WHERE id = $1",

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use recache_model::batch::{BatchCounts, MemberEnd};
 use recache_model::ids::{BatchId, JobId, ViewId};
 
+use super::event_drafts::NewDraft;
 use crate::events::EventRecord;
 use crate::records::{CacheMark, Settlement};
 use crate::signal::Signal;
@@ -22,6 +23,9 @@ pub(in super::super) struct Effects {
     events_written: bool,
     /// To be written as one of the last statements.
     events: Vec<EventRecord>,
+    /// The same of events without payloads.
+    drafts: Vec<NewDraft>,
+    drafts_written: bool,
 }
 
 impl Effects {
@@ -106,6 +110,21 @@ impl Effects {
         std::mem::take(&mut self.events)
     }
 
+    /// Something that a publisher has to make a payload for.
+    pub(in super::super) fn draft(&mut self, draft: NewDraft) {
+        self.drafts.push(draft);
+    }
+
+    /// What is to be kept; nothing is left.
+    pub(in super::super) fn take_drafts(&mut self) -> Vec<NewDraft> {
+        std::mem::take(&mut self.drafts)
+    }
+
+    /// Publishers have something to do.
+    pub(in super::super) fn drafts_written(&mut self) {
+        self.drafts_written = true;
+    }
+
     /// Whoever listens in this process hears of it at once.
     pub(in super::super) fn happened(&mut self, event: EventRecord) {
         self.signals.push(Signal::Happened(Box::new(event)));
@@ -115,6 +134,7 @@ impl Effects {
         let mut signals = self.signals;
         signals.extend(self.queued.into_iter().map(Signal::Queued));
         signals.extend(self.events_written.then_some(Signal::EventsWritten));
+        signals.extend(self.drafts_written.then_some(Signal::DraftsWritten));
         signals.extend(self.are_touches_asked.then_some(Signal::TouchesAsked));
         signals.extend(self.batches_touched.into_iter().map(Signal::BatchMoved));
         signals

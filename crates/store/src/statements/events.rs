@@ -1,10 +1,10 @@
 //! Events: written with what happened, handed to those who asked, removed when their time is over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use recache_model::event::{DeliveryState, EventFilter, StepEnd, StepEvent, at_end, payload};
+use recache_model::event::{DeliveryState, EventFilter, Payload, StepEnd, StepEvent, at_end, facts, payload};
 use recache_model::ids::{EventId, JobId, SubscriberId, WorkflowId};
 use recache_model::job::JobError;
 use recache_model::retry::RetryPolicy;
@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use super::super::{Connection, Driver, Row, bulk, ids};
 use super::effects::Effects;
+use super::event_drafts::NewDraft;
 use super::maintenance::check_lead;
-use super::{deliveries, event_stream, jobs, subscribers};
+use super::{deliveries, event_drafts, event_stream, jobs, subscribers};
 use crate::error::{Error, Result};
 use crate::event_stream::PlacedEvent;
 use crate::events::{
@@ -34,12 +35,15 @@ const ROWS_MAX: usize = 1_000;
 #[async_trait]
 impl Events for Driver {
     async fn events_list(&self, query: EventQuery, rows_max: u32) -> Result<Vec<EventRecord>> {
-        self.read(look!([query] db, now => list(db, &query, rows_max).await)).await
+        self.read(look!([query] db, now => all(db, &query, rows_max).await)).await
     }
 
     async fn event_get(&self, event: EventId) -> Result<EventRecord> {
         self.read(look!([] db, now => {
-            read(db, &[event.uuid()]).await?.pop().ok_or_else(|| Error::not_found("event", event))
+            // In this order: one that is made meanwhile is found.
+            let draft = event_drafts::get(db, event).await?;
+            let found = read(db, &[event.uuid()]).await?.pop().or(draft);
+            found.ok_or_else(|| Error::not_found("event", event))
         }))
         .await
     }
@@ -251,9 +255,13 @@ pub(super) fn gather(
 ) -> Result<()> {
     let declared: Vec<StepEvent> = jobs::json("publishes", declared)?;
     for event in at_end(&declared, ended.end) {
-        let schema = event.schema.as_ref().map(schemas::compiled);
-        let schema = schema.as_deref().map(|schema| schema.as_ref().map_err(String::as_str));
-        let payload = payload(ended.end, ended.output, ended.error, schema);
+        let payload = if event.publisher.is_some() {
+            Payload { data: facts(ended.end, ended.output, ended.error), problem: None }
+        } else {
+            let schema = event.schema.as_ref().map(schemas::compiled);
+            let schema = schema.as_deref().map(|schema| schema.as_ref().map_err(String::as_str));
+            payload(ended.end, ended.output, ended.error, schema)
+        };
         let record = EventRecord {
             id: EventId::make(),
             namespace: who.namespace.clone(),
@@ -267,7 +275,17 @@ pub(super) fn gather(
             correlation_id: Some(who.correlation_id.clone()),
             data: payload.data,
             problem: payload.problem,
+            waits_for: None,
         };
+        if let Some(publisher) = &event.publisher {
+            effects.draft(NewDraft {
+                event: record,
+                publisher: publisher.clone(),
+                mode: event_drafts::mode(event.durable, event.live),
+                schema: event.schema.as_ref().map(ToString::to_string),
+            });
+            continue;
+        }
         if let Some(problem) = &record.problem {
             tracing::warn!(event = record.name, job_id = %who.job, problem, "an event's payload was refused; nobody is told");
         }
@@ -283,12 +301,13 @@ pub(super) fn gather(
     Ok(())
 }
 
-/// Writes the events that the transaction gathered.
+/// Writes the events that the transaction gathered, those without payloads too.
 pub(in super::super) async fn flush(
     db: &mut Connection,
     now: Timestamp,
     effects: &mut Effects,
 ) -> Result<()> {
+    event_drafts::flush(db, now, effects).await?;
     let events = effects.take_events();
     if events.is_empty() {
         return Ok(());
@@ -322,6 +341,7 @@ fn record(row: &Row) -> Result<EventRecord> {
         correlation_id: row.try_get("correlation_id")?,
         data: row.try_get("data")?,
         problem: row.try_get("problem")?,
+        waits_for: None,
     })
 }
 
@@ -332,6 +352,21 @@ pub(super) async fn read(db: &mut Connection, events: &[Uuid]) -> Result<Vec<Eve
         .fetch_all(db)
         .await?;
     rows.iter().map(record).collect()
+}
+
+/// Events that have payloads, or will never have one, and events that wait for one.
+async fn all(db: &mut Connection, query: &EventQuery, rows_max: u32) -> Result<Vec<EventRecord>> {
+    // Drafts first: one that is made meanwhile is found twice rather than not at all.
+    let drafts = if query.refused { Vec::new() } else { event_drafts::list(db, query, rows_max).await? };
+    let mut found = if query.waiting { Vec::new() } else { list(db, query, rows_max).await? };
+    if drafts.is_empty() {
+        return Ok(found);
+    }
+    let known: HashSet<EventId> = found.iter().map(|event| event.id).collect();
+    found.extend(drafts.into_iter().filter(|draft| !known.contains(&draft.id)));
+    found.sort_by_key(|event| std::cmp::Reverse((event.at.micros(), event.id.uuid())));
+    found.truncate(usize::try_from(rows_max).unwrap_or(usize::MAX));
+    Ok(found)
 }
 
 async fn list(db: &mut Connection, query: &EventQuery, rows_max: u32) -> Result<Vec<EventRecord>> {

@@ -19,6 +19,7 @@ pub(super) mod cache_epochs;
 pub(super) mod chains;
 pub(super) mod deliveries;
 pub(super) mod effects;
+pub(super) mod event_drafts;
 pub(super) mod event_stream;
 pub(super) mod events;
 pub(super) mod figures;

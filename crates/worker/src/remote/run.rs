@@ -75,6 +75,12 @@ impl RemoteWorker {
         if handlers.names().is_empty() {
             problems.push("there are no handlers".to_owned());
         }
+        if let Some(name) = handlers.publisher_names().first() {
+            problems.push(format!(
+                "publisher `{name}` would never be asked: payloads of events are made where the database is reached; register it in a \
+                 program with the engine, or give the server its URL in `handlers.publishers`"
+            ));
+        }
         if options.slots == 0 || options.slots > 10_000 {
             problems.push(format!("slots is {}; it must be 1 to 10000", options.slots));
         }
@@ -321,5 +327,24 @@ fn stop_of(reason: WorkerStopReason) -> Stop {
         WorkerStopReason::Superseded => Stop::Superseded,
         WorkerStopReason::LeaseLost => Stop::LeaseLost,
         WorkerStopReason::Timeout => Stop::Timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::publisher::{PublishContext, StepEnd};
+
+    use super::*;
+
+    #[test]
+    fn publishers_that_nobody_would_ask_are_refused() {
+        let mut handlers = Handlers::new();
+        handlers.publisher("p", async |_: PublishContext, end: StepEnd| Ok(end)).unwrap();
+        let refused = RemoteWorker::new(handlers, ServerOptions::new("http://127.0.0.1:1")).unwrap_err();
+        let said = refused.to_string();
+        assert!(
+            said.contains("publisher `p` would never be asked") && said.contains("no handlers"),
+            "{said}"
+        );
     }
 }

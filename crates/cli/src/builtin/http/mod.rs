@@ -7,6 +7,7 @@
 //! Requests to a host with which a secret is shared (`handlers.http_signing`) are signed as webhooks are; their id is the job's, the
 //! same at every attempt.
 
+mod publisher;
 mod settings;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use serde_json::{Map, Value, json};
 use super::Options;
 use crate::outbound;
 use crate::outbound::address::{AddressRefused, check_literal};
+pub(super) use publisher::HttpPublisher;
 use settings::Request;
 
 /// Largest body that is read, in bytes.
@@ -90,7 +92,7 @@ impl Http {
     }
 
     /// `id` names the request to whoever checks its signature, the same at every attempt.
-    async fn exchange(&self, request: Request, id: &str) -> Result<Value, Failure> {
+    async fn exchange(&self, request: Request, id: &str) -> Result<Answer, Failure> {
         let client = self.client()?;
         let Request { mut url, mut method, mut headers, mut body, .. } = request;
         for _ in 0..=REDIRECTS_MAX {
@@ -140,7 +142,7 @@ impl Handler for Http {
         let id = format!("job_{}", context.facts().id);
         tokio::select! {
             why = context.stopped() => Err(Failure::Stopped(why)),
-            result = self.exchange(request, &id) => result,
+            answer = self.exchange(request, &id) => Ok(answer?.value()),
             () = tokio::time::sleep(timeout) => Err(Failure::Retryable {
                 code: Some("http_timeout".to_owned()),
                 message: format!("no whole answer within {} ms", timeout.as_millis()),
@@ -205,7 +207,31 @@ fn harmless(headers: &HeaderMap) -> HeaderMap {
     kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect()
 }
 
-async fn answer(response: Response, named: &Named<'_>) -> Result<Value, Failure> {
+/// An answer that is no failure.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: Map<String, Value>,
+    /// The server says so, or says nothing.
+    may_be_json: bool,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as JSON, where it is.
+    fn json(&self) -> Option<Value> {
+        if self.may_be_json { serde_json::from_slice(&self.body).ok() } else { None }
+    }
+
+    /// What the handler returns.
+    fn value(&self) -> Value {
+        let body =
+            self.json().unwrap_or_else(|| Value::String(String::from_utf8_lossy(&self.body).into_owned()));
+        json!({ "status": self.status.as_u16(), "headers": self.headers, "body": body })
+    }
+}
+
+async fn answer(response: Response, named: &Named<'_>) -> Result<Answer, Failure> {
     let status = response.status();
     if let Some(kind) = error_kind(status.as_u16()) {
         return Err(refusal(&response, kind, named));
@@ -213,10 +239,8 @@ async fn answer(response: Response, named: &Named<'_>) -> Result<Value, Failure>
     let headers = kept_headers(response.headers());
     let content_type = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let may_be_json = content_type.is_none_or(is_json);
-    let bytes = read_body(response, named).await?;
-    let json = if may_be_json { serde_json::from_slice(&bytes).ok() } else { None };
-    let body: Value = json.unwrap_or_else(|| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-    Ok(json!({ "status": status.as_u16(), "headers": headers, "body": body }))
+    let body = read_body(response, named).await?;
+    Ok(Answer { status, headers, may_be_json, body })
 }
 
 fn refusal(response: &Response, kind: ErrorKind, named: &Named<'_>) -> Failure {

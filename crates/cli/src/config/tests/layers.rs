@@ -119,6 +119,16 @@ fn rows() -> Vec<Row> {
             numbers([8 * 1024 * 1024, 1024, 256 * 1024 * 1024, 4096]),
         ),
         row(
+            "engine.publisher_wait_hours",
+            |config| json!(config.engine.publisher_wait.as_secs() / 3600),
+            numbers([24, 1, 720, 5]),
+        ),
+        row(
+            "engine.publisher_timeout_seconds",
+            |config| json!(config.engine.publisher_timeout.as_secs()),
+            numbers([30, 1, 3_600, 5]),
+        ),
+        row(
             "server.address",
             |config| json!(config.server.address.to_string()),
             texts(["127.0.0.1:7878", "[::1]:1", "127.0.0.1:0", "127.0.0.2:80"]),
@@ -255,6 +265,19 @@ fn rows() -> Vec<Row> {
                 "a.example=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
                 "b.example=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
                 "c.example=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSx",
+            ]),
+        ),
+        row(
+            "handlers.publishers",
+            |config| {
+                let publishers = config.handlers.publishers.iter();
+                json!(publishers.map(|(name, url)| format!("{name}={url}")).collect::<Vec<_>>().join(", "))
+            },
+            texts([
+                "",
+                "a=https://a.example/p",
+                "a=https://a.example/p, b.c=http://b.example/",
+                "c=https://c/p",
             ]),
         ),
         row(
