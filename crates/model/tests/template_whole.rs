@@ -372,7 +372,7 @@ steps:
         .iter()
         .map(|problem| format!("{} {}:{}", problem.path, problem.line.unwrap(), problem.column.unwrap()))
         .collect();
-    let places = ["/steps/0/handler/resolver 6:32", "/steps/0/publishes_events/1/name 7:34"];
+    let places = ["/steps/0/handler/resolver 6:33", "/steps/0/publishes_events/1/name 7:34"];
     assert_eq!(found, places, "{unsupported}");
     let pinned = Template::from_canonical_json(template.canonical_json()).unwrap().unsupported();
     assert_eq!(pinned.items().len(), unsupported.items().len());
