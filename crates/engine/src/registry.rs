@@ -41,10 +41,14 @@ pub struct FoundRegistry {
     pub templates_left_out: bool,
     /// What there is.
     pub registry: Registry,
+    /// The store's mark when all of this had been read.
+    mark: String,
 }
 
 /// For so long a mark is believed: what other programs change shows so much later at most.
 const MARK_FRESH: Duration = Duration::from_millis(500);
+/// How often it is read anew because it changed meanwhile, before it is told as it was read.
+const READS_MAX: usize = 4;
 
 /// The cache as the registry uses it.
 #[derive(Debug)]
@@ -71,24 +75,23 @@ impl Registered {
         self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Under which key the registry lies as it is.
-    async fn key(&self, store: &dyn Store) -> Result<Key> {
+    /// The registry's mark as it is.
+    async fn mark(&self, store: &dyn Store) -> Result<String> {
         let changes = {
             let mark = self.locked();
             match &mark.last {
-                Some((at, mark)) if at.elapsed() < MARK_FRESH => return Ok(self.of(mark)),
+                Some((at, mark)) if at.elapsed() < MARK_FRESH => return Ok(mark.clone()),
                 _ => mark.changes,
             }
         };
         let asked = Instant::now();
         let found = store.handler_offers().handlers_mark().await?;
-        let key = self.of(&found);
         let mut mark = self.locked();
         // Something may have changed since it was asked.
         if mark.changes == changes {
-            mark.last = Some((asked, found));
+            mark.last = Some((asked, found.clone()));
         }
-        Ok(key)
+        Ok(found)
     }
 
     fn of(&self, mark: &str) -> Key {
@@ -122,12 +125,13 @@ pub(crate) async fn offer(shared: &Shared, session: SessionId) -> Result<()> {
 
 /// The registry, past the cache.
 pub async fn registry_of(store: &dyn Store) -> Result<FoundRegistry> {
+    let (steps, templates_left_out) = steps(store).await?;
     let offers = store.handler_offers();
     let workers = offers.handlers_workers(WORKERS_MAX).await?;
     let mut users = offers.handlers_users().await?;
-    let (steps, templates_left_out) = steps(store).await?;
     let now = store.now().await?;
     let mut minutes: Vec<MinuteTotals> = window_minutes(store, HOURS).await?;
+    let mark = offers.handlers_mark().await?;
     // The engine's own work is no handler's.
     users.retain(|users| users.handler != FLOW);
     minutes.retain(|one| one.series.handler != FLOW);
@@ -135,6 +139,7 @@ pub async fn registry_of(store: &dyn Store) -> Result<FoundRegistry> {
         calculated_at: now,
         templates_left_out,
         registry: registry(workers, steps, users, &minutes),
+        mark,
     })
 }
 
@@ -171,9 +176,20 @@ impl Engine {
     /// All handlers: workers, templates, and what views and schedules want, as they are, or were half a second ago where another process
     /// changed them; figures as of at most two minutes ago.
     pub async fn handlers(&self) -> Result<Arc<FoundRegistry>> {
+        let Shared { registry, cache, .. } = &*self.shared;
         let store = &*self.shared.store;
-        let key = self.shared.registry.key(store).await?;
-        let load = || async move { registry_of(store).await.map(Some) };
-        adaptive::through(&self.shared, &Usage::Handlers, "handlers", &key, load).await
+        for _ in 0..READS_MAX {
+            let mark = registry.mark(store).await?;
+            let key = registry.of(&mark);
+            let load = || async move { registry_of(store).await.map(Some) };
+            let found = adaptive::through(&self.shared, &Usage::Handlers, "handlers", &key, load).await?;
+            if found.mark == mark {
+                return Ok(found);
+            }
+            // What changed while it was read would lie under the mark of before, to which a worker that leaves again returns.
+            cache.for_usage(&Usage::Handlers).invalidate(&key).await;
+            changed(&self.shared);
+        }
+        Ok(Arc::new(registry_of(store).await?))
     }
 }

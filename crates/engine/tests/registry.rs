@@ -21,10 +21,12 @@ use recache_store::conformance::TestDatabase;
 use recache_store::{NewJob, NewSchedule, RemoteHandler, Store, TemplateRecord};
 use recache_worker::{Context, Description, Handlers};
 use serde_json::{Value, json};
-use support::{at_once, quick, store_of, until, view};
+use support::{Faulty, at_once, quick, store_of, until, view};
+use tokio::sync::oneshot;
 
 on_both_databases!(
     worker_is_in_the_registry_while_its_session_lives,
+    worker_that_came_while_the_registry_was_read_goes_too,
     template_and_figures_are_in_the_registry,
     registry_is_cached_and_outdated_by_what_it_shows,
     definitions_of_other_programs_show_within_a_second,
@@ -103,6 +105,42 @@ async fn worker_is_in_the_registry_while_its_session_lives(database: TestDatabas
     .await;
     one.shut_down().await;
     assert_eq!(registry_of(&*store).await.unwrap().registry.workers, []);
+    store.close().await;
+}
+
+/// What was read then must not lie under the mark of before it came, to which its going returns.
+async fn worker_that_came_while_the_registry_was_read_goes_too(database: TestDatabase) {
+    let faulty = Faulty::over(store_of(&database).await);
+    let store: Arc<dyn Store> = faulty.clone();
+    let one = node(&store, "0.9.0").await;
+    until("the first is there, and cached", async || {
+        let (first, again) = (one.handlers().await.unwrap(), one.handlers().await.unwrap());
+        (Arc::ptr_eq(&first, &again) && versions(&first) == counted(&[("0.9.0", 1)])).then_some(())
+    })
+    .await;
+    let (open, gate) = oneshot::channel();
+    *faulty.templates_gate.lock().unwrap() = Some(gate);
+    one.put_template(&order("1.0.0")).await.unwrap();
+    let reading = tokio::spawn({
+        let one = one.clone();
+        async move { one.handlers().await.unwrap() }
+    });
+    until("it is being read", async || faulty.templates_gate.lock().unwrap().is_none().then_some(())).await;
+    let other = node(&store, "0.10.0").await;
+    until("the other came", async || {
+        let workers = store.handler_offers().handlers_workers(9).await.unwrap();
+        (workers.len() == 2).then_some(())
+    })
+    .await;
+    open.send(()).unwrap();
+    assert_eq!(versions(&reading.await.unwrap()), counted(&[("0.10.0", 1), ("0.9.0", 1)]));
+    other.shut_down().await;
+    until("only the first is left", async || {
+        let found = one.handlers().await.unwrap();
+        (versions(&found) == counted(&[("0.9.0", 1)])).then_some(())
+    })
+    .await;
+    one.shut_down().await;
     store.close().await;
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Faulty {
     pub(crate) lose_touch: AtomicBool,
     /// The next touch waits for this.
     pub(crate) touch_gate: Mutex<Option<oneshot::Receiver<()>>>,
+    /// The next listing of templates waits for this.
+    pub(crate) templates_gate: Mutex<Option<oneshot::Receiver<()>>>,
     /// Epochs of caches can be neither read nor raised.
     pub(crate) epochs_fail: AtomicBool,
     /// Who asks for epochs of caches gets no answer at all.
@@ -76,6 +78,7 @@ impl Faulty {
             lose_claim: AtomicBool::new(false),
             lose_touch: AtomicBool::new(false),
             touch_gate: Mutex::default(),
+            templates_gate: Mutex::default(),
             epochs_fail: AtomicBool::new(false),
             epochs_hang: AtomicBool::new(false),
             generations_are_gone: AtomicBool::new(false),
@@ -353,6 +356,10 @@ impl Store for Faulty {
         name: Option<&str>,
         rows_max: u32,
     ) -> Result<Vec<TemplateSummary>> {
+        let gate = self.templates_gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            let _ = gate.await;
+        }
         self.store.templates_list(namespace, name, rows_max).await
     }
 
