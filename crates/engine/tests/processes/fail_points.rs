@@ -65,10 +65,10 @@ async fn campaign(database: fn() -> TestDatabase) {
     }
 }
 
-/// Leaves running jobs of a dead process, for the sweep of the next.
+/// Leaves running jobs of a dead process, for the sweep of the next. Builds do not count: the next process ends them by its first touch.
 async fn leave_jobs_of_the_dead(database: &TestDatabase, log: &Log) {
     let store = store_of(database).await;
-    let running = JobFilter { state: Some(JobState::Running), rows_max: 1, ..JobFilter::default() };
+    let running = JobFilter { state: Some(JobState::Running), rows_max: 100, ..JobFilter::default() };
     for _ in 0..20 {
         let mut victim = Child::start("load", database.url(), 1, log);
         victim.hear("run ").await.expect("it runs a job");
@@ -76,7 +76,7 @@ async fn leave_jobs_of_the_dead(database: &TestDatabase, log: &Log) {
         victim.kill();
         // What it sent before is still carried out.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        if !store.jobs_list(running.clone()).await.unwrap().is_empty() {
+        if store.jobs_list(running.clone()).await.unwrap().iter().any(|job| job.view.is_none()) {
             return store.close().await;
         }
     }

@@ -64,7 +64,13 @@ pub(crate) fn options() -> Options {
 
 /// A view whose builds a crash cannot use up.
 pub(crate) fn view(key: &str) -> NewView {
-    let policy = ViewPolicy { debounce_quiet_ms: 5, debounce_max_ms: 20, ..ViewPolicy::default() };
+    // Touches come faster than builds end where the machine is busy: now and then one is let through.
+    let policy = ViewPolicy {
+        debounce_quiet_ms: 5,
+        debounce_max_ms: 20,
+        max_staleness_ms: Some(1_000),
+        ..ViewPolicy::default()
+    };
     let retry = RetryPolicy { attempts_max: 1_000, backoff: Backoff::None, ..RetryPolicy::default() };
     NewView { retry, ..support::view(key, "ramp", policy) }
 }
