@@ -33,8 +33,10 @@ const REDIS_TICK: Duration = Duration::from_millis(300);
 const MEMCACHED_TICK: Duration = Duration::from_millis(1_500);
 
 fn guarded(provider: Arc<dyn Provider>) -> Arc<dyn Provider> {
-    // A call of a suite that runs beside many others may be slow and is well all the same.
-    Arc::new(Guarded::new(provider, &Settings::default()).call_timeout(Duration::from_secs(10)))
+    // A call of a suite that runs beside many others may be slow and is well all the same, for the breaker too.
+    const SLOW: Duration = Duration::from_secs(10);
+    let settings = Settings { slow_after: SLOW, ..Settings::default() };
+    Arc::new(Guarded::new(provider, &settings).call_timeout(SLOW))
 }
 
 fn tiered(near: Arc<dyn Provider>, far: Arc<dyn Provider>, prefix: &str) -> Arc<dyn Provider> {
