@@ -26,7 +26,8 @@ pub(crate) struct Call {
 
 /// What came of it.
 pub(crate) enum Answer {
-    Given(Dispatched),
+    /// `has_claimed`: it was asked for jobs too, which it is not any more after a call that failed.
+    Given { dispatched: Dispatched, has_claimed: bool },
     /// It was to claim only, and failed. It is not repeated: by then the right to claim may be gone.
     Failed,
     /// This process ends before the store could be reached.
@@ -45,9 +46,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut call: Call) -> Done {
     let mut claim = call.claim.clone();
     let answer = loop {
         let error = match shared.store.jobs_dispatch(settlements.clone(), claim.clone()).await {
-            Ok(answer) => {
+            Ok(dispatched) => {
                 call.pause = RETRY_PAUSE;
-                break Answer::Given(answer);
+                break Answer::Given { dispatched, has_claimed: claim.is_some() };
             }
             Err(error) => error,
         };

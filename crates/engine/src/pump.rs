@@ -98,7 +98,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if pump.calls.len() < CALLS_MAX {
             let is_claiming = pump.under_way.claims > 0;
             let may_claim = clear_doubt(&pump.shared, is_claiming).await;
-            let claim = if may_claim { pump.claim(settling.len()) } else { None };
+            let claim = if may_claim { pump.claim(&settling) } else { None };
             if pump.is_worth_a_call(settling.len(), claim.as_ref()) {
                 pump.call(std::mem::take(&mut settling), claim);
                 continue;
@@ -108,7 +108,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             return;
         }
         let shared = Arc::clone(&pump.shared);
-        let poll = Instant::now() + shared.options.poll.mul_f64(0.75 + rand::random::<f64>() * 0.5);
+        // Never later than that, and not all processes at once.
+        let poll = Instant::now() + shared.options.poll.mul_f64(1.0 - rand::random::<f64>() * 0.5);
         let mut look_at = pump.next_due.map_or(poll, |due| due.min(poll));
         if pump.measuring.is_some() && !pump.calls.is_empty() {
             // A call may be repeated for long: what follows from that must not wait for its end.
@@ -168,15 +169,17 @@ impl Pump {
         }
     }
 
-    /// `settling`: so many have ended and wait to be settled.
-    fn claim(&mut self, settling: usize) -> Option<ClaimRequest> {
+    /// `settling`: these have ended and wait to be settled.
+    fn claim(&mut self, settling: &[Ended]) -> Option<ClaimRequest> {
         let shared = &self.shared;
-        if !self.hungry || shared.draining.is_cancelled() {
+        // What follows a step in its workflow is claimed with the step's end, in the same transaction.
+        let is_followed = settling.iter().any(|ended| ended.workflow.is_some());
+        if !(self.hungry || is_followed) || shared.draining.is_cancelled() {
             return None;
         }
         let session = shared.lease.sure(shared.options.lease)?;
         // What has ended takes no place any more; what is being claimed has one.
-        let ended = settling + self.under_way.settlements;
+        let ended = settling.len() + self.under_way.settlements;
         let held = shared.held.count().saturating_sub(ended) + self.under_way.rows_max;
         let options = &shared.options;
         let slots = self.measuring.as_ref().map_or(options.slots, Measuring::limit);
@@ -226,11 +229,11 @@ impl Pump {
         self.under_way.claims -= usize::from(claim.is_some());
         self.under_way.rows_max -= claim.as_ref().map_or(0, |claim| claim.rows_max);
         self.pause = pause;
-        let answer = match answer {
-            Answer::Given(answer) => answer,
+        let (answer, has_claimed) = match answer {
+            Answer::Given { dispatched, has_claimed } => (dispatched, has_claimed),
             Answer::Failed => {
                 for ended in &settling {
-                    self.conclude(ended, false);
+                    self.conclude(ended, false, false);
                 }
                 return;
             }
@@ -246,9 +249,11 @@ impl Pump {
             .collect();
         for ended in settling {
             let is_refused = refused.get(&ended.token).copied().unwrap_or(false);
-            self.conclude(&ended, is_refused);
+            self.conclude(&ended, is_refused, has_claimed);
         }
-        if let Some(claim) = &claim {
+        if claim.is_some() && !has_claimed {
+            self.hungry = true;
+        } else if let Some(claim) = &claim {
             let has_all = answer.claimed.len() >= claim.rows_max;
             let was_for_some = claim.queues.len() < self.queues.len();
             // The rest is for queues that have their share already.
@@ -297,8 +302,8 @@ impl Pump {
         }
     }
 
-    /// What became of it is in the store.
-    fn conclude(&mut self, ended: &Ended, is_refused: bool) {
+    /// What became of it is in the store. `has_claimed`: and what it made claimable was claimed with it, as far as there was room.
+    fn conclude(&mut self, ended: &Ended, is_refused: bool, has_claimed: bool) {
         let shared = Arc::clone(&self.shared);
         shared.held.remove(ended.token);
         if is_refused {
@@ -332,7 +337,9 @@ impl Pump {
         shared.waiters.wake(ended.token.job.uuid());
         if let Some(workflow) = workflow_key(ended.workflow) {
             // Its other steps may be claimable now, and its waiters may be done.
-            self.look_for_work();
+            if !has_claimed {
+                self.look_for_work();
+            }
             shared.waiters.wake(workflow);
         }
     }

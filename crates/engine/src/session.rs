@@ -181,8 +181,8 @@ async fn beat_once(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Returns what dead workers held: as soon as a lease has ended, so that it is elsewhere within a lease of the worker's last sign of life. Waits one lease after the start, and after every failed call: when the store was away,
-/// the others could not beat either.
+/// Returns what dead workers held: as soon as a lease has ended, so that it is elsewhere within a lease of the worker's last sign of life.
+/// Waits one lease after the start, and after every failed call: when the store was away, the others could not beat either.
 pub(crate) async fn sweep(shared: Arc<Shared>) {
     let mut not_before = Instant::now() + shared.options.lease;
     let mut generations_at = Instant::now() + GENERATIONS_PAUSE;

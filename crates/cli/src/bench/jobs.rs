@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use recache_engine::{Engine, Options};
+use recache_model::unique::UniqueRule;
 use recache_store::{NewBatch, NewJob, Store};
 use recache_worker::{Context, Handlers};
 use tokio::sync::Notify;
@@ -25,6 +26,9 @@ pub(super) struct JobsArgs {
     /// Jobs sent one at a time, each waited for
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     singles: u32,
+    /// Give each of them a unique key of its own
+    #[arg(long)]
+    unique: bool,
     /// Make the drained jobs members of one batch
     #[arg(long)]
     batch: bool,
@@ -74,12 +78,21 @@ async fn measure(
     while left > 0 {
         let part = left.min(bulk);
         store
-            .jobs_submit((0..part).map(|_| NewJob { batch, ..NewJob::new("noop", "null") }).collect())
+            .jobs_submit(
+                (0..part)
+                    .map(|place| {
+                        let key = || format!("bench-{}-{}", std::process::id(), left - place);
+                        let unique = args.unique.then(|| UniqueRule::by_key(key()));
+                        NewJob { batch, unique, ..NewJob::new("noop", "null") }
+                    })
+                    .collect(),
+            )
             .await?;
         left -= part;
     }
     let submitted = began.elapsed();
-    report.row(format!("{of}submit, in bulk"), per_second(args.jobs, submitted), "jobs/s");
+    let with = if args.unique { ", with unique keys" } else { "" };
+    report.row(format!("{of}submit, in bulk{with}"), per_second(args.jobs, submitted), "jobs/s");
 
     let done = Arc::new(AtomicUsize::new(0));
     let all_done = Arc::new(Notify::new());

@@ -36,11 +36,13 @@ enum What {
     #[command(after_help = "Example:\n  recache bench batch --members 1000000")]
     Batch(batch::BatchArgs),
     /// No-op jobs: submit in bulk, drain, and one at a time from submit to done
-    #[command(after_help = "Example:\n  recache bench jobs --jobs 100000")]
-    Jobs(jobs::JobsArgs),
-    /// Submits beside woken workers, starts beside a tenant's backlog (PostgreSQL)
     #[command(
-        after_help = "Examples:\n  recache bench pressure --database postgres://app@db/bench\n  recache bench pressure --parts fairness --backlog 1000000 \\\n    --database postgres://app@db/bench"
+        after_help = "Examples:\n  recache bench jobs --jobs 100000\n  recache bench jobs --jobs 100000 --unique"
+    )]
+    Jobs(jobs::JobsArgs),
+    /// Submits, starts, lists beside woken workers, a backlog, a held transaction, much history (PostgreSQL)
+    #[command(
+        after_help = "Examples:\n  recache bench pressure --database postgres://app@db/bench\n  recache bench pressure --parts fairness --backlog 1000000 \\\n    --database postgres://app@db/bench\n  recache bench pressure --parts finished --finished 10000000 \\\n    --database postgres://app@db/bench"
     )]
     Pressure(pressure::PressureArgs),
     /// Jobs that stand in each other's way: fixed limits beside the one that the engine finds
@@ -58,7 +60,7 @@ enum What {
     Views(views::ViewsArgs),
     /// Workflows of no-op steps in several shapes: one at a time, and many side by side
     #[command(
-        after_help = "Examples:\n  recache bench workflows --shapes linear4,dag7\n  recache bench workflows --history 100000"
+        after_help = "Examples:\n  recache bench workflows --shapes linear4,dag7\n  recache bench workflows --shapes linear4 --history 1000,100000,1000000"
     )]
     Workflows(workflows::WorkflowsArgs),
 }

@@ -31,9 +31,9 @@ pub(super) struct WorkflowsArgs {
     /// Only these shapes: linear4, linear5, diamond4, dag7, tree8, conditional5, batch1000, fan1000, fan10000
     #[arg(long, value_delimiter = ',')]
     shapes: Vec<String>,
-    /// Finished jobs that are there before anything is measured
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
-    history: u32,
+    /// Finished jobs that are there before anything is measured: 1000,100000 measures beside each, and compares
+    #[arg(long, value_delimiter = ',', default_values_t = [0], value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    history: Vec<u32>,
     /// Handlers that may run at once; default: the engine's
     #[arg(long)]
     slots: Option<usize>,
@@ -185,21 +185,44 @@ pub(super) async fn run(args: &WorkflowsArgs, place: &Place) -> BenchResult<Repo
     let store = place.open().await?;
     let options = Options::default();
     let options = Options { slots: args.slots.unwrap_or(options.slots), ..options };
+    let mut histories = args.history.clone();
+    histories.sort_unstable();
+    let counts: Vec<String> = histories.iter().map(u32::to_string).collect();
     let mut report = Report::new(format!(
         "workflows of no-op steps on {}: {} slots, {} finished jobs before, history and fencing on, every commit durable",
         store.kind(),
         options.slots,
-        args.history
+        counts.join(", then ")
     ));
     let bare = report.bare_transaction(&*store).await?;
     let attempts = Arc::new(AtomicU64::new(0));
     let engine =
         Engine::builder(Arc::clone(&store)).handlers(handlers(&attempts)?).options(options).start().await?;
-    fill(&engine, args.history, &attempts).await?;
-    for shape in
-        all.iter().filter(|shape| args.shapes.is_empty() || args.shapes.iter().any(|name| name == shape.name))
-    {
-        measure(args, shape, &engine, &attempts, bare, &mut report).await?;
+    let wanted: Vec<&Shape> = all
+        .iter()
+        .filter(|shape| args.shapes.is_empty() || args.shapes.iter().any(|name| name == shape.name))
+        .collect();
+    let (mut filled, mut first) = (0, Vec::new());
+    for history in &histories {
+        fill(&engine, history - filled, &attempts).await?;
+        filled = *history;
+        let beside = if histories.len() > 1 { format!("{history} before: ") } else { String::new() };
+        let mut medians = Vec::new();
+        for shape in &wanted {
+            medians.push(measure(args, shape, &engine, &attempts, bare, &beside, &mut report).await?);
+        }
+        for ((shape, median), least) in wanted.iter().zip(&medians).zip(&first) {
+            let ratio = milliseconds(*median) / milliseconds(*least).max(0.001);
+            let name = format!(
+                "{beside}{}: p50 against {} before",
+                shape.name,
+                counts.first().map_or("", |count| count)
+            );
+            report.row(name, ratio, "x");
+        }
+        if first.is_empty() {
+            first = medians;
+        }
     }
     engine.shut_down().await;
     store.close().await;
@@ -209,26 +232,29 @@ pub(super) async fn run(args: &WorkflowsArgs, place: &Place) -> BenchResult<Repo
 /// Finished jobs for the figures to stand on.
 async fn fill(engine: &Engine, jobs: u32, attempts: &AtomicU64) -> BenchResult<()> {
     const BULK: u32 = 1_000;
+    let before = attempts.load(Ordering::Relaxed);
     let mut left = jobs;
     while left > 0 {
         let part = left.min(BULK);
         engine.store().jobs_submit((0..part).map(|_| NewJob::new("noop", "null")).collect()).await?;
         left -= part;
     }
-    while attempts.load(Ordering::Relaxed) < u64::from(jobs) || engine.held_count() > 0 {
+    while attempts.load(Ordering::Relaxed) - before < u64::from(jobs) || engine.held_count() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
 }
 
+/// Answers the median of a workflow alone.
 async fn measure(
     args: &WorkflowsArgs,
     shape: &Shape,
     engine: &Engine,
     attempts: &Arc<AtomicU64>,
     bare: Duration,
+    beside: &str,
     report: &mut Report,
-) -> BenchResult<()> {
+) -> BenchResult<Duration> {
     let source = json!({ "name": shape.name, "version": "1.0.0", "steps": shape.steps }).to_string();
     let template = Arc::new(Template::parse(&source, shape.name).map_err(|problems| problems.to_string())?);
     let singles = if shape.is_large { args.singles.div_ceil(10) } else { args.singles };
@@ -249,31 +275,31 @@ async fn measure(
             format!("{}: {ran} attempts in {singles} workflows of {}", shape.name, shape.attempts).into()
         );
     }
-    report.percentiles(&format!("{}: {}", shape.name, shape.about), &mut sample);
-    let median = milliseconds(nearest_rank(&sample, 0.5));
-    let per_step = median / f64::from(shape.attempts) / milliseconds(bare).max(0.001);
-    report.row(format!("{}: p50 of a step in bare transactions", shape.name), per_step, "x");
+    report.percentiles(&format!("{beside}{}: {}", shape.name, shape.about), &mut sample);
+    let median = nearest_rank(&sample, 0.5);
+    let per_step = milliseconds(median) / f64::from(shape.attempts) / milliseconds(bare).max(0.001);
+    report.row(format!("{beside}{}: p50 of a step in bare transactions", shape.name), per_step, "x");
     if let Some(rows) = shape.rows {
         report.row(
-            format!("{}: rows", shape.name),
+            format!("{beside}{}: rows", shape.name),
             f64::from(rows) * f64::from(singles) / alone.as_secs_f64(),
             "rows/s",
         );
     }
     if shape.is_large {
         let steps = f64::from(shape.attempts) * f64::from(singles);
-        report.row(format!("{}: steps", shape.name), steps / alone.as_secs_f64(), "steps/s");
-        return Ok(());
+        report.row(format!("{beside}{}: steps", shape.name), steps / alone.as_secs_f64(), "steps/s");
+        return Ok(median);
     }
     let took = side_by_side(engine, &template, args.many, args.callers).await?;
     let workflows = f64::from(args.many) / took.as_secs_f64();
-    report.row(format!("{}: {} side by side", shape.name, args.many), workflows, "workflows/s");
+    report.row(format!("{beside}{}: {} side by side", shape.name, args.many), workflows, "workflows/s");
     report.row(
-        format!("{}: {} side by side", shape.name, args.many),
+        format!("{beside}{}: {} side by side", shape.name, args.many),
         workflows * f64::from(shape.attempts),
         "steps/s",
     );
-    Ok(())
+    Ok(median)
 }
 
 async fn one(engine: &Engine, template: &Template) -> BenchResult<()> {

@@ -19,6 +19,7 @@ pub(super) fn options(config: &Config, node: &str) -> Options {
     let count = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
     Options {
         slots: count(engine.slots),
+        queues: engine.queues.clone(),
         adaptive_limit: engine.adaptive_limit,
         lease: engine.lease,
         beat: engine.beat,
@@ -147,23 +148,29 @@ mod tests {
         assert_eq!(record.unwrap().unwrap().epochs.len(), 1, "it was raised in the store");
     }
 
+    /// Each option alone changes what the engine gets: one that nobody reads cannot.
     #[test]
     fn every_engine_option_reaches_the_engine() {
-        let loaded = loaded(
-            "[engine]\nslots = 3\nlease_ms = 3000\nbeat_ms = 400\nsweep_ms = 300\npoll_ms = 200\n\
-             claim_rows_max = 7\ndrain_ms = 100\ngeneration_keep_ms = 50\nkeep_done_hours = 3\nkeep_failed_hours = 5\n\
-             result_bytes_max = 4096\n",
-        );
-        assert!(loaded.is_clean());
-        let options = options(&loaded.config, "test");
-        let ms = Duration::from_millis;
-        assert_eq!((options.slots, options.claim_rows_max), (3, 7));
-        assert_eq!((options.lease, options.beat), (ms(3000), ms(400)));
-        assert_eq!((options.sweep, options.poll), (ms(300), ms(200)));
-        assert_eq!((options.drain, options.generation_keep), (ms(100), ms(50)));
-        let hours = Duration::from_hours;
-        assert_eq!(options.retention, Retention { done: hours(3), failed: hours(5) });
-        assert_eq!(options.result_bytes_max, 4096);
-        assert!(options.check().is_ok());
+        let of = |text: &str| {
+            let loaded = loaded(text);
+            assert!(loaded.is_clean(), "{text}");
+            let options = options(&loaded.config, "test");
+            assert!(options.check().is_ok(), "{text}");
+            format!("{options:?}")
+        };
+        let plain = of("");
+        for path in config::paths().filter(|path| path.starts_with("engine.")) {
+            let name = path.trim_start_matches("engine.");
+            let value = match name {
+                "adaptive_limit" => "true",
+                "queues" => "\"mail\"",
+                // More than the default, and less than what others allow: three beats fit a lease.
+                "lease_ms" => "9000",
+                "beat_ms" => "11",
+                "result_bytes_max" => "4096",
+                _ => "13",
+            };
+            assert_ne!(of(&format!("[engine]\n{name} = {value}\n")), plain, "nobody reads {path}");
+        }
     }
 }

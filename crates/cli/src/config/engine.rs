@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::schema::{ConfigOption, Kind};
+use super::schema::{ConfigOption, Kind, Refusal};
 
 /// The rhythm of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EngineConfig {
     /// How many jobs run at once in this process. Default: twice the number of cores.
     pub(crate) slots: u32,
+    /// The queues that `recache serve` works on. Default `default`.
+    pub(crate) queues: Vec<String>,
     /// Whether fewer run while they slow each other down or wait for connections. Default false.
     pub(crate) adaptive_limit: bool,
     /// How long a worker may be silent before its jobs go to others. Default 2 s.
@@ -47,6 +49,7 @@ impl EngineConfig {
         let slots = u32::try_from(cores.get()).unwrap_or(SLOTS_MAX).saturating_mul(2).min(SLOTS_MAX);
         Self {
             slots,
+            queues: vec!["default".to_owned()],
             adaptive_limit: false,
             lease: Duration::from_secs(2),
             beat: Duration::from_millis(500),
@@ -71,6 +74,9 @@ impl EngineConfig {
 
 const SLOTS_MAX: u32 = 10_000;
 const LEASE_MS_MAX: u32 = 600_000;
+/// Queues that one process works on.
+const QUEUES_MAX: usize = 64;
+const QUEUE_NAME_BYTES_MAX: usize = 256;
 
 /// Ten years.
 const KEEP_HOURS_MAX: u32 = 10 * 365 * 24;
@@ -81,6 +87,23 @@ fn hours(count: u32) -> Duration {
 
 fn millis(count: u32) -> Duration {
     Duration::from_millis(u64::from(count))
+}
+
+fn queues(text: &str) -> Result<Vec<String>, Refusal> {
+    let remedy = "write them with commas between, such as default, mail";
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    let is_name = |name: &String| !name.is_empty() && name.len() <= QUEUE_NAME_BYTES_MAX;
+    if !names.iter().all(is_name) {
+        let why = format!("names a queue of no bytes, or of more than {QUEUE_NAME_BYTES_MAX}");
+        return Err(Refusal::new(why, remedy));
+    }
+    if names.iter().enumerate().any(|(place, name)| names[..place].contains(name)) {
+        return Err(Refusal::new("names a queue twice", remedy));
+    }
+    if names.len() > QUEUES_MAX {
+        return Err(Refusal::new(format!("names {} queues, more than {QUEUES_MAX}", names.len()), remedy));
+    }
+    Ok(names)
 }
 
 /// As the file writes it. Every duration here is bounded far below where this could saturate.
@@ -99,6 +122,18 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
             write: |config, _, count| config.engine.slots = count,
         },
         read: |config, _| Value::from(config.engine.slots),
+    },
+    ConfigOption {
+        path: "engine.queues",
+        meaning: "the queues that `recache serve` works on; in this order where fewer jobs run than could",
+        kind: Kind::Text {
+            form: "names of queues, with commas between",
+            write: |config, _, text| {
+                config.engine.queues = queues(text)?;
+                Ok(())
+            },
+        },
+        read: |config, _| Value::from(config.engine.queues.join(", ")),
     },
     ConfigOption {
         path: "engine.adaptive_limit",
@@ -252,6 +287,16 @@ mod tests {
         assert_eq!(slots(1), 2);
         assert_eq!(slots(8), 16);
         assert_eq!(slots(usize::MAX), SLOTS_MAX);
+    }
+
+    #[test]
+    fn queues_are_named_once_each() {
+        assert_eq!(queues(" default,mail ").unwrap(), ["default", "mail"]);
+        let many = (0..=QUEUES_MAX).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
+        let long = "q".repeat(QUEUE_NAME_BYTES_MAX + 1);
+        for bad in ["", "a,,b", "a, a", &many, &long] {
+            assert!(queues(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

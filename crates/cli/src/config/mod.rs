@@ -96,3 +96,9 @@ impl Config {
         }
     }
 }
+
+/// The paths of all options.
+#[cfg(test)]
+pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
+    schema::options().map(|option| option.path)
+}

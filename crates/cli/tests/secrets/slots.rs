@@ -20,6 +20,7 @@ pub(crate) enum Slot {
 /// Whoever adds an option says here what it may hold.
 pub(crate) const SLOTS: &[(&str, Slot)] = &[
     ("database.url", Slot::Url("postgres://app:PLANTED@127.0.0.1:1/app?password=PLANTED")),
+    ("engine.queues", Slot::Open),
     ("server.address", Slot::Open),
     ("server.tls_certificate_file", Slot::File),
     ("server.tls_key_file", Slot::File),

@@ -32,6 +32,8 @@ pub(crate) struct Faulty {
     pub(crate) dispatch_takes: Mutex<Duration>,
     /// Calls that settle or claim: those under way, and the most that there were at once.
     pub(crate) dispatches: (AtomicUsize, AtomicUsize),
+    /// How many there were.
+    pub(crate) dispatch_calls: AtomicUsize,
     /// The next claim that finds a job is made, and its answer is lost.
     pub(crate) lose_claim: AtomicBool,
     /// The next touch of several views is made, and its answer is lost.
@@ -75,6 +77,7 @@ impl Faulty {
             dispatch_fails: AtomicBool::new(false),
             dispatch_takes: Mutex::default(),
             dispatches: (AtomicUsize::new(0), AtomicUsize::new(0)),
+            dispatch_calls: AtomicUsize::new(0),
             lose_claim: AtomicBool::new(false),
             lose_touch: AtomicBool::new(false),
             touch_gate: Mutex::default(),
@@ -274,6 +277,7 @@ impl Store for Faulty {
         claim: Option<ClaimRequest>,
     ) -> Result<Dispatched> {
         Self::fail_if(&self.dispatch_fails)?;
+        self.dispatch_calls.fetch_add(1, Ordering::SeqCst);
         let (now, most) = &self.dispatches;
         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let claims = claim.is_some();

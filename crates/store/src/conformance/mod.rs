@@ -410,6 +410,7 @@ macro_rules! conformance_suite {
                 templates_are_listed_by_name_and_newest_version,
                 same_workflow_submitted_twice_is_one,
                 diamond_settled_at_once_unblocks_its_end_once,
+                step_is_announced_where_it_was_not_claimed_with_the_end_before,
             ],
             views: [
                 touch_raises_the_version_and_waits_for_the_debounce,

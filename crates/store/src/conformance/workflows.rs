@@ -9,9 +9,10 @@ use recache_model::workflow::WorkflowState;
 use super::{Subject, work};
 use crate::Error;
 use crate::records::{
-    ClaimRequest, ClaimedJob, NewStep, NewWorkflow, Outcome, Revoked, Settled, Settlement, TemplateRecord,
-    TemplateSummary,
+    ClaimRequest, ClaimedJob, NewJob, NewStep, NewWorkflow, Outcome, Revoked, Settled, Settlement,
+    TemplateRecord, TemplateSummary,
 };
+use crate::signal::Signal;
 
 pub(super) fn template() -> TemplateRecord {
     TemplateRecord {
@@ -243,6 +244,42 @@ pub async fn same_workflow_submitted_twice_is_one(subject: &Subject) {
     assert!(subject.store.workflow_submit(new.clone()).await.expect("stored"));
     assert!(!subject.store.workflow_submit(new.clone()).await.expect("found"));
     assert_eq!(subject.store.workflow_steps(new.id).await.expect("read").len(), 4);
+}
+
+/// What is claimed with the end that let it begin needs nobody's attention; what is not, does.
+pub async fn step_is_announced_where_it_was_not_claimed_with_the_end_before(subject: &Subject) {
+    let session = subject.session().await;
+    for claims in [true, false] {
+        submit(subject, &[("a", &[]), ("b", &[0])]).await;
+        let a = subject.claim_one(session).await;
+        let mut hints = subject.store.subscribe();
+        let request = ClaimRequest {
+            session,
+            queues: vec!["default".to_owned()],
+            handlers: vec!["work".to_owned()],
+            rows_max: 10,
+        };
+        let settlement = Settlement::of(&a, output("a"));
+        let answer = subject.store.jobs_dispatch(vec![settlement], claims.then_some(request)).await;
+        let mut claimed = answer.expect("answered").claimed;
+        assert_eq!(claimed.len(), usize::from(claims));
+        // Heard after all that the call announced.
+        let mark = NewJob { queue: "mark".to_owned(), ..work() };
+        subject.store.jobs_submit(vec![mark]).await.expect("stored");
+        let mut heard = Vec::new();
+        loop {
+            match hints.recv().await.expect("heard") {
+                Signal::Queued(queue) if queue == "mark" => break,
+                hint => heard.push(hint),
+            }
+        }
+        let is_announced = heard.contains(&Signal::Queued("default".to_owned()));
+        assert_eq!(is_announced, !claims, "{heard:?}");
+        if !claims {
+            claimed = vec![subject.claim_one(session).await];
+        }
+        subject.settle(&claimed[0], output("b")).await;
+    }
 }
 
 /// Both middle steps of a diamond in one call, and again by two calls at once.

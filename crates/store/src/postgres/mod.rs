@@ -9,6 +9,8 @@ mod bulk_tracked;
 mod history_days;
 mod listener;
 mod plans;
+#[cfg(feature = "pressure")]
+pub mod pressure;
 mod watch;
 
 use std::fmt;
@@ -452,6 +454,7 @@ impl Driver {
                 if !is_limited {
                     let done = bulk::settle_and_claim(db, Some(now), &[], Some(claim), effects).await?;
                     if !done.is_limited {
+                        effects.claimed(&done.claimed);
                         fail_point!("claim.before_commit");
                         return Ok((answers, LimitedClaim { jobs: done.claimed, look_again: None }));
                     }

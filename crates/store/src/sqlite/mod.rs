@@ -399,6 +399,7 @@ async fn dispatch(
         let claimed = statements::limited::claim(db, now, claim, cursor).await?;
         return Ok(Dispatched { settled, claimed: claimed.jobs, look_again: claimed.look_again });
     }
+    effects.claimed(&claimed);
     fail_point!("claim.before_commit");
     Ok(Dispatched { settled, claimed, look_again: None })
 }

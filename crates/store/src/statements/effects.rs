@@ -7,13 +7,15 @@ use recache_model::ids::{BatchId, JobId, ViewId};
 
 use super::event_drafts::NewDraft;
 use crate::events::EventRecord;
-use crate::records::{CacheMark, Settlement};
+use crate::records::{CacheMark, ClaimedJob, Settlement};
 use crate::signal::Signal;
 
 /// Collected while a transaction runs, announced after its commit.
 #[derive(Debug, Default)]
 pub(in super::super) struct Effects {
     queued: BTreeSet<String>,
+    /// By queue, what waits for nothing more since this transaction. Nobody need hear of it where the same transaction claims all of it.
+    unblocked: BTreeMap<String, BTreeSet<JobId>>,
     /// What the transaction counts, to be written as its last statement.
     batch_deltas: BTreeMap<BatchId, BatchCounts>,
     /// Batches whose end may have come.
@@ -33,6 +35,24 @@ impl Effects {
         if !self.queued.contains(queue) {
             self.queued.insert(queue.to_owned());
         }
+    }
+
+    /// A job waits for nothing more.
+    pub(in super::super) fn unblocked(&mut self, queue: &str, job: JobId) {
+        if let Some(jobs) = self.unblocked.get_mut(queue) {
+            jobs.insert(job);
+        } else {
+            self.unblocked.insert(queue.to_owned(), BTreeSet::from([job]));
+        }
+    }
+
+    /// These have a worker already.
+    pub(in super::super) fn claimed(&mut self, claimed: &[ClaimedJob]) {
+        if self.unblocked.is_empty() {
+            return;
+        }
+        let taken: BTreeSet<JobId> = claimed.iter().map(|job| job.token.job).collect();
+        self.unblocked.retain(|_, jobs| !jobs.is_subset(&taken));
     }
 
     /// A settled job that limits concern may let another one begin.
@@ -132,7 +152,9 @@ impl Effects {
 
     pub(in super::super) fn into_signals(self) -> Vec<Signal> {
         let mut signals = self.signals;
-        signals.extend(self.queued.into_iter().map(Signal::Queued));
+        let mut queued = self.queued;
+        queued.extend(self.unblocked.into_keys());
+        signals.extend(queued.into_iter().map(Signal::Queued));
         signals.extend(self.events_written.then_some(Signal::EventsWritten));
         signals.extend(self.drafts_written.then_some(Signal::DraftsWritten));
         signals.extend(self.are_touches_asked.then_some(Signal::TouchesAsked));

@@ -148,7 +148,7 @@ async fn unblock(
         let delta = deltas.entry(row.try_get("workflow_id")?).or_default();
         delta.add(JobState::Blocked, -1);
         delta.add(JobState::Queued, 1);
-        effects.queued(row.try_get("queue")?);
+        effects.unblocked(row.try_get("queue")?, JobId::from_uuid(row.try_get("id")?));
         if row.try_get::<i64, _>("skips")? > 0 {
             following.extend(steps::after_skips(db, row, effects).await?);
         }

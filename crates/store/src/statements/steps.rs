@@ -274,9 +274,10 @@ pub(super) async fn unblocked(
     row: &Row,
     effects: &mut Effects,
 ) -> Result<()> {
-    effects.queued(row.try_get("queue")?);
+    let job = JobId::from_uuid(row.try_get("id")?);
+    effects.unblocked(row.try_get("queue")?, job);
     let transition = Transition {
-        job: JobId::from_uuid(row.try_get("id")?),
+        job,
         seq: row.try_get("transitions")?,
         from: JobState::Blocked,
         to: JobState::Queued,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use recache_engine::{Engine, Options};
+use recache_model::retention::Retention;
 use recache_store::{NewJob, Store};
 use recache_worker::{Context, Handlers};
 use tokio::time::Instant;
@@ -13,14 +14,17 @@ use super::{BenchResult, Place, PressureArgs, Report, queue, run_off, store_of_i
 use crate::bench::report::{milliseconds, nearest_rank};
 
 const LARGE: &str = "bench-large";
-const SMALL: &str = "bench-small";
+pub(super) const SMALL: &str = "bench-small";
 const CONNECTIONS: u32 = 10;
 const BULK: usize = 1_000;
 /// Jobs that begin later than this after the last one have their wait taken as they stand.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing is removed but what a bench removes.
+const KEPT: Retention = Retention { done: TEN_YEARS, failed: TEN_YEARS };
+const TEN_YEARS: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// When jobs of the one who is measured began, by their numbers.
-type Began = Arc<Mutex<HashMap<u64, Instant>>>;
+pub(super) type Began = Arc<Mutex<HashMap<u64, Instant>>>;
 
 pub(super) async fn measure(args: &PressureArgs, place: &Place, report: &mut Report) -> BenchResult<()> {
     for (adaptive_limit, name) in [(false, "fixed limit"), (true, "adaptive limit")] {
@@ -55,7 +59,7 @@ pub(super) async fn measure(args: &PressureArgs, place: &Place, report: &mut Rep
 }
 
 /// Workers for both queues, in the order in which they are given.
-async fn start(
+pub(super) async fn start(
     store: &Arc<dyn Store>,
     queues: [&str; 2],
     began: &Began,
@@ -69,12 +73,12 @@ async fn start(
         async { Ok(()) }
     })?;
     let queues = queues.map(str::to_owned).to_vec();
-    let options = Options { queues, adaptive_limit, ..Options::default() };
+    let options = Options { queues, adaptive_limit, retention: KEPT, ..Options::default() };
     Ok(Engine::builder(Arc::clone(store)).handlers(handlers).options(options).start().await?)
 }
 
 /// Jobs that come at an even pace, whatever becomes of those before, and how long each waited to begin.
-async fn sample(
+pub(super) async fn sample(
     args: &PressureArgs,
     engine: &Engine,
     queue: &str,

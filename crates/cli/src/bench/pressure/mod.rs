@@ -1,7 +1,9 @@
-//! What others do to those who wait: workers that are woken, tenants with much to do. On PostgreSQL, since it is about many processes on one
-//! database. Each part is measured with the pressure and without it, turn about, in one run.
+//! What others do to those who wait: workers that are woken, tenants with much to do, a transaction that is held open, much that has
+//! ended. On PostgreSQL, since it is about many processes on one database. Each part is measured with the pressure and without it, in one run.
 
 mod fairness;
+mod finished;
+mod held;
 mod submit;
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use super::{BenchResult, Place};
 /// Which parts, and how hard.
 #[derive(Debug, clap::Args)]
 pub(super) struct PressureArgs {
-    /// What to measure: submit, fairness
+    /// What to measure: submit, fairness, held, finished
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Submit, Part::Fairness])]
     parts: Vec<Part>,
     /// How long each measurement takes, in seconds
@@ -33,9 +35,18 @@ pub(super) struct PressureArgs {
     /// fairness: jobs of the other tenant that wait
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     backlog: u32,
-    /// fairness: jobs a second of the tenant who is measured
+    /// fairness, finished: jobs a second of the tenant who is measured
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rate: u32,
+    /// held: jobs that are submitted each second
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(20..=100_000))]
+    held_rate: u32,
+    /// held: how long the transaction is held, in seconds
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    held_seconds: u64,
+    /// finished: finished jobs, of which half are then removed
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(2..=100_000_000))]
+    finished: u32,
 }
 
 /// A kind of pressure.
@@ -45,6 +56,10 @@ enum Part {
     Submit,
     /// Another tenant's backlog
     Fairness,
+    /// A transaction held open beside a steady load
+    Held,
+    /// Many finished jobs: lists, counts, removal
+    Finished,
 }
 
 impl PressureArgs {
@@ -65,6 +80,8 @@ pub(super) async fn run(args: &PressureArgs, place: &Place) -> BenchResult<Repor
         match part {
             Part::Submit => submit::measure(args, place, &mut report).await?,
             Part::Fairness => fairness::measure(args, place, &mut report).await?,
+            Part::Held => held::measure(args, place, &mut report).await?,
+            Part::Finished => finished::measure(args, place, &mut report).await?,
         }
     }
     store.close().await;
@@ -91,4 +108,9 @@ async fn run_off(store: &dyn Store, queue: &str) -> BenchResult<()> {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A count as a figure; exact below 2^32.
+fn whole(count: u64) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }

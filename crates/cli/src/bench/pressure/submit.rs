@@ -12,7 +12,7 @@ use recache_worker::{Context, Handlers};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{BenchResult, Place, PressureArgs, Report, queue, run_off, store_of_its_own};
+use super::{BenchResult, Place, PressureArgs, Report, queue, run_off, store_of_its_own, whole};
 
 /// Connections of a worker process.
 const WORKER_CONNECTIONS: u32 = 4;
@@ -106,11 +106,6 @@ impl Fleet {
 
 fn per_second(count: u64, args: &PressureArgs) -> f64 {
     whole(count) / args.seconds().as_secs_f64()
-}
-
-/// A count as a figure; exact below 2^32.
-fn whole(count: u64) -> f64 {
-    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 
 fn middle(mut figures: Vec<f64>) -> f64 {

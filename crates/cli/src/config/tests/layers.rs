@@ -84,6 +84,11 @@ fn rows() -> Vec<Row> {
             [false, true, false, true].map(|value| json!(value)),
         ),
         row(
+            "engine.queues",
+            |config| json!(config.engine.queues.join(", ")),
+            texts(["default", "a", "a, b", "mail, default"]),
+        ),
+        row(
             "engine.adaptive_limit",
             |config| json!(config.engine.adaptive_limit),
             [false, true, false, true].map(|value| json!(value)),
