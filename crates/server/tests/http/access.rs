@@ -514,6 +514,31 @@ async fn key_ends_with_its_lifetime_and_within_five_seconds_of_its_revocation() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_guesses_tokens_does_not_keep_those_out_who_have_one() {
+    let world = guarded().await;
+    let mut goods = Vec::new();
+    for number in 0..20 {
+        goods.push(token(&world, &format!("good-{number}"), &["jobs:read"], None).await);
+    }
+    let secret = &goods[0][goods[0].len() - 43..];
+    let mut tokens: Vec<_> = (0..900).map(|number| format!("rck_{number:016x}_{secret}")).collect();
+    // In the middle of the flood; none of them was known before.
+    tokens.splice(600..600, goods.iter().cloned());
+    let statuses = futures_util::future::join_all(
+        tokens.iter().map(async |token| ask(&world, Some(token), "GET", "/v1/jobs", "").await.status),
+    )
+    .await;
+    let (mut of_good, mut of_guesses) = (Vec::new(), Vec::new());
+    for (token, status) in tokens.iter().zip(statuses) {
+        if goods.contains(token) { of_good.push(status) } else { of_guesses.push(status) }
+    }
+    assert!(of_guesses.iter().all(|status| matches!(status, 401 | 429)), "{of_guesses:?}");
+    assert!(of_guesses.contains(&429), "the store is not asked for each of them");
+    assert_eq!(of_good, [200; 20], "{of_guesses:?}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_of_other_forms_are_refused() {
     let world = guarded().await;
     let good = token(&world, "good", &["jobs:read"], None).await;
