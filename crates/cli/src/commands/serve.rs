@@ -33,6 +33,7 @@ impl Args {
         let config = &loaded.config;
         let telemetry = Telemetry::start(&config.telemetry, "serve").map_err(|why| of_telemetry(&why))?;
         context.log_as_configured(&config.log, telemetry.as_ref().map(Telemetry::layer));
+        raise_open_files();
         // What needs no database first: a start that cannot listen touches none.
         let auth = auth(config)?;
         let tls = tls(config)?;
@@ -70,6 +71,23 @@ impl Args {
         }
     }
 }
+
+/// Each connection is an open file: where the system lets a process have more than it gives at first, they are taken.
+#[cfg(unix)]
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    const ENOUGH: u64 = 65_536;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
+    if current.is_some_and(|current| current < wanted) {
+        // Without it fewer clients are served at once, as before.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
+
+#[cfg(not(unix))]
+fn raise_open_files() {}
 
 pub(super) fn of_telemetry(why: &str) -> CliError {
     CliError::new("E-TELEMETRY", ExitStatus::Failed, format!("nothing can be sent to the collector: {why}"))
