@@ -8,17 +8,20 @@
 //! pub(crate) fn routes() -> Routes {
 //!     Routes::new()
 //!         .read(READ, routes!(list))
-//!         .write(WRITE, routes!(submit))
+//!         .write_keyed(WRITE, routes!(submit))
 //!         .write_once(OPERATE, routes!(cancel))
 //! }
 //! ```
 //!
 //! * [`Routes::read`] is for what changes nothing.
-//! * [`Routes::write_once`] is for a write; the frame honours its `Idempotency-Key`. Whatever the handler makes gets its id from
-//!   [`Seed`](crate::frame::Seed).
-//! * [`Routes::write`] is for a write whose handler honours the key by itself, in the same transaction as the change
-//!   ([`Key`](crate::frame::Key)), or that is harmless to repeat by its nature.
-//! * [`Routes::open`] is for what anybody may see. A test holds the list of those.
+//! * [`Routes::write_once`] is for a write; the frame honours its `Idempotency-Key`, and carries it out to its end whether or not the
+//!   caller waits. Whatever the handler makes gets its id from [`Seed`](crate::frame::Seed).
+//! * [`Routes::write_often`] is the same for what is asked often and is not [`audited`](crate::audited::audited): without a key the
+//!   frame adds nothing to it.
+//! * [`Routes::write_keyed`] is for a write whose handler honours the key by itself, in the same transaction as the change
+//!   ([`Key`](crate::frame::Key)).
+//! * [`Routes::repeatable`] is for calls of workers, which say by job, token and sequence what they repeat; they take no key.
+//! * [`Routes::open`] is for what anybody may see, [`Routes::open_pages`] for pages beside the description. A test holds the list of those.
 //!
 //! A handler takes [`Input`](crate::input::Input) for its body and [`Params`](crate::input::Params) for its query: types that derive
 //! `Deserialize`, `ToSchema` or `IntoParams`, with `#[serde(deny_unknown_fields)]`, and limits as `#[schema(…)]` or `#[param(…)]`; those
@@ -68,7 +71,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Required, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
 use crate::access::Permission;
-use crate::frame::{frame, once, permit};
+use crate::frame::{frame, once, once_with_key, permit};
 use crate::input::schema::allow_null;
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
@@ -152,8 +155,13 @@ impl Routes {
         self.add(permission, route)
     }
 
-    /// A write that is safe to repeat by itself.
-    pub(crate) fn write(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
+    /// A call that changes something and is safe to repeat by what it says: it takes no idempotency key.
+    pub(crate) fn repeatable(self, permission: Permission, route: UtoipaMethodRouter<App>) -> Self {
+        self.add(permission, route)
+    }
+
+    /// A write whose handler honours the idempotency key.
+    pub(crate) fn write_keyed(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
         each_operation(&mut route, add_key);
         self.add(permission, route)
     }
@@ -173,6 +181,12 @@ impl Routes {
         self.router = self.router.routes(route);
         self
     }
+    /// The same for what is asked often: without a key it goes straight to its handler.
+    pub(crate) fn write_often(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
+        each_operation(&mut route, add_key);
+        self.add(permission, route.map(|method| method.route_layer(from_fn(once_with_key))))
+    }
+
 
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);

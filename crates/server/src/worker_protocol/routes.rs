@@ -26,15 +26,15 @@ const READ: Permission = Permission::new("workers", Action::Read);
 
 pub(crate) fn routes() -> Routes {
     Routes::new()
-        .write(RUN, routes!(register_worker))
+        .repeatable(RUN, routes!(register_worker))
         .read(READ, routes!(list_workers))
-        .write(RUN, routes!(worker_call))
-        .write(RUN, routes!(begin_build))
-        .write(RUN, routes!(put_items))
-        .write(RUN, routes!(begin_part))
-        .write(RUN, routes!(keep_items))
-        .write(RUN, routes!(read_previous))
-        .write(RUN, routes!(end_worker))
+        .repeatable(RUN, routes!(worker_call))
+        .repeatable(RUN, routes!(begin_build))
+        .repeatable(RUN, routes!(put_items))
+        .repeatable(RUN, routes!(begin_part))
+        .repeatable(RUN, routes!(keep_items))
+        .repeatable(RUN, routes!(read_previous))
+        .repeatable(RUN, routes!(end_worker))
 }
 
 /// The session's secret.
