@@ -48,7 +48,7 @@ pub use access::{
 };
 pub use connection::{bind, serve};
 pub use refusal::{Code, Refusal};
-pub use routes::{api, permissions, router};
+pub use routes::{api, open_pages, permissions, router};
 pub use settings::Settings;
 pub use state::App;
 pub use tls::Tls;

@@ -124,6 +124,11 @@ pub fn permissions() -> BTreeSet<Permission> {
     all().permissions
 }
 
+/// Where pages for people stand that anybody may look at; the description has no operation for them.
+pub fn open_pages() -> Vec<&'static str> {
+    all().beside.into_iter().map(|(path, _)| path).collect()
+}
+
 /// All figures, as they are now.
 pub(crate) async fn figures(app: &App) -> Result<String, Refusal> {
     metrics::text(app).await
@@ -131,9 +136,11 @@ pub(crate) async fn figures(app: &App) -> Result<String, Refusal> {
 
 /// All routes with what stands around them.
 pub fn router(app: App) -> Router {
-    let (router, _) = all().router.split_for_parts();
-    router
-        .merge(description::explorer())
+    let Routes { router, beside, .. } = all();
+    let (router, _) = router.split_for_parts();
+    beside
+        .into_iter()
+        .fold(router, |router, (_, pages)| router.merge(pages))
         .fallback(|| async { Refusal::new(Code::NotFound, "no route has this path") })
         .layer(from_fn_with_state(app.clone(), frame))
         .with_state(app)
@@ -143,11 +150,13 @@ pub fn router(app: App) -> Router {
 pub(crate) struct Routes {
     router: OpenApiRouter<App>,
     permissions: BTreeSet<Permission>,
+    /// What the description has no operation for, and below which path it stands.
+    beside: Vec<(&'static str, Router<App>)>,
 }
 
 impl Routes {
     pub(crate) fn new() -> Self {
-        Self { router: OpenApiRouter::default(), permissions: BTreeSet::new() }
+        Self { router: OpenApiRouter::default(), permissions: BTreeSet::new(), beside: Vec::new() }
     }
 
     /// A route that changes nothing.
@@ -172,6 +181,12 @@ impl Routes {
         self.add(permission, route.map(|method| method.route_layer(from_fn(once))))
     }
 
+    /// The same for what is asked often: without a key it goes straight to its handler.
+    pub(crate) fn write_often(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
+        each_operation(&mut route, add_key);
+        self.add(permission, route.map(|method| method.route_layer(from_fn(once_with_key))))
+    }
+
     /// A route that anybody may use.
     pub(crate) fn open(mut self, mut route: UtoipaMethodRouter<App>) -> Self {
         each_operation(&mut route, |operation| {
@@ -181,16 +196,17 @@ impl Routes {
         self.router = self.router.routes(route);
         self
     }
-    /// The same for what is asked often: without a key it goes straight to its handler.
-    pub(crate) fn write_often(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
-        each_operation(&mut route, add_key);
-        self.add(permission, route.map(|method| method.route_layer(from_fn(once_with_key))))
-    }
 
+    /// Pages below this path that anybody may look at. They know nothing of what is in the store.
+    pub(crate) fn open_pages(mut self, path: &'static str, pages: Router<App>) -> Self {
+        self.beside.push((path, pages));
+        self
+    }
 
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
         self.permissions.extend(other.permissions);
+        self.beside.extend(other.beside);
         self
     }
 
