@@ -40,6 +40,11 @@ use crate::{kept, prefetch, remote};
 /// Views that one transaction touches of those that match a pattern.
 pub const TOUCHED_A_STEP: u32 = 500;
 
+/// How long tasks may take to end at a shutdown, and then how long the session may take to close: a store that hangs must not keep the
+/// process.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(3);
+const SESSION_CLOSES_WITHIN: Duration = Duration::from_secs(2);
+
 /// What all parts of an engine share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -286,7 +291,8 @@ impl Engine {
     }
 
     /// Takes no more work, hands back at once what was not started, lets running handlers go on for
-    /// [`Options::drain`], hands back what is left then, and ends all tasks. The store stays open.
+    /// [`Options::drain`], hands back what is left then, and ends all tasks. The store stays open. A store that does not answer holds this
+    /// up for five seconds at most; what it was not told it finds out when the session's lease has passed.
     pub async fn shut_down(&self) {
         let shared = &self.shared;
         shared.draining.cancel();
@@ -303,11 +309,18 @@ impl Engine {
         }
         shared.ending.cancel();
         shared.tasks.close();
-        shared.tasks.wait().await;
-        if let Some(session) = shared.lease.current()
-            && let Err(error) = shared.store.session_close(session).await
-        {
-            tracing::warn!(%error, "session not closed; its jobs go back when its lease has passed");
+        if tokio::time::timeout(TASKS_END_WITHIN, shared.tasks.wait()).await.is_err() {
+            tracing::warn!(left = shared.tasks.len(), "tasks not ended: the store does not answer them");
+        }
+        if let Some(session) = shared.lease.current() {
+            let closing = shared.store.session_close(session);
+            let why = match tokio::time::timeout(SESSION_CLOSES_WITHIN, closing).await {
+                Ok(closed) => closed.err().map(|error| error.to_string()),
+                Err(_) => Some("the store did not answer in time".to_owned()),
+            };
+            if let Some(error) = why {
+                tracing::warn!(error, "session not closed; its jobs go back when its lease has passed");
+            }
         }
         registry::changed(shared);
     }

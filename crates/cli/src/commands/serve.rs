@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use recache_engine::Engine;
 use recache_server::{App, Auth, Error, JwtKeys, JwtSettings, Settings, Tls, bind, serve};
@@ -14,6 +15,9 @@ use crate::cli_error::{CliError, ExitStatus};
 use crate::config::{BuiltinHandlers, Config, JwtConfig};
 use crate::outbound::{IssuerKeys, WebhookCourier};
 use crate::telemetry::Telemetry;
+
+/// How long the database may take to let go at the end: one that hangs must not keep the process.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Serve the HTTP API, sweep dead workers, start due builds, send webhooks
 #[derive(Debug, clap::Args)]
@@ -60,7 +64,9 @@ impl Args {
         app.stop().cancel();
         engine.shut_down().await;
         let served = serving.await;
-        store.close().await;
+        if tokio::time::timeout(CLOSE_WITHIN, store.close()).await.is_err() {
+            tracing::warn!("the database did not let go in time; it is left as it is");
+        }
         if let Some(telemetry) = telemetry {
             telemetry.end().await;
         }
