@@ -1,11 +1,13 @@
 //! The handle: submit, wait, cancel, touch, read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use recache_cache::{Cache, FleetReads};
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
+use recache_model::time::Timestamp;
 use recache_model::view_options::ItemsKept;
 use recache_model::workflow::WorkflowState;
 use recache_store::{
@@ -61,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) limit: Shown,
     pub(crate) remote: remote::Memory,
     pub(crate) counters: Counters,
+    /// When dead workers were last looked for, in microseconds of the store's clock; 0: not yet.
+    pub(crate) swept_at: AtomicI64,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) batches: MovedBatches,
     pub(crate) heads: Heads,
@@ -124,6 +128,12 @@ impl Engine {
     /// Counts since the start.
     pub fn stats(&self) -> Stats {
         self.shared.counters.read()
+    }
+
+    /// When this process last looked for dead workers, by the store's clock.
+    pub fn last_sweep(&self) -> Option<Timestamp> {
+        let micros = self.shared.swept_at.load(Ordering::Relaxed);
+        (micros != 0).then(|| Timestamp::from_micros(micros))
     }
 
     /// Stores a job. When this returns, it survives any crash. Submitting the same id again is harmless. Answers the job that the submit

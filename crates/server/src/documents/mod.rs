@@ -18,7 +18,8 @@ pub use access::{api_key, audit_row};
 pub use analysis::{Drawn, analysis};
 pub use analytics::{bottlenecks, performance};
 pub use cache::{
-    cache_change, cache_explanation, cache_health, cache_overview, cache_stats, cache_value, ttl_explanation,
+    cache_capabilities, cache_change, cache_explanation, cache_health, cache_overview, cache_stats,
+    cache_tiers, cache_value, ttl_explanation,
 };
 pub use events::{address_shown, delivery, event, subscriber};
 pub use figures::{Figure, Report, UnknownFigure, figure_explanation};
