@@ -129,7 +129,7 @@ pub use worker::{
     BeginBuild, KeepItems, PutItem, PutItems, ReadPrevious, RegisterWorker, UnchangedItem, Worker,
     WorkerAnswer, WorkerBuild, WorkerCall, WorkerClaim, WorkerDone, WorkerEnd, WorkerError, WorkerErrorKind,
     WorkerHandler, WorkerJob, WorkerKept, WorkerKnownItem, WorkerList, WorkerLoss, WorkerOutcome, WorkerPart,
-    WorkerPrevious, WorkerReport, WorkerResult, WorkerSession, WorkerStop, WorkerStopReason,
+    WorkerPrevious, WorkerReport, WorkerResult, WorkerSession, WorkerShown, WorkerStop, WorkerStopReason,
     WorkerVerdict,
 };
 pub use workflow::{

@@ -5,6 +5,7 @@
 //! struct; a test holds that they are there.
 
 mod analytics;
+mod audit;
 mod batch;
 mod bench;
 mod cache;
@@ -96,6 +97,7 @@ verbs! {
     Worker(worker::Args),
     Profile(profile::Args),
     Token(token::Args),
+    Audit(audit::Args),
     Migrate(migrate::Args),
     Config(config::Args),
     Health(health::Args),

@@ -24,8 +24,7 @@ pub use cache::{
 pub use events::{address_shown, delivery, event, subscriber};
 pub use figures::{Figure, Report, UnknownFigure, figure_explanation};
 pub use handler_drawing::{handler_mermaid, handler_text};
-pub use handlers::{handler_details, handler_graph, handler_list};
-pub(crate) use records::json_value;
+pub use handlers::{handler_details, handler_graph, handler_list, worker};
 pub use records::{
     attempts, batch, batch_member, generation, history, instant, items, job, job_state, json_text, letter,
     letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, view_pattern, workflow,

@@ -155,6 +155,7 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/workers", "workers:read"),
         ("POST /v1/workers", "workers:run"),
         ("DELETE /v1/workers/{session}", "workers:run"),
+        ("GET /v1/workers/{session}", "workers:read"),
         ("POST /v1/workers/{session}/build", "workers:run"),
         ("POST /v1/workers/{session}/call", "workers:run"),
         ("POST /v1/workers/{session}/items", "workers:run"),
