@@ -36,6 +36,7 @@ mod against;
 mod analyzed;
 #[cfg(test)]
 mod at_a_server;
+mod audited;
 mod compose;
 mod context;
 mod database;
