@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache::CacheCapability;
 use crate::instant::Instant;
 
 /// Whether the server can do its work.
@@ -54,11 +55,68 @@ pub struct HealthDetails {
     pub cache: ServerCacheHealth,
     /// The work.
     pub work: WorkHealth,
+    /// Workers of the whole database; `null` when it did not say in time.
+    #[serde(default)]
+    pub workers: Option<WorkersHealth>,
+    /// Which process keeps the tables small and true; `null` when none does, or the database did not say in time.
+    #[serde(default)]
+    pub leader: Option<LeaderHealth>,
+    /// How jobs of dead workers are taken back.
+    #[serde(default)]
+    pub sweep: SweepHealth,
 }
 
 impl HealthDetails {
     /// The name and version of this shape.
     pub const SCHEMA: &'static str = "recache.health-details.v1";
+}
+
+/// Workers that have a session, counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkersHealth {
+    /// Processes at the database that run jobs.
+    pub nodes: u64,
+    /// For how long nothing was heard of the most silent of them; `null` when there is none.
+    pub nodes_silent_ms: Option<u64>,
+    /// Remote workers.
+    pub remote: u64,
+    /// The same of them.
+    pub remote_silent_ms: Option<u64>,
+}
+
+/// The process that leads the maintenance of the tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LeaderHealth {
+    /// What it calls itself; `null` where an older version leads, which does not say.
+    pub node: Option<String>,
+    /// Since when it leads; `null` likewise.
+    pub since: Option<Instant>,
+    /// When another one takes the lead unless it keeps it.
+    pub expires_at: Instant,
+}
+
+/// How jobs of dead workers are taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SweepHealth {
+    /// When this process last looked for dead workers, by the database's clock; `null` before its first look.
+    pub last_at: Option<Instant>,
+    /// Workers of the whole database whose time is over and whom no process has swept yet; `null` when it did not say in time.
+    pub overdue: Option<u64>,
+}
+
+/// A place where the cache keeps values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CacheTier {
+    /// `near`: in this process. `far`: a server that all share.
+    pub tier: String,
+    /// What it is: `moka`, `redis`, `memcached`.
+    pub provider: String,
+    /// `active` or `degraded`.
+    pub condition: String,
 }
 
 /// How the database does.
@@ -173,6 +231,12 @@ pub struct ServerCacheHealth {
     pub hits: u64,
     /// Reads that it did not.
     pub misses: u64,
+    /// Where it keeps values, the nearest first; none when it does not cache.
+    #[serde(default)]
+    pub tiers: Vec<CacheTier>,
+    /// What it can do, and who says so.
+    #[serde(default)]
+    pub capabilities: Vec<CacheCapability>,
 }
 
 /// How the work goes.

@@ -84,8 +84,8 @@ pub use handler::{
     HandlerStep, HandlerVersion, HandlerWorker,
 };
 pub use health::{
-    DatabaseHealth, Health, HealthDetails, HealthStatus, LimitHealth, PoolAdvice, PoolHealth,
-    ServerCacheHealth, WorkHealth, WriterHealth,
+    CacheTier, DatabaseHealth, Health, HealthDetails, HealthStatus, LeaderHealth, LimitHealth, PoolAdvice,
+    PoolHealth, ServerCacheHealth, SweepHealth, WorkHealth, WorkersHealth, WriterHealth,
 };
 pub use instant::{Instant, OutOfRange};
 pub use job::{
@@ -129,7 +129,8 @@ pub use worker::{
     BeginBuild, KeepItems, PutItem, PutItems, ReadPrevious, RegisterWorker, UnchangedItem, Worker,
     WorkerAnswer, WorkerBuild, WorkerCall, WorkerClaim, WorkerDone, WorkerEnd, WorkerError, WorkerErrorKind,
     WorkerHandler, WorkerJob, WorkerKept, WorkerKnownItem, WorkerList, WorkerLoss, WorkerOutcome, WorkerPart,
-    WorkerPrevious, WorkerReport, WorkerResult, WorkerSession, WorkerStop, WorkerStopReason, WorkerVerdict,
+    WorkerPrevious, WorkerReport, WorkerResult, WorkerSession, WorkerShown, WorkerStop, WorkerStopReason,
+    WorkerVerdict,
 };
 pub use workflow::{
     PassedLimit, StepCounts, Workflow, WorkflowChange, WorkflowDetails, WorkflowList, WorkflowSignal,

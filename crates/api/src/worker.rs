@@ -647,6 +647,9 @@ pub struct Worker {
     pub session: String,
     /// What it calls itself.
     pub name: String,
+    /// It talks to a server; else it is a process at the database.
+    #[serde(default = "is_remote")]
+    pub is_remote: bool,
     /// What it can do.
     pub handlers: Vec<WorkerHandler>,
     /// From which queues it takes jobs.
@@ -665,7 +668,32 @@ pub struct Worker {
     pub expires_at: Instant,
 }
 
-/// Workers whose sessions have not ended, the newest first.
+/// Servers of before told of no others.
+const fn is_remote() -> bool {
+    true
+}
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkerShown {
+    /// [`WorkerShown::SCHEMA`]
+    pub schema: String,
+    /// As it is known.
+    pub worker: Worker,
+}
+
+impl WorkerShown {
+    /// The name and version of this shape.
+    pub const SCHEMA: &'static str = "recache.worker.v1";
+
+    /// This one.
+    pub fn new(worker: Worker) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), worker }
+    }
+}
+
+/// Workers whose sessions have not ended, the newest first: remote ones, and processes at the database that have handlers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkerList {

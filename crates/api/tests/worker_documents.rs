@@ -105,6 +105,7 @@ fn answers() {
     insta::assert_snapshot!(printed(&WorkerList::new(vec![Worker {
         session: text("ses_1"),
         name: text("w"),
+        is_remote: true,
         handlers: vec![WorkerHandler { name: text("h"), version: Some(text("1.0.0")), input_schema: None }],
         queues: vec![text("default")],
         namespaces: None,

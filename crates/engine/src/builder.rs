@@ -1,6 +1,7 @@
 //! From a description to a running engine.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use recache_cache::provider::Moka;
 use recache_cache::{Cache, CacheConfig, KeyPrefix, SystemClock};
@@ -154,6 +155,7 @@ impl Builder {
             lease: Lease::default(),
             remote: remote::Memory::new(draining.child_token()),
             counters: Counters::default(),
+            swept_at: AtomicI64::default(),
             waiters: Arc::new(Waiters::default()),
             batches: MovedBatches::default(),
             work: Notify::new(),

@@ -1,11 +1,13 @@
 //! The handle: submit, wait, cancel, touch, read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use recache_cache::{Cache, FleetReads};
 use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::JobState;
+use recache_model::time::Timestamp;
 use recache_model::view_options::ItemsKept;
 use recache_model::workflow::WorkflowState;
 use recache_store::{
@@ -40,6 +42,11 @@ use crate::{kept, prefetch, remote};
 /// Views that one transaction touches of those that match a pattern.
 pub const TOUCHED_A_STEP: u32 = 500;
 
+/// How long tasks may take to end at a shutdown, and then how long the session may take to close: a store that hangs must not keep the
+/// process.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(3);
+const SESSION_CLOSES_WITHIN: Duration = Duration::from_secs(2);
+
 /// What all parts of an engine share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -56,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) limit: Shown,
     pub(crate) remote: remote::Memory,
     pub(crate) counters: Counters,
+    /// When dead workers were last looked for, in microseconds of the store's clock; 0: not yet.
+    pub(crate) swept_at: AtomicI64,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) batches: MovedBatches,
     pub(crate) heads: Heads,
@@ -119,6 +128,12 @@ impl Engine {
     /// Counts since the start.
     pub fn stats(&self) -> Stats {
         self.shared.counters.read()
+    }
+
+    /// When this process last looked for dead workers, by the store's clock.
+    pub fn last_sweep(&self) -> Option<Timestamp> {
+        let micros = self.shared.swept_at.load(Ordering::Relaxed);
+        (micros != 0).then(|| Timestamp::from_micros(micros))
     }
 
     /// Stores a job. When this returns, it survives any crash. Submitting the same id again is harmless. Answers the job that the submit
@@ -286,7 +301,8 @@ impl Engine {
     }
 
     /// Takes no more work, hands back at once what was not started, lets running handlers go on for
-    /// [`Options::drain`], hands back what is left then, and ends all tasks. The store stays open.
+    /// [`Options::drain`], hands back what is left then, and ends all tasks. The store stays open. A store that does not answer holds this
+    /// up for five seconds at most; what it was not told it finds out when the session's lease has passed.
     pub async fn shut_down(&self) {
         let shared = &self.shared;
         shared.draining.cancel();
@@ -303,11 +319,18 @@ impl Engine {
         }
         shared.ending.cancel();
         shared.tasks.close();
-        shared.tasks.wait().await;
-        if let Some(session) = shared.lease.current()
-            && let Err(error) = shared.store.session_close(session).await
-        {
-            tracing::warn!(%error, "session not closed; its jobs go back when its lease has passed");
+        if tokio::time::timeout(TASKS_END_WITHIN, shared.tasks.wait()).await.is_err() {
+            tracing::warn!(left = shared.tasks.len(), "tasks not ended: the store does not answer them");
+        }
+        if let Some(session) = shared.lease.current() {
+            let closing = shared.store.session_close(session);
+            let why = match tokio::time::timeout(SESSION_CLOSES_WITHIN, closing).await {
+                Ok(closed) => closed.err().map(|error| error.to_string()),
+                Err(_) => Some("the store did not answer in time".to_owned()),
+            };
+            if let Some(error) = why {
+                tracing::warn!(error, "session not closed; its jobs go back when its lease has passed");
+            }
         }
         registry::changed(shared);
     }

@@ -76,6 +76,7 @@ pub use epochs::StoreEpochs;
 pub use error::{Error, Result};
 pub use held_values::{HeldRead, HeldValues};
 pub use limit::ClaimLimit;
+pub use maintain::ROLE as MAINTENANCE;
 pub use options::Options;
 pub use standings::{STANDING_FRESH, Standing};
 pub use stats::Stats;

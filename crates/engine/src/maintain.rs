@@ -19,7 +19,8 @@ use crate::deliver;
 use crate::engine::Shared;
 use crate::stats::{add, one};
 
-pub(crate) const ROLE: &str = "maintenance";
+/// The role of the process that keeps the tables small and true.
+pub const ROLE: &str = "maintenance";
 /// Rows that one transaction removes.
 const ROWS_MAX: u32 = 1_000;
 /// Workflows that one transaction removes: each with all its steps.
@@ -55,6 +56,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(taken) => {
                 if taken.is_some() && lead.is_none() {
                     tracing::info!("this process leads maintenance");
+                    say_who(&shared, taken.as_ref()).await;
                 }
                 lead = taken;
             }
@@ -91,6 +93,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         && let Err(error) = shared.store.maintenance().leader_release(&lead).await
     {
         tracing::debug!(%error, "the lead of maintenance was not given up; it ends by itself");
+    }
+}
+
+/// For people who look; that it was not said changes nothing.
+async fn say_who(shared: &Shared, lead: Option<&Leadership>) {
+    if let Some(lead) = lead
+        && let Err(error) = shared.store.maintenance().leader_say(lead, &shared.options.node).await
+    {
+        tracing::debug!(%error, "it was not said who leads maintenance");
     }
 }
 

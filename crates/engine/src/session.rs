@@ -1,5 +1,6 @@
 //! The worker's session: beat, and the sweep of sessions that no longer do.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -194,17 +195,21 @@ pub(crate) async fn sweep(shared: Arc<Shared>) {
             () = shared.ending.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        if let Err(error) = shared.store.now().await {
-            not_before = Instant::now() + shared.options.lease;
-            one(&shared.counters.store_errors);
-            tracing::warn!(%error, "sweep waits: the store cannot be reached");
-            continue;
-        }
+        let now = match shared.store.now().await {
+            Ok(now) => now,
+            Err(error) => {
+                not_before = Instant::now() + shared.options.lease;
+                one(&shared.counters.store_errors);
+                tracing::warn!(%error, "sweep waits: the store cannot be reached");
+                continue;
+            }
+        };
         if Instant::now() < not_before {
             continue;
         }
         match shared.store.sessions_sweep(SWEEP_ROWS_MAX).await {
             Ok(swept) => {
+                shared.swept_at.store(now.micros(), Ordering::Relaxed);
                 found = swept;
                 let count = swept.requeued + swept.failed;
                 add(&shared.counters.swept, count);

@@ -49,6 +49,7 @@ on_both_databases!(
     job_of_a_dead_session_runs_again,
     claim_that_is_carried_out_after_it_was_given_up_is_handed_back,
     shutdown_hands_back_what_was_not_started,
+    store_that_hangs_does_not_keep_a_shutdown,
     worker_leaves_jobs_of_other_handlers_alone,
     two_engines_share_the_work_without_overlap,
     work_is_found_without_any_hint,
@@ -715,6 +716,16 @@ async fn shutdown_hands_back_what_was_not_started(database: TestDatabase) {
         "what ran was let finish"
     );
     store.close().await;
+}
+
+async fn store_that_hangs_does_not_keep_a_shutdown(database: TestDatabase) {
+    let store = store_of(&database).await;
+    let cut = Faulty::over(Arc::clone(&store));
+    let faulty: Arc<dyn Store> = Arc::<Faulty>::clone(&cut);
+    let engine = start_with(&faulty, Handlers::new(), quick()).await;
+    cut.hangs.store(true, Ordering::SeqCst);
+    until("a call hangs", async || (cut.hung.load(Ordering::SeqCst) > 0).then_some(())).await;
+    soon(engine.shut_down()).await;
 }
 
 async fn worker_leaves_jobs_of_other_handlers_alone(database: TestDatabase) {

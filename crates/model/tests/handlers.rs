@@ -31,6 +31,7 @@ fn worker(namespaces: Option<&[&str]>, handlers: &[(&str, Option<&str>, Option<V
         namespaces: namespaces.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
         started_at: Timestamp::default(),
         beat_at: Timestamp::default(),
+        expires_at: Timestamp::default(),
     }
 }
 

@@ -1,8 +1,11 @@
 //! What operators do leaves a row: who, what, why, and how it stood before and after.
 //!
 //! The row is written before the action, so that none is done without one, and completed after it. A process that dies between leaves a
-//! row that says `begun`.
+//! row that says `begun`. A caller that hangs up does not stop it: the frame carries such a request out to its end.
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
 use recache_store::audit::STATE_BYTES_MAX;
 use recache_store::{AuditOutcome, NewAudit, Store};
 use serde::Serialize;
@@ -34,9 +37,8 @@ pub(crate) async fn audited<T, A: Serialize>(
     before: &impl Serialize,
     act: impl Future<Output = Result<(T, A), Refusal>>,
 ) -> Result<T, Refusal> {
-    let id = Uuid::now_v7();
     let row = NewAudit {
-        id,
+        id: Uuid::now_v7(),
         word: caller.word(deed.reason),
         action: deed.action.to_owned(),
         namespace: deed.namespace.map(str::to_owned),
@@ -44,27 +46,46 @@ pub(crate) async fn audited<T, A: Serialize>(
         request_id: Some(deed.request.as_str().to_owned()),
         before: state(before),
     };
+    let judge = |refusal: &Refusal| {
+        let outcome = match refusal.code() {
+            Code::OutcomeUnknown | Code::TimedOut | Code::Internal => AuditOutcome::Unknown,
+            _ => AuditOutcome::Refused,
+        };
+        (outcome, refusal.code().word().to_owned())
+    };
+    recorded(store, row, judge, act).await
+}
+
+/// Does something with this row, for whoever it is that acts. `judge` tells of an error what became of the action, and its code.
+pub async fn recorded<T, A: Serialize, E: From<recache_store::Error>>(
+    store: &dyn Store,
+    row: NewAudit,
+    judge: impl FnOnce(&E) -> (AuditOutcome, String),
+    act: impl Future<Output = Result<(T, A), E>>,
+) -> Result<T, E> {
+    let (id, action) = (row.id, row.action.clone());
     store.audits().audit_begin(row).await?;
-    let done = act.await;
+    let done = AssertUnwindSafe(act).catch_unwind().await;
     let (outcome, after) = match &done {
-        Ok((_, after)) => (AuditOutcome::Done, state(after)),
-        Err(refusal) => {
-            let outcome = match refusal.code() {
-                Code::OutcomeUnknown | Code::TimedOut | Code::Internal => AuditOutcome::Unknown,
-                _ => AuditOutcome::Refused,
-            };
-            (outcome, state(&refusal.code().word()))
+        Ok(Ok((_, after))) => (AuditOutcome::Done, state(after)),
+        Ok(Err(error)) => {
+            let (outcome, code) = judge(error);
+            (outcome, state(&code))
         }
+        Err(_) => (AuditOutcome::Unknown, state(&Code::Internal.word())),
     };
     if let Err(error) = store.audits().audit_end(id, outcome, after).await {
         // It is done; its row says that it was begun, and the log says the rest.
-        tracing::warn!(%error, audit = %id, action = deed.action, "an audit row was not completed");
+        tracing::warn!(%error, audit = %id, action, "an audit row was not completed");
     }
-    done.map(|(answer, _)| answer)
+    match done {
+        Ok(done) => done.map(|(answer, _)| answer),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
-/// As JSON, where it is not too long to be kept.
-fn state(state: &impl Serialize) -> Option<String> {
+/// How something stands, as a row keeps it: JSON, where it is not too long.
+pub fn state(state: &impl Serialize) -> Option<String> {
     let text = serde_json::to_string(state).ok()?;
     if text.len() <= STATE_BYTES_MAX {
         Some(text)

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use recache_api::{Health, HealthStatus};
 use recache_cache::Condition;
+use recache_model::time::Timestamp;
+use recache_store::{Leader, SessionsSeen};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -14,6 +16,8 @@ use crate::state::App;
 const READY_WITHIN: Duration = Duration::from_secs(2);
 /// A cache is asked for no longer than this.
 const CACHE_WITHIN: Duration = Duration::from_millis(500);
+/// The parts of a detailed look take no longer than this, each.
+pub(crate) const PART_WITHIN: Duration = Duration::from_millis(500);
 /// A verdict is good for this long.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -40,6 +44,58 @@ impl Readiness {
         let looked = look(app).await;
         *last = Some(looked.clone());
         stopping(looked, app)
+    }
+}
+
+/// What is told in detail beside the verdict, found out at most once a second likewise.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings(Mutex<Option<Around>>);
+
+/// What was found; what did not answer in time is not there.
+#[derive(Debug, Clone)]
+pub(crate) struct Around {
+    at: Instant,
+    store_now: Option<(Timestamp, Timestamp)>,
+    pub(crate) sessions: Option<SessionsSeen>,
+    pub(crate) leader: Option<Leader>,
+    pub(crate) cache: Option<recache_cache::Health>,
+}
+
+impl Around {
+    /// What the store's clock says now.
+    pub(crate) fn store_now(&self) -> Option<Timestamp> {
+        self.store_now.map(|(store, _)| store.plus(self.at.elapsed()))
+    }
+
+    /// How far the store's clock is ahead of this machine's.
+    pub(crate) fn clock_ahead_ms(&self) -> Option<i64> {
+        self.store_now.map(|(store, here)| (store.micros() - here.micros()) / 1_000)
+    }
+}
+
+impl Surroundings {
+    pub(crate) async fn look(&self, app: &App) -> Around {
+        let mut last = self.0.lock().await;
+        if let Some(last) = last.as_ref().filter(|last| last.at.elapsed() < FRESH) {
+            return last.clone();
+        }
+        let maintenance = app.store().maintenance();
+        let clock = async { app.store().now().await.map(|now| (now, app.clock().now())) };
+        let (store_now, sessions, leader, cache) = tokio::join!(
+            tokio::time::timeout(PART_WITHIN, clock),
+            tokio::time::timeout(PART_WITHIN, maintenance.sessions_seen()),
+            tokio::time::timeout(PART_WITHIN, maintenance.leader_find(recache_engine::MAINTENANCE)),
+            tokio::time::timeout(PART_WITHIN, app.engine().cache().health()),
+        );
+        let found = Around {
+            at: Instant::now(),
+            store_now: store_now.ok().and_then(Result::ok),
+            sessions: sessions.ok().and_then(Result::ok),
+            leader: leader.ok().and_then(Result::ok).flatten(),
+            cache: cache.ok(),
+        };
+        *last = Some(found.clone());
+        found
     }
 }
 

@@ -46,9 +46,10 @@ use std::net::SocketAddr;
 pub use access::{
     Action, Auth, Grant, GrantError, Grants, Identity, JwtKeys, JwtSettings, KeySource, Permission, make_key,
 };
+pub use audited::{recorded, state as audit_state};
 pub use connection::{bind, serve};
 pub use refusal::{Code, Refusal};
-pub use routes::{api, permissions, router};
+pub use routes::{api, open_pages, permissions, router};
 pub use settings::Settings;
 pub use state::App;
 pub use tls::Tls;

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How the server behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Connections at once; one more is told to come back. Default 1,024.
+    /// Connections at once; one more is told to come back. Default 4,096.
     pub connections_max: usize,
     /// Requests that are being worked on at once; one more waits for [`Settings::admission_wait`] and is then refused. Waiting
     /// for a job to end does not count. Default 256.
@@ -16,9 +16,9 @@ pub struct Settings {
     pub waits_max: usize,
     /// For how long a request may wait for something to happen. Default 30 s.
     pub wait_max: Duration,
-    /// Streams of events at once. Fewer than connections, so that other requests find one. Default 512.
+    /// Streams of events at once. Fewer than connections, so that other requests find one. Default 2,048: a thousand and as many again.
     pub streams_max: usize,
-    /// Streams of events of one caller at once, where callers are known. Default 128.
+    /// Streams of events of one caller at once, where callers are known. Default 1,024: half of all, so that one caller leaves room.
     pub streams_per_caller_max: usize,
     /// A stream whose client takes nothing for this long is ended. Default 10 s.
     pub stream_stall_max: Duration,
@@ -51,13 +51,13 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            connections_max: 1_024,
+            connections_max: 4_096,
             requests_max: 256,
             admission_wait: Duration::from_millis(20),
             waits_max: 1_024,
             wait_max: Duration::from_secs(30),
-            streams_max: 512,
-            streams_per_caller_max: 128,
+            streams_max: 2_048,
+            streams_per_caller_max: 1_024,
             stream_stall_max: Duration::from_secs(10),
             stream_keep_alive: Duration::from_secs(15),
             traces_per_mille: 0,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Auth, Gate, Rates};
 use crate::frame::Admission;
-use crate::health::Readiness;
+use crate::health::{Readiness, Surroundings};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
@@ -29,6 +29,7 @@ struct Parts {
     admission: Admission,
     metrics: Metrics,
     readiness: Readiness,
+    surroundings: Surroundings,
     streams: Streams,
     stop: CancellationToken,
 }
@@ -45,6 +46,7 @@ impl App {
             admission: Admission::new(&settings),
             metrics: Metrics::new(&engine),
             readiness: Readiness::default(),
+            surroundings: Surroundings::default(),
             gate,
             clock,
             stop,
@@ -105,6 +107,10 @@ impl App {
 
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.0.readiness
+    }
+
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        &self.0.surroundings
     }
 
     /// Waits for something that ends by itself, for `wait` at most; the request gives its turn to others meanwhile. `None` when it did

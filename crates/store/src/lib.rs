@@ -101,7 +101,8 @@ pub use job_changes::JobChanges;
 pub use known_items::{KNOWN_PAGE_ROWS, KnownItems, KnownPages, KnownPlace, KnownStarts};
 pub use letters::{BatchDone, FailedAttempt, Letter, LetterFilter, LetterNote, Letters};
 pub use maintenance::{
-    Compared, CountDifference, HistoryRule, HistoryTended, Leadership, LimitsJudged, Maintenance,
+    Compared, CountDifference, HistoryRule, HistoryTended, Leader, Leadership, LimitsJudged, Maintenance,
+    SessionsSeen,
 };
 pub use measured::{Measured, PoolFigures, StatementFigures};
 pub use open::{DatabaseUrl, OpenOptions, Synchronous, newest_schema, open, open_with_flights};

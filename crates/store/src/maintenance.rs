@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recache_model::ids::WorkflowId;
 use recache_model::job::JobState;
+use recache_model::time::Timestamp;
 use recache_model::workflow::{StepCounts, WorkflowState};
 use uuid::Uuid;
 
@@ -21,6 +22,32 @@ pub struct Leadership {
     pub holder: Uuid,
     /// Rises whenever the lead changes hands.
     pub token: i64,
+}
+
+/// Who leads a kind of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// What its process calls itself; `None` where it did not say.
+    pub node: Option<String>,
+    /// Since when it leads; `None` where it did not say.
+    pub since: Option<Timestamp>,
+    /// When its lead ends unless it keeps it.
+    pub expires_at: Timestamp,
+}
+
+/// Sessions of workers, counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionsSeen {
+    /// Those of processes at the database.
+    pub nodes: u64,
+    /// When the one of them was heard of that was not heard of for longest.
+    pub nodes_heard: Option<Timestamp>,
+    /// Those of remote workers.
+    pub remote: u64,
+    /// The same of them.
+    pub remote_heard: Option<Timestamp>,
+    /// Those whose time is over, and that no process has swept yet; they count above too.
+    pub overdue: u64,
 }
 
 /// A workflow whose kept counts are not those of its steps.
@@ -96,6 +123,15 @@ pub struct LimitsJudged {
 pub trait Maintenance: Send + Sync + Debug {
     /// Takes or keeps the lead for `lease` from now; `None` while another process has it.
     async fn leader_take(&self, role: &str, holder: Uuid, lease: Duration) -> Result<Option<Leadership>>;
+
+    /// Says for people who leads and since when: the process of this name, since now.
+    async fn leader_say(&self, leadership: &Leadership, node: &str) -> Result<()>;
+
+    /// Who leads; `None` when nobody does.
+    async fn leader_find(&self, role: &str) -> Result<Option<Leader>>;
+
+    /// How many sessions there are, and how long they have been silent.
+    async fn sessions_seen(&self) -> Result<SessionsSeen>;
 
     /// Gives the lead up, so that another process need not wait for its end.
     async fn leader_release(&self, leadership: &Leadership) -> Result<()>;

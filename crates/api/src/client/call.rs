@@ -33,6 +33,7 @@ pub(super) struct Call {
     /// Of the body.
     kind: &'static str,
     key: Option<String>,
+    is_keyless: bool,
     wait: Option<Duration>,
 }
 
@@ -46,6 +47,7 @@ impl Call {
             body: None,
             kind: "application/json",
             key: None,
+            is_keyless: false,
             wait: None,
         }
     }
@@ -113,6 +115,12 @@ impl Call {
         self
     }
 
+    /// Without an idempotency key: repeating it asks for the same once more, and keeping its answer would cost more than it does.
+    pub(super) fn without_key(mut self) -> Self {
+        self.is_keyless = true;
+        self
+    }
+
     fn url(&self, server: &Url) -> Result<Url> {
         let mut url = server.clone();
         if let Some(odd) = self.segments.iter().find(|segment| matches!(segment.as_str(), "" | "." | "..")) {
@@ -134,7 +142,7 @@ impl Client {
     /// Sends the call until it is answered, or the patience ends.
     pub(super) async fn call<T: DeserializeOwned>(&self, mut call: Call) -> Result<T> {
         let url = call.url(&self.server)?;
-        if call.method != Method::GET && call.key.is_none() {
+        if call.method != Method::GET && call.key.is_none() && !call.is_keyless {
             call.key = Some((self.options.make_key)());
         }
         let (deadline, mut pause) = (Instant::now() + self.options.patience, PAUSE);

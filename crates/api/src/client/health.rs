@@ -4,7 +4,7 @@ use super::call::Call;
 use super::{AuditQuery, Client, Result};
 use crate::audit::AuditList;
 use crate::health::HealthDetails;
-use crate::worker::WorkerList;
+use crate::worker::{WorkerList, WorkerShown};
 
 impl Client {
     /// The server, looked at closely: its database, its cache, its work, how much may run. Answered too when it is not ready.
@@ -12,9 +12,14 @@ impl Client {
         self.call(Call::get(&["health", "detailed"])).await
     }
 
-    /// Remote workers whose sessions have not ended, the newest first.
+    /// Workers whose sessions have not ended, the newest first.
     pub async fn workers(&self) -> Result<WorkerList> {
         self.call(Call::get(&["v1", "workers"])).await
+    }
+
+    /// A worker by its session.
+    pub async fn worker(&self, session: &str) -> Result<WorkerShown> {
+        self.call(Call::get(&["v1", "workers", session])).await
     }
 
     /// A page of what operators did, newest first.

@@ -272,6 +272,8 @@ pub struct AuditQuery {
     pub target: Option<String>,
     /// At most so many, 1 to 1,000.
     pub limit: Option<u32>,
+    /// Only older than this row.
+    pub before: Option<String>,
     /// `next` of the page before.
     pub cursor: Option<String>,
 }

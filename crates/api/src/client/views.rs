@@ -31,12 +31,12 @@ impl Client {
 
     /// Says that a view's inputs changed.
     pub async fn touch_view(&self, namespace: &str, key: &str, touch: &TouchView) -> Result<Touched> {
-        self.call(Call::post(&["v1", "views", namespace, key, "touch"], touch)?).await
+        self.call(Call::post(&["v1", "views", namespace, key, "touch"], touch)?.without_key()).await
     }
 
     /// Touches up to 1,000 views, all or none.
     pub async fn touch_views(&self, which: &TouchViews) -> Result<TouchedViews> {
-        self.call(Call::post(&["v1", "touches"], which)?).await
+        self.call(Call::post(&["v1", "touches"], which)?.without_key()).await
     }
 
     /// A page of the builds of a view, newest first.

@@ -11,8 +11,10 @@ use recache_api::{
 use recache_model::ids::JobId;
 use recache_model::letter::LetterStatus;
 use recache_store::{BatchDone, LetterFilter, Store, Word};
+use serde_json::json;
 
 use super::against::{Against, ms, no_actor};
+use super::audited::{Deed, audited};
 use super::failure::Result;
 use super::job::{bulk_changed, error_text};
 use super::name::far;
@@ -434,16 +436,28 @@ impl Redrive {
             return bulk_changed(&BulkChange::preview(matching), context);
         }
         let word = self.by.word(context);
-        let mut sum = BatchDone::default();
-        loop {
-            let done = store.letters().letters_redrive(filter.clone(), BATCH_ROWS, word.clone()).await?;
-            sum.changed += done.changed;
-            sum.skipped += done.skipped;
-            filter.before = done.last;
-            if done.last.is_none() || !is_filtered {
-                break;
+        let shown =
+            json!({ "queue": filter.queue, "handler": filter.handler, "namespace": filter.namespace });
+        let deed = match (self.id, is_filtered) {
+            (Some(id), false) => Deed::new("dead_letters.redrive", id.to_string(), word.clone()),
+            _ => Deed::new("dead_letters.redrive_many", "by filter", word.clone()),
+        };
+        let deed = Deed { namespace: filter.namespace.clone(), ..deed };
+        let sum = audited(store, deed, &shown, async {
+            let mut sum = BatchDone::default();
+            loop {
+                let done = store.letters().letters_redrive(filter.clone(), BATCH_ROWS, word.clone()).await?;
+                sum.changed += done.changed;
+                sum.skipped += done.skipped;
+                filter.before = done.last;
+                if done.last.is_none() || !is_filtered {
+                    break;
+                }
             }
-        }
+            let after = json!({ "changed": sum.changed, "skipped": sum.skipped });
+            Ok((sum, after))
+        })
+        .await?;
         if sum.changed == 0
             && let Some(id) = self.id
         {
@@ -461,22 +475,50 @@ fn not_redriven(id: JobId, status: &str) -> recache_store::Error {
     ))
 }
 
+/// How a dead letter stands, as the audit keeps it, and whose it is.
+async fn stands(id: JobId, store: &dyn Store) -> Result<(serde_json::Value, String)> {
+    let (letter, _) = store.letters().letter_get(id).await?;
+    Ok((json!({ "status": letter.status.as_str() }), output::letter(letter).namespace))
+}
+
 impl Resolve {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        store.letters().job_resolve(self.id, self.by.word(context)).await?;
+        let word = self.by.word(context);
+        let (before, namespace) = stands(self.id, store).await?;
+        let deed = Deed::new("dead_letters.resolve", self.id.to_string(), word.clone()).of(&namespace);
+        audited(store, deed, &before, async {
+            store.letters().job_resolve(self.id, word).await?;
+            Ok(((), json!({ "status": "resolved" })))
+        })
+        .await?;
         show(self.id, store, context).await
     }
 }
 
 async fn mark(id: JobId, to: LetterStatus, by: &By, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-    store.letters().letter_mark(id, to, by.word(context)).await?;
+    let word = by.word(context);
+    let (before, namespace) = stands(id, store).await?;
+    let action =
+        if to == LetterStatus::Discarded { "dead_letters.discard" } else { "dead_letters.investigate" };
+    let deed = Deed::new(action, id.to_string(), word.clone()).of(&namespace);
+    audited(store, deed, &before, async {
+        store.letters().letter_mark(id, to, word).await?;
+        Ok(((), json!({ "status": to.as_str() })))
+    })
+    .await?;
     show(id, store, context).await
 }
 
 impl Note {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = Word::new(context.actor(self.actor.as_deref()), self.text);
-        store.letters().letter_note(self.id, word).await?;
+        let (before, namespace) = stands(self.id, store).await?;
+        let deed = Deed::new("dead_letters.note", self.id.to_string(), word.clone()).of(&namespace);
+        audited(store, deed, &before, async {
+            store.letters().letter_note(self.id, word).await?;
+            Ok(((), before.clone()))
+        })
+        .await?;
         show(self.id, store, context).await
     }
 }

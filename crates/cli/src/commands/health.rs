@@ -5,7 +5,7 @@ use recache_api::{HealthDetails, HealthStatus, PoolHealth, WriterHealth};
 use super::against::Against;
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
-use crate::output::{Format, Table, Tone, duration};
+use crate::output::{Format, Table, Tone, duration, instant};
 
 /// Tell how a server does: database, cache, work, how much may run
 #[derive(Debug, clap::Args)]
@@ -77,6 +77,24 @@ fn tables(details: &HealthDetails, context: &Context<'_>) -> String {
     row("calls that failed", work.store_errors.to_string());
     if let Some(count) = work.events_unmade.filter(|count| *count > 0) {
         row("events unmade", format!("{count}, see `recache event list --waiting`"));
+    }
+    if let Some(workers) = &details.workers {
+        let silent = |count: u64, ms: Option<u64>| match ms {
+            Some(ms) => format!("{count}, silent for {} at most", duration(ms)),
+            None => count.to_string(),
+        };
+        row("nodes", silent(workers.nodes, workers.nodes_silent_ms));
+        row("remote workers", silent(workers.remote, workers.remote_silent_ms));
+    }
+    if let Some(leader) = &details.leader {
+        let since = leader.since.map(|since| format!(" since {}", instant(since))).unwrap_or_default();
+        let node = leader.node.as_deref().unwrap_or("a process that does not say who it is");
+        row("maintenance", format!("{node}{since}"));
+    }
+    if let Some(at) = details.sweep.last_at {
+        let overdue = details.sweep.overdue.filter(|count| *count > 0);
+        let overdue = overdue.map(|count| format!(", {count} overdue")).unwrap_or_default();
+        row("last sweep", format!("{}{overdue}", instant(at)));
     }
     row("oldest due job", work.oldest_due_ms.map_or_else(|| "none".to_owned(), duration));
     row("requests", format!("{} at work, {} waiting", work.requests_working, work.requests_waiting));

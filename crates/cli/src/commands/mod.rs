@@ -5,6 +5,7 @@
 //! struct; a test holds that they are there.
 
 mod analytics;
+mod audit;
 mod batch;
 mod bench;
 mod cache;
@@ -35,6 +36,7 @@ mod against;
 mod analyzed;
 #[cfg(test)]
 mod at_a_server;
+mod audited;
 mod compose;
 mod context;
 mod database;
@@ -96,6 +98,7 @@ verbs! {
     Worker(worker::Args),
     Profile(profile::Args),
     Token(token::Args),
+    Audit(audit::Args),
     Migrate(migrate::Args),
     Config(config::Args),
     Health(health::Args),

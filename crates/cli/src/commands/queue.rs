@@ -9,9 +9,11 @@ use recache_api::{
 };
 use recache_model::limits::{Limit as ModelLimit, Rate};
 use recache_store::{Due, LimitScope, Store, Word};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::against::{Against, WAIT_OF_ONE_REQUEST, because, ms, no_actor, now_micros};
+use super::audited::{Deed, audited};
 use super::failure::Result;
 use super::name::{far, wait};
 use super::{Context, Outcome};
@@ -305,6 +307,11 @@ fn print_one(answer: &QueueAnswer, context: &mut Context<'_>) -> Outcome {
     Ok(ExitStatus::Ok)
 }
 
+/// Whether a queue is paused, as the audit keeps it.
+async fn paused(queue: &str, store: &dyn Store) -> Result<Value> {
+    Ok(json!({ "paused": store.queues().queue_get(queue).await?.pause.is_some() }))
+}
+
 impl Why {
     /// As it is asked of a server.
     fn asked(&self) -> Result<PauseQueue> {
@@ -314,18 +321,24 @@ impl Why {
 
     async fn pause(
         &self,
+        action: &'static str,
         queue: &str,
         store: &dyn Store,
         context: &Context<'_>,
-    ) -> std::result::Result<(), recache_store::Error> {
+    ) -> Result<()> {
         let word = Word::new(context.actor(self.actor.as_deref()), self.reason.clone());
-        store.queues().queue_pause(queue, self.length.map(Due::In), word).await
+        let before = paused(queue, store).await?;
+        audited(store, Deed::new(action, queue, word.clone()), &before, async {
+            store.queues().queue_pause(queue, self.length.map(Due::In), word).await?;
+            Ok(((), json!({ "paused": true })))
+        })
+        .await
     }
 }
 
 impl Pause {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        self.why.pause(&self.name, store, context).await?;
+        self.why.pause("queues.pause", &self.name, store, context).await?;
         show(&self.name, true, store, context).await
     }
 }
@@ -353,7 +366,7 @@ impl Drain {
     }
 
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        self.why.pause(&self.name, store, context).await?;
+        self.why.pause("queues.drain", &self.name, store, context).await?;
         let deadline = Instant::now() + self.timeout;
         loop {
             let running = store.queues().queue_get(&self.name).await?.running;
@@ -370,7 +383,12 @@ impl Drain {
 
 impl Resume {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let changed = store.queues().queue_resume(&self.name).await?;
+        let word = Word::new(context.actor(None), "resumed from the command line");
+        let before = paused(&self.name, store).await?;
+        let changed = audited(store, Deed::new("queues.resume", self.name.clone(), word), &before, async {
+            Ok((store.queues().queue_resume(&self.name).await?, json!({ "paused": false })))
+        })
+        .await?;
         if !changed {
             context.note(&format!("queue `{}` was not paused", self.name))?;
         }
@@ -408,7 +426,20 @@ impl Limit {
             (None, None, None) => return Ok(ExitStatus::Usage),
         };
         let limit = ModelLimit { running_max: self.running, rate: self.rate };
-        store.queues().limit_set(scope, limit, &context.actor(self.actor.as_deref())).await?;
+        let actor = context.actor(self.actor.as_deref());
+        let (namespace, target) = match &scope {
+            LimitScope::Queue(name) => (None, format!("queue {name}")),
+            LimitScope::Handler(name) => (None, format!("handler {name}")),
+            LimitScope::Key { namespace, key } => (Some(namespace.clone()), format!("key {key}")),
+        };
+        let word = Word::new(actor.clone(), "set from the command line");
+        let deed = Deed { namespace, ..Deed::new("queues.limit", target, word) };
+        audited(store, deed, &json!(null), async {
+            store.queues().limit_set(scope, limit, &actor).await?;
+            let rate = limit.rate.map(|rate| (rate.starts_max, ms(rate.period)));
+            Ok(((), json!({ "running_max": limit.running_max, "starts_in_ms": rate })))
+        })
+        .await?;
         limits(store, context).await
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use recache_engine::Engine;
 use recache_server::{App, Auth, Error, JwtKeys, JwtSettings, Settings, Tls, bind, serve};
@@ -14,6 +15,9 @@ use crate::cli_error::{CliError, ExitStatus};
 use crate::config::{BuiltinHandlers, Config, JwtConfig};
 use crate::outbound::{IssuerKeys, WebhookCourier};
 use crate::telemetry::Telemetry;
+
+/// How long the database may take to let go at the end: one that hangs must not keep the process.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Serve the HTTP API, sweep dead workers, start due builds, send webhooks
 #[derive(Debug, clap::Args)]
@@ -33,6 +37,7 @@ impl Args {
         let config = &loaded.config;
         let telemetry = Telemetry::start(&config.telemetry, "serve").map_err(|why| of_telemetry(&why))?;
         context.log_as_configured(&config.log, telemetry.as_ref().map(Telemetry::layer));
+        raise_open_files();
         // What needs no database first: a start that cannot listen touches none.
         let auth = auth(config)?;
         let tls = tls(config)?;
@@ -59,7 +64,9 @@ impl Args {
         app.stop().cancel();
         engine.shut_down().await;
         let served = serving.await;
-        store.close().await;
+        if tokio::time::timeout(CLOSE_WITHIN, store.close()).await.is_err() {
+            tracing::warn!("the database did not let go in time; it is left as it is");
+        }
         if let Some(telemetry) = telemetry {
             telemetry.end().await;
         }
@@ -70,6 +77,23 @@ impl Args {
         }
     }
 }
+
+/// Each connection is an open file: where the system lets a process have more than it gives at first, they are taken.
+#[cfg(unix)]
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    const ENOUGH: u64 = 65_536;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
+    if current.is_some_and(|current| current < wanted) {
+        // Without it fewer clients are served at once, as before.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
+
+#[cfg(not(unix))]
+fn raise_open_files() {}
 
 pub(super) fn of_telemetry(why: &str) -> CliError {
     CliError::new("E-TELEMETRY", ExitStatus::Failed, format!("nothing can be sent to the collector: {why}"))

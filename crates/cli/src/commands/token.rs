@@ -7,7 +7,9 @@ use rand::RngCore as _;
 use recache_api::{ApiKeyCreated, ApiKeyList, ApiKeyRevoked};
 use recache_server::{Grant, Grants, documents, make_key, permissions};
 use recache_store::{Store, Word};
+use serde_json::json;
 
+use super::audited::{Deed, audited};
 use super::name::far;
 use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
@@ -96,7 +98,13 @@ impl Create {
         let grants = Grants::new(self.scopes);
         let random = |bytes: &mut [u8]| rand::rng().fill_bytes(bytes);
         let (token, key) = make_key(&self.name, &grants, self.expires, &creator, random);
-        let key = documents::api_key(store.api_keys().api_key_put(key).await?);
+        let word = Word::new(creator, "made from the command line");
+        let key = audited(store, Deed::new("tokens.create", self.name, word), &json!(null), async {
+            let key = documents::api_key(store.api_keys().api_key_put(key).await?);
+            let after = json!({ "id": key.id, "scopes": key.scopes, "expires_at": key.expires_at });
+            Ok((key, after))
+        })
+        .await?;
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&ApiKeyCreated::new(key, token))?,
             Format::Table => {
@@ -170,7 +178,12 @@ impl List {
 impl Revoke {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = Word::new(context.actor(None), self.reason);
-        let changed = store.api_keys().api_key_revoke(&self.key, word).await?;
+        let deed = Deed::new("tokens.revoke", self.key.clone(), word.clone());
+        let changed = audited(store, deed, &json!({ "revoked": false }), async {
+            let changed = store.api_keys().api_key_revoke(&self.key, word).await?;
+            Ok((changed, json!({ "revoked": true, "changed": changed })))
+        })
+        .await?;
         match context.format() {
             Format::Json | Format::Jsonl => context.print(&ApiKeyRevoked::new(self.key, changed))?,
             Format::Table => {

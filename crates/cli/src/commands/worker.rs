@@ -2,25 +2,39 @@
 
 use std::time::Duration;
 
+use clap::Subcommand;
+use recache_api::WorkerList;
+use recache_server::documents;
 use recache_worker::remote::{RemoteError, RemoteWorker, ServerOptions};
 use tokio_util::sync::CancellationToken;
 
-use super::against::LOCAL;
+use super::against::{Against, LOCAL};
 use super::serve::{asked_to_stop, of_telemetry};
 use super::{Context, Outcome};
 use crate::builtin;
 use crate::cli_error::{CliError, ExitStatus};
+use crate::output::{self, Format};
 use crate::telemetry::Telemetry;
 
-/// Do jobs of the built-in handlers for a server
+/// Workers that one list shows.
+const LISTED_MAX: u32 = 10_000;
+
+/// Do jobs of the built-in handlers for a server, or list who works
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
   recache worker --server http://127.0.0.1:7878
+  recache worker list
 
 Handlers: echo, fail, http, sleep. Ends when it is told to (SIGTERM, Ctrl-C):
 running jobs are let finish. Workers of your own, in Rust or any language, speak
-the same protocol: see docs/reference/worker-protocol.md.")]
+the same protocol: see docs/reference/worker-protocol.md."
+)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// Servers; the next one is asked when one does not answer
     #[arg(long = "server", value_name = "URL", default_value = LOCAL)]
     servers: Vec<String>,
@@ -44,8 +58,70 @@ pub(crate) struct Args {
     lease_ms: u32,
 }
 
+#[derive(Debug, Subcommand)]
+enum Verb {
+    List(List),
+}
+
+/// List who works and was heard of, the newest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recache worker list
+  recache worker list --server https://recache.example -o json
+
+Remote workers, and processes at the database that have handlers.")]
+struct List {
+    #[command(flatten)]
+    against: Against,
+}
+
+impl List {
+    async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(client) = self.against.client(context)? {
+            return print(client.workers().await?, context);
+        }
+        let store = context.open().await?;
+        let found = store.handler_offers().handlers_workers(LISTED_MAX).await;
+        store.close().await;
+        print(WorkerList::new(found?.into_iter().map(documents::worker).collect()), context)
+    }
+}
+
+fn print(list: WorkerList, context: &mut Context<'_>) -> Outcome {
+    match context.format() {
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.workers)?,
+        Format::Table => {
+            if list.workers.is_empty() {
+                context.note("nobody works")?;
+                return Ok(ExitStatus::Ok);
+            }
+            let mut table = context
+                .table(["NAME", "KIND", "SLOTS", "HEARD", "HANDLERS", "QUEUES", "SESSION"])
+                .leaving_out(&["SESSION", "QUEUES"]);
+            for worker in list.workers {
+                let handlers: Vec<_> = worker.handlers.into_iter().map(|handler| handler.name).collect();
+                table.row([
+                    worker.name,
+                    if worker.is_remote { "remote" } else { "node" }.to_owned(),
+                    worker.slots.to_string(),
+                    output::instant(worker.heard_at),
+                    handlers.join(" "),
+                    worker.queues.join(" "),
+                    worker.session,
+                ]);
+            }
+            context.print_text(&table.text())?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
+
 impl Args {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        if let Some(Verb::List(list)) = self.verb {
+            return list.run(context).await;
+        }
         let loaded = context.load()?;
         let telemetry =
             Telemetry::start(&loaded.config.telemetry, "worker").map_err(|why| of_telemetry(&why))?;

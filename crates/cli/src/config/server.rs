@@ -15,15 +15,15 @@ pub(crate) struct ServerConfig {
     pub(crate) address: SocketAddr,
     /// Built-in handlers that run in this process. Default [`BuiltinHandlers::Safe`].
     pub(crate) builtin_handlers: BuiltinHandlers,
-    /// Connections at once. Default 1,024.
+    /// Connections at once. Default 4,096.
     pub(crate) connections_max: u32,
     /// Requests being worked on at once. Default 256.
     pub(crate) requests_max: u32,
     /// Requests that wait for something to happen at once. Default 1,024.
     pub(crate) waits_max: u32,
-    /// Streams of events at once. Default 512.
+    /// Streams of events at once. Default 2,048.
     pub(crate) streams_max: u32,
-    /// Streams of events of one caller at once, where callers are known. Default 128.
+    /// Streams of events of one caller at once, where callers are known. Default 1,024.
     pub(crate) streams_per_caller_max: u32,
     /// For how long a request may wait for something to happen. Default 30 s.
     pub(crate) wait_max: Duration,
@@ -67,11 +67,11 @@ impl Default for ServerConfig {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 7878)),
             builtin_handlers: BuiltinHandlers::Safe,
-            connections_max: 1_024,
+            connections_max: 4_096,
             requests_max: 256,
             waits_max: 1_024,
-            streams_max: 512,
-            streams_per_caller_max: 128,
+            streams_max: 2_048,
+            streams_per_caller_max: 1_024,
             wait_max: Duration::from_secs(30),
             request_max: Duration::from_secs(30),
             answer_wait_max: Duration::from_secs(30),

@@ -11,6 +11,7 @@
 
 mod analysis;
 mod analytics;
+mod audit;
 mod batches;
 mod cache;
 mod dead;

@@ -32,7 +32,7 @@ pub(crate) const UNKNOWN: &str = "job_00000000-0000-7000-8000-0000000000ff";
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
     clock: ManualClock,
-    session: SessionId,
+    pub(crate) session: SessionId,
     running: std::sync::Mutex<Option<recache_store::LeaseToken>>,
     folder: tempfile::TempDir,
     database: TestDatabase,

@@ -46,6 +46,10 @@ pub(crate) struct Faulty {
     pub(crate) epochs_fail: AtomicBool,
     /// Who asks for epochs of caches gets no answer at all.
     pub(crate) epochs_hang: AtomicBool,
+    /// No call about time, sessions and their beats is ever answered.
+    pub(crate) hangs: AtomicBool,
+    /// Calls that hang.
+    pub(crate) hung: AtomicU32,
     /// Every generation that is asked for by its number was removed just before.
     pub(crate) generations_are_gone: AtomicBool,
     /// How often items were asked for by the number of their generation.
@@ -84,6 +88,8 @@ impl Faulty {
             templates_gate: Mutex::default(),
             epochs_fail: AtomicBool::new(false),
             epochs_hang: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            hung: AtomicU32::new(0),
             generations_are_gone: AtomicBool::new(false),
             generation_reads: AtomicU32::new(0),
             template_looks: AtomicU32::new(0),
@@ -106,6 +112,13 @@ impl Faulty {
         Self::fail_if(&self.epochs_fail)
     }
 
+    async fn hang_if_told(&self) {
+        if self.hangs.load(Ordering::SeqCst) {
+            self.hung.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn take_gate(&self) -> Option<oneshot::Receiver<()>> {
         self.touch_gate.lock().unwrap().take()
     }
@@ -118,6 +131,7 @@ impl Store for Faulty {
     }
 
     async fn now(&self) -> Result<Timestamp> {
+        self.hang_if_told().await;
         self.store.now().await
     }
 
@@ -251,11 +265,13 @@ impl Store for Faulty {
     }
 
     async fn session_beat(&self, session: SessionId, lease: Duration, held: Vec<LeaseToken>) -> Result<Beat> {
+        self.hang_if_told().await;
         Self::fail_if(&self.beats_fail)?;
         self.store.session_beat(session, lease, held).await
     }
 
     async fn session_close(&self, session: SessionId) -> Result<()> {
+        self.hang_if_told().await;
         self.store.session_close(session).await
     }
 

@@ -56,6 +56,8 @@ pub struct Worker {
     pub started_at: Timestamp,
     /// When it was last heard of.
     pub beat_at: Timestamp,
+    /// When its session ends unless it is heard of.
+    pub expires_at: Timestamp,
 }
 
 impl Worker {

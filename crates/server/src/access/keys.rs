@@ -3,7 +3,7 @@
 //! A token is `rck_ID_SECRET`. The id finds the key's row; of the secret, 32 random bytes, the row has a hash under a key that was drawn for
 //! this row. A slow password hash would protect nothing here: nobody can guess 256 random bits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,10 +31,16 @@ const FRESH: Duration = Duration::from_secs(2);
 const FRESH_WITHOUT_STORE: Duration = Duration::from_secs(4);
 /// How often it is noted that a key was used.
 const USED_EVERY: Duration = Duration::from_secs(60);
-/// Keys that are remembered; when there are more, all are forgotten.
+/// Keys that are remembered; when there are more, those are forgotten that were not asked for lately.
 const KNOWN_MAX: usize = 10_000;
+/// Not asked for this long, a key is not in use.
+const UNUSED: Duration = Duration::from_secs(60);
+/// Ids without a key that are remembered: more than can be found in [`FRESH`] at [`UNKNOWN_PER_SECOND`].
+const ABSENT_MAX: usize = 1_000;
 /// Tokens a second of which nothing is known yet: guessing must not become the store's work.
 const UNKNOWN_PER_SECOND: u32 = 100;
+/// While more are tried, the list of keys says which of them may be good. It is no older than this.
+const LISTED_FRESH: Duration = Duration::from_secs(1);
 
 /// A token in the making: what is shown once, and what is kept. `random` fills with bytes that nobody can guess.
 pub fn make_key(
@@ -88,8 +94,45 @@ fn parts(token: &str) -> Option<(&str, &str)> {
 struct Known {
     at: Instant,
     used_noted: Option<Instant>,
-    /// `None`: there is no such key.
-    key: Option<Arc<(ApiKeyRecord, Identity)>>,
+    key: Arc<(ApiKeyRecord, Identity)>,
+}
+
+/// What is known of ids. Guessed ones have a place apart, so that they push no key out.
+#[derive(Debug, Default)]
+struct Memory {
+    keys: HashMap<String, Known>,
+    /// Ids that no key has, and when that was found.
+    absent: HashMap<String, Instant>,
+}
+
+impl Memory {
+    fn is_absent(&self, id: &str, now: Instant) -> bool {
+        self.absent.get(id).is_some_and(|at| now.duration_since(*at) < FRESH)
+    }
+
+    fn keep(&mut self, id: &str, known: Known, now: Instant) {
+        self.absent.remove(id);
+        if self.keys.len() >= KNOWN_MAX && !self.keys.contains_key(id) {
+            self.keys.retain(|_, known| now.duration_since(known.at) < UNUSED);
+        }
+        if self.keys.len() >= KNOWN_MAX && !self.keys.contains_key(id) {
+            // All are in use. An eighth of them, those looked up longest ago, will be looked up again.
+            let mut looked: Vec<_> = self.keys.values().map(|known| known.at).collect();
+            let (_, &mut oldest, _) = looked.select_nth_unstable(KNOWN_MAX / 8);
+            self.keys.retain(|_, known| known.at > oldest);
+        }
+        self.keys.insert(id.to_owned(), known);
+    }
+
+    fn keep_absent(&mut self, id: &str, now: Instant) {
+        self.keys.remove(id);
+        if self.absent.len() >= ABSENT_MAX {
+            self.absent.retain(|_, at| now.duration_since(*at) < FRESH);
+        }
+        if self.absent.len() < ABSENT_MAX {
+            self.absent.insert(id.to_owned(), now);
+        }
+    }
 }
 
 /// The keys of the store, remembered for a moment.
@@ -97,25 +140,27 @@ struct Known {
 pub(crate) struct KeyRing {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    known: Mutex<HashMap<String, Known>>,
+    memory: Mutex<Memory>,
     unknown: Rates,
+    /// Ids of keys, and when they were listed.
+    listed: tokio::sync::Mutex<Option<(Instant, HashSet<String>)>>,
 }
 
 impl KeyRing {
     pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, known: Mutex::default(), unknown: Rates::new(UNKNOWN_PER_SECOND) }
+        let unknown = Rates::new(UNKNOWN_PER_SECOND);
+        Self { store, clock, memory: Mutex::default(), unknown, listed: tokio::sync::Mutex::default() }
     }
 
     /// Who has this token.
     pub(super) async fn identify(&self, token: &str) -> Result<Identity, Refusal> {
         let (id, secret) = parts(token).ok_or_else(refused)?;
-        let known = self.look(id).await?;
-        let Some(key) = known.key else {
+        let Some(known) = self.look(id).await? else {
             // As long as with a key that is there.
             let _ = digest(&[0; DIGEST_BYTES], secret);
             return Err(refused());
         };
-        let (record, identity) = &*key;
+        let (record, identity) = &*known.key;
         if !is_secret_of(record, secret) || !record.is_good(self.clock.now()) {
             return Err(refused());
         }
@@ -123,41 +168,61 @@ impl KeyRing {
         Ok(identity.clone())
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
         // A panic elsewhere cannot leave a map of finished values half changed.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look(&self, id: &str) -> Result<Known, Refusal> {
+    /// What is known of an id; `None`: no key has it.
+    async fn look(&self, id: &str) -> Result<Option<Known>, Refusal> {
         let now = Instant::now();
-        let known = self.known().get(id).cloned();
+        let known = {
+            let memory = self.memory();
+            if memory.is_absent(id, now) {
+                return Ok(None);
+            }
+            memory.keys.get(id).cloned()
+        };
         if let Some(known) = &known
             && now.duration_since(known.at) < FRESH
         {
-            return Ok(known.clone());
+            return Ok(Some(known.clone()));
         }
-        if known.is_none() {
-            self.unknown.take(&"unknown".into(), now).map_err(|wait| {
-                Refusal::new(Code::TooManyRequests, "too many unknown tokens were tried").retry_after(wait)
-            })?;
+        if known.is_none()
+            && let Err(wait) = self.unknown.take(&"unknown".into(), now)
+            && !self.is_listed(id, now).await
+        {
+            let refusal = Refusal::new(Code::TooManyRequests, "too many unknown tokens were tried");
+            return Err(refusal.retry_after(wait));
         }
         let key = match self.store.api_keys().api_key_get(id).await {
-            Ok(record) => Some(Arc::new((record.clone(), identity(&record)))),
-            Err(recache_store::Error::NotFound { .. }) => None,
+            Ok(record) => Arc::new((record.clone(), identity(&record))),
+            Err(recache_store::Error::NotFound { .. }) => {
+                self.memory().keep_absent(id, now);
+                return Ok(None);
+            }
             Err(error) => {
                 return match known {
-                    Some(known) if now.duration_since(known.at) < FRESH_WITHOUT_STORE => Ok(known),
+                    Some(known) if now.duration_since(known.at) < FRESH_WITHOUT_STORE => Ok(Some(known)),
                     _ => Err(error.into()),
                 };
             }
         };
         let found = Known { at: now, used_noted: known.and_then(|known| known.used_noted), key };
-        let mut map = self.known();
-        if map.len() >= KNOWN_MAX {
-            map.clear();
+        self.memory().keep(id, found.clone(), now);
+        Ok(Some(found))
+    }
+
+    /// Whether the list of keys has this id. However many are tried, the store lists them once a second: whoever guesses does not
+    /// keep those out who have a key.
+    async fn is_listed(&self, id: &str, now: Instant) -> bool {
+        let mut listed = self.listed.lock().await;
+        if listed.as_ref().is_none_or(|(at, _)| now.duration_since(*at) >= LISTED_FRESH) {
+            // A store that does not answer is not asked by each of them either.
+            let records = self.store.api_keys().api_keys_list().await.unwrap_or_default();
+            *listed = Some((Instant::now(), records.into_iter().map(|record| record.id).collect()));
         }
-        map.insert(id.to_owned(), found.clone());
-        Ok(found)
+        listed.as_ref().is_some_and(|(_, ids)| ids.contains(id))
     }
 
     /// Beside the request, now and then.
@@ -166,7 +231,7 @@ impl KeyRing {
         if noted.is_some_and(|noted| now.duration_since(noted) < USED_EVERY) {
             return;
         }
-        if let Some(known) = self.known().get_mut(id) {
+        if let Some(known) = self.memory().keys.get_mut(id) {
             known.used_noted = Some(now);
         }
         let (store, id) = (Arc::clone(&self.store), id.to_owned());
@@ -216,5 +281,46 @@ mod tests {
         {
             assert!(parts(wrong).is_none(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn guesses_push_no_key_out_and_a_key_in_use_stays() {
+        let start = Instant::now();
+        let known = |at| {
+            let (_, new) = make_key("k", &Grants::everything(), None, "ops", |_| {});
+            let record = ApiKeyRecord {
+                id: new.id,
+                name: new.name,
+                salt: new.salt,
+                digest: new.digest,
+                scopes: new.scopes,
+                created_at: recache_model::time::Timestamp::from_micros(0),
+                created_by: new.created_by,
+                expires_at: None,
+                last_used_at: None,
+                revoked: None,
+            };
+            let identity = identity(&record);
+            Known { at, used_noted: None, key: Arc::new((record, identity)) }
+        };
+        let mut memory = Memory::default();
+        memory.keep("used", known(start), start);
+        for guess in 0..2 * KNOWN_MAX {
+            memory.keep_absent(&format!("guess {guess}"), start);
+        }
+        assert!(memory.keys.contains_key("used"));
+        assert_eq!(memory.absent.len(), ABSENT_MAX);
+        let later = start + FRESH;
+        memory.keep_absent("another", later);
+        assert_eq!(memory.absent.len(), 1, "what is too old to be believed is forgotten");
+        for other in 0..KNOWN_MAX - 1 {
+            memory.keep(&format!("other {other}"), known(start), start);
+        }
+        let later = start + UNUSED;
+        memory.keep("used", known(later), later);
+        memory.keep("one more", known(later), later);
+        let mut kept: Vec<_> = memory.keys.keys().collect();
+        kept.sort();
+        assert_eq!(kept, ["one more", "used"], "those that nobody used are forgotten");
     }
 }

@@ -2,6 +2,7 @@
 
 use recache_api as api;
 use recache_cache::coordination::Strategy;
+use recache_cache::provider::{Capabilities, CapabilityRow};
 use recache_cache::{
     Answer, BreakerReport, Cache, EntryFacts, Explanation, FleetFigures, FleetUsage, Health, Stats, Token,
     Usage,
@@ -79,11 +80,6 @@ pub fn cache_overview(cache: &Cache) -> api::CacheOverview {
         needs: usage.coherence(cache.lifetimes()).to_string(),
         is_on: cache.for_usage(usage).is_on(),
     };
-    let capability = |row: recache_cache::provider::CapabilityRow| api::CacheCapability {
-        capability: row.capability.name().to_owned(),
-        value: row.value.to_string(),
-        source: word(&row.source),
-    };
     api::CacheOverview {
         schema: api::CacheOverview::SCHEMA.to_owned(),
         provider: provider.name().to_owned(),
@@ -91,9 +87,39 @@ pub fn cache_overview(cache: &Cache) -> api::CacheOverview {
         coherence: capabilities.coherence().to_string(),
         coordination: strategy.strategy.name().to_owned(),
         coordination_reason: strategy.why.to_owned(),
-        capabilities: capabilities.rows().map(capability).collect(),
+        capabilities: cache_capabilities(&capabilities),
         usages: USAGES.iter().map(usage).collect(),
     }
+}
+
+/// What it can do, and who says so.
+pub fn cache_capabilities(capabilities: &Capabilities) -> Vec<api::CacheCapability> {
+    let capability = |row: CapabilityRow| api::CacheCapability {
+        capability: row.capability.name().to_owned(),
+        value: row.value.to_string(),
+        source: word(&row.source),
+    };
+    capabilities.rows().map(capability).collect()
+}
+
+/// Where it keeps values, the nearest first.
+pub fn cache_tiers(cache: &Cache, health: Option<&Health>) -> Vec<api::CacheTier> {
+    let provider = cache.provider();
+    let is_near = provider.name() == "moka";
+    let condition = if health.is_some_and(|health| health.is_healthy) { "active" } else { "degraded" };
+    let tier = |tier: &str, provider: &str, condition: &str| api::CacheTier {
+        tier: tier.to_owned(),
+        provider: provider.to_owned(),
+        condition: condition.to_owned(),
+    };
+    if provider.name() == "noop" {
+        return Vec::new();
+    }
+    if provider.copies().is_none() {
+        return vec![tier(if is_near { "near" } else { "far" }, provider.name(), condition)];
+    }
+    let far = health.and_then(|health| health.breakers.first()).map_or("unknown", |one| one.backend);
+    vec![tier("near", "moka", "active"), tier("far", far, condition)]
 }
 
 /// Why a key is answered as it is.

@@ -5,13 +5,35 @@ use std::collections::BTreeSet;
 use recache_api as api;
 use recache_engine::registry::{FoundRegistry, HOURS};
 use recache_model::figures::Distribution;
-use recache_model::handlers::{Entry, Registry, Version};
+use recache_model::handlers::{Entry, HandlerOffer, Registry, Version, Worker};
 
 use super::analytics::spread;
-use super::records::{instant, json_value};
+use super::records::{instant, json_value, ms};
 
 /// Workers and steps of one handler that are told of.
 const LISTED_MAX: usize = 1_000;
+
+/// A worker, remote or at the database.
+pub fn worker(worker: Worker) -> api::Worker {
+    let handler = |offer: HandlerOffer| api::WorkerHandler {
+        name: offer.name,
+        version: offer.version,
+        input_schema: offer.input_schema.as_ref().map(json_value),
+    };
+    api::Worker {
+        session: worker.session.to_string(),
+        name: worker.name,
+        is_remote: worker.is_remote,
+        handlers: worker.handlers.into_iter().map(handler).collect(),
+        queues: worker.queues,
+        namespaces: worker.namespaces,
+        slots: worker.slots,
+        lease_ms: ms(worker.expires_at.since(worker.beat_at)),
+        registered_at: instant(worker.started_at),
+        heard_at: instant(worker.beat_at),
+        expires_at: instant(worker.expires_at),
+    }
+}
 
 /// All handlers, or those of a namespace.
 pub fn handler_list(found: &FoundRegistry, namespace: Option<&str>) -> api::HandlerList {

@@ -18,13 +18,13 @@ pub use access::{api_key, audit_row};
 pub use analysis::{Drawn, analysis};
 pub use analytics::{bottlenecks, performance};
 pub use cache::{
-    cache_change, cache_explanation, cache_health, cache_overview, cache_stats, cache_value, ttl_explanation,
+    cache_capabilities, cache_change, cache_explanation, cache_health, cache_overview, cache_stats,
+    cache_tiers, cache_value, ttl_explanation,
 };
 pub use events::{address_shown, delivery, event, subscriber};
 pub use figures::{Figure, Report, UnknownFigure, figure_explanation};
 pub use handler_drawing::{handler_mermaid, handler_text};
-pub use handlers::{handler_details, handler_graph, handler_list};
-pub(crate) use records::json_value;
+pub use handlers::{handler_details, handler_graph, handler_list, worker};
 pub use records::{
     attempts, batch, batch_member, generation, history, instant, items, job, job_state, json_text, letter,
     letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, view_pattern, workflow,

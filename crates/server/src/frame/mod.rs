@@ -19,7 +19,7 @@ use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
 pub(crate) use admission::{Admission, Kind, Turn};
-pub(crate) use once::{Key, NotKept, Seed, once};
+pub(crate) use once::{Key, NotKept, Seed, once, once_with_key};
 pub(crate) use permit::permit;
 pub(crate) use request_id::RequestId;
 pub(crate) use trace::Trace;

@@ -4,7 +4,7 @@
 //! the repetition is then carried out again with the *seed* of the first time, from which the handler makes its ids, so that the store
 //! finds what is there. A process holds a request only for a moment, and says again and again that it is still at it: a repetition
 //! need not wait long for one that died. A refusal that changed nothing is forgotten: the repetition is a new try. A caller that hangs up does not stop
-//! a request that has a key.
+//! a request that has a key; nor one that leaves a row in the audit, which says what became of it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -94,23 +94,40 @@ fn read(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// Around the handler of a write.
+/// Around the handler of a write: once it has begun it goes on to its end, whether or not somebody still waits for the answer.
 pub(crate) async fn once(request: Request, next: Next) -> Response {
+    match read(request.headers()) {
+        Ok(Some(key)) => with_key(key, request, next).await,
+        Ok(None) => match tokio::spawn(next.run(request).in_current_span()).await {
+            Ok(response) => response,
+            // The frame says what of it is to be said.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Refusal::unknown().into_response(),
+            },
+        },
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// The same for what is asked often and leaves no row in the audit: without a key it costs nothing.
+pub(crate) async fn once_with_key(request: Request, next: Next) -> Response {
+    match read(request.headers()) {
+        Ok(Some(key)) => with_key(key, request, next).await,
+        Ok(None) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn with_key(key: String, request: Request, next: Next) -> Response {
     // Without the frame around it nothing is carried out.
     let Some(app) = request.extensions().get::<App>().cloned() else {
         return Refusal::internal().into_response();
     };
-    match read(request.headers()) {
-        Ok(None) => next.run(request).await,
-        Ok(Some(key)) => {
-            let carrying = carry_out(app, key, request, next).in_current_span();
-            match tokio::spawn(carrying).await {
-                Ok(answered) => answered.unwrap_or_else(Refusal::into_response),
-                // It panicked, or the process ends: what was done before that is not known.
-                Err(_) => Refusal::unknown().into_response(),
-            }
-        }
-        Err(refusal) => refusal.into_response(),
+    match tokio::spawn(carry_out(app, key, request, next).in_current_span()).await {
+        Ok(answered) => answered.unwrap_or_else(Refusal::into_response),
+        // It panicked, or the process ends: what was done before that is not known.
+        Err(_) => Refusal::unknown().into_response(),
     }
 }
 

@@ -37,6 +37,9 @@ struct ListParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only older than this row; not together with `cursor`
+    #[param(min_length = 1, max_length = 2048)]
+    before: Option<String>,
     /// `next` of the page before
     cursor: Option<String>,
 }
@@ -57,7 +60,8 @@ async fn list(
         rows_max: 0,
     };
     let page = Page::new("audit", &filter, PageParams { limit: asked.limit, cursor: asked.cursor })?;
-    let filter = AuditFilter { before: page.before()?, rows_max: page.rows_max(), ..filter };
+    let filter =
+        AuditFilter { before: page.before_or("before", asked.before)?, rows_max: page.rows_max(), ..filter };
     let found = app.store().audits().audits_list(filter).await?;
     let rows: Vec<AuditRow> = found.into_iter().map(documents::audit_row).collect();
     let (rows, next) = page.cut(rows, |row| &row.id);

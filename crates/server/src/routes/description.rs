@@ -18,8 +18,11 @@ use crate::state::App;
 /// Where the description is.
 const PATH: &str = "/v1/openapi.json";
 
+/// Where the explorer stands.
+const PAGES: &str = "/docs";
+
 pub(super) fn routes() -> Routes {
-    Routes::new().open(routes!(openapi))
+    Routes::new().open(routes!(openapi)).open_pages(PAGES, explorer())
 }
 
 /// The description of this API: OpenAPI 3.1
@@ -30,10 +33,10 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
 
-/// The explorer, under `/docs`.
-pub(super) fn explorer() -> Router<App> {
+/// The explorer.
+fn explorer() -> Router<App> {
     let config = Config::from(PATH).try_it_out_enabled(true).persist_authorization(false);
-    let explorer: Router<App> = SwaggerUi::new("/docs").config(config).into();
+    let explorer: Router<App> = SwaggerUi::new(PAGES).config(config).into();
     explorer.layer(from_fn(relax))
 }
 

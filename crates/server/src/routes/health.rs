@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use recache_api::{
-    DatabaseHealth, Health, HealthDetails, HealthStatus, LimitHealth, PoolAdvice, PoolHealth,
-    ServerCacheHealth, WorkHealth, WriterHealth,
+    DatabaseHealth, Health, HealthDetails, HealthStatus, LeaderHealth, LimitHealth, PoolAdvice, PoolHealth,
+    ServerCacheHealth, SweepHealth, WorkHealth, WorkersHealth, WriterHealth,
 };
 use recache_cache::{Condition, Key, Policy, Usage};
 use recache_engine::ClaimLimit;
@@ -20,13 +20,12 @@ use utoipa_axum::routes;
 use super::Routes;
 use crate::access::{Action, Permission};
 use crate::documents;
+use crate::health::{Around, PART_WITHIN};
 use crate::state::App;
 
 const READ: Permission = Permission::global("health", Action::Read);
 /// What is told in detail of the store is no older. The usage would allow a minute; whoever looks at health is in a hurry.
 const DETAIL_FRESH: Duration = Duration::from_secs(5);
-/// The parts of a detailed look take no longer than this, each.
-const PART_WITHIN: Duration = Duration::from_millis(500);
 
 pub(super) fn routes() -> Routes {
     Routes::new().open(routes!(live)).open(routes!(ready)).open(routes!(health)).read(READ, routes!(detailed))
@@ -68,12 +67,9 @@ fn answer(health: Health) -> (StatusCode, Json<Health>) {
     responses((status = 200, description = "What was found, whatever the verdict", body = HealthDetails)))]
 async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
     let looked = app.readiness().look(&app).await;
-    let (store, clock) = tokio::join!(
-        look_closely(&app, looked.health.status),
-        tokio::time::timeout(PART_WITHIN, app.store().now()),
-    );
-    let store_now = clock.ok().and_then(Result::ok);
-    let now = app.clock().now();
+    let (store, around) =
+        tokio::join!(look_closely(&app, looked.health.status), app.surroundings().look(&app));
+    let store_now = around.store_now();
     let oldest = store.oldest_due_us.map(Timestamp::from_micros);
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let stats = app.engine().stats();
@@ -87,9 +83,9 @@ async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
             commit_ms: looked.commit.map(documents::ms),
             pool: measured.pool.map(pool),
             writer: measured.writer.map(writer),
-            clock_ahead_ms: store_now.map(|store_now| (store_now.micros() - now.micros()) / 1_000),
+            clock_ahead_ms: around.clock_ahead_ms(),
         },
-        cache: cache(&app).await,
+        cache: cache(&app, around.cache.as_ref()),
         work: WorkHealth {
             held: count(app.engine().held_count()),
             limit: limit(app.engine().claim_limit()),
@@ -103,6 +99,27 @@ async fn detailed(State(app): State<App>) -> Json<HealthDetails> {
             requests_working: count(app.admission().working_count(app.settings())),
             requests_waiting: count(app.admission().waiting_count(app.settings())),
         },
+        workers: workers(&around),
+        leader: around.leader.as_ref().map(|leader| LeaderHealth {
+            node: leader.node.clone(),
+            since: leader.since.map(documents::instant),
+            expires_at: documents::instant(leader.expires_at),
+        }),
+        sweep: SweepHealth {
+            last_at: app.engine().last_sweep().map(documents::instant),
+            overdue: around.sessions.as_ref().map(|seen| seen.overdue),
+        },
+    })
+}
+
+fn workers(around: &Around) -> Option<WorkersHealth> {
+    let (seen, now) = (around.sessions.as_ref()?, around.store_now()?);
+    let silent = |heard: Option<Timestamp>| heard.map(|heard| documents::ms(now.since(heard)));
+    Some(WorkersHealth {
+        nodes: seen.nodes,
+        nodes_silent_ms: silent(seen.nodes_heard),
+        remote: seen.remote,
+        remote_silent_ms: silent(seen.remote_heard),
     })
 }
 
@@ -208,11 +225,12 @@ pub(super) async fn detail_changed(app: &App) {
     }
 }
 
-async fn cache(app: &App) -> ServerCacheHealth {
+fn cache(app: &App, health: Option<&recache_cache::Health>) -> ServerCacheHealth {
     let cache = app.engine().cache();
     let stats = cache.stats();
-    let health = tokio::time::timeout(PART_WITHIN, cache.health()).await.ok();
-    let condition = match health.as_ref().map(|health| health.condition) {
+    let (tiers, capabilities) =
+        (documents::cache_tiers(cache, health), documents::cache_capabilities(&cache.capabilities()));
+    let condition = match health.map(|health| health.condition) {
         Some(Condition::Active) => "active",
         Some(Condition::Disabled) => "disabled",
         Some(_) | None => "degraded",
@@ -222,10 +240,11 @@ async fn cache(app: &App) -> ServerCacheHealth {
             let open = health.breakers.iter().filter(|breaker| breaker.state != "closed");
             let breakers =
                 open.map(|one| format!("{} of {:?}s is {}", one.backend, one.class, one.state)).collect();
-            (health.provider.to_owned(), health.reasons, breakers)
+            (health.provider.to_owned(), health.reasons.clone(), breakers)
         }
         None => ("unknown".to_owned(), vec!["it did not answer in time".to_owned()], Vec::new()),
     };
     let condition = condition.to_owned();
-    ServerCacheHealth { provider, condition, reasons, breakers, hits: stats.hits, misses: stats.misses }
+    let (hits, misses) = (stats.hits, stats.misses);
+    ServerCacheHealth { provider, condition, reasons, breakers, hits, misses, tiers, capabilities }
 }

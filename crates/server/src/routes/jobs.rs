@@ -41,8 +41,8 @@ const LOG_LINES_MAX: u32 = 1_000;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .write(WRITE, routes!(submit))
-        .write(WRITE, routes!(submit_many))
+        .write_keyed(WRITE, routes!(submit))
+        .write_keyed(WRITE, routes!(submit_many))
         .read(READ, routes!(list))
         .read(READ, routes!(show))
         .write_once(OPERATE, routes!(cancel))

@@ -8,17 +8,20 @@
 //! pub(crate) fn routes() -> Routes {
 //!     Routes::new()
 //!         .read(READ, routes!(list))
-//!         .write(WRITE, routes!(submit))
+//!         .write_keyed(WRITE, routes!(submit))
 //!         .write_once(OPERATE, routes!(cancel))
 //! }
 //! ```
 //!
 //! * [`Routes::read`] is for what changes nothing.
-//! * [`Routes::write_once`] is for a write; the frame honours its `Idempotency-Key`. Whatever the handler makes gets its id from
-//!   [`Seed`](crate::frame::Seed).
-//! * [`Routes::write`] is for a write whose handler honours the key by itself, in the same transaction as the change
-//!   ([`Key`](crate::frame::Key)), or that is harmless to repeat by its nature.
-//! * [`Routes::open`] is for what anybody may see. A test holds the list of those.
+//! * [`Routes::write_once`] is for a write; the frame honours its `Idempotency-Key`, and carries it out to its end whether or not the
+//!   caller waits. Whatever the handler makes gets its id from [`Seed`](crate::frame::Seed).
+//! * [`Routes::write_often`] is the same for what is asked often and is not [`audited`](crate::audited::audited): without a key the
+//!   frame adds nothing to it.
+//! * [`Routes::write_keyed`] is for a write whose handler honours the key by itself, in the same transaction as the change
+//!   ([`Key`](crate::frame::Key)).
+//! * [`Routes::repeatable`] is for calls of workers, which say by job, token and sequence what they repeat; they take no key.
+//! * [`Routes::open`] is for what anybody may see, [`Routes::open_pages`] for pages beside the description. A test holds the list of those.
 //!
 //! A handler takes [`Input`](crate::input::Input) for its body and [`Params`](crate::input::Params) for its query: types that derive
 //! `Deserialize`, `ToSchema` or `IntoParams`, with `#[serde(deny_unknown_fields)]`, and limits as `#[schema(…)]` or `#[param(…)]`; those
@@ -68,7 +71,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Required, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
 use crate::access::Permission;
-use crate::frame::{frame, once, permit};
+use crate::frame::{frame, once, once_with_key, permit};
 use crate::input::schema::allow_null;
 use crate::refusal::{Code, Refusal};
 use crate::state::App;
@@ -121,6 +124,11 @@ pub fn permissions() -> BTreeSet<Permission> {
     all().permissions
 }
 
+/// Where pages for people stand that anybody may look at; the description has no operation for them.
+pub fn open_pages() -> Vec<&'static str> {
+    all().beside.into_iter().map(|(path, _)| path).collect()
+}
+
 /// All figures, as they are now.
 pub(crate) async fn figures(app: &App) -> Result<String, Refusal> {
     metrics::text(app).await
@@ -128,9 +136,11 @@ pub(crate) async fn figures(app: &App) -> Result<String, Refusal> {
 
 /// All routes with what stands around them.
 pub fn router(app: App) -> Router {
-    let (router, _) = all().router.split_for_parts();
-    router
-        .merge(description::explorer())
+    let Routes { router, beside, .. } = all();
+    let (router, _) = router.split_for_parts();
+    beside
+        .into_iter()
+        .fold(router, |router, (_, pages)| router.merge(pages))
         .fallback(|| async { Refusal::new(Code::NotFound, "no route has this path") })
         .layer(from_fn_with_state(app.clone(), frame))
         .with_state(app)
@@ -140,11 +150,13 @@ pub fn router(app: App) -> Router {
 pub(crate) struct Routes {
     router: OpenApiRouter<App>,
     permissions: BTreeSet<Permission>,
+    /// What the description has no operation for, and below which path it stands.
+    beside: Vec<(&'static str, Router<App>)>,
 }
 
 impl Routes {
     pub(crate) fn new() -> Self {
-        Self { router: OpenApiRouter::default(), permissions: BTreeSet::new() }
+        Self { router: OpenApiRouter::default(), permissions: BTreeSet::new(), beside: Vec::new() }
     }
 
     /// A route that changes nothing.
@@ -152,8 +164,13 @@ impl Routes {
         self.add(permission, route)
     }
 
-    /// A write that is safe to repeat by itself.
-    pub(crate) fn write(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
+    /// A call that changes something and is safe to repeat by what it says: it takes no idempotency key.
+    pub(crate) fn repeatable(self, permission: Permission, route: UtoipaMethodRouter<App>) -> Self {
+        self.add(permission, route)
+    }
+
+    /// A write whose handler honours the idempotency key.
+    pub(crate) fn write_keyed(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
         each_operation(&mut route, add_key);
         self.add(permission, route)
     }
@@ -162,6 +179,12 @@ impl Routes {
     pub(crate) fn write_once(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
         each_operation(&mut route, add_key);
         self.add(permission, route.map(|method| method.route_layer(from_fn(once))))
+    }
+
+    /// The same for what is asked often: without a key it goes straight to its handler.
+    pub(crate) fn write_often(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
+        each_operation(&mut route, add_key);
+        self.add(permission, route.map(|method| method.route_layer(from_fn(once_with_key))))
     }
 
     /// A route that anybody may use.
@@ -174,9 +197,16 @@ impl Routes {
         self
     }
 
+    /// Pages below this path that anybody may look at. They know nothing of what is in the store.
+    pub(crate) fn open_pages(mut self, path: &'static str, pages: Router<App>) -> Self {
+        self.beside.push((path, pages));
+        self
+    }
+
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
         self.permissions.extend(other.permissions);
+        self.beside.extend(other.beside);
         self
     }
 

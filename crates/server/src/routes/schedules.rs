@@ -35,8 +35,7 @@ pub(super) fn routes() -> Routes {
     Routes::new()
         .read(READ, routes!(list))
         .read(READ, routes!(show))
-        // Storing the same schedule again changes nothing but its next tick, which is the same.
-        .write(WRITE, routes!(define))
+        .write_once(WRITE, routes!(define))
         .write_once(OPERATE, routes!(delete))
         .write_once(OPERATE, routes!(pause))
         .write_once(OPERATE, routes!(resume))

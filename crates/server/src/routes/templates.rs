@@ -31,7 +31,7 @@ const BODY: &str = "body";
 
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .write(WRITE, routes!(put))
+        .write_once(WRITE, routes!(put))
         .read(READ, routes!(list))
         .read(READ, routes!(check))
         .read(READ, routes!(analyze))

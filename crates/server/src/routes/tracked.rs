@@ -35,14 +35,12 @@ const WRITE: Permission = Permission::new("tracked_jobs", Action::Write);
 pub(super) fn routes() -> Routes {
     Routes::new()
         .write_once(WRITE, routes!(create))
-        // Each of them has an id, by which it is found again.
-        .write(WRITE, routes!(create_many))
+        .write_often(WRITE, routes!(create_many))
         .read(READ, routes!(list))
         .read(READ, routes!(show))
-        // A report that comes twice changes nothing, and so does a sign of life or a note of the end.
-        .write(WRITE, routes!(report))
-        .write(WRITE, routes!(heartbeat))
-        .write(WRITE, routes!(acknowledge))
+        .write_often(WRITE, routes!(report))
+        .write_often(WRITE, routes!(heartbeat))
+        .write_once(WRITE, routes!(acknowledge))
 }
 
 /// Keep a job that some other system runs

@@ -28,9 +28,8 @@ const OPERATE: Permission = Permission::new("views", Action::Operate);
 pub(super) fn routes() -> Routes {
     Routes::new()
         .read(READ, routes!(list))
-        .write(WRITE, routes!(define))
-        // Repeating a touch asks for the same once more.
-        .write(WRITE, routes!(touch))
+        .write_once(WRITE, routes!(define))
+        .write_once(WRITE, routes!(touch))
         .write_once(OPERATE, routes!(delete))
 }
 

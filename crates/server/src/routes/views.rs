@@ -49,13 +49,12 @@ pub(super) fn routes() -> Routes {
     Routes::new()
         .read(READ, routes!(list))
         .read(READ, routes!(show))
-        .write(WRITE, routes!(define))
+        .write_once(WRITE, routes!(define))
         .write_once(OPERATE, routes!(delete))
-        // Repeating a touch asks for the same once more.
-        .write(WRITE, routes!(touch))
-        .write(WRITE, routes!(touch_many))
-        .write(WRITE, routes!(rebuild))
-        .write(WRITE, routes!(derive))
+        .write_often(WRITE, routes!(touch))
+        .write_often(WRITE, routes!(touch_many))
+        .write_once(WRITE, routes!(rebuild))
+        .write_once(WRITE, routes!(derive))
         .read(READ, routes!(explain))
         .read(READ, routes!(history))
         .read(READ, routes!(diff))
@@ -304,20 +303,34 @@ async fn rebuild(
     caller: Caller,
     name: Named,
     trace: Trace,
+    request: RequestId,
     Input(asked): Input<Because>,
 ) -> Result<Json<Touched>, Refusal> {
-    let ViewName { namespace, key } = named(&caller, name)?;
-    let word = Some(caller.word(&reason_or(asked.reason, "rebuilt over HTTP")));
-    let touch = Touch {
-        namespace: namespace.clone(),
-        key: key.clone(),
-        items: Vec::new(),
-        at_once: true,
-        word,
-        traces: trace.kept(),
+    let view = named(&caller, name)?;
+    let reason = reason_or(asked.reason, "rebuilt over HTTP");
+    // One that a pattern covers is made by its first touch.
+    let before = match app.store().view_get(&view.namespace, &view.key).await {
+        Ok(record) => {
+            json!({ "live_version": record.versions.live, "wanted_version": record.versions.wanted })
+        }
+        Err(recache_store::Error::NotFound { .. }) => json!(null),
+        Err(error) => return Err(error.into()),
     };
-    let outcome = app.engine().touch(touch).await?;
-    Ok(Json(documents::touched(namespace, key, &outcome)))
+    audited(app.store(), &caller, deed("views.rebuild", &view, &reason, &request), &before, async {
+        let touch = Touch {
+            namespace: view.namespace.clone(),
+            key: view.key.clone(),
+            items: Vec::new(),
+            at_once: true,
+            word: Some(caller.word(&reason)),
+            traces: trace.kept(),
+        };
+        let outcome = app.engine().touch(touch).await?;
+        let document = documents::touched(view.namespace.clone(), view.key.clone(), &outcome);
+        let after = json!({ "wanted_version": document.recache_version });
+        Ok((Json(document), after))
+    })
+    .await
 }
 
 /// Say from which other views a view is made, in place of what was said before

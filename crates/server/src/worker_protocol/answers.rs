@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use recache_api::{
-    Json, ViewItem, Worker, WorkerAnswer, WorkerBuild, WorkerHandler, WorkerJob, WorkerKnownItem, WorkerLoss,
-    WorkerPart, WorkerResult, WorkerStop, WorkerStopReason, WorkerVerdict,
+    Json, ViewItem, WorkerAnswer, WorkerBuild, WorkerJob, WorkerKnownItem, WorkerLoss, WorkerPart,
+    WorkerResult, WorkerStop, WorkerStopReason, WorkerVerdict,
 };
 use recache_engine::remote::{Answer, Offer, Settled, Stop, lease_token_text};
 use recache_model::ids::JobId;
-use recache_store::{BuildStart, ItemMark, PartStart, RemoteWorker, Revoked, TouchedItems};
+use recache_store::{BuildStart, ItemMark, PartStart, Revoked, TouchedItems};
 use serde_json::Value;
 
 use super::calls::Tokens;
@@ -138,29 +138,5 @@ pub(super) fn part(start: PartStart) -> WorkerPart {
             TouchedItems::All => None,
             TouchedItems::Only(items) => Some(items),
         },
-    }
-}
-
-pub(super) fn worker(worker: RemoteWorker) -> Worker {
-    let registered = worker.registered;
-    Worker {
-        session: registered.session.to_string(),
-        name: registered.name,
-        handlers: registered
-            .handlers
-            .into_iter()
-            .map(|handler| WorkerHandler {
-                name: handler.name,
-                version: handler.version,
-                input_schema: handler.input_schema.as_ref().map(documents::json_value),
-            })
-            .collect(),
-        queues: registered.queues,
-        namespaces: registered.namespaces,
-        slots: registered.slots,
-        lease_ms: documents::ms(registered.lease),
-        registered_at: documents::instant(worker.registered_at),
-        heard_at: documents::instant(worker.beat_at),
-        expires_at: documents::instant(worker.expires_at),
     }
 }

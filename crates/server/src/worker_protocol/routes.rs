@@ -6,15 +6,17 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use recache_api::{
     BeginBuild, KeepItems, PutItems, ReadPrevious, RegisterWorker, WorkerAnswer, WorkerBuild, WorkerCall,
-    WorkerDone, WorkerKept, WorkerList, WorkerPart, WorkerPrevious, WorkerSession,
+    WorkerDone, WorkerKept, WorkerList, WorkerPart, WorkerPrevious, WorkerSession, WorkerShown,
 };
 use recache_engine::remote::Remote;
+use recache_model::handlers::Worker;
 use recache_model::ids::SessionId;
 use recache_store::Revoked;
 use utoipa_axum::routes;
 
 use super::{answers, calls};
 use crate::access::{Action, Caller, Permission, Reach};
+use crate::documents;
 use crate::frame::Turn;
 use crate::input::{Id, Input};
 use crate::refusal::{Code, Refusal};
@@ -24,17 +26,21 @@ use crate::state::App;
 const RUN: Permission = Permission::new("workers", Action::Run);
 const READ: Permission = Permission::new("workers", Action::Read);
 
+/// Workers that one list shows.
+const LISTED_MAX: u32 = 10_000;
+
 pub(crate) fn routes() -> Routes {
     Routes::new()
-        .write(RUN, routes!(register_worker))
+        .repeatable(RUN, routes!(register_worker))
         .read(READ, routes!(list_workers))
-        .write(RUN, routes!(worker_call))
-        .write(RUN, routes!(begin_build))
-        .write(RUN, routes!(put_items))
-        .write(RUN, routes!(begin_part))
-        .write(RUN, routes!(keep_items))
-        .write(RUN, routes!(read_previous))
-        .write(RUN, routes!(end_worker))
+        .read(READ, routes!(show_worker))
+        .repeatable(RUN, routes!(worker_call))
+        .repeatable(RUN, routes!(begin_build))
+        .repeatable(RUN, routes!(put_items))
+        .repeatable(RUN, routes!(begin_part))
+        .repeatable(RUN, routes!(keep_items))
+        .repeatable(RUN, routes!(read_previous))
+        .repeatable(RUN, routes!(end_worker))
 }
 
 /// The session's secret.
@@ -80,13 +86,34 @@ async fn register_worker(
 }
 
 /// List workers whose sessions have not ended, the newest first
+///
+/// Remote ones, and processes at the database that have handlers; of a namespace's key those that serve its namespaces alone.
 #[utoipa::path(get, path = "/v1/workers", tag = "workers",
     responses((status = 200, description = "The workers", body = WorkerList)))]
 async fn list_workers(State(app): State<App>, caller: Caller) -> Result<Json<WorkerList>, Refusal> {
-    let workers = app.engine().remote().list().await?;
-    let visible =
-        workers.into_iter().filter(|worker| serves(&caller, worker.registered.namespaces.as_deref()));
-    Ok(Json(WorkerList::new(visible.map(answers::worker).collect())))
+    let workers = visible(&app, &caller).await?;
+    Ok(Json(WorkerList::new(workers.into_iter().map(documents::worker).collect())))
+}
+
+async fn visible(app: &App, caller: &Caller) -> Result<Vec<Worker>, Refusal> {
+    let mut workers = app.store().handler_offers().handlers_workers(LISTED_MAX).await?;
+    workers.retain(|worker| serves(caller, worker.namespaces.as_deref()));
+    Ok(workers)
+}
+
+/// A worker by its session
+#[utoipa::path(get, path = "/v1/workers/{session}", tag = "workers",
+    params(("session" = String, Path, description = "`ses_…`")),
+    responses((status = 200, description = "The worker", body = WorkerShown)))]
+async fn show_worker(
+    State(app): State<App>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+) -> Result<Json<WorkerShown>, Refusal> {
+    let workers = visible(&app, &caller).await?;
+    let found = workers.into_iter().find(|worker| worker.session == session);
+    let worker = found.ok_or_else(|| Refusal::not_found("worker", &session.to_string()))?;
+    Ok(Json(WorkerShown::new(documents::worker(worker))))
 }
 
 /// Say and ask everything in one call: ends, reports, a sign of life, a claim

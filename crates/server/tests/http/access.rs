@@ -155,6 +155,7 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/workers", "workers:read"),
         ("POST /v1/workers", "workers:run"),
         ("DELETE /v1/workers/{session}", "workers:run"),
+        ("GET /v1/workers/{session}", "workers:read"),
         ("POST /v1/workers/{session}/build", "workers:run"),
         ("POST /v1/workers/{session}/call", "workers:run"),
         ("POST /v1/workers/{session}/items", "workers:run"),
@@ -190,6 +191,57 @@ struct Things {
     letter: String,
     tracked: String,
     event: String,
+}
+
+/// Makes them, as somebody who may do everything.
+async fn things(world: &World, admin: &str) -> Things {
+    let stored = world
+        .send(
+            "PUT",
+            "/v1/templates",
+            &[("content-type", "application/yaml"), ("authorization", &format!("Bearer {admin}"))],
+            TEMPLATE,
+        )
+        .await;
+    stored.expect(201);
+    let job = ask(world, Some(admin), "POST", "/v1/jobs", r#"{"handler":"none","namespace":"a"}"#).await;
+    let job = job.expect(201)["id"].as_str().unwrap().to_owned();
+    let workflow =
+        ask(world, Some(admin), "POST", "/v1/workflows", r#"{"template":"order","namespace":"a"}"#).await;
+    let workflow = workflow.expect(201)["id"].as_str().unwrap().to_owned();
+    let id = async |path: &str, body: &str, pointer: &str| {
+        let made = ask(world, Some(admin), "POST", path, body).await.expect(201);
+        made.pointer(pointer).unwrap().as_str().unwrap().to_owned()
+    };
+    let batch = id("/v1/batches", r#"{"action":"x","namespace":"a"}"#, "/batch/id").await;
+    let tracked = id("/v1/tracked-jobs", r#"{"action":"x","namespace":"a"}"#, "/job/id").await;
+    let letter = id("/v1/jobs", r#"{"handler":"fail","namespace":"a"}"#, "/id").await;
+    let waiting = format!("Bearer {admin}");
+    let waiting = [("authorization", waiting.as_str()), ("prefer", "wait=20")];
+    let failed = world.send("GET", &format!("/v1/jobs/{letter}"), &waiting, "").await.expect(200);
+    assert_eq!(failed["job"]["state"], "failed");
+    for name in ["report", "gone"] {
+        let schedule = r#"{"cron":"0 0 1 1 *","handler":"none"}"#;
+        ask(world, Some(admin), "PUT", &format!("/v1/schedules/a/{name}"), schedule).await.expect(200);
+    }
+    for key in ["prices", "base", "gone"] {
+        let defined = r#"{"handler":"counting","debounce_quiet_ms":0}"#;
+        ask(world, Some(admin), "PUT", &format!("/v1/views/a/{key}"), defined).await.expect(200);
+    }
+    ask(world, Some(admin), "POST", "/v1/views/a/prices/touch", "{}").await.expect(200);
+    let bearer = format!("Bearer {admin}");
+    let live = [("authorization", bearer.as_str()), ("prefer", "wait=20")];
+    world.send("GET", "/v1/views/a/prices/items/version?min_version=1", &live, "").await.expect(200);
+
+    ask(world, Some(admin), "POST", "/v1/webhooks", HOOK).await.expect(201);
+    let events = "/v1/events?namespace=a&types=job.cancelled&seconds=0";
+    assert_eq!(ask(world, Some(admin), "GET", events, "").await.status, 200);
+    let other = ask(world, Some(admin), "POST", "/v1/jobs", r#"{"handler":"none","namespace":"a"}"#).await;
+    let other = other.expect(201)["id"].as_str().unwrap().to_owned();
+    ask(world, Some(admin), "POST", &format!("/v1/jobs/{other}/cancel"), "{}").await.expect(200);
+    let kept = ask(world, Some(admin), "GET", "/v1/events/kept?type=job.cancelled", "").await.expect(200);
+    let event = kept["events"][0]["id"].as_str().unwrap().to_owned();
+    Things { job, workflow, batch, letter, tracked, event }
 }
 
 /// Every operation of the description with a body that is right, on things of namespace `a`.
@@ -326,54 +378,7 @@ async fn every_route_answers_each_role_on_each_namespace_as_the_table_says() {
         tokens.insert(*name, token(&world, name, scopes, None).await);
     }
     let admin = tokens["admin"].clone();
-    let stored = world
-        .send(
-            "PUT",
-            "/v1/templates",
-            &[("content-type", "application/yaml"), ("authorization", &format!("Bearer {admin}"))],
-            TEMPLATE,
-        )
-        .await;
-    stored.expect(201);
-    let job = ask(&world, Some(&admin), "POST", "/v1/jobs", r#"{"handler":"none","namespace":"a"}"#).await;
-    let job = job.expect(201)["id"].as_str().unwrap().to_owned();
-    let workflow =
-        ask(&world, Some(&admin), "POST", "/v1/workflows", r#"{"template":"order","namespace":"a"}"#).await;
-    let workflow = workflow.expect(201)["id"].as_str().unwrap().to_owned();
-    let id = async |path: &str, body: &str, pointer: &str| {
-        let made = ask(&world, Some(&admin), "POST", path, body).await.expect(201);
-        made.pointer(pointer).unwrap().as_str().unwrap().to_owned()
-    };
-    let batch = id("/v1/batches", r#"{"action":"x","namespace":"a"}"#, "/batch/id").await;
-    let tracked = id("/v1/tracked-jobs", r#"{"action":"x","namespace":"a"}"#, "/job/id").await;
-    let letter = id("/v1/jobs", r#"{"handler":"fail","namespace":"a"}"#, "/id").await;
-    let waiting = format!("Bearer {admin}");
-    let waiting = [("authorization", waiting.as_str()), ("prefer", "wait=20")];
-    let failed = world.send("GET", &format!("/v1/jobs/{letter}"), &waiting, "").await.expect(200);
-    assert_eq!(failed["job"]["state"], "failed");
-    for name in ["report", "gone"] {
-        let schedule = r#"{"cron":"0 0 1 1 *","handler":"none"}"#;
-        ask(&world, Some(&admin), "PUT", &format!("/v1/schedules/a/{name}"), schedule).await.expect(200);
-    }
-    for key in ["prices", "base", "gone"] {
-        let defined = r#"{"handler":"counting","debounce_quiet_ms":0}"#;
-        ask(&world, Some(&admin), "PUT", &format!("/v1/views/a/{key}"), defined).await.expect(200);
-    }
-    ask(&world, Some(&admin), "POST", "/v1/views/a/prices/touch", "{}").await.expect(200);
-    let bearer = format!("Bearer {admin}");
-    let live = [("authorization", bearer.as_str()), ("prefer", "wait=20")];
-    world.send("GET", "/v1/views/a/prices/items/version?min_version=1", &live, "").await.expect(200);
-
-    ask(&world, Some(&admin), "POST", "/v1/webhooks", HOOK).await.expect(201);
-    let events = "/v1/events?namespace=a&types=job.cancelled&seconds=0";
-    assert_eq!(ask(&world, Some(&admin), "GET", events, "").await.status, 200);
-    let other = ask(&world, Some(&admin), "POST", "/v1/jobs", r#"{"handler":"none","namespace":"a"}"#).await;
-    let other = other.expect(201)["id"].as_str().unwrap().to_owned();
-    ask(&world, Some(&admin), "POST", &format!("/v1/jobs/{other}/cancel"), "{}").await.expect(200);
-    let kept = ask(&world, Some(&admin), "GET", "/v1/events/kept?type=job.cancelled", "").await.expect(200);
-    let event = kept["events"][0]["id"].as_str().unwrap().to_owned();
-    let things = Things { job, workflow, batch, letter, tracked, event };
-
+    let things = things(&world, &admin).await;
     let mut wrong = Vec::new();
     let mut asked = 0;
     for (method, route, path, body) in requests(&things) {
@@ -461,6 +466,108 @@ async fn foreign_id_is_answered_like_one_that_does_not_exist() {
     world.end().await;
 }
 
+/// Of each operation that takes the key, what cannot be repeated with these things: there is nothing that it could be done to.
+const NOTHING_TO_DO: [&str; 9] = [
+    // Nothing of it has failed.
+    "POST /v1/batches/{id}/retry",
+    "POST /v1/jobs/{id}/retry",
+    "POST /v1/workflows/{id}/steps/{step}/resolve",
+    // Of these only the first finds the letter open.
+    "POST /v1/dead-letters/{id}/discard",
+    "POST /v1/dead-letters/{id}/redrive",
+    "POST /v1/dead-letters/{id}/resolve",
+    // What has the name is a webhook.
+    "DELETE /v1/subscribers/{name}",
+    "POST /v1/webhooks",
+    "POST /v1/webhooks/{name}/redeliver",
+];
+/// Their answers hold what is shown only once: repeated, they are carried out again.
+const SHOWN_ONCE: [&str; 2] = ["POST /v1/webhooks", "POST /v1/webhooks/{name}/rotate"];
+/// They keep the key with the job, and say so in the document.
+const BY_THE_JOB: [&str; 2] = ["POST /v1/jobs", "POST /v1/jobs/bulk"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_that_takes_the_key_is_carried_out_once_and_refuses_what_is_no_repetition() {
+    let world = guarded().await;
+    let admin = token(&world, "admin", &["*:*"], None).await;
+    let things = things(&world, &admin).await;
+    let bearer = format!("Bearer {admin}");
+    let ask = async |key: &str, method: &str, path: &str, body: &str| {
+        let headers = [
+            ("content-type", "application/json"),
+            ("authorization", bearer.as_str()),
+            ("idempotency-key", key),
+        ];
+        world.send(method, path, &headers, body).await
+    };
+    let gone = HOOK.replace("order", "gone");
+    ask("hook", "POST", "/v1/webhooks", &gone).await.expect(201);
+    ask("pattern", "PUT", "/v1/view-patterns/a/gone*", r#"{"handler":"counting"}"#).await.expect(200);
+    let api = recache_server::api();
+    let takes_key = |method: &str, route: &str| {
+        let parameters = &api["paths"][route][method.to_lowercase()]["parameters"];
+        parameters.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "Idempotency-Key"))
+    };
+    let report = format!("/v1/tracked-jobs/{}/report", things.tracked);
+    ask("report", "POST", &report, r#"{"state":"completed"}"#).await.expect(200);
+    let (mut wrong, mut asked) = (Vec::new(), 0);
+    let mut requests = requests(&things);
+    // What ends things comes last.
+    let ends =
+        |route: &str| ["cancel", "discard", "redrive", "resolve"].iter().any(|end| route.ends_with(end));
+    requests.sort_by_key(|(_, route, _, _)| ends(route));
+    for (place, (method, route, path, body)) in requests.into_iter().enumerate() {
+        let name = format!("{method} {route}");
+        if !takes_key(&method, &route) {
+            let is_call_of_worker = route.starts_with("/v1/workers");
+            let changes_nothing = expected()[name.as_str()].ends_with(":read") || method == "GET";
+            assert!(changes_nothing || is_call_of_worker, "{name} takes no key");
+            continue;
+        }
+        asked += 1;
+        for malformed in ["", &"k".repeat(300), "ä"] {
+            let answer = ask(malformed, &method, &path, &body).await;
+            if (answer.status, answer.body.contains("Idempotency-Key")) != (400, true) {
+                wrong.push(format!("{name} with the key `{malformed}`: {} {}", answer.status, answer.body));
+            }
+        }
+        let key = format!("walk-{place}");
+        let first = ask(&key, &method, &path, &body).await;
+        if first.status >= 300 {
+            if !NOTHING_TO_DO.contains(&name.as_str()) {
+                wrong.push(format!("{name}: {} {}", first.status, first.body));
+            }
+            continue;
+        }
+        if first.header("idempotency-replayed").is_some() {
+            wrong.push(format!("{name} repeats what was not there"));
+        }
+        if SHOWN_ONCE.contains(&name.as_str()) {
+            continue;
+        }
+        let again = ask(&key, &method, &path, &body).await;
+        let is_by_the_job = BY_THE_JOB.contains(&name.as_str());
+        let is_repeated = if is_by_the_job {
+            again.status == 200 && again.body.contains(r#""existed":true"#)
+        } else {
+            again.header("idempotency-replayed") == Some("true")
+                && (again.status, &again.body) == (first.status, &first.body)
+        };
+        if !is_repeated {
+            wrong.push(format!("{name} again: {again:?}, not {first:?}"));
+        }
+        let other = if is_by_the_job { body.replace("none", "other") } else { format!("{body} ") };
+        let other = ask(&key, &method, &path, &other).await;
+        let code = if is_by_the_job { "conflict" } else { "key_reused" };
+        if !matches!(other.status, 409 | 422) || other.json()["code"] != code {
+            wrong.push(format!("{name} with another body: {} {}", other.status, other.body));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {asked}:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(asked, 61);
+    world.end().await;
+}
+
 /// What is said of an id of another namespace, and of one that does not exist: the same, and nothing was changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn batch_of_another_namespace_takes_no_members_and_is_not_there() {
@@ -510,6 +617,31 @@ async fn key_ends_with_its_lifetime_and_within_five_seconds_of_its_revocation() 
     }
     let used = world.store.api_keys().api_key_get(long.split('_').nth(1).unwrap()).await.unwrap();
     assert!(used.last_used_at.is_some(), "its use was noted");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_guesses_tokens_does_not_keep_those_out_who_have_one() {
+    let world = guarded().await;
+    let mut goods = Vec::new();
+    for number in 0..20 {
+        goods.push(token(&world, &format!("good-{number}"), &["jobs:read"], None).await);
+    }
+    let secret = &goods[0][goods[0].len() - 43..];
+    let mut tokens: Vec<_> = (0..900).map(|number| format!("rck_{number:016x}_{secret}")).collect();
+    // In the middle of the flood; none of them was known before.
+    tokens.splice(600..600, goods.iter().cloned());
+    let statuses = futures_util::future::join_all(
+        tokens.iter().map(async |token| ask(&world, Some(token), "GET", "/v1/jobs", "").await.status),
+    )
+    .await;
+    let (mut of_good, mut of_guesses) = (Vec::new(), Vec::new());
+    for (token, status) in tokens.iter().zip(statuses) {
+        if goods.contains(token) { of_good.push(status) } else { of_guesses.push(status) }
+    }
+    assert!(of_guesses.iter().all(|status| matches!(status, 401 | 429)), "{of_guesses:?}");
+    assert!(of_guesses.contains(&429), "the store is not asked for each of them");
+    assert_eq!(of_good, [200; 20], "{of_guesses:?}");
     world.end().await;
 }
 

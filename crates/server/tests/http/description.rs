@@ -61,6 +61,7 @@ fn every_route_names_its_permission_but_those_that_are_open_on_purpose() {
         })
         .collect();
     assert_eq!(open, ["GET /health", "GET /health/live", "GET /health/ready", "GET /v1/openapi.json"]);
+    assert_eq!(recache_server::open_pages(), ["/docs"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

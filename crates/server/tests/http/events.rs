@@ -476,3 +476,22 @@ async fn events_that_wait_for_their_publishers_are_seen_waiting() {
         world.end().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousand_streams_of_one_key_are_open_at_once_as_it_comes() {
+    let auth = Auth { api_keys: true, jwt: None };
+    let world = World::guarded(sqlite_database(), Settings::default(), auth).await;
+    let bearer = token(&world, "page", &["events:read"]).await;
+    let mut streams = Vec::new();
+    for number in 0..1_000 {
+        let stream = Client::open(&world, "/v1/events", &[("authorization", &bearer)]).await;
+        assert_eq!(stream.status(), 200, "stream {number}");
+        streams.push(stream);
+    }
+    let other = token(&world, "other", &["events:read", "jobs:read"]).await;
+    let stream = Client::open(&world, "/v1/events", &[("authorization", &other)]).await;
+    assert_eq!(stream.status(), 200, "one caller leaves room");
+    assert_eq!(world.send("GET", "/v1/jobs", &[("authorization", &other)], "").await.status, 200);
+    drop((stream, streams));
+    world.end().await;
+}

@@ -33,6 +33,66 @@ async fn ready_follows_the_store_and_live_does_not() {
     assert_eq!(world.get("/health/detailed").await.status, 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn details_say_who_works_who_leads_and_when_dead_workers_were_looked_for() {
+    for world in World::both().await {
+        let worker = r#"{"name":"w","handlers":[{"name":"none"}],"lease_ms":60000}"#;
+        world.post("/v1/workers", worker).await.expect(201);
+        let maintenance = world.store.maintenance();
+        let lease = std::time::Duration::from_secs(60);
+        let lead = loop {
+            let taken = maintenance.leader_take("maintenance", uuid::Uuid::new_v4(), lease).await.unwrap();
+            if let Some(lead) = taken {
+                break lead;
+            }
+        };
+        maintenance.leader_say(&lead, "node-7").await.unwrap();
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        let details = loop {
+            let details = world.get("/health/detailed").await.expect(200);
+            if !details["sweep"]["last_at"].is_null() && details["workers"]["remote"] == 1 {
+                break details;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{details}");
+        };
+        assert_eq!(details["workers"]["nodes"], 1, "{details}");
+        assert!(details["workers"]["nodes_silent_ms"].as_u64().unwrap() < 60_000, "{details}");
+        assert!(details["workers"]["remote_silent_ms"].is_u64(), "{details}");
+        assert_eq!(details["leader"]["node"], "node-7", "{details}");
+        assert!(
+            details["leader"]["since"].as_str().unwrap() < details["leader"]["expires_at"].as_str().unwrap()
+        );
+        assert_eq!(details["sweep"]["overdue"], 0, "{details}");
+        let tier = json!([{ "tier": "near", "provider": "moka", "condition": "active" }]);
+        assert_eq!(details["cache"]["tiers"], tier, "{details}");
+        let capabilities = details["cache"]["capabilities"].as_array().unwrap();
+        assert!(capabilities.iter().any(|one| one["capability"] == "retains"), "{details}");
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn details_ask_the_store_once_a_second_however_many_look() {
+    let world = World::sqlite().await;
+    world.get("/health/detailed").await.expect(200);
+    let calls = async |name: &str| {
+        let figures = world.app.figures().await.unwrap();
+        let line = format!("recache_database_call_duration_seconds_count{{statement=\"{name}\"");
+        figures.lines().find(|one| one.starts_with(&line)).map(str::to_owned)
+    };
+    for name in ["sessions_seen", "leader_find"] {
+        let before = calls(name).await;
+        assert!(before.is_some(), "{name}: {}", world.app.figures().await.unwrap());
+        for _ in 0..50 {
+            world.get("/health/detailed").await.expect(200);
+        }
+        let count =
+            |line: Option<String>| -> u64 { line.unwrap().rsplit(' ').next().unwrap().parse().unwrap() };
+        assert!(count(calls(name).await) - count(before) < 25, "{name} is asked by every look");
+    }
+    world.end().await;
+}
+
 #[tokio::test]
 async fn taken_and_foreign_addresses_are_refused() {
     let first = bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();

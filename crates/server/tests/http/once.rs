@@ -1,4 +1,12 @@
+use std::time::Duration;
+
+use recache_server::Settings;
+use recache_store::conformance::{postgres_database, sqlite_database};
+use recache_store::snapshot::sqlx;
+use recache_store::{AuditFilter, AuditOutcome};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::world::World;
 
@@ -92,4 +100,66 @@ async fn key_that_cannot_be_is_refused() {
         }
     }
     world.end().await;
+}
+
+/// Nothing of the database is written while it is held: of SQLite all of it, of PostgreSQL the jobs.
+async fn hold(url: &str) -> Box<dyn std::any::Any> {
+    if url.starts_with("postgres") {
+        let pool = sqlx::PgPool::connect(url).await.unwrap();
+        let mut held = pool.begin().await.unwrap();
+        sqlx::query("LOCK TABLE recache.jobs IN SHARE ROW EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+        Box::new(held)
+    } else {
+        let pool = sqlx::SqlitePool::connect(url).await.unwrap();
+        Box::new(pool.begin_with("BEGIN IMMEDIATE").await.unwrap())
+    }
+}
+
+/// Waits until the server's figures have this line.
+async fn figures_have(world: &World, line: &str) {
+    let looking = async {
+        while !world.app.figures().await.unwrap().lines().any(|one| one == line) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), looking).await.unwrap_or_else(|_| panic!("never `{line}`"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caller_that_hangs_up_leaves_no_row_of_the_audit_that_is_only_begun() {
+    for database in [Some(sqlite_database()), postgres_database().await].into_iter().flatten() {
+        let url = database.url().to_owned();
+        let world = World::over(database, Settings::default()).await;
+        let job = world.post("/v1/jobs", r#"{"handler":"none"}"#).await.expect(201);
+        let id = job["id"].as_str().unwrap();
+        let held = hold(&url).await;
+        let mut client = TcpStream::connect(world.address).await.unwrap();
+        let request = format!("POST /v1/jobs/{id}/cancel HTTP/1.1\r\nhost: {}\r\n\r\n", world.address);
+        client.write_all(request.as_bytes()).await.unwrap();
+        figures_have(&world, "recache_http_requests_working 1").await;
+        if url.starts_with("postgres") {
+            while outcomes(&world).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(outcomes(&world).await, [AuditOutcome::Begun]);
+        }
+        drop(client);
+        figures_have(&world, "recache_http_connections 0").await;
+        drop(held);
+        let ending = async {
+            while outcomes(&world).await != [AuditOutcome::Done] {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(10), ending).await;
+        assert!(ended.is_ok(), "{url}: {:?}", outcomes(&world).await);
+        let stands = world.get(&format!("/v1/jobs/{id}")).await.expect(200);
+        assert_eq!(stands["job"]["state"], "cancelled");
+        world.end().await;
+    }
+}
+
+async fn outcomes(world: &World) -> Vec<AuditOutcome> {
+    let filter = AuditFilter { rows_max: 10, ..AuditFilter::default() };
+    world.store.audits().audits_list(filter).await.unwrap().into_iter().map(|row| row.outcome).collect()
 }

@@ -174,3 +174,18 @@ async fn pattern_covers_views_that_their_first_touch_makes() {
         world.end().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebuild_leaves_a_row_in_the_audit() {
+    for world in World::both().await {
+        let define = r#"{"handler":"counting"}"#;
+        world.send("PUT", "/v1/views/a/v", &[("content-type", "application/json")], define).await.expect(200);
+        let touched = world.post("/v1/views/a/v/rebuild", r#"{"reason":"looks odd"}"#).await.expect(200);
+        let row = world.get("/v1/audit?target=a/v").await.expect(200)["rows"][0].clone();
+        assert_eq!((&row["action"], &row["reason"]), (&json!("views.rebuild"), &json!("looks odd")), "{row}");
+        assert_eq!((&row["outcome"], &row["namespace"]), (&json!("done"), &json!("a")), "{row}");
+        assert_eq!(row["before"]["wanted_version"], 0, "{row}");
+        assert_eq!(row["after"]["wanted_version"], touched["recache_version"], "{row}");
+        world.end().await;
+    }
+}

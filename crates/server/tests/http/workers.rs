@@ -234,3 +234,39 @@ async fn server_that_stops_answers_who_waits_and_takes_what_ended() {
     assert_eq!(world.store.job_get(id).await.unwrap().state, recache_model::job::JobState::Completed);
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_names_processes_at_the_database_and_remote_workers_and_each_by_its_session() {
+    for world in World::both().await {
+        let worker = r#"{"name":"far","handlers":[{"name":"none"}],"lease_ms":60000}"#;
+        let remote = world.post("/v1/workers", worker).await.expect(201)["session"].clone();
+        // A process says what it can do after its session is opened.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let list = loop {
+            let list = world.get("/v1/workers").await.expect(200);
+            if list["workers"].as_array().unwrap().len() == 2 {
+                break list;
+            }
+            assert!(Instant::now() < deadline, "{list}");
+        };
+        let find = |is_remote: bool| {
+            let all = list["workers"].as_array().unwrap();
+            all.iter().find(|one| one["is_remote"] == is_remote).unwrap().clone()
+        };
+        let (far, node) = (find(true), find(false));
+        assert_eq!(
+            (&far["session"], &far["name"], &far["lease_ms"]),
+            (&remote, &json!("far"), &json!(60_000))
+        );
+        let handlers = node["handlers"].as_array().unwrap();
+        assert!(handlers.iter().any(|one| one["name"] == "echo"), "{node}");
+        assert_eq!(node["queues"], json!(["default", "mail"]));
+        for one in [far, node] {
+            let path = format!("/v1/workers/{}", one["session"].as_str().unwrap());
+            assert_eq!(world.get(&path).await.expect(200)["worker"]["name"], one["name"]);
+        }
+        let unknown = world.get("/v1/workers/ses_01890000-0000-7000-8000-000000000000").await;
+        assert_eq!(unknown.code(404), "not_found");
+        world.end().await;
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_model::ids::JobId;
+use recache_model::ids::{JobId, SessionId};
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::letter::LetterStatus;
 use recache_model::limits::Rate;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Subject, work, workflows};
 use crate::records::{JobFilter, NewJob, Outcome};
-use crate::{Error, HandOver, HistoryRule, Leadership, Word};
+use crate::{Error, HandOver, HistoryRule, Leadership, NewRemoteWorker, SessionsSeen, Word};
 
 const LEASE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_hours(1);
@@ -59,14 +59,52 @@ pub async fn one_process_leads_at_a_time(subject: &Subject) {
     let second = take(b).await.expect("its lease has passed");
     assert!(second.token > first.token);
     assert_eq!(take(a).await, None);
+    let leader = maintenance.leader_find("test").await.expect("answered").expect("b leads");
+    assert_eq!((leader.node, leader.since), (None, None), "b did not say who it is");
+    maintenance.leader_say(&first, "a").await.expect("answered");
+    let leader = maintenance.leader_find("test").await.expect("answered").expect("b leads");
+    assert_eq!(leader.node, None, "a leads no more");
+    maintenance.leader_say(&second, "b").await.expect("answered");
+    let leader = maintenance.leader_find("test").await.expect("answered").expect("b leads");
+    assert_eq!(leader.node.as_deref(), Some("b"));
+    assert!(leader.since.is_some_and(|since| since < leader.expires_at));
     maintenance.leader_release(&first).await.expect("answered");
     assert_eq!(take(a).await, None, "a late release of the former changes nothing");
     maintenance.leader_release(&second).await.expect("released");
+    assert_eq!(maintenance.leader_find("test").await.expect("answered"), None);
     assert!(take(a).await.expect("given up").token > second.token);
     assert!(
         maintenance.leader_take("other", b, LEASE).await.expect("answered").is_some(),
         "each role by itself"
     );
+}
+
+/// Those of nodes and those of remote workers apart; one that is over is told until it is swept.
+pub async fn sessions_are_counted_with_the_most_silent(subject: &Subject) {
+    let maintenance = subject.store.maintenance();
+    assert_eq!(maintenance.sessions_seen().await.expect("seen"), SessionsSeen::default());
+    let began = subject.store.now().await.expect("answered");
+    subject.session().await;
+    subject.advance(HOUR);
+    subject.session().await;
+    let worker = NewRemoteWorker {
+        session: SessionId::make(),
+        name: "remote".to_owned(),
+        secret_digest: "00".to_owned(),
+        handlers: Vec::new(),
+        queues: vec!["default".to_owned()],
+        namespaces: None,
+        slots: 1,
+        lease: 2 * HOUR,
+    };
+    subject.store.remote_workers().remote_open(worker).await.expect("opened");
+    let seen = maintenance.sessions_seen().await.expect("seen");
+    assert_eq!((seen.nodes, seen.remote, seen.overdue), (2, 1, 1));
+    assert!(seen.nodes_heard.is_some_and(|heard| heard >= began && heard < began.plus(HOUR)));
+    assert!(seen.remote_heard.is_some_and(|heard| heard >= began.plus(HOUR)));
+    subject.store.sessions_sweep(10).await.expect("swept");
+    let seen = maintenance.sessions_seen().await.expect("seen");
+    assert_eq!((seen.nodes, seen.remote, seen.overdue), (1, 1, 0));
 }
 
 /// And changes nothing.

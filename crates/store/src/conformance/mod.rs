@@ -295,6 +295,7 @@ macro_rules! conformance_suite {
             maintenance: [
                 one_process_leads_at_a_time,
                 work_of_a_former_leader_is_refused,
+                sessions_are_counted_with_the_most_silent,
                 ended_jobs_are_removed_when_their_time_is_over,
                 job_of_a_removed_ones_id_begins_anew,
                 failed_job_stays_while_its_letter_is_open,

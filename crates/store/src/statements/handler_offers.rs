@@ -69,7 +69,7 @@ async fn workers(db: &mut Connection, workers_max: u32) -> Result<Vec<Worker>> {
     let limit = i64::from(workers_max);
     let mut found = Vec::new();
     let rows = sqlx::query(
-        "SELECT s.id, s.node AS name, o.handlers, o.queues, o.slots, s.namespaces, s.started_at, s.beat_at \
+        "SELECT s.id, s.node AS name, o.handlers, o.queues, o.slots, s.namespaces, s.started_at, s.beat_at, s.expires_at \
          FROM worker_offers o JOIN sessions s ON s.id = o.session_id ORDER BY s.id DESC LIMIT $1",
     )
     .bind(limit)
@@ -80,7 +80,7 @@ async fn workers(db: &mut Connection, workers_max: u32) -> Result<Vec<Worker>> {
         found.push(worker(row, handlers, false)?);
     }
     let rows = sqlx::query(
-        "SELECT s.id, w.name, w.handlers, w.queues, w.slots, s.namespaces, s.started_at, s.beat_at \
+        "SELECT s.id, w.name, w.handlers, w.queues, w.slots, s.namespaces, s.started_at, s.beat_at, s.expires_at \
          FROM remote_workers w JOIN sessions s ON s.id = w.session_id ORDER BY s.id DESC LIMIT $1",
     )
     .bind(limit)
@@ -112,6 +112,7 @@ fn worker(row: &Row, handlers: Vec<HandlerOffer>, is_remote: bool) -> Result<Wor
         namespaces: sessions::namespaces(row)?,
         started_at: Timestamp::from_micros(row.try_get("started_at")?),
         beat_at: Timestamp::from_micros(row.try_get("beat_at")?),
+        expires_at: Timestamp::from_micros(row.try_get("expires_at")?),
     })
 }
 

@@ -17,7 +17,8 @@ use super::workflows::counts;
 use super::{audit, request_keys};
 use crate::error::{Error, Result};
 use crate::maintenance::{
-    Compared, CountDifference, HistoryRule, HistoryTended, Leadership, LimitsJudged, Maintenance,
+    Compared, CountDifference, HistoryRule, HistoryTended, Leader, Leadership, LimitsJudged, Maintenance,
+    SessionsSeen,
 };
 
 #[async_trait]
@@ -25,6 +26,33 @@ impl Maintenance for Driver {
     async fn leader_take(&self, role: &str, holder: Uuid, lease: Duration) -> Result<Option<Leadership>> {
         let role = role.to_owned();
         self.write(work!([role] db, now, effects => take_lead(db, now, &role, holder, lease).await)).await
+    }
+
+    async fn leader_say(&self, leadership: &Leadership, node: &str) -> Result<()> {
+        let (lead, node) = (leadership.clone(), node.to_owned());
+        self.write(work!([lead, node] db, now, effects => {
+            sqlx::query(
+                "UPDATE leaders SET said_token = token, node = $4, since = $5 WHERE role = $1 AND holder = $2 AND token = $3",
+            )
+            .bind(&lead.role)
+            .bind(lead.holder)
+            .bind(lead.token)
+            .bind(&*node)
+            .bind(now.micros())
+            .execute(db)
+            .await?;
+            Ok(())
+        }))
+        .await
+    }
+
+    async fn leader_find(&self, role: &str) -> Result<Option<Leader>> {
+        let role = role.to_owned();
+        self.read(look!([role] db, now => leader(db, now, &role).await)).await
+    }
+
+    async fn sessions_seen(&self) -> Result<SessionsSeen> {
+        self.read(look!([] db, now => sessions_seen(db, now).await)).await
     }
 
     async fn leader_release(&self, leadership: &Leadership) -> Result<()> {
@@ -148,6 +176,49 @@ async fn take_lead(
     .fetch_optional(db)
     .await?;
     row.map(|row| Ok(Leadership { role: role.to_owned(), holder, token: row.try_get("token")? })).transpose()
+}
+
+async fn leader(db: &mut Connection, now: Timestamp, role: &str) -> Result<Option<Leader>> {
+    let row = sqlx::query(
+        "SELECT said_token = token AS is_said, node, since, expires_at FROM leaders WHERE role = $1 AND expires_at > $2",
+    )
+    .bind(role)
+    .bind(now.micros())
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| {
+        let is_said = row.try_get::<Option<bool>, _>("is_said")? == Some(true);
+        let since: Option<i64> = row.try_get("since")?;
+        Ok(Leader {
+            node: row.try_get::<Option<String>, _>("node")?.filter(|_| is_said),
+            since: since.filter(|_| is_said).map(Timestamp::from_micros),
+            expires_at: Timestamp::from_micros(row.try_get("expires_at")?),
+        })
+    })
+    .transpose()
+}
+
+async fn sessions_seen(db: &mut Connection, now: Timestamp) -> Result<SessionsSeen> {
+    let rows = sqlx::query(
+        "SELECT w.session_id IS NOT NULL AS is_remote, count(*) AS seen, min(s.beat_at) AS heard, \
+         count(CASE WHEN s.expires_at <= $1 THEN 1 END) AS overdue \
+         FROM sessions s LEFT JOIN remote_workers w ON w.session_id = s.id GROUP BY 1",
+    )
+    .bind(now.micros())
+    .fetch_all(db)
+    .await?;
+    let mut found = SessionsSeen::default();
+    for row in &rows {
+        let seen = u64::try_from(row.try_get::<i64, _>("seen")?).unwrap_or_default();
+        let heard = row.try_get::<Option<i64>, _>("heard")?.map(Timestamp::from_micros);
+        found.overdue += u64::try_from(row.try_get::<i64, _>("overdue")?).unwrap_or_default();
+        if row.try_get("is_remote")? {
+            (found.remote, found.remote_heard) = (seen, heard);
+        } else {
+            (found.nodes, found.nodes_heard) = (seen, heard);
+        }
+    }
+    Ok(found)
 }
 
 /// Locked until the transaction ends: nobody takes the lead in the middle of it.

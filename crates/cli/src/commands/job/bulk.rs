@@ -3,7 +3,9 @@
 use recache_api::client::Client;
 use recache_api::{BulkChange, ChangeJobs};
 use recache_store::{BatchDone, BulkJobChange, JobFilter, Store, Word};
+use serde_json::json;
 
+use super::super::audited::{Deed, audited};
 use super::{Context, Outcome, bulk_changed};
 
 /// Jobs that one transaction changes.
@@ -51,16 +53,31 @@ impl Many {
             let matching = store.bulk_jobs().jobs_count(filter, change).await?;
             return bulk_changed(&BulkChange::preview(matching), context);
         }
-        let mut sum = BatchDone::default();
-        loop {
-            let done = store.bulk_jobs().jobs_change(filter.clone(), change, word.clone()).await?;
-            sum.changed += done.changed;
-            sum.skipped += done.skipped;
-            if done.last.is_none() {
-                return bulk_changed(&BulkChange::done(sum.changed, sum.skipped), context);
+        let action = match change {
+            BulkJobChange::Cancel => "jobs.cancel_many",
+            BulkJobChange::Retry => "jobs.retry_many",
+            BulkJobChange::Delete => "jobs.delete_many",
+        };
+        let shown =
+            json!({ "queue": filter.queue, "handler": filter.handler, "namespace": filter.namespace });
+        let deed =
+            Deed { namespace: filter.namespace.clone(), ..Deed::new(action, "by filter", word.clone()) };
+        let sum = audited(store, deed, &shown, async {
+            let mut sum = BatchDone::default();
+            loop {
+                let done = store.bulk_jobs().jobs_change(filter.clone(), change, word.clone()).await?;
+                sum.changed += done.changed;
+                sum.skipped += done.skipped;
+                if done.last.is_none() {
+                    break;
+                }
+                filter.before = done.last;
             }
-            filter.before = done.last;
-        }
+            let after = json!({ "changed": sum.changed, "skipped": sum.skipped });
+            Ok((sum, after))
+        })
+        .await?;
+        bulk_changed(&BulkChange::done(sum.changed, sum.skipped), context)
     }
 
     /// The same in requests of bounded size.

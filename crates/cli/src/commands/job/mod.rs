@@ -14,8 +14,10 @@ use recache_api::{
 use recache_model::ids::JobId;
 use recache_model::job::JobState;
 use recache_store::{BulkJobChange, Error, JobFilter, JobRecord, Store, Word};
+use serde_json::json;
 
 use super::against::{Against, because, now_micros};
+use super::audited::{Deed, audited};
 use super::{Context, Outcome, page};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
@@ -358,7 +360,14 @@ impl Cancel {
             let word = Word::new(context.actor(None), self.reason);
             return self.many.change(BulkJobChange::Cancel, word, store, context).await;
         };
-        let (now, changed) = store.job_cancel(id, &self.reason).await?;
+        let word = Word::new(context.actor(None), self.reason.clone());
+        let job = store.job_get(id).await?;
+        let deed = Deed::new("jobs.cancel", id.to_string(), word).of(&job.namespace);
+        let (now, changed) = audited(store, deed, &json!({ "state": job.state.as_str() }), async {
+            let (now, changed) = store.job_cancel(id, &self.reason).await?;
+            Ok(((now, changed), json!({ "state": now.as_str() })))
+        })
+        .await?;
         if !changed && now != JobState::Cancelled {
             return Err(CliError::new(
                 "E-CONFLICT",
@@ -377,7 +386,14 @@ impl Retry {
             let word = Word::new(context.actor(None), RETRIED);
             return self.many.change(BulkJobChange::Retry, word, store, context).await;
         };
-        store.job_retry(id).await?;
+        let word = Word::new(context.actor(None), RETRIED);
+        let job = store.job_get(id).await?;
+        let deed = Deed::new("jobs.retry", id.to_string(), word).of(&job.namespace);
+        audited(store, deed, &json!({ "state": job.state.as_str() }), async {
+            store.job_retry(id).await?;
+            Ok(((), json!({ "state": "queued" })))
+        })
+        .await?;
         // Queued by that call; a worker may have it by now, which is not this command's news.
         changed_to(id, State::Queued, true, context)
     }

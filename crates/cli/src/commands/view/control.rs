@@ -4,11 +4,13 @@ use recache_api::client::Client;
 use recache_api::{Because, RollBackView, ViewChange, ViewRestored};
 use recache_model::view_pattern::is_pattern;
 use recache_store::{Store, Word};
+use serde_json::{Value, json};
 
 use super::super::against::{because, no_actor};
+use super::super::audited::{Deed, audited};
 use super::super::name::ViewName;
 use super::super::{Context, Failure, Outcome};
-use super::{held, print_touched, touch};
+use super::{held, print_touched, touched};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format};
 
@@ -134,6 +136,16 @@ fn changed(
     Ok(ExitStatus::Ok)
 }
 
+fn deed(action: &'static str, view: &ViewName, word: Word) -> Deed {
+    Deed::new(action, view.to_string(), word).of(&view.namespace)
+}
+
+/// How a view stands, as the audit keeps it.
+async fn stands(view: &ViewName, store: &dyn Store) -> Result<Value, Failure> {
+    let record = store.view_get(&view.namespace, &view.key).await?;
+    Ok(json!({ "paused": record.pause.is_some(), "live_version": record.versions.live }))
+}
+
 impl Pause {
     pub(super) async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
         let because = self.why.asked()?;
@@ -143,7 +155,12 @@ impl Pause {
 
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
-        let is_new = store.view_control().view_pause(self.view.in_store(), word).await?;
+        let deed = deed("views.pause", &self.view, word.clone());
+        let is_new = audited(store, deed, &stands(&self.view, store).await?, async {
+            let is_new = store.view_control().view_pause(self.view.in_store(), word).await?;
+            Ok((is_new, json!({ "paused": true })))
+        })
+        .await?;
         changed(self.view, is_new, PAUSED, context)
     }
 }
@@ -156,7 +173,13 @@ impl Resume {
     }
 
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let is_new = store.view_control().view_resume(self.view.in_store()).await?;
+        let word = Word::new(context.actor(None), "resumed from the command line");
+        let deed = deed("views.resume", &self.view, word);
+        let is_new = audited(store, deed, &stands(&self.view, store).await?, async {
+            let is_new = store.view_control().view_resume(self.view.in_store()).await?;
+            Ok((is_new, json!({ "paused": false })))
+        })
+        .await?;
         changed(self.view, is_new, RESUMED, context)
     }
 }
@@ -170,7 +193,20 @@ impl Rebuild {
 
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
-        touch(&self.view, Vec::new(), true, Some(word), store, context).await
+        // One that a pattern covers is made by its first touch.
+        let before = match stands(&self.view, store).await {
+            Ok(before) => before,
+            Err(Failure::Said(error)) if error.exit == ExitStatus::NotFound => json!(null),
+            Err(error) => return Err(error),
+        };
+        let deed = deed("views.rebuild", &self.view, word.clone());
+        let touched = audited(store, deed, &before, async {
+            let touched = touched(&self.view, Vec::new(), true, Some(word), store).await?;
+            let after = json!({ "wanted_version": touched.recache_version });
+            Ok((touched, after))
+        })
+        .await?;
+        print_touched(&self.view, &touched, context)
     }
 }
 
@@ -178,7 +214,13 @@ impl Rollback {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         held::check_version(&self.view, self.to, store, context).await?;
         let (view, word) = (self.view.in_store(), self.why.word(context));
-        let restored = store.view_control().view_restore(view.clone(), self.to, word).await?;
+        let deed = deed("views.rollback", &self.view, word.clone());
+        let restored = audited(store, deed, &stands(&self.view, store).await?, async {
+            let restored = store.view_control().view_restore(view.clone(), self.to, word).await?;
+            let after = json!({ "paused": true, "live_version": restored.version });
+            Ok((restored, after))
+        })
+        .await?;
         print_restored(&self.view, self.to, &output::view_restored(&view, self.to, &restored), context)
     }
 
@@ -220,9 +262,19 @@ impl Delete {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = self.why.word(context);
         if is_pattern(&self.view.key) {
-            store.view_patterns().pattern_delete(&self.view.namespace, &self.view.key).await?;
+            let deed = deed("view_patterns.delete", &self.view, word);
+            audited(store, deed, &json!({ "deleted": false }), async {
+                store.view_patterns().pattern_delete(&self.view.namespace, &self.view.key).await?;
+                Ok(((), json!({ "deleted": true })))
+            })
+            .await?;
         } else {
-            store.view_control().view_delete(self.view.in_store(), word).await?;
+            let deed = deed("views.delete", &self.view, word.clone());
+            audited(store, deed, &stands(&self.view, store).await?, async {
+                store.view_control().view_delete(self.view.in_store(), word).await?;
+                Ok(((), json!({ "deleted": true })))
+            })
+            .await?;
         }
         changed(self.view, true, ("deleted", ""), context)
     }

@@ -224,6 +224,17 @@ async fn touch(
     store: &dyn Store,
     context: &mut Context<'_>,
 ) -> Outcome {
+    let touched = touched(view, items, at_once, word, store).await?;
+    print_touched(view, &touched, context)
+}
+
+async fn touched(
+    view: &ViewName,
+    items: Vec<String>,
+    at_once: bool,
+    word: Option<Word>,
+    store: &dyn Store,
+) -> super::failure::Result<Touched> {
     let ViewName { namespace, key } = view.clone();
     let touch =
         Touch { namespace: namespace.clone(), key: key.clone(), items, at_once, word, ..Touch::default() };
@@ -231,7 +242,7 @@ async fn touch(
     let outcome = outcomes
         .first()
         .ok_or_else(|| CliError::new("E-BROKEN", ExitStatus::Failed, "the store did not answer the touch"))?;
-    print_touched(view, &output::touched(namespace, key, outcome), context)
+    Ok(output::touched(namespace, key, outcome))
 }
 
 fn print_touched(view: &ViewName, touched: &Touched, context: &mut Context<'_>) -> Outcome {

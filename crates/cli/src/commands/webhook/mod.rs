@@ -13,8 +13,10 @@ use recache_model::webhook::Secret;
 use recache_store::{
     DeliveryFilter, DeliveryRecord, Error, NewSubscriber, Store, SubscriberKind, SubscriberRecord, Word,
 };
+use serde_json::json;
 
 use super::against::Against;
+use super::audited::{Deed, audited};
 use super::failure::Result;
 use super::name::{far, wait};
 use super::{Context, Outcome};
@@ -362,6 +364,11 @@ fn print_secret(context: &mut Context<'_>, document: &WebhookSecret) -> Outcome 
     Ok(ExitStatus::Ok)
 }
 
+fn deed(action: &'static str, record: SubscriberRecord, actor: String, reason: &str) -> Deed {
+    let deed = Deed::new(action, record.name, Word::new(actor, reason));
+    Deed { namespace: record.filter.namespace, ..deed }
+}
+
 impl Add {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let secret = Secret::new(rand::random());
@@ -372,15 +379,28 @@ impl Add {
             retry: RetryPolicy { attempts_max: self.attempts, ..delivery_policy() },
             timeout: self.timeout,
         };
-        let record = store.events().subscriber_put(new).await?;
+        let word = Word::new(context.actor(None), "added from the command line");
+        let deed = Deed {
+            namespace: new.filter.namespace.clone(),
+            ..Deed::new("webhooks.create", new.name.clone(), word)
+        };
+        let record = audited(store, deed, &json!(null), async {
+            Ok((store.events().subscriber_put(new).await?, json!({ "created": true })))
+        })
+        .await?;
         print_secret(context, &secret_of(record, &secret))
     }
 }
 
 impl Remove {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        found(store, &self.name).await?;
-        remove(store, &self.name).await?;
+        let record = found(store, &self.name).await?;
+        let deed = deed("webhooks.delete", record, context.actor(None), "removed from the command line");
+        audited(store, deed, &json!({ "deleted": false }), async {
+            remove(store, &self.name).await?;
+            Ok(((), json!({ "deleted": true })))
+        })
+        .await?;
         context.note(&format!("webhook `{}` is gone", self.name))?;
         Ok(ExitStatus::Ok)
     }
@@ -394,18 +414,31 @@ pub(super) async fn remove(store: &dyn Store, name: &str) -> Result<()> {
 
 impl Pause {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        found(store, &self.name).await?;
+        let record = found(store, &self.name).await?;
         let word = Word::new(context.actor(self.actor.as_deref()), self.reason);
-        store.events().subscriber_pause(&self.name, word).await?;
+        let before = json!({ "state": record.state.as_str() });
+        let deed = deed("webhooks.pause", record, word.actor.clone(), &word.reason);
+        audited(store, deed, &before, async {
+            store.events().subscriber_pause(&self.name, word).await?;
+            Ok(((), json!({ "state": "paused" })))
+        })
+        .await?;
         show(store, context, &self.name).await
     }
 }
 
 impl Resume {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        found(store, &self.name).await?;
+        let record = found(store, &self.name).await?;
         let actor = context.actor(self.actor.as_deref());
-        if !store.events().subscriber_resume(&self.name, &actor).await? {
+        let before = json!({ "state": record.state.as_str() });
+        let deed = deed("webhooks.resume", record, actor.clone(), "resumed from the command line");
+        let changed = audited(store, deed, &before, async {
+            let changed = store.events().subscriber_resume(&self.name, &actor).await?;
+            Ok((changed, json!({ "state": "active" })))
+        })
+        .await?;
+        if !changed {
             context.note(&format!("webhook `{}` was not paused", self.name))?;
         }
         show(store, context, &self.name).await
@@ -414,9 +447,14 @@ impl Resume {
 
 impl Rotate {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        found(store, &self.name).await?;
+        let record = found(store, &self.name).await?;
         let secret = Secret::new(rand::random());
-        let record = store.events().subscriber_rotate(&self.name, secret.clone(), self.overlap).await?;
+        let deed = deed("webhooks.rotate", record, context.actor(None), "rotated from the command line");
+        let record = audited(store, deed, &json!(null), async {
+            let record = store.events().subscriber_rotate(&self.name, secret.clone(), self.overlap).await?;
+            Ok((record, json!({ "rotated": true })))
+        })
+        .await?;
         print_secret(context, &secret_of(record, &secret))
     }
 }
@@ -503,22 +541,28 @@ async fn attempts(
 
 impl Redeliver {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        found(store, &self.name).await?;
+        let record = found(store, &self.name).await?;
         let filter = DeliveryFilter {
             subscriber: Some(self.name.clone()),
             event: self.event,
             state: self.dead.then_some(DeliveryState::Dead),
             ..DeliveryFilter::default()
         };
-        let mut total = 0;
-        loop {
-            let count = store.events().deliveries_redrive(filter.clone(), BATCH_ROWS).await?;
-            total += count;
-            // One event has one delivery: what was made pending must not be counted again.
-            if self.event.is_some() || count < u64::from(BATCH_ROWS) {
-                break;
+        let deed =
+            deed("webhooks.redeliver", record, context.actor(None), "redelivered from the command line");
+        let total = audited(store, deed, &json!({ "dead": self.dead }), async {
+            let mut total = 0;
+            loop {
+                let count = store.events().deliveries_redrive(filter.clone(), BATCH_ROWS).await?;
+                total += count;
+                // One event has one delivery: what was made pending must not be counted again.
+                if self.event.is_some() || count < u64::from(BATCH_ROWS) {
+                    break;
+                }
             }
-        }
+            Ok((total, json!({ "count": total })))
+        })
+        .await?;
         if total == 0 && self.event.is_some() {
             let what = format!("webhook `{}` has no ended delivery of that event", self.name);
             return Err(CliError::new("E-NOT-FOUND", ExitStatus::NotFound, what)

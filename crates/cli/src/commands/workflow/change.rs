@@ -11,9 +11,10 @@ use recache_model::ids::WorkflowId;
 use recache_model::template::Template;
 use recache_model::time::Timestamp;
 use recache_store::{SignalKind, SignalRecord, Store, Word};
-use serde_json::Value;
+use serde_json::{Value, json as value};
 
 use super::super::against::{because, no_actor};
+use super::super::audited::{Deed, audited};
 use super::super::{Context, Failure, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::Format;
@@ -212,10 +213,16 @@ impl Cancel {
     }
 
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let before = store.workflow_get(self.id).await?.counts;
-        store.workflow_cancel(self.id, &self.reason).await?;
-        let after = store.workflow_get(self.id).await?.counts;
-        let count = u64::try_from(after.cancelled - before.cancelled).unwrap_or(0);
+        let before = store.workflow_get(self.id).await?;
+        let word = Word::new(context.actor(None), self.reason.clone());
+        let deed = Deed::new("workflows.cancel", self.id.to_string(), word).of(&before.namespace);
+        let count = audited(store, deed, &value!({ "state": before.state.as_str() }), async {
+            store.workflow_cancel(self.id, &self.reason).await?;
+            let after = store.workflow_get(self.id).await?;
+            let count = u64::try_from(after.counts.cancelled - before.counts.cancelled).unwrap_or(0);
+            Ok((count, value!({ "state": after.state.as_str() })))
+        })
+        .await?;
         said(&WorkflowChange::new(self.id.to_string(), "cancelled", None, count), context)
     }
 }
@@ -232,16 +239,24 @@ impl Retry {
     }
 
     pub(super) async fn run(self, store: &Arc<dyn Store>, context: &mut Context<'_>) -> Outcome {
-        if self.all {
-            let id = with_engine(store, async |engine| engine.run_again(self.id).await).await?;
-            return said(&WorkflowChange::new(id.to_string(), "run_again", None, 1), context);
-        }
-        if self.downstream {
-            let id = with_engine(store, async |engine| engine.run_failed_again(self.id).await).await?;
-            return said(&WorkflowChange::new(id.to_string(), "run_failed_again", None, 1), context);
-        }
-        let count = store.flows().workflow_retry_failed(self.id, self.by.word(context)).await?;
-        said(&WorkflowChange::new(self.id.to_string(), "retried", None, count), context)
+        let word = self.by.word(context);
+        let (before, deed) = stands("workflows.retry", self.id, &**store, word.clone()).await?;
+        let change = audited(&**store, deed, &before, async {
+            let change = if self.all {
+                let id = with_engine(store, async |engine| engine.run_again(self.id).await).await?;
+                WorkflowChange::new(id.to_string(), "run_again", None, 1)
+            } else if self.downstream {
+                let id = with_engine(store, async |engine| engine.run_failed_again(self.id).await).await?;
+                WorkflowChange::new(id.to_string(), "run_failed_again", None, 1)
+            } else {
+                let count = store.flows().workflow_retry_failed(self.id, word).await?;
+                WorkflowChange::new(self.id.to_string(), "retried", None, count)
+            };
+            let after = value!({ "change": change.change, "count": change.count });
+            Ok((change, after))
+        })
+        .await?;
+        said(&change, context)
     }
 }
 
@@ -295,8 +310,13 @@ impl Complete {
     pub(super) async fn run(self, store: &Arc<dyn Store>, context: &mut Context<'_>) -> Outcome {
         let result = read_input(self.result.as_deref())?;
         let word = self.by.word(context);
-        with_engine(store, async |engine| {
-            engine.complete_step(self.id, &self.step, &result, word.clone()).await
+        let (before, deed) = stands("workflows.complete_step", self.id, &**store, word.clone()).await?;
+        audited(&**store, deed, &before, async {
+            with_engine(store, async |engine| {
+                engine.complete_step(self.id, &self.step, &result, word.clone()).await
+            })
+            .await?;
+            Ok(((), value!({ "step": self.step, "completed": true })))
         })
         .await?;
         said(&WorkflowChange::new(self.id.to_string(), "completed", Some(self.step), 1), context)
@@ -314,12 +334,29 @@ impl Resolve {
         let result: Option<Value> =
             self.result.as_deref().map(|given| read_input(Some(given))).transpose()?;
         let word = self.by.word(context);
-        with_engine(store, async |engine| {
-            engine.resolve_step(self.id, &self.step, result.as_ref(), word.clone()).await
+        let (before, deed) = stands("workflows.resolve_step", self.id, &**store, word.clone()).await?;
+        audited(&**store, deed, &before, async {
+            with_engine(store, async |engine| {
+                engine.resolve_step(self.id, &self.step, result.as_ref(), word.clone()).await
+            })
+            .await?;
+            Ok(((), value!({ "step": self.step, "resolved": true })))
         })
         .await?;
         said(&WorkflowChange::new(self.id.to_string(), "resolved", Some(self.step), 1), context)
     }
+}
+
+/// How a workflow stands, as the audit keeps it, and what is about to be done to it.
+async fn stands(
+    action: &'static str,
+    id: WorkflowId,
+    store: &dyn Store,
+    word: Word,
+) -> Result<(Value, Deed), Failure> {
+    let record = store.workflow_get(id).await?;
+    let deed = Deed::new(action, id.to_string(), word).of(&record.namespace);
+    Ok((value!({ "state": record.state.as_str() }), deed))
 }
 
 /// Does something that only an engine can judge, with one that runs no handlers.
