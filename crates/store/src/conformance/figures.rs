@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::workflows::{template, workflow};
 use super::{Subject, work};
 use crate::Error;
-use crate::figures::StepFigures;
+use crate::figures::{COUNTED_ROWS_MAX, StepFigures};
 use crate::maintenance::Leadership;
 use crate::records::{Due, NewJob, NewWorkflow, Outcome, TemplateRecord};
 
@@ -131,7 +131,7 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
     let figures = subject.store.figures();
     let lead = lead(subject).await;
     assert_eq!(
-        figures.fold(&lead, minute(subject), 2, 60).await.expect("answered"),
+        figures.fold(&lead, minute(subject), 2, 60, COUNTED_ROWS_MAX).await.expect("answered"),
         None,
         "nothing ever ended"
     );
@@ -158,9 +158,9 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
 
     // Two minutes at a time, and then all that is left but the present one.
     let first = counted.first().expect("something ended").minute;
-    assert_eq!(figures.fold(&lead, minute(subject) - 1, 2, 2).await.expect("folded"), Some(first + 1));
+    assert_eq!(figures.fold(&lead, minute(subject) - 1, 2, 2, COUNTED_ROWS_MAX).await.expect("folded"), Some(first + 1));
     assert_eq!(all(subject, false).await, counted);
-    let last = figures.fold(&lead, minute(subject) - 1, 2, 60).await.expect("folded");
+    let last = figures.fold(&lead, minute(subject) - 1, 2, 60, COUNTED_ROWS_MAX).await.expect("folded");
     assert_eq!(last, Some(minute(subject) - 1));
     assert_eq!(figures.folded().await.expect("answered"), last);
     assert_eq!(all(subject, false).await, counted);
@@ -178,15 +178,42 @@ pub async fn folding_again_counts_nothing_twice_and_what_came_late_too(subject: 
     subject.advance(Duration::from_secs(60));
     let before = all(subject, true).await;
     let last = minute(subject) - 1;
-    figures.fold(&lead, last, 2, 60).await.expect("folded");
+    figures.fold(&lead, last, 2, 60, COUNTED_ROWS_MAX).await.expect("folded");
     // As if the fold had not seen them.
     subject.tamper("DELETE FROM figures_minutes").await;
     subject.advance(Duration::from_secs(60));
     let again = u32::try_from(last - before[0].minute + 1).expect("a few minutes");
-    assert_eq!(figures.fold(&lead, last + 1, again, 60).await.expect("folded"), Some(last + 1));
+    assert_eq!(figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("folded"), Some(last + 1));
     assert_eq!(all(subject, false).await, before);
-    assert_eq!(figures.fold(&lead, last + 1, again, 60).await.expect("nothing to do"), Some(last + 1));
+    assert_eq!(figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("nothing to do"), Some(last + 1));
     assert_eq!(all(subject, false).await, before);
+}
+
+/// More ends than are counted at once make folds smaller, down to single minutes, and none of them stops it.
+pub async fn minutes_with_too_much_for_one_fold_are_folded_one_by_one(subject: &Subject) {
+    let figures = subject.store.figures();
+    let lead = lead(subject).await;
+    // A minute with more than the bound, and others below it.
+    for jobs in [1_usize, 7, 1, 1, 2] {
+        let session = subject.session().await;
+        subject.store.jobs_submit((0..jobs).map(|_| work()).collect()).await.expect("stored");
+        for job in subject.claim(session, 10).await {
+            subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+        }
+        subject.advance(Duration::from_secs(60));
+    }
+    let counted = all(subject, true).await;
+    let (first, last) = (counted[0].minute, minute(subject) - 1);
+    let (rows_max, mut seen) = (3, Vec::new());
+    while seen.last() != Some(&last) {
+        let folded = figures.fold(&lead, last, 1, 60, rows_max).await.expect("folded").expect("there is more");
+        assert!(seen.last().is_none_or(|before| *before < folded), "it goes on: {seen:?}, then {folded}");
+        seen.push(folded);
+    }
+    let steps: Vec<Minute> = seen.iter().map(|minute| minute - first).collect();
+    assert_eq!(steps, [0, 1, 2, 3, 4], "the one with seven goes through alone, and holds those smaller that count it again");
+    assert_eq!(all(subject, false).await, counted);
+    assert_eq!(sum(&counted, Kind::Job).completed, 12);
 }
 
 /// What a former leader still sends is refused.
@@ -195,7 +222,7 @@ pub async fn only_the_leader_folds(subject: &Subject) {
     let lead = lead(subject).await;
     some_work(subject).await;
     let other = Leadership { token: lead.token + 1, ..lead.clone() };
-    let refused = figures.fold(&other, minute(subject), 0, 60).await;
+    let refused = figures.fold(&other, minute(subject), 0, 60, COUNTED_ROWS_MAX).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     let refused = figures.minutes_remove(&other, minute(subject), 10).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
@@ -231,7 +258,7 @@ pub async fn old_minutes_are_removed(subject: &Subject) {
     let lead = lead(subject).await;
     some_work(subject).await;
     subject.advance(Duration::from_secs(60));
-    figures.fold(&lead, minute(subject) - 1, 0, 60).await.expect("folded");
+    figures.fold(&lead, minute(subject) - 1, 0, 60, COUNTED_ROWS_MAX).await.expect("folded");
     let kept = all(subject, false).await;
     let first = kept[0].minute;
     let old = kept.iter().filter(|one| one.minute == first).count();

@@ -63,10 +63,12 @@ impl Figures for Driver {
         last: Minute,
         again: u32,
         minutes_max: u32,
+        rows_max: u64,
     ) -> Result<Option<Minute>> {
         // Counted beside the writers, and only then written: nobody's settling waits for it.
-        let Some(fold) = self.read(look!([] db, now => to_fold(db, last, again, minutes_max).await)).await?
-        else {
+        let next =
+            self.read(look!([] db, now => to_fold(db, last, again, minutes_max, rows_max).await)).await?;
+        let Some(fold) = next else {
             return self.folded().await;
         };
         let lead = leadership.clone();
@@ -204,8 +206,15 @@ struct Fold {
     found: Counted,
 }
 
-/// The next minutes; `None` when there are none.
-async fn to_fold(db: &mut Connection, last: Minute, again: u32, minutes_max: u32) -> Result<Option<Fold>> {
+/// The next minutes, as many as have no more than `rows_max` rows; `None` when there are none. One minute always goes through, however
+/// much ended in it: nothing smaller could be tried the next time, and no later minute would ever be folded.
+async fn to_fold(
+    db: &mut Connection,
+    last: Minute,
+    again: u32,
+    minutes_max: u32,
+    rows_max: u64,
+) -> Result<Option<Fold>> {
     let folded = folded(db).await?;
     let next = match folded {
         Some(folded) => folded + 1,
@@ -214,12 +223,17 @@ async fn to_fold(db: &mut Connection, last: Minute, again: u32, minutes_max: u32
             None => return Ok(None),
         },
     };
-    let end = (last + 1).min(next.saturating_add(i64::from(minutes_max)));
-    if end <= next {
-        return Ok(None);
-    }
+    let mut end = (last + 1).min(next.saturating_add(i64::from(minutes_max)));
     let first = if folded.is_some() { next - i64::from(again) } else { next };
-    Ok(Some(Fold { first, end, found: ended(db, first, end).await? }))
+    while end > next {
+        let minutes = end - next;
+        let rows_max = if minutes > 1 { rows_max } else { u64::MAX };
+        if let Some(found) = ended(db, first, end, rows_max).await? {
+            return Ok(Some(Fold { first, end, found }));
+        }
+        end = next + minutes / 2;
+    }
+    Ok(None)
 }
 
 async fn write_fold(db: &mut Connection, fold: &Fold) -> Result<Option<Minute>> {
@@ -277,7 +291,12 @@ async fn minutes(db: &mut Connection, first: Minute, end: Minute, exact: bool) -
             });
         }
     }
-    let counted = ended(db, counted_from, end).await?;
+    let counted = ended(db, counted_from, end, COUNTED_ROWS_MAX).await?.ok_or_else(|| {
+        Error::unavailable(format!(
+            "more than {COUNTED_ROWS_MAX} jobs and workflows ended in minutes that are not folded yet: an engine that runs folds \
+             them; until then ask for fewer hours"
+        ))
+    })?;
     found.extend(counted.into_iter().map(|((minute, series), totals)| MinuteTotals {
         minute,
         series,
@@ -288,13 +307,13 @@ async fn minutes(db: &mut Connection, first: Minute, end: Minute, exact: bool) -
 
 type Counted = BTreeMap<(Minute, Series), Totals>;
 
-/// The totals of what ended, from the rows of jobs and workflows themselves.
-async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counted> {
+/// The totals of what ended, from the rows of jobs and workflows themselves; `None` when there are more than `rows_max` of them.
+async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -> Result<Option<Counted>> {
     let (from, to) = (first.saturating_mul(MINUTE_US), end.saturating_mul(MINUTE_US));
     let mut counted = Counted::new();
-    let mut rows_left = COUNTED_ROWS_MAX;
+    let mut rows_left = rows_max;
     if first >= end {
-        return Ok(counted);
+        return Ok(Some(counted));
     }
     let mut paths: BTreeMap<Minute, Vec<Path>> = BTreeMap::new();
     {
@@ -308,7 +327,8 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            rows_left = one_less(rows_left)?;
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            rows_left = left;
             let minute = minute_of(&row)?;
             let series = Series {
                 kind: Kind::Workflow,
@@ -342,7 +362,8 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            rows_left = one_less(rows_left)?;
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            rows_left = left;
             let series = series_of(&row, Kind::Job, String::new(), String::new())?;
             counted.entry((minute_of(&row)?, series)).or_default().add(&ended_of(&row)?);
         }
@@ -359,7 +380,8 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            rows_left = one_less(rows_left)?;
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            rows_left = left;
             let series = series_of(&row, Kind::Step, row.try_get("template")?, row.try_get("step")?)?;
             counted.entry((minute_of(&row)?, series)).or_default().add(&ended_of(&row)?);
         }
@@ -369,7 +391,7 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
             follow(db, minute, &path, &mut counted).await?;
         }
     }
-    Ok(counted)
+    Ok(Some(counted))
 }
 
 /// A workflow whose critical path is looked at.
@@ -462,15 +484,6 @@ fn between(row: &Row, from: &str, to: &str) -> Result<Option<Duration>> {
 
 fn minute_of(row: &Row) -> Result<Minute> {
     Ok(row.try_get::<i64, _>("finished_at")?.div_euclid(MINUTE_US))
-}
-
-fn one_less(rows_left: u64) -> Result<u64> {
-    rows_left.checked_sub(1).ok_or_else(|| {
-        Error::unavailable(format!(
-            "more than {COUNTED_ROWS_MAX} jobs and workflows ended in minutes that are not folded yet: an engine that runs folds \
-             them; until then ask for fewer hours"
-        ))
-    })
 }
 
 async fn active(db: &mut Connection, filter: &Filter) -> Result<Active> {
