@@ -11,7 +11,9 @@ use super::workflows::{template, workflow};
 use super::{Subject, work};
 use crate::Error;
 use crate::figures::{COUNTED_ROWS_MAX, StepFigures};
+use crate::flow::Ending;
 use crate::maintenance::Leadership;
+use crate::queues::Word;
 use crate::records::{Due, NewJob, NewWorkflow, Outcome, TemplateRecord};
 
 /// Runs a workflow of two steps, one after the other; each waits so many seconds and runs so many.
@@ -168,6 +170,79 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
     subject.tamper("UPDATE figures_minutes SET totals = '{}'").await;
     assert_ne!(all(subject, false).await, counted);
     assert_eq!(all(subject, true).await, counted);
+}
+
+/// What was called off, completed or resolved long after its last attempt did not run meanwhile.
+pub async fn only_what_a_handler_ran_counts_as_run(subject: &Subject) {
+    let store = &subject.store;
+    let (ran, waits) = (Duration::from_secs(5), Duration::from_secs(40 * 60));
+    let error = || JobError::new(ErrorKind::Retryable, "no");
+    let attempt = async |outcome: Outcome| {
+        let session = subject.session().await;
+        subject.advance(Duration::from_secs(2));
+        let job = subject.claim_one(session).await;
+        subject.advance(ran);
+        subject.settle(&job, outcome).await;
+        subject.advance(waits);
+        job.token.job
+    };
+    let (retry, snooze) = (
+        || Outcome::Retry { error: error(), after: Duration::from_secs(3_600) },
+        || Outcome::Snoozed { after: Duration::from_secs(3_600) },
+    );
+
+    // Called off while it waits for its next attempt, or for its time; and while it runs.
+    for outcome in [retry(), snooze()] {
+        store.jobs_submit(vec![work()]).await.expect("stored");
+        let job = attempt(outcome).await;
+        store.job_cancel(job, "enough").await.expect("cancelled");
+    }
+    store.jobs_submit(vec![work()]).await.expect("stored");
+    let job = subject.claim_one(subject.session().await).await;
+    subject.advance(ran);
+    store.job_cancel(job.token.job, "enough").await.expect("cancelled");
+    // Failed, and resolved later.
+    store.jobs_submit(vec![work()]).await.expect("stored");
+    let job = attempt(Outcome::Failed { error: error() }).await;
+    store.letters().job_resolve(job, Word::new("ops", "done by hand")).await.expect("resolved");
+    // Due anew since an instant before it began, while it waits.
+    let before = subject.clock.now();
+    subject.advance(ran);
+    store.jobs_submit(vec![work()]).await.expect("stored");
+    let job = attempt(retry()).await;
+    store.job_changes().job_reschedule(job, Due::At(before)).await.expect("put off");
+    subject.advance(waits);
+    store.job_cancel(job, "enough").await.expect("cancelled");
+    let jobs = sum(&all(subject, true).await, Kind::Job);
+    assert_eq!((jobs.cancelled, jobs.completed), (4, 1));
+    assert_eq!((jobs.ran.count(), jobs.ran_us), (5, 5 * 5_000_000));
+
+    // Steps: completed by hand, and with their workflow, while they wait for their next attempt.
+    let new = workflow(&[("first", &[])]);
+    assert!(store.workflow_submit(new).await.expect("stored"));
+    let job = attempt(retry()).await;
+    let ending = Ending::Complete { output: "1".to_owned() };
+    let word = Word::new("ops", "done by hand");
+    store.flows().step_end(job, ending, None, word).await.expect("completed");
+    let new = workflow(&[("first", &[]), ("second", &[0])]);
+    let id = new.id;
+    assert!(store.workflow_submit(new).await.expect("stored"));
+    attempt(snooze()).await;
+    store.workflow_cancel(id, "enough").await.expect("cancelled");
+    let found = all(subject, true).await;
+    let steps = sum(&found, Kind::Step);
+    assert_eq!((steps.ran.count(), steps.ran_us), (2, 2 * 5_000_000), "the second step never began");
+    assert_eq!(steps.critical_us, 5_000_000, "of the one that completed");
+    let history = figures(subject, "d1", 10).await;
+    assert_eq!(history.steps.len(), 1);
+    near(history.steps[0].run_sum, 5.0);
+
+    let lead = lead(subject).await;
+    subject.advance(Duration::from_secs(60));
+    let last = minute(subject) - 1;
+    let fold = subject.store.figures();
+    while fold.fold(&lead, last, 0, 600, COUNTED_ROWS_MAX).await.expect("folded") != Some(last) {}
+    assert_eq!(all(subject, false).await, found, "and so it is when it is folded");
 }
 
 /// A crash after a fold, or a second leader, does no harm; a transaction that committed late is counted by the next fold.

@@ -23,6 +23,18 @@ use crate::maintenance::Leadership;
 
 /// Versions of a template whose workflows are looked at.
 const VERSIONS_MAX: i64 = 4;
+/// Until when the last attempt of job `j` ran. `started_at` stays when a job goes back to the queue, and `finished_at` is when it ended, which
+/// may be long after: called off while it waits for its next attempt, completed by hand, resolved. Where the row says that it ended
+/// as it ran (it was due before it began, and not again since), that is enough; otherwise its history tells when it last left
+/// `running`. The engine's own steps wait and block between turns, and of them the row says nothing.
+macro_rules! ran_until {
+    () => {
+        "CASE WHEN j.started_at IS NULL THEN NULL \
+         WHEN j.state IN ('completed', 'failed') AND j.due_at <= j.started_at AND j.handler <> 'recache.flow' THEN j.finished_at \
+         ELSE (SELECT MAX(h.at) FROM job_history h WHERE h.job_id = j.id AND h.from_state = 'running' AND h.at >= j.started_at) END"
+    };
+}
+
 /// Workflows of one minute whose critical path is looked at: the first ones that completed in it.
 const PATHS_MAX: usize = 20;
 /// Active work is counted up to here.
@@ -141,12 +153,16 @@ async fn step_figures(
         .await?;
         found.workflows += u64::try_from(row.try_get::<i64, _>("workflows")?).unwrap_or(0);
         let rows = sqlx::query(
-            "SELECT step, CAST(count(*) AS BIGINT) AS runs, SUM(run) AS run_sum, SUM(run * run) AS run_squares, \
-             SUM(wait) AS wait_sum, SUM(wait * wait) AS wait_squares FROM (SELECT step, \
-             CAST(finished_at - started_at AS DOUBLE PRECISION) / 1000000 AS run, \
-             CAST(CASE WHEN started_at > due_at THEN started_at - due_at ELSE 0 END AS DOUBLE PRECISION) / 1000000 AS wait \
-             FROM jobs WHERE state = 'completed' AND started_at IS NOT NULL AND parent_id IS NULL AND workflow_id IN (SELECT id FROM workflows \
-             WHERE template_digest = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2)) AS s GROUP BY step",
+            concat!(
+                "SELECT step, CAST(count(*) AS BIGINT) AS runs, SUM(run) AS run_sum, SUM(run * run) AS run_squares, \
+                 SUM(wait) AS wait_sum, SUM(wait * wait) AS wait_squares FROM (SELECT j.step, CAST(",
+                ran_until!(),
+                " - j.started_at AS DOUBLE PRECISION) / 1000000 AS run, \
+                 CAST(CASE WHEN j.started_at > j.due_at THEN j.started_at - j.due_at ELSE 0 END AS DOUBLE PRECISION) / 1000000 AS wait \
+                 FROM jobs j WHERE j.state = 'completed' AND j.started_at IS NOT NULL AND j.parent_id IS NULL AND j.workflow_id IN \
+                 (SELECT id FROM workflows WHERE template_digest = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2)) \
+                 AS s WHERE run IS NOT NULL GROUP BY step",
+            ),
         )
         .bind(&version)
         .bind(left)
@@ -354,9 +370,12 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -
     }
     {
         let mut rows = sqlx::query(
-            "SELECT namespace, queue, handler, state, error, created_at, due_at, started_at, finished_at FROM jobs \
-             WHERE state IN ('completed', 'failed', 'cancelled', 'superseded', 'skipped', 'resolved') \
-             AND finished_at IS NOT NULL AND workflow_id IS NULL AND finished_at >= $1 AND finished_at < $2",
+            concat!(
+                "SELECT j.namespace, j.queue, j.handler, j.state, j.error, j.created_at, j.due_at, j.started_at, j.finished_at, ",
+                ran_until!(),
+                " AS ran_until FROM jobs j WHERE j.state IN ('completed', 'failed', 'cancelled', 'superseded', 'skipped', 'resolved') \
+                 AND j.finished_at IS NOT NULL AND j.workflow_id IS NULL AND j.finished_at >= $1 AND j.finished_at < $2",
+            ),
         )
         .bind(from)
         .bind(to)
@@ -371,10 +390,14 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -
     {
         // Children of a step count under its name: there may be thousands of them.
         let mut rows = sqlx::query(
-            "SELECT j.namespace, j.queue, j.handler, COALESCE(p.step, j.step) AS step, j.state, j.error, j.created_at, j.due_at, j.started_at, \
-             j.finished_at, t.name AS template FROM jobs j JOIN workflows w ON w.id = j.workflow_id \
-             JOIN templates t ON t.digest = w.template_digest LEFT JOIN jobs p ON p.id = j.parent_id WHERE j.finished_at IS NOT NULL AND j.workflow_id IS NOT NULL \
-             AND j.finished_at >= $1 AND j.finished_at < $2",
+            concat!(
+                "SELECT j.namespace, j.queue, j.handler, COALESCE(p.step, j.step) AS step, j.state, j.error, j.created_at, j.due_at, \
+                 j.started_at, j.finished_at, t.name AS template, ",
+                ran_until!(),
+                " AS ran_until FROM jobs j JOIN workflows w ON w.id = j.workflow_id \
+                 JOIN templates t ON t.digest = w.template_digest LEFT JOIN jobs p ON p.id = j.parent_id \
+                 WHERE j.finished_at IS NOT NULL AND j.workflow_id IS NOT NULL AND j.finished_at >= $1 AND j.finished_at < $2",
+            ),
         )
         .bind(from)
         .bind(to)
@@ -403,7 +426,11 @@ struct Path {
 /// Adds to each step of a workflow how long it was on the critical path, and how long that is.
 async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut Counted) -> Result<()> {
     let rows = sqlx::query(
-        "SELECT id, namespace, queue, handler, step, state, started_at, finished_at FROM jobs WHERE workflow_id = $1 AND parent_id IS NULL ORDER BY id",
+        concat!(
+            "SELECT j.id, j.namespace, j.queue, j.handler, j.step, j.state, j.started_at, ",
+            ran_until!(),
+            " AS ran_until FROM jobs j WHERE j.workflow_id = $1 AND j.parent_id IS NULL ORDER BY j.id",
+        ),
     )
     .bind(path.workflow)
     .fetch_all(&mut *db)
@@ -418,10 +445,12 @@ async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut 
     let mut facts = Vec::with_capacity(rows.len());
     for (place, row) in rows.iter().enumerate() {
         places.insert(row.try_get("id")?, place);
+        let started_at = jobs::instant(row, "started_at")?.or(Some(Timestamp::default()));
         facts.push(StepFacts {
             state: Some(jobs::state(row, "state")?),
-            started_at: jobs::instant(row, "started_at")?,
-            finished_at: jobs::instant(row, "finished_at")?,
+            started_at,
+            // One that nothing ran took no time.
+            finished_at: jobs::instant(row, "ran_until")?.or(started_at),
             ..StepFacts::default()
         });
     }
@@ -472,10 +501,16 @@ fn ended_of(row: &Row) -> Result<Ended> {
     Ok(Ended {
         state,
         lasted: between(row, "created_at", "finished_at")?.unwrap_or_default(),
-        ran: between(row, "started_at", "finished_at")?,
-        waited: between(row, "due_at", "started_at")?,
+        ran: between(row, "started_at", "ran_until")?,
+        waited: waited(row)?,
         code,
     })
+}
+
+/// How long it was due before its last attempt; `None` when that is not known any more, because it is due anew since.
+fn waited(row: &Row) -> Result<Option<Duration>> {
+    let due_and_started = jobs::instant(row, "due_at")?.zip(jobs::instant(row, "started_at")?);
+    Ok(due_and_started.filter(|(due, started)| due <= started).map(|(due, started)| started.since(due)))
 }
 
 fn between(row: &Row, from: &str, to: &str) -> Result<Option<Duration>> {
