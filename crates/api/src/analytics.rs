@@ -7,7 +7,7 @@ use crate::Instant;
 /// How work went in a window.
 ///
 /// A *task* is a workflow or a job that is no step of one; a *step* is anything that a handler ran: a step of a workflow, or such a
-/// job. Rates are fractions from 0 to 1 and `null` where nothing ended. Means are exact; quantiles are off by at most 1 %.
+/// job, without what ended before it began and what the engine does itself. Rates are fractions from 0 to 1 and `null` where nothing ended. Means are exact; quantiles are off by at most 1 %.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PerformanceReport {
@@ -124,7 +124,7 @@ pub struct BottleneckReport {
     pub limit: u32,
     /// What ended less often is in no list.
     pub min_executions: u64,
-    /// Steps that ended in the window; 0 means that there is nothing to say.
+    /// Steps that ran and ended in the window; 0 means that there is nothing to say.
     pub executions: u64,
     /// By mean run time.
     pub slowest_steps_by_run: Vec<SlowStepEntry>,
@@ -160,7 +160,7 @@ pub struct SlowStepEntry {
     pub step: Option<String>,
     /// What does it.
     pub handler: String,
-    /// How often it ended.
+    /// How often it ran, and ended.
     pub executions: u64,
     /// Of those that ended well or failed, the fraction that failed.
     pub error_rate: Option<f64>,
@@ -212,7 +212,7 @@ pub struct ResourceUseEntry {
     pub namespace: String,
     /// What takes it.
     pub handler: String,
-    /// How often it ended.
+    /// How often it ran, and ended.
     pub executions: u64,
     /// How long its last attempts ran, together.
     pub busy_seconds: f64,

@@ -61,7 +61,7 @@ pub struct Bucket {
     pub completed: u64,
     /// Tasks that failed.
     pub failed: u64,
-    /// Steps and jobs that ended.
+    /// Steps and jobs that a handler ran, and that ended.
     pub steps: u64,
 }
 
@@ -77,7 +77,7 @@ pub struct HealthPart {
 }
 
 /// How work went in a window. A *task* is a workflow or a job that is no step; a *step* is anything that a handler ran: a step of a
-/// workflow, or such a job.
+/// workflow, or such a job. What ended before it began is none, and what the engine does itself neither.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Performance {
     /// Where the window begins: at a full minute.
@@ -148,9 +148,9 @@ pub fn performance(
             bucket.completed += one.totals.completed;
             bucket.failed += one.totals.failed;
         }
-        if one.series.kind != Kind::Workflow {
+        if one.series.is_of_handlers() {
             steps.merge(&one.totals);
-            bucket.steps += one.totals.ended();
+            bucket.steps += one.totals.executed();
         }
     }
     let ended = tasks.ended();
@@ -178,7 +178,7 @@ pub fn performance(
         queue_wait,
         tasks_per_hour: float(total) / hours,
         tasks_ended_per_hour: float(ended) / hours,
-        steps_per_hour: float(steps.ended()) / hours,
+        steps_per_hour: float(steps.executed()) / hours,
         trend: trend.into_values().collect(),
         health_score,
         health_parts,

@@ -290,11 +290,11 @@ static ROWS: [Row; 28] = [
     ),
     of_performance(
         "steps_per_hour",
-        "steps that ended / hours of the window",
+        "steps that ran and ended / hours of the window",
         STEP_SOURCE,
         |report| report.performance().map(|one| one.steps_per_hour),
         &[
-            ("steps that ended", |report| {
+            ("steps that ran and ended", |report| {
                 report.task(|one| one.trend.iter().fold(0, |sum, bucket| sum + bucket.steps))
             }),
             HOURS,
@@ -337,7 +337,7 @@ static ROWS: [Row; 28] = [
     ),
     of_bottlenecks(
         "executions",
-        "count of steps and jobs that ended in the window",
+        "count of steps and jobs that a handler ran and that ended in the window, without the engine's own",
         STEP_SOURCE,
         |report| report.bottlenecks().map(|one| number(one.executions)),
         &[],

@@ -11,10 +11,10 @@ use super::workflows::{template, workflow};
 use super::{Subject, work};
 use crate::Error;
 use crate::figures::{COUNTED_ROWS_MAX, StepFigures};
-use crate::flow::Ending;
+use crate::flow::{Ending, FLOW};
 use crate::maintenance::Leadership;
 use crate::queues::Word;
-use crate::records::{Due, NewJob, NewWorkflow, Outcome, TemplateRecord};
+use crate::records::{ClaimRequest, Due, NewJob, NewWorkflow, Outcome, TemplateRecord};
 
 /// Runs a workflow of two steps, one after the other; each waits so many seconds and runs so many.
 async fn run(subject: &Subject, template: &TemplateRecord, wait_s: u64, run_s: u64) {
@@ -243,6 +243,44 @@ pub async fn only_what_a_handler_ran_counts_as_run(subject: &Subject) {
     let fold = subject.store.figures();
     while fold.fold(&lead, last, 0, 600, COUNTED_ROWS_MAX).await.expect("folded") != Some(last) {}
     assert_eq!(all(subject, false).await, found, "and so it is when it is folded");
+}
+
+/// A step is what a handler ran: neither what ended before it began, nor what the engine did itself.
+pub async fn steps_that_no_handler_ran_are_not_counted(subject: &Subject) {
+    let store = &subject.store;
+    let new = workflow(&[("first", &[]), ("second", &[0])]);
+    let id = new.id;
+    assert!(store.workflow_submit(new).await.expect("stored"));
+    store.workflow_cancel(id, "enough").await.expect("cancelled");
+    let turn = || NewJob { queue: FLOW.to_owned(), ..NewJob::new(FLOW, "{}") };
+    for outcome in [
+        Outcome::Completed { output: "1".to_owned() },
+        Outcome::Skipped { reason: "not needed".to_owned(), region: None },
+    ] {
+        let mut new = workflow(&[("turn", &[]), ("work", &[0])]);
+        new.steps[0].job = turn();
+        assert!(store.workflow_submit(new).await.expect("stored"));
+        let session = subject.session().await;
+        let request = ClaimRequest {
+            session,
+            queues: vec![FLOW.to_owned()],
+            handlers: vec![FLOW.to_owned()],
+            rows_max: 1,
+        };
+        let mut claimed = store.jobs_dispatch(Vec::new(), Some(request)).await.expect("answered").claimed;
+        subject.advance(Duration::from_secs(3));
+        subject.settle(&claimed.remove(0), outcome).await;
+        for job in subject.claim(session, 5).await {
+            subject.advance(Duration::from_secs(4));
+            subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+        }
+    }
+    let found = all(subject, true).await;
+    let steps = sum(&found, Kind::Step);
+    assert_eq!(sum(&found, Kind::Workflow).ended(), 3);
+    // The one behind the turn that completed; what a skipped step stands before is skipped with it.
+    assert_eq!((steps.ended(), steps.executed(), steps.ran_us), (1, 1, 4_000_000));
+    assert!(found.iter().all(|one| one.series.handler != FLOW), "{found:?}");
 }
 
 /// A crash after a fold, or a second leader, does no harm; a transaction that committed late is counted by the next fold.

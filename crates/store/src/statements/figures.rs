@@ -406,7 +406,12 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -
             let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
             rows_left = left;
             let series = series_of(&row, Kind::Step, row.try_get("template")?, row.try_get("step")?)?;
-            counted.entry((minute_of(&row)?, series)).or_default().add(&ended_of(&row)?);
+            let ended = ended_of(&row)?;
+            // Steps are what handlers ran. One that failed before it began is an error all the same.
+            if !series.is_of_handlers() || (ended.ran.is_none() && ended.state != JobState::Failed) {
+                continue;
+            }
+            counted.entry((minute_of(&row)?, series)).or_default().add(&ended);
         }
     }
     for (minute, looked_at) in paths {
@@ -467,6 +472,9 @@ async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut 
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     for (row, plan) in rows.iter().zip(&analysis.steps) {
         let series = series_of(row, Kind::Step, path.template.clone(), row.try_get("step")?)?;
+        if !series.is_of_handlers() {
+            continue;
+        }
         let totals = counted.entry((minute, series)).or_default();
         totals.paths_us = totals.paths_us.saturating_add(us(analysis.critical_path.length));
         if plan.is_critical {
