@@ -23,6 +23,9 @@ pub struct PerformanceReport {
     pub total_tasks: u64,
     /// Tasks that have not ended, whenever they were submitted.
     pub active_tasks: u64,
+    /// Those of them that were submitted in the window.
+    #[serde(default)]
+    pub active_tasks_submitted: u64,
     /// Tasks that ended well in the window.
     pub completed_tasks: u64,
     /// Tasks that failed.
@@ -41,7 +44,7 @@ pub struct PerformanceReport {
     pub average_task_duration_seconds: Option<f64>,
     /// Mean of `step_duration_seconds`.
     pub average_step_duration_seconds: Option<f64>,
-    /// `total_tasks` by the hours of the window.
+    /// Tasks that ended in the window and `active_tasks_submitted`, by its hours.
     pub tasks_per_hour: f64,
     /// Tasks that ended in the window, by its hours.
     pub tasks_ended_per_hour: f64,

@@ -136,8 +136,8 @@ pub async fn performance_of(
     exact: bool,
 ) -> Result<Performance> {
     refuse(&request.problems())?;
-    let active = store.figures().active(&request.filter).await?;
     let Window { start, end, minutes } = window(store, request.hours, exact).await?;
+    let active = store.figures().active(&request.filter, start).await?;
     Ok(performance(request, start, end, &minutes, active))
 }
 

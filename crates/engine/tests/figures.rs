@@ -128,6 +128,7 @@ async fn truth(database: TestDatabase, scale: usize) {
     near(found.completion_rate, 1.0, 0.0);
     near(found.completion_rate_of_total, 0.9, 0.01);
     assert_eq!(found.active_tasks, u64::try_from(by_hour / 10 * 24).unwrap());
+    assert_eq!(found.active_tasks_submitted, found.active_tasks);
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
     near(seconds(found.step_duration.mean), 1.0, 0.0);
     near(seconds(found.step_duration.p99), 1.0, 0.01);
@@ -145,6 +146,11 @@ async fn truth(database: TestDatabase, scale: usize) {
         );
         near(step.critical_share, 0.25, 0.0);
     }
+    // What has been there for longer than the window says nothing of it.
+    let request = PerformanceRequest { hours: 1, ..PerformanceRequest::default() };
+    let found = performance_of(&*subject.store, &request, false).await.unwrap();
+    assert_eq!(found.active_tasks, u64::try_from(by_hour / 10 * 24).unwrap());
+    near(Some(found.tasks_per_hour), number(by_hour), 0.02);
     subject.store.close().await;
 }
 

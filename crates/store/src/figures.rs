@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use recache_model::figures::{Active, Filter, Minute, MinuteTotals};
 use recache_model::ids::WorkflowId;
+use recache_model::time::Timestamp;
 
 use crate::error::Result;
 use crate::maintenance::Leadership;
@@ -78,8 +79,8 @@ pub trait Figures: Send + Sync + Debug {
     /// until they are folded.
     async fn minutes(&self, first: Minute, end: Minute, exact: bool) -> Result<Vec<MinuteTotals>>;
 
-    /// What has not ended.
-    async fn active(&self, filter: &Filter) -> Result<Active>;
+    /// What has not ended, and how much of it was submitted at or after `since`.
+    async fn active(&self, filter: &Filter, since: Timestamp) -> Result<Active>;
 
     /// Removes folded minutes before `first`, at most `rows_max` rows. Answers how many.
     async fn minutes_remove(&self, leadership: &Leadership, first: Minute, rows_max: u32) -> Result<u64>;

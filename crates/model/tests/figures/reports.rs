@@ -99,16 +99,17 @@ fn mean_ms(values: impl Iterator<Item = u64>) -> Option<Duration> {
 
 proptest! {
     #[test]
-    fn performance_is_what_counting_by_hand_gives(all in vec(one(), 0..60), active in 0..9_u64) {
+    fn performance_is_what_counting_by_hand_gives(all in vec(one(), 0..60), old in 0..9_u64, submitted in 0..9_u64) {
+        let active = old + submitted;
         let request = PerformanceRequest { hours: 1, ..PerformanceRequest::default() };
         let (start, end) = (Timestamp::from_micros(0), Timestamp::from_micros(60 * MINUTE_US));
-        let found = performance(&request, start, end, &minutes(&all), Active { tasks: active });
+        let found = performance(&request, start, end, &minutes(&all), Active { tasks: active, submitted });
         let is_task = |one: &One| one.kind != Kind::Step;
         let is_run = One::is_run;
         let ended = count(&all, is_task);
         let done = |one: &One| matches!(one.state, JobState::Completed | JobState::Skipped);
         prop_assert_eq!(found.total_tasks, ended + active);
-        prop_assert_eq!(found.active_tasks, active);
+        prop_assert_eq!((found.active_tasks, found.active_tasks_submitted), (active, submitted));
         prop_assert_eq!(found.completed_tasks, count(&all, |one| is_task(one) && done(one)));
         prop_assert_eq!(found.failed_tasks, count(&all, |one| is_task(one) && one.state == JobState::Failed));
         prop_assert_eq!(found.completion_rate.is_none(), ended == 0);
@@ -123,7 +124,7 @@ proptest! {
         );
         prop_assert_eq!(found.step_duration.mean, mean_ms(all.iter().filter(|one| is_run(one)).map(|one| one.ran_ms)));
         prop_assert_eq!(found.queue_wait.mean, mean_ms(all.iter().filter(|one| is_run(one)).map(|one| one.waited_ms)));
-        prop_assert!((found.tasks_per_hour - f64::from(u32::try_from(ended + active).unwrap())).abs() < 1e-9);
+        prop_assert!((found.tasks_per_hour - f64::from(u32::try_from(ended + submitted).unwrap())).abs() < 1e-9);
         prop_assert!((found.steps_per_hour - f64::from(u32::try_from(count(&all, is_run)).unwrap())).abs() < 1e-9);
         prop_assert!((found.tasks_ended_per_hour - f64::from(u32::try_from(ended).unwrap())).abs() < 1e-9);
         prop_assert_eq!(found.trend.iter().map(|bucket| bucket.steps).sum::<u64>(), count(&all, is_run));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use recache_model::figures::{Filter, Kind, MINUTE_US, Minute, MinuteTotals, Totals};
+use recache_model::figures::{Active, Filter, Kind, MINUTE_US, Minute, MinuteTotals, Totals};
 use recache_model::job::{ErrorKind, JobError};
-use recache_model::time::Clock as _;
+use recache_model::time::{Clock as _, Timestamp};
 use uuid::Uuid;
 
 use super::workflows::{template, workflow};
@@ -346,7 +346,7 @@ pub async fn only_the_leader_folds(subject: &Subject) {
 pub async fn active_work_is_counted_by_filter(subject: &Subject) {
     let figures = subject.store.figures();
     some_work(subject).await;
-    assert_eq!(figures.active(&Filter::default()).await.expect("answered").tasks, 0);
+    assert_eq!(figures.active(&Filter::default(), Timestamp::default()).await.expect("answered"), Active::default());
     assert!(
         subject.store.workflow_submit(workflow(&[("first", &[]), ("second", &[0])])).await.expect("stored")
     );
@@ -355,7 +355,8 @@ pub async fn active_work_is_counted_by_filter(subject: &Subject) {
     subject.store.jobs_submit(vec![keyed, other, work()]).await.expect("stored");
     let session = subject.session().await;
     subject.claim(session, 1).await;
-    let active = async |filter: Filter| figures.active(&filter).await.expect("answered").tasks;
+    let active =
+        async |filter: Filter| figures.active(&filter, Timestamp::default()).await.expect("answered").tasks;
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(active(Filter::default()).await, 4);
     assert_eq!(active(Filter { namespace: some("shop"), ..Filter::default() }).await, 1);
@@ -363,6 +364,14 @@ pub async fn active_work_is_counted_by_filter(subject: &Subject) {
     assert_eq!(active(Filter { template: some("example"), ..Filter::default() }).await, 1);
     assert_eq!(active(Filter { handler: some("work"), ..Filter::default() }).await, 3);
     assert_eq!(active(Filter { template: some("none"), ..Filter::default() }).await, 0);
+    subject.advance(Duration::from_secs(60));
+    let since = subject.clock.now();
+    let submitted =
+        async |since| figures.active(&Filter::default(), since).await.expect("answered").submitted;
+    assert_eq!((submitted(Timestamp::default()).await, submitted(since).await), (4, 0));
+    assert!(subject.store.workflow_submit(workflow(&[("first", &[])])).await.expect("stored"));
+    subject.store.jobs_submit(vec![work(), work()]).await.expect("stored");
+    assert_eq!((submitted(Timestamp::default()).await, submitted(since).await), (7, 3));
 }
 
 /// Roll-ups are kept for their time.

@@ -95,9 +95,9 @@ impl Figures for Driver {
         self.read(look!([] db, now => minutes(db, first, end, exact).await)).await
     }
 
-    async fn active(&self, filter: &Filter) -> Result<Active> {
+    async fn active(&self, filter: &Filter, since: Timestamp) -> Result<Active> {
         let filter = filter.clone();
-        self.read(look!([filter] db, now => active(db, &filter).await)).await
+        self.read(look!([filter] db, now => active(db, &filter, since).await)).await
     }
 
     async fn minutes_remove(&self, leadership: &Leadership, first: Minute, rows_max: u32) -> Result<u64> {
@@ -529,31 +529,41 @@ fn minute_of(row: &Row) -> Result<Minute> {
     Ok(row.try_get::<i64, _>("finished_at")?.div_euclid(MINUTE_US))
 }
 
-async fn active(db: &mut Connection, filter: &Filter) -> Result<Active> {
-    let mut tasks = 0;
+async fn active(db: &mut Connection, filter: &Filter, since: Timestamp) -> Result<Active> {
+    let (mut tasks, mut submitted) = (0, 0);
+    let mut add = |row: &Row| -> Result<()> {
+        tasks += row.try_get::<i64, _>("active")?;
+        submitted += row.try_get::<i64, _>("submitted")?;
+        Ok(())
+    };
     if filter.handler.is_none() && filter.queue.is_none() {
         let row = sqlx::query(
-            "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT w.id FROM workflows w WHERE w.finished_at IS NULL \
+            "SELECT CAST(count(*) AS BIGINT) AS active, CAST(COALESCE(SUM(CASE WHEN created_at >= $4 THEN 1 ELSE 0 END), 0) AS BIGINT) \
+             AS submitted FROM (SELECT w.created_at FROM workflows w WHERE w.finished_at IS NULL \
              AND (CAST($1 AS TEXT) IS NULL OR w.namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM templates t \
              WHERE t.digest = w.template_digest AND t.name = $2)) LIMIT $3) AS a",
         )
         .bind(&filter.namespace)
         .bind(&filter.template)
         .bind(ACTIVE_MAX)
+        .bind(since.micros())
         .fetch_one(&mut *db)
         .await?;
-        tasks += row.try_get::<i64, _>("active")?;
+        add(&row)?;
     }
     if filter.template.is_none() {
         // One look for each of the indexes of what is queued and what runs.
         for is_active in [
-            "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT id FROM jobs WHERE state = 'queued' AND concurrency_key IS NULL \
+            "SELECT CAST(count(*) AS BIGINT) AS active, CAST(COALESCE(SUM(CASE WHEN created_at >= $5 THEN 1 ELSE 0 END), 0) AS BIGINT) \
+             AS submitted FROM (SELECT created_at FROM jobs WHERE state = 'queued' AND concurrency_key IS NULL \
              AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
              AND (CAST($3 AS TEXT) IS NULL OR queue = $3) LIMIT $4) AS a",
-            "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT id FROM jobs WHERE state = 'queued' AND concurrency_key IS NOT NULL \
+            "SELECT CAST(count(*) AS BIGINT) AS active, CAST(COALESCE(SUM(CASE WHEN created_at >= $5 THEN 1 ELSE 0 END), 0) AS BIGINT) \
+             AS submitted FROM (SELECT created_at FROM jobs WHERE state = 'queued' AND concurrency_key IS NOT NULL \
              AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
              AND (CAST($3 AS TEXT) IS NULL OR queue = $3) LIMIT $4) AS a",
-            "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT id FROM jobs WHERE state = 'running' \
+            "SELECT CAST(count(*) AS BIGINT) AS active, CAST(COALESCE(SUM(CASE WHEN created_at >= $5 THEN 1 ELSE 0 END), 0) AS BIGINT) \
+             AS submitted FROM (SELECT created_at FROM jobs WHERE state = 'running' \
              AND session_id IS NOT NULL AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
              AND (CAST($3 AS TEXT) IS NULL OR queue = $3) LIMIT $4) AS a",
         ] {
@@ -562,10 +572,12 @@ async fn active(db: &mut Connection, filter: &Filter) -> Result<Active> {
                 .bind(&filter.handler)
                 .bind(&filter.queue)
                 .bind(ACTIVE_MAX)
+                .bind(since.micros())
                 .fetch_one(&mut *db)
                 .await?;
-            tasks += row.try_get::<i64, _>("active")?;
+            add(&row)?;
         }
     }
-    Ok(Active { tasks: u64::try_from(tasks).unwrap_or(0) })
+    let count = |count: i64| u64::try_from(count).unwrap_or(0);
+    Ok(Active { tasks: count(tasks), submitted: count(submitted) })
 }
