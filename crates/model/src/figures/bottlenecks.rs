@@ -111,6 +111,8 @@ pub struct Bottlenecks {
     pub recommendations: Vec<Recommendation>,
 }
 
+/// From so long a mean wait on more workers are worth having: what hardly waits waits longer than it runs where it hardly runs.
+pub const ADD_WORKERS_WAIT_MIN: Duration = Duration::from_secs(1);
 /// From so much on of its workflows' time a step is worth shortening.
 const CRITICAL_SHARE_FROM: f64 = 0.5;
 /// From so large a fraction of failures on a code is worth mending.
@@ -235,6 +237,7 @@ fn recommendations(found: &Bottlenecks) -> Vec<Recommendation> {
     for step in &found.slowest_by_wait {
         if let (Some(wait), Some(run)) = (step.wait.mean, step.run.mean)
             && wait > run
+            && wait >= ADD_WORKERS_WAIT_MIN
         {
             told.push(Recommendation {
                 kind: "add_workers".to_owned(),

@@ -186,8 +186,12 @@ fn nothing_is_recommended_without_evidence() {
         |ran_ms, waited_ms, state| One { minute: 1, kind: Kind::Step, name: 0, state, ran_ms, waited_ms };
     let good = vec![step(100, 1, JobState::Completed); 10];
     assert_eq!(bottlenecks(&request, &minutes(&good)).recommendations, []);
-    let mut bad = vec![step(100, 900, JobState::Completed); 9];
-    bad.push(step(100, 900, JobState::Failed));
+    let hardly = vec![step(1, 3, JobState::Completed); 10];
+    assert_eq!(bottlenecks(&request, &minutes(&hardly)).recommendations, [], "3 ms are no wait");
+    let just_below = vec![step(100, 999, JobState::Completed); 10];
+    assert_eq!(bottlenecks(&request, &minutes(&just_below)).recommendations, []);
+    let mut bad = vec![step(100, 1_000, JobState::Completed); 9];
+    bad.push(step(100, 1_000, JobState::Failed));
     let mut bad = minutes(&bad);
     bad[0].totals.critical_us = 900;
     bad[0].totals.paths_us = 1_000;
@@ -196,7 +200,7 @@ fn nothing_is_recommended_without_evidence() {
     assert_eq!(kinds, ["add_workers", "shorten_step", "fix_error"]);
     assert_eq!(
         told[0].evidence,
-        "over 10 executions it waited 900.000ms on average, longer than the 100.000ms that it ran"
+        "over 10 executions it waited 1.000s on average, longer than the 100.000ms that it ran"
     );
     assert_eq!(told[1].evidence, "it makes 90 % of its workflows' critical paths");
     assert_eq!(told[2].evidence, "1 of its executions, 10.0 %, failed for good with `code 0`");

@@ -413,7 +413,7 @@ static ROWS: [Row; 29] = [
     ),
     of_bottlenecks(
         "recommendations",
-        "add_workers where the mean wait is longer than the mean run; shorten_step from a critical share of 0.5 on; fix_error from a share \
+        "add_workers where the mean wait is at least a second and longer than the mean run; shorten_step from a critical share of 0.5 on; fix_error from a share \
          of 0.05 on; each names what was measured; the value is how many there are",
         STEP_SOURCE,
         |report| {
