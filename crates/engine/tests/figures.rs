@@ -18,7 +18,9 @@ use recache_model::ids::WorkflowId;
 use recache_model::time::Clock as _;
 use recache_model::workflow::StepKind;
 use recache_store::conformance::{Subject, TestDatabase, postgres_database, sqlite_database};
-use recache_store::{COUNTED_ROWS_MAX, ClaimRequest, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord};
+use recache_store::{
+    COUNTED_ROWS_MAX, ClaimRequest, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord,
+};
 use uuid::Uuid;
 
 /// Four steps, one after the other.
@@ -79,7 +81,12 @@ async fn fold(subject: &Subject) {
     let lead = lead.unwrap().expect("nobody else leads");
     let last = subject.clock.now().micros().div_euclid(MINUTE_US) - 1;
     let figures = subject.store.figures();
-    while figures.fold(&lead, last, 3, 600, COUNTED_ROWS_MAX).await.unwrap().is_some_and(|folded| folded < last) {}
+    while figures
+        .fold(&lead, last, 3, 600, COUNTED_ROWS_MAX)
+        .await
+        .unwrap()
+        .is_some_and(|folded| folded < last)
+    {}
 }
 
 fn near(value: Option<f64>, expected: f64, part: f64) {

@@ -11,7 +11,8 @@ mod sketch;
 mod totals;
 
 pub use bottlenecks::{
-    ADD_WORKERS_WAIT_MIN, Bottlenecks, ErrorSpot, Recommendation, ResourceUse, SlowStep, SlowWorkflow, bottlenecks,
+    ADD_WORKERS_WAIT_MIN, Bottlenecks, ErrorSpot, Recommendation, ResourceUse, SlowStep, SlowWorkflow,
+    bottlenecks,
 };
 pub use performance::{Active, Bucket, Distribution, HealthPart, Performance, performance};
 pub use request::{

@@ -1,17 +1,19 @@
 //! Cases: figures over what has run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::figures::{Active, Filter, Kind, MINUTE_US, Minute, MinuteTotals, Totals};
 use recache_model::job::{ErrorKind, JobError};
 use recache_model::time::{Clock as _, Timestamp};
+use recache_model::workflow::StepKind;
 use uuid::Uuid;
 
 use super::workflows::{template, workflow};
 use super::{Subject, work};
 use crate::Error;
 use crate::figures::{COUNTED_ROWS_MAX, StepFigures};
-use crate::flow::{Ending, FLOW};
+use crate::flow::{Child, Children, Ending, FLOW};
 use crate::maintenance::Leadership;
 use crate::queues::Word;
 use crate::records::{ClaimRequest, Due, NewJob, NewWorkflow, Outcome, TemplateRecord};
@@ -160,7 +162,10 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
 
     // Two minutes at a time, and then all that is left but the present one.
     let first = counted.first().expect("something ended").minute;
-    assert_eq!(figures.fold(&lead, minute(subject) - 1, 2, 2, COUNTED_ROWS_MAX).await.expect("folded"), Some(first + 1));
+    assert_eq!(
+        figures.fold(&lead, minute(subject) - 1, 2, 2, COUNTED_ROWS_MAX).await.expect("folded"),
+        Some(first + 1)
+    );
     assert_eq!(all(subject, false).await, counted);
     let last = figures.fold(&lead, minute(subject) - 1, 2, 60, COUNTED_ROWS_MAX).await.expect("folded");
     assert_eq!(last, Some(minute(subject) - 1));
@@ -283,6 +288,38 @@ pub async fn steps_that_no_handler_ran_are_not_counted(subject: &Subject) {
     assert!(found.iter().all(|one| one.series.handler != FLOW), "{found:?}");
 }
 
+/// A step that was split is on the critical path for as long as the longest of its runs, under their handler.
+pub async fn longest_child_counts_for_the_step_that_was_split(subject: &Subject) {
+    let mut new = workflow(&[("split", &[]), ("after", &[0])]);
+    new.steps[1].job = NewJob::new("build", "{}");
+    assert!(subject.store.workflow_submit(new).await.expect("stored"));
+    let session = subject.session().await;
+    let done = || Outcome::Completed { output: "1".to_owned() };
+    let turn = subject.claim_one(session).await;
+    let child = |item: &str| Child { job: work(), item: item.to_owned(), has_rules: false };
+    let children =
+        Children { kind: StepKind::Child, parallelism: None, jobs: ["1", "2", "3"].map(child).into() };
+    subject.settle(&turn, Outcome::Split(Arc::new(children))).await;
+    for run in subject.claim(session, 5).await {
+        // They end after two, four and six seconds.
+        subject.advance(Duration::from_secs(2));
+        subject.settle(&run, done()).await;
+    }
+    for _ in ["gathers", "after"] {
+        let job = subject.claim_one(session).await;
+        let seconds = if job.handler == "build" { 4 } else { 0 };
+        subject.advance(Duration::from_secs(seconds));
+        subject.settle(&job, done()).await;
+    }
+    let found = all(subject, true).await;
+    let critical = |step: &str| {
+        let of: Vec<_> = found.iter().filter(|one| one.series.step == step).collect();
+        let seconds = |us: fn(&Totals) -> u64| of.iter().map(|one| us(&one.totals)).sum::<u64>() / 1_000_000;
+        (seconds(|totals| totals.critical_us), seconds(|totals| totals.paths_us))
+    };
+    assert_eq!((critical("split"), critical("after")), ((6, 10), (4, 10)));
+}
+
 /// A crash after a fold, or a second leader, does no harm; a transaction that committed late is counted by the next fold.
 pub async fn folding_again_counts_nothing_twice_and_what_came_late_too(subject: &Subject) {
     let figures = subject.store.figures();
@@ -296,9 +333,15 @@ pub async fn folding_again_counts_nothing_twice_and_what_came_late_too(subject: 
     subject.tamper("DELETE FROM figures_minutes").await;
     subject.advance(Duration::from_secs(60));
     let again = u32::try_from(last - before[0].minute + 1).expect("a few minutes");
-    assert_eq!(figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("folded"), Some(last + 1));
+    assert_eq!(
+        figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("folded"),
+        Some(last + 1)
+    );
     assert_eq!(all(subject, false).await, before);
-    assert_eq!(figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("nothing to do"), Some(last + 1));
+    assert_eq!(
+        figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("nothing to do"),
+        Some(last + 1)
+    );
     assert_eq!(all(subject, false).await, before);
 }
 
@@ -319,12 +362,17 @@ pub async fn minutes_with_too_much_for_one_fold_are_folded_one_by_one(subject: &
     let (first, last) = (counted[0].minute, minute(subject) - 1);
     let (rows_max, mut seen) = (3, Vec::new());
     while seen.last() != Some(&last) {
-        let folded = figures.fold(&lead, last, 1, 60, rows_max).await.expect("folded").expect("there is more");
+        let folded =
+            figures.fold(&lead, last, 1, 60, rows_max).await.expect("folded").expect("there is more");
         assert!(seen.last().is_none_or(|before| *before < folded), "it goes on: {seen:?}, then {folded}");
         seen.push(folded);
     }
     let steps: Vec<Minute> = seen.iter().map(|minute| minute - first).collect();
-    assert_eq!(steps, [0, 1, 2, 3, 4], "the one with seven goes through alone, and holds those smaller that count it again");
+    assert_eq!(
+        steps,
+        [0, 1, 2, 3, 4],
+        "the one with seven goes through alone, and holds those smaller that count it again"
+    );
     assert_eq!(all(subject, false).await, counted);
     assert_eq!(sum(&counted, Kind::Job).completed, 12);
 }
@@ -346,7 +394,10 @@ pub async fn only_the_leader_folds(subject: &Subject) {
 pub async fn active_work_is_counted_by_filter(subject: &Subject) {
     let figures = subject.store.figures();
     some_work(subject).await;
-    assert_eq!(figures.active(&Filter::default(), Timestamp::default()).await.expect("answered"), Active::default());
+    assert_eq!(
+        figures.active(&Filter::default(), Timestamp::default()).await.expect("answered"),
+        Active::default()
+    );
     assert!(
         subject.store.workflow_submit(workflow(&[("first", &[]), ("second", &[0])])).await.expect("stored")
     );

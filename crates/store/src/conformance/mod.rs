@@ -267,6 +267,7 @@ macro_rules! conformance_suite {
                 folded_minutes_are_what_counting_finds,
                 only_what_a_handler_ran_counts_as_run,
                 steps_that_no_handler_ran_are_not_counted,
+                longest_child_counts_for_the_step_that_was_split,
                 folding_again_counts_nothing_twice_and_what_came_late_too,
                 minutes_with_too_much_for_one_fold_are_folded_one_by_one,
                 only_the_leader_folds,

@@ -428,18 +428,35 @@ struct Path {
     template: String,
 }
 
-/// Adds to each step of a workflow how long it was on the critical path, and how long that is.
+/// Adds to each step of a workflow how long it was on the critical path, and how long that is. One that was split took as long as the
+/// longest of its children, and that counts for those.
 async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut Counted) -> Result<()> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
+        "SELECT j.id, j.namespace, j.queue, j.handler, j.step, j.state, j.started_at, ",
+        ran_until!(),
+        " AS ran_until FROM jobs j WHERE j.workflow_id = $1 AND j.parent_id IS NULL ORDER BY j.id",
+    ))
+    .bind(path.workflow)
+    .fetch_all(&mut *db)
+    .await?;
+    let children = sqlx::query(
         concat!(
-            "SELECT j.id, j.namespace, j.queue, j.handler, j.step, j.state, j.started_at, ",
+            "SELECT j.parent_id, j.namespace, j.queue, j.handler, j.started_at, ",
             ran_until!(),
-            " AS ran_until FROM jobs j WHERE j.workflow_id = $1 AND j.parent_id IS NULL ORDER BY j.id",
+            " AS ran_until FROM jobs j WHERE j.workflow_id = $1 AND j.parent_id IS NOT NULL AND j.started_at IS NOT NULL ORDER BY j.id",
         ),
     )
     .bind(path.workflow)
     .fetch_all(&mut *db)
     .await?;
+    let mut longest: BTreeMap<Uuid, (Duration, &Row)> = BTreeMap::new();
+    for child in &children {
+        let Some(ran) = between(child, "started_at", "ran_until")? else { continue };
+        let known = longest.entry(child.try_get("parent_id")?).or_insert((ran, child));
+        if ran > known.0 {
+            *known = (ran, child);
+        }
+    }
     let edges = sqlx::query(
         "SELECT e.parent_id, e.child_id FROM job_edges e JOIN jobs p ON p.id = e.parent_id WHERE p.workflow_id = $1",
     )
@@ -449,13 +466,14 @@ async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut 
     let mut places: BTreeMap<Uuid, usize> = BTreeMap::new();
     let mut facts = Vec::with_capacity(rows.len());
     for (place, row) in rows.iter().enumerate() {
-        places.insert(row.try_get("id")?, place);
-        let started_at = jobs::instant(row, "started_at")?.or(Some(Timestamp::default()));
+        let id: Uuid = row.try_get("id")?;
+        places.insert(id, place);
+        let own = between(row, "started_at", "ran_until")?.unwrap_or_default();
+        let ran = longest.get(&id).map_or(own, |(ran, _)| own.max(*ran));
         facts.push(StepFacts {
             state: Some(jobs::state(row, "state")?),
-            started_at,
-            // One that nothing ran took no time.
-            finished_at: jobs::instant(row, "ran_until")?.or(started_at),
+            started_at: Some(Timestamp::default()),
+            finished_at: Some(Timestamp::default().plus(ran)),
             ..StepFacts::default()
         });
     }
@@ -471,7 +489,8 @@ async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut 
     let analysis = analyze(&graph, &facts, Timestamp::default());
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     for (row, plan) in rows.iter().zip(&analysis.steps) {
-        let series = series_of(row, Kind::Step, path.template.clone(), row.try_get("step")?)?;
+        let done_by = longest.get(&row.try_get("id")?).map_or(row, |(_, child)| *child);
+        let series = series_of(done_by, Kind::Step, path.template.clone(), row.try_get("step")?)?;
         if !series.is_of_handlers() {
             continue;
         }
