@@ -7,7 +7,7 @@ use crate::Instant;
 /// How work went in a window.
 ///
 /// A *task* is a workflow or a job that is no step of one; a *step* is anything that a handler ran: a step of a workflow, or such a
-/// job. Rates are fractions from 0 to 1 and `null` where nothing ended. Means are exact; quantiles are off by at most 1 %.
+/// job, without what ended before it began and what the engine does itself. Rates are fractions from 0 to 1 and `null` where nothing ended. Means are exact; quantiles are off by at most 1 %.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PerformanceReport {
@@ -23,6 +23,9 @@ pub struct PerformanceReport {
     pub total_tasks: u64,
     /// Tasks that have not ended, whenever they were submitted.
     pub active_tasks: u64,
+    /// Those of them that were submitted in the window.
+    #[serde(default)]
+    pub active_tasks_submitted: u64,
     /// Tasks that ended well in the window.
     pub completed_tasks: u64,
     /// Tasks that failed.
@@ -41,7 +44,7 @@ pub struct PerformanceReport {
     pub average_task_duration_seconds: Option<f64>,
     /// Mean of `step_duration_seconds`.
     pub average_step_duration_seconds: Option<f64>,
-    /// `total_tasks` by the hours of the window.
+    /// Tasks that ended in the window and `active_tasks_submitted`, by its hours.
     pub tasks_per_hour: f64,
     /// Tasks that ended in the window, by its hours.
     pub tasks_ended_per_hour: f64,
@@ -124,7 +127,7 @@ pub struct BottleneckReport {
     pub limit: u32,
     /// What ended less often is in no list.
     pub min_executions: u64,
-    /// Steps that ended in the window; 0 means that there is nothing to say.
+    /// Steps that ran and ended in the window; 0 means that there is nothing to say.
     pub executions: u64,
     /// By mean run time.
     pub slowest_steps_by_run: Vec<SlowStepEntry>,
@@ -160,7 +163,7 @@ pub struct SlowStepEntry {
     pub step: Option<String>,
     /// What does it.
     pub handler: String,
-    /// How often it ended.
+    /// How often it ran, and ended.
     pub executions: u64,
     /// Of those that ended well or failed, the fraction that failed.
     pub error_rate: Option<f64>,
@@ -212,7 +215,7 @@ pub struct ResourceUseEntry {
     pub namespace: String,
     /// What takes it.
     pub handler: String,
-    /// How often it ended.
+    /// How often it ran, and ended.
     pub executions: u64,
     /// How long its last attempts ran, together.
     pub busy_seconds: f64,

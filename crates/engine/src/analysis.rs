@@ -1,16 +1,17 @@
 //! The graph of a template or of a workflow, with what is known of its steps, analysed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use recache_cache::{Key, Space, Usage};
 use recache_model::analysis::{Analysis, Drawing, Spread, StepFacts, StepHistory, analyze};
-use recache_model::ids::WorkflowId;
+use recache_model::ids::{JobId, WorkflowId};
 use recache_model::job::{JobError, JobState};
 use recache_model::template::Template;
 use recache_model::template::graph::Graph;
 use recache_model::time::Timestamp;
-use recache_store::{StepFigures, Store, WorkflowRecord};
+use recache_model::workflow::StepKind;
+use recache_store::{JobRecord, StepFigures, StepRecord, Store, WorkflowRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +21,9 @@ use crate::error::{Error, Result};
 
 /// Workflows of a template whose steps tell how long its steps run.
 pub const HISTORY_WORKFLOWS_MAX: u32 = 100;
+/// Edges between what a step waited for and what it was split into; beyond them a child waits only for the last of the former, so that
+/// all stays linear in the number of steps.
+const FAN_EDGES_MAX: usize = 100_000;
 /// Steps that are read for that at most: of large templates fewer workflows are looked at.
 const HISTORY_STEPS_MAX: usize = 20_000;
 
@@ -102,13 +106,7 @@ pub async fn analyze_workflow(store: &dyn Store, workflow: WorkflowId) -> Result
     let known = histories(&figures);
 
     let names: Vec<String> = steps.iter().map(|step| step.job.step.clone().unwrap_or_default()).collect();
-    let places: HashMap<&str, usize> =
-        names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
-    let dependencies = steps
-        .iter()
-        .map(|step| step.waits_for.iter().filter_map(|name| places.get(name.as_str()).copied()).collect())
-        .collect();
-    let graph = Graph::new(dependencies).map_err(|error| {
+    let graph = Graph::new(dependencies(&steps)).map_err(|error| {
         Error::Store(recache_store::Error::Broken {
             message: format!("workflow {workflow}: {error}"),
             source: None,
@@ -118,7 +116,7 @@ pub async fn analyze_workflow(store: &dyn Store, workflow: WorkflowId) -> Result
         .iter()
         .zip(&names)
         .map(|(step, name)| StepFacts {
-            state: Some(step.job.state),
+            state: Some(state_for_others(&step.job)),
             started_at: step.job.started_at,
             finished_at: step.job.finished_at,
             due_at: Some(step.job.due_at),
@@ -133,11 +131,52 @@ pub async fn analyze_workflow(store: &dyn Store, workflow: WorkflowId) -> Result
         workflow: Some(record),
         analysis: analyze(&graph, &facts, now),
         graph,
-        states: facts.iter().map(|step| step.state).collect(),
+        states: steps.iter().map(|step| Some(step.job.state)).collect(),
         errors: steps.into_iter().map(|step| step.job.error).collect(),
         names,
         history_workflows: figures.workflows,
     })
+}
+
+/// For each step those that it waits for. What a step was split into stands between what that one waited for and the step itself, which
+/// waits for its children; no edges of theirs are stored.
+fn dependencies(steps: &[StepRecord]) -> Vec<Vec<usize>> {
+    let by_name: HashMap<&str, usize> = (steps.iter().enumerate())
+        .filter_map(|(place, step)| Some((step.job.step.as_deref()?, place)))
+        .collect();
+    let by_id: HashMap<JobId, usize> =
+        steps.iter().enumerate().map(|(place, step)| (step.job.id, place)).collect();
+    let mut dependencies: Vec<Vec<usize>> = steps
+        .iter()
+        .map(|step| step.waits_for.iter().filter_map(|name| by_name.get(name.as_str()).copied()).collect())
+        .collect();
+    let mut children: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (place, step) in steps.iter().enumerate() {
+        if let Some(parent) = step.job.parent.and_then(|parent| by_id.get(&parent)) {
+            children.entry(*parent).or_default().push(place);
+        }
+    }
+    for (parent, children) in children {
+        let mut before = dependencies[parent].clone();
+        if before.len().saturating_mul(children.len()) > FAN_EDGES_MAX {
+            // All of them had ended before it was split: the last one is what its children began after.
+            let last = before.iter().copied().max_by_key(|place| (steps[*place].job.finished_at, *place));
+            before = last.into_iter().collect();
+        }
+        for child in &children {
+            dependencies[*child].extend_from_slice(&before);
+        }
+        dependencies[parent].extend(children);
+    }
+    dependencies
+}
+
+/// Where a step stands, seen by those that wait for it: a child whose failure only counts as an end holds nothing up.
+fn state_for_others(job: &JobRecord) -> JobState {
+    match (job.kind, job.state) {
+        (StepKind::TolerantChild, JobState::Failed) => JobState::Resolved,
+        (_, state) => state,
+    }
 }
 
 async fn history(

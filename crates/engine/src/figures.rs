@@ -12,7 +12,7 @@ use recache_model::figures::{
     PerformanceRequest, RequestProblem, bottlenecks, performance,
 };
 use recache_model::time::Timestamp;
-use recache_store::{Error as StoreError, Leadership, Store};
+use recache_store::{COUNTED_ROWS_MAX, Error as StoreError, Leadership, Store};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -39,12 +39,16 @@ const KEEP_BEYOND: Duration = Duration::from_secs(24 * 3_600);
 
 /// Folds minutes for as long as the engine runs, when this process leads it.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    fold_every(shared, PAUSE).await;
+}
+
+async fn fold_every(shared: Arc<Shared>, pause: Duration) {
     let holder = Uuid::new_v4();
     let mut lead: Option<Leadership> = None;
     loop {
         tokio::select! {
             () = shared.draining.cancelled() => break,
-            () = tokio::time::sleep(PAUSE.mul_f64(0.75 + rand::random::<f64>() * 0.5)) => {}
+            () = tokio::time::sleep(pause.mul_f64(0.75 + rand::random::<f64>() * 0.5)) => {}
         }
         let store = &*shared.store;
         match store.maintenance().leader_take(ROLE, holder, PAUSE * LEASE_PAUSES).await {
@@ -81,7 +85,7 @@ pub(crate) async fn pass(store: &dyn Store, lead: &Leadership) -> std::result::R
     loop {
         let last = minute(store.now().await?.minus(SETTLED)) - 1;
         let before = figures.folded().await?;
-        let after = figures.fold(lead, last, AGAIN, MINUTES_MAX).await?;
+        let after = figures.fold(lead, last, AGAIN, MINUTES_MAX, COUNTED_ROWS_MAX).await?;
         if after == before || after >= Some(last) {
             break;
         }
@@ -132,8 +136,8 @@ pub async fn performance_of(
     exact: bool,
 ) -> Result<Performance> {
     refuse(&request.problems())?;
-    let active = store.figures().active(&request.filter).await?;
     let Window { start, end, minutes } = window(store, request.hours, exact).await?;
+    let active = store.figures().active(&request.filter, start).await?;
     Ok(performance(request, start, end, &minutes, active))
 }
 
@@ -219,4 +223,95 @@ fn parts(filter: &Filter) -> impl Iterator<Item = &str> {
     [&filter.namespace, &filter.template, &filter.handler, &filter.queue]
         .into_iter()
         .map(|part| part.as_deref().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use recache_model::time::Clock as _;
+    use recache_store::conformance::{Subject, sqlite_database};
+    use recache_store::{ClaimRequest, NewJob, Outcome, Settlement};
+
+    use super::*;
+
+    /// One job that ends now.
+    async fn end_one(subject: &Subject) {
+        subject.store.jobs_submit(vec![NewJob::new("work", "{}")]).await.unwrap();
+        let session = subject.session().await;
+        let claim = ClaimRequest {
+            session,
+            queues: vec!["default".to_owned()],
+            handlers: vec!["work".to_owned()],
+            rows_max: 1,
+        };
+        let claimed = subject.store.jobs_dispatch(Vec::new(), Some(claim)).await.unwrap().claimed;
+        let end = Settlement::of(&claimed[0], Outcome::Completed { output: "1".to_owned() });
+        subject.store.jobs_dispatch(vec![end], None).await.unwrap();
+        subject.store.session_close(session).await.unwrap();
+    }
+
+    async fn lead(subject: &Subject, holder: u128, lease: Duration) -> Option<Leadership> {
+        let store = subject.store.maintenance();
+        store.leader_take(ROLE, Uuid::from_u128(holder), lease).await.unwrap()
+    }
+
+    fn last_over(subject: &Subject) -> Option<Minute> {
+        Some(minute(subject.clock.now().minus(SETTLED)) - 1)
+    }
+
+    /// Rows of minutes that no window reaches, more than one transaction removes, and those of the hours until now.
+    async fn with_old_minutes() -> Subject {
+        let subject = Subject::new(sqlite_database()).await;
+        end_one(&subject).await;
+        subject
+            .tamper(
+                "INSERT INTO figures_minutes (minute, series, totals) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL \
+                 SELECT i + 1 FROM n WHERE i < 2500) SELECT i, '{\"kind\":\"job\",\"namespace\":\"old\",\"template\":\"\",\"step\":\"\",\
+                 \"handler\":\"h\",\"queue\":\"q\"}', '{}' FROM n",
+            )
+            .await;
+        // More minutes than one transaction folds.
+        subject.advance(Duration::from_secs(u64::from(MINUTES_MAX) * 60 * 2));
+        end_one(&subject).await;
+        subject.advance(Duration::from_secs(90));
+        subject
+    }
+
+    async fn rows(subject: &Subject) -> (usize, usize) {
+        let all = subject.store.figures().minutes(0, minute(subject.clock.now()) + 1, false).await.unwrap();
+        let old = all.iter().filter(|one| one.series.namespace == "old").count();
+        (old, all.len() - old)
+    }
+
+    #[tokio::test]
+    async fn a_pass_folds_all_minutes_that_are_over_and_removes_what_no_window_reaches() {
+        let subject = with_old_minutes().await;
+        let lead = lead(&subject, 1, Duration::from_secs(600)).await.unwrap();
+        pass(&*subject.store, &lead).await.unwrap();
+        assert_eq!(subject.store.figures().folded().await.unwrap(), last_over(&subject));
+        assert_eq!(rows(&subject).await, (0, 2));
+        let other = Leadership { token: lead.token + 1, ..lead };
+        subject.advance(Duration::from_secs(120));
+        let refused = pass(&*subject.store, &other).await;
+        assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn folding_waits_for_the_lead_goes_on_without_it_and_gives_it_up_at_the_end() {
+        let subject = with_old_minutes().await;
+        let figures = subject.store.figures();
+        let former = lead(&subject, 1, Duration::from_secs(3_600)).await;
+        assert!(former.is_some());
+        let engine = Engine::builder(Arc::clone(&subject.store)).start().await.unwrap();
+        let folding = tokio::spawn(fold_every(Arc::clone(&engine.shared), Duration::from_millis(2)));
+        assert_eq!(figures.folded().await.unwrap(), None, "another one leads");
+        // Its lease ends, and it has not come back.
+        subject.advance(Duration::from_secs(3_601));
+        while figures.folded().await.unwrap() < last_over(&subject) || rows(&subject).await.0 > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(lead(&subject, 1, Duration::from_secs(3_600)).await, None, "the engine leads");
+        engine.shut_down().await;
+        folding.await.unwrap();
+        assert!(lead(&subject, 1, Duration::from_secs(3_600)).await.is_some(), "it was given up");
+    }
 }

@@ -93,11 +93,12 @@ struct Seen {
 impl Measuring {
     pub(crate) fn new(options: &Options, store: &dyn Store, slots: &Semaphore, now: Instant) -> Self {
         let limiter = Limiter::new(whole(options.slots));
+        let (taken, waited, _) = pool_of(store);
         let mut measuring = Self {
             ends_at: now + WINDOW,
             seen: Seen::default(),
             failed: Arc::default(),
-            pool: pool_of(store),
+            pool: (taken, waited),
             jobs: HashMap::new(),
             by_queue: vec![0; options.queues.len()],
             queues: options.queues.clone(),
@@ -120,7 +121,7 @@ impl Measuring {
             return;
         }
         self.ends_at = now + WINDOW;
-        let (taken, waited) = pool_of(store);
+        let (taken, waited, waiting) = pool_of(store);
         let (taken_now, waited_now) = (taken.saturating_sub(self.pool.0), waited.saturating_sub(self.pool.1));
         self.pool = (taken, waited);
         let Seen { running_max, runs, answered } = std::mem::take(&mut self.seen);
@@ -133,6 +134,7 @@ impl Measuring {
                 .ok()
                 .and_then(|taken| waited_now.checked_div(taken))
                 .unwrap_or_default(),
+            waiting,
             answered,
             failed: self.failed.swap(0, Ordering::Relaxed),
         });
@@ -205,9 +207,10 @@ impl Measuring {
     }
 }
 
-/// Connections taken, and how long was waited for them, since the store was opened.
-fn pool_of(store: &dyn Store) -> (u64, Duration) {
-    store.measured().pool.map(|pool| (pool.used.taken, pool.waited)).unwrap_or_default()
+/// Connections taken, and how long was waited for them, since the store was opened; and how many wait for one now.
+fn pool_of(store: &dyn Store) -> (u64, Duration, u32) {
+    let pool = store.measured().pool;
+    pool.map(|pool| (pool.used.taken, pool.waited, pool.state.waiting)).unwrap_or_default()
 }
 
 fn whole(count: usize) -> u32 {

@@ -18,7 +18,9 @@ use recache_model::ids::WorkflowId;
 use recache_model::time::Clock as _;
 use recache_model::workflow::StepKind;
 use recache_store::conformance::{Subject, TestDatabase, postgres_database, sqlite_database};
-use recache_store::{ClaimRequest, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord};
+use recache_store::{
+    COUNTED_ROWS_MAX, ClaimRequest, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord,
+};
 use uuid::Uuid;
 
 /// Four steps, one after the other.
@@ -79,7 +81,12 @@ async fn fold(subject: &Subject) {
     let lead = lead.unwrap().expect("nobody else leads");
     let last = subject.clock.now().micros().div_euclid(MINUTE_US) - 1;
     let figures = subject.store.figures();
-    while figures.fold(&lead, last, 3, 600).await.unwrap().is_some_and(|folded| folded < last) {}
+    while figures
+        .fold(&lead, last, 3, 600, COUNTED_ROWS_MAX)
+        .await
+        .unwrap()
+        .is_some_and(|folded| folded < last)
+    {}
 }
 
 fn near(value: Option<f64>, expected: f64, part: f64) {
@@ -128,6 +135,7 @@ async fn truth(database: TestDatabase, scale: usize) {
     near(found.completion_rate, 1.0, 0.0);
     near(found.completion_rate_of_total, 0.9, 0.01);
     assert_eq!(found.active_tasks, u64::try_from(by_hour / 10 * 24).unwrap());
+    assert_eq!(found.active_tasks_submitted, found.active_tasks);
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
     near(seconds(found.step_duration.mean), 1.0, 0.0);
     near(seconds(found.step_duration.p99), 1.0, 0.01);
@@ -145,6 +153,11 @@ async fn truth(database: TestDatabase, scale: usize) {
         );
         near(step.critical_share, 0.25, 0.0);
     }
+    // What has been there for longer than the window says nothing of it.
+    let request = PerformanceRequest { hours: 1, ..PerformanceRequest::default() };
+    let found = performance_of(&*subject.store, &request, false).await.unwrap();
+    assert_eq!(found.active_tasks, u64::try_from(by_hour / 10 * 24).unwrap());
+    near(Some(found.tasks_per_hour), number(by_hour), 0.02);
     subject.store.close().await;
 }
 

@@ -144,6 +144,24 @@ fn waits_for_connections_bring_it_down_and_it_comes_back() {
     }
 }
 
+/// Nothing ends and no connection is taken, so that nothing tells of slowness either; but somebody waits.
+#[test]
+fn it_does_not_rise_while_the_pool_is_wholly_stuck() {
+    let mut limiter = Limiter::new(64);
+    let before = limiter.limit();
+    for _ in 0..20 {
+        let stuck = Observation { running_max: limiter.limit(), waiting: 4, ..Observation::default() };
+        assert_eq!((limiter.observe(&stuck), limiter.reason()), (before, Reason::PoolWait));
+    }
+    let free = Observation { running_max: before, answered: 1, ..Observation::default() };
+    assert!(limiter.observe(&free) > before, "it goes on when nobody waits any more");
+    // The same with runs that ended before it got stuck.
+    let mut limiter = Limiter::new(64);
+    let runs = vec![Runs { handler: "h".to_owned(), count: 4, sum: Duration::from_millis(40) }];
+    let stuck = Observation { running_max: 4, runs, taken: 3, waiting: 1, ..Observation::default() };
+    assert_eq!((limiter.observe(&stuck), limiter.reason()), (before, Reason::PoolWait));
+}
+
 #[test]
 fn dead_database_brings_it_to_zero_and_one_job_brings_it_back() {
     let mut limiter = started(16);
@@ -179,8 +197,8 @@ fn dead_database_brings_it_to_zero_and_one_job_brings_it_back() {
 
 fn observation() -> impl Strategy<Value = Observation> {
     let runs = prop::collection::vec((0_u8..4, 0_u32..200, 0_u64..5_000), 0..4);
-    (0_u32..200, runs, 0_u64..500, 0_u64..3_000, 0_u32..5, 0_u32..3).prop_map(
-        |(running_max, runs, taken, wait_ms, answered, failed)| Observation {
+    (0_u32..200, runs, 0_u64..500, 0_u64..3_000, 0_u32..5, (0_u32..3, 0_u32..3)).prop_map(
+        |(running_max, runs, taken, wait_ms, answered, (failed, waiting))| Observation {
             running_max,
             runs: runs
                 .into_iter()
@@ -192,6 +210,7 @@ fn observation() -> impl Strategy<Value = Observation> {
                 .collect(),
             taken,
             pool_wait: Duration::from_millis(wait_ms),
+            waiting,
             answered,
             failed,
         },

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use recache_model::figures::{Active, Filter, Minute, MinuteTotals};
 use recache_model::ids::WorkflowId;
+use recache_model::time::Timestamp;
 
 use crate::error::Result;
 use crate::maintenance::Leadership;
@@ -62,13 +63,15 @@ pub trait Figures: Send + Sync + Debug {
 
     /// Folds the next minutes, at most `minutes_max`, up to and including `last`, after the one that was folded last; at first
     /// from the first in which anything ended. `again` minutes before them are folded once more, so that what was committed late
-    /// is counted too. Answers the last one that is folded now; `None` when nothing has ever ended.
+    /// is counted too. Where more than `rows_max` rows would be counted, so many fewer minutes are folded, but always one. Answers the last
+    /// one that is folded now; `None` when nothing has ever ended.
     async fn fold(
         &self,
         leadership: &Leadership,
         last: Minute,
         again: u32,
         minutes_max: u32,
+        rows_max: u64,
     ) -> Result<Option<Minute>>;
 
     /// Totals of the minutes from `first` to before `end`: folded ones where they are folded, others counted now from the rows
@@ -76,12 +79,12 @@ pub trait Figures: Send + Sync + Debug {
     /// until they are folded.
     async fn minutes(&self, first: Minute, end: Minute, exact: bool) -> Result<Vec<MinuteTotals>>;
 
-    /// What has not ended.
-    async fn active(&self, filter: &Filter) -> Result<Active>;
+    /// What has not ended, and how much of it was submitted at or after `since`.
+    async fn active(&self, filter: &Filter, since: Timestamp) -> Result<Active>;
 
     /// Removes folded minutes before `first`, at most `rows_max` rows. Answers how many.
     async fn minutes_remove(&self, leadership: &Leadership, first: Minute, rows_max: u32) -> Result<u64>;
 }
 
-/// Rows of jobs and workflows that are counted for one answer.
+/// Rows of jobs and workflows that are counted for one answer, and for one fold of several minutes.
 pub const COUNTED_ROWS_MAX: u64 = 2_000_000;

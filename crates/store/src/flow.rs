@@ -24,7 +24,7 @@ use crate::queues::Word;
 use crate::records::{NewJob, NewWorkflow, StepInputs, WorkflowRecord};
 
 /// The queue and the handler of a step while its next move is the engine's.
-pub const FLOW: &str = "recache.flow";
+pub const FLOW: &str = recache_model::figures::ENGINE_HANDLER;
 
 /// A result larger than this, in bytes, stands in a table of its own and not in the row of its job.
 pub const RESULT_INLINE_BYTES_MAX: usize = 32 * 1024;

@@ -21,7 +21,7 @@ pub struct SlowStep {
     pub step: String,
     /// What does it.
     pub handler: String,
-    /// How often it ended.
+    /// How often a handler ran it, and it ended.
     pub executions: u64,
     /// Of those that ended well or failed, the fraction that failed.
     pub error_rate: Option<f64>,
@@ -70,7 +70,7 @@ pub struct ResourceUse {
     pub namespace: String,
     /// What takes it.
     pub handler: String,
-    /// How often it ended.
+    /// How often it ran, and ended.
     pub executions: u64,
     /// How long its last attempts ran, together.
     pub busy: Duration,
@@ -92,7 +92,7 @@ pub struct Recommendation {
 /// What is slow, what fails, and what to do about it. Every list is ordered by how bad it is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Bottlenecks {
-    /// Everything that ended in the window and is asked for.
+    /// Everything that a handler ran, that ended in the window and is asked for.
     pub executions: u64,
     /// By mean run time.
     pub slowest_by_run: Vec<SlowStep>,
@@ -111,6 +111,8 @@ pub struct Bottlenecks {
     pub recommendations: Vec<Recommendation>,
 }
 
+/// From so long a mean wait on more workers are worth having: what hardly waits waits longer than it runs where it hardly runs.
+pub const ADD_WORKERS_WAIT_MIN: Duration = Duration::from_secs(1);
 /// From so much on of its workflows' time a step is worth shortening.
 const CRITICAL_SHARE_FROM: f64 = 0.5;
 /// From so large a fraction of failures on a code is worth mending.
@@ -125,8 +127,8 @@ pub fn bottlenecks(request: &BottlenecksRequest, minutes: &[MinuteTotals]) -> Bo
     for one in minutes.iter().filter(|one| request.filter.takes(&one.series)) {
         if one.series.kind == Kind::Workflow {
             workflows.entry(one.series.clone()).or_default().merge(&one.totals);
-        } else {
-            executions = executions.saturating_add(one.totals.ended());
+        } else if one.series.is_of_handlers() {
+            executions = executions.saturating_add(one.totals.executed());
             // Wherever it waited.
             let series = Series { queue: String::new(), ..one.series.clone() };
             steps.entry(series).or_default().merge(&one.totals);
@@ -134,7 +136,7 @@ pub fn bottlenecks(request: &BottlenecksRequest, minutes: &[MinuteTotals]) -> Bo
         }
     }
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let is_enough = |totals: &Totals| totals.ended() >= request.min_executions;
+    let is_enough = |totals: &Totals| totals.executed() >= request.min_executions;
     let steps: Vec<SlowStep> = steps
         .into_iter()
         .filter(|(_, totals)| is_enough(totals))
@@ -151,7 +153,7 @@ pub fn bottlenecks(request: &BottlenecksRequest, minutes: &[MinuteTotals]) -> Bo
     };
     let mut slowest_workflows: Vec<SlowWorkflow> = workflows
         .into_iter()
-        .filter(|(_, totals)| is_enough(totals))
+        .filter(|(_, totals)| totals.ended() >= request.min_executions)
         .map(|(series, totals)| SlowWorkflow {
             namespace: series.namespace,
             template: series.template,
@@ -164,7 +166,8 @@ pub fn bottlenecks(request: &BottlenecksRequest, minutes: &[MinuteTotals]) -> Bo
     slowest_workflows.truncate(limit);
     let mut error_hot_spots: Vec<ErrorSpot> = handlers
         .iter()
-        .filter(|(_, totals)| is_enough(totals))
+        // What failed without having begun, because it waited for too long, counts here.
+        .filter(|(_, totals)| totals.ended() >= request.min_executions)
         .flat_map(|((namespace, handler), totals)| {
             totals.codes.iter().map(move |(code, failures)| ErrorSpot {
                 namespace: (*namespace).to_owned(),
@@ -184,7 +187,7 @@ pub fn bottlenecks(request: &BottlenecksRequest, minutes: &[MinuteTotals]) -> Bo
         .map(|((namespace, handler), totals)| ResourceUse {
             namespace: (*namespace).to_owned(),
             handler: (*handler).to_owned(),
-            executions: totals.ended(),
+            executions: totals.executed(),
             busy: Duration::from_micros(totals.ran_us),
             share: float(totals.ran_us) / float(busy_us.max(1)),
         })
@@ -211,7 +214,7 @@ fn slow_step(series: Series, totals: &Totals) -> SlowStep {
         template: series.template,
         step: series.step,
         handler: series.handler,
-        executions: totals.ended(),
+        executions: totals.executed(),
         error_rate: totals.error_rate(),
         run: Distribution::of(totals.ran_us, &totals.ran),
         wait: Distribution::of(totals.waited_us, &totals.waited),
@@ -234,6 +237,7 @@ fn recommendations(found: &Bottlenecks) -> Vec<Recommendation> {
     for step in &found.slowest_by_wait {
         if let (Some(wait), Some(run)) = (step.wait.mean, step.run.mean)
             && wait > run
+            && wait >= ADD_WORKERS_WAIT_MIN
         {
             told.push(Recommendation {
                 kind: "add_workers".to_owned(),

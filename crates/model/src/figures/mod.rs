@@ -11,14 +11,15 @@ mod sketch;
 mod totals;
 
 pub use bottlenecks::{
-    Bottlenecks, ErrorSpot, Recommendation, ResourceUse, SlowStep, SlowWorkflow, bottlenecks,
+    ADD_WORKERS_WAIT_MIN, Bottlenecks, ErrorSpot, Recommendation, ResourceUse, SlowStep, SlowWorkflow,
+    bottlenecks,
 };
 pub use performance::{Active, Bucket, Distribution, HealthPart, Performance, performance};
 pub use request::{
     BottlenecksRequest, Filter, HOURS_MAX, LIMIT_MAX, MIN_EXECUTIONS_MAX, PerformanceRequest, RequestProblem,
 };
 pub use sketch::Sketch;
-pub use totals::{CODES_MAX, Ended, Kind, Series, Totals};
+pub use totals::{CODES_MAX, ENGINE_HANDLER, Ended, Kind, Series, Totals};
 
 /// A minute, counted from 1970.
 pub type Minute = i64;

@@ -21,6 +21,9 @@ const HOUR_US: f64 = 3_600_000_000.0;
 pub struct Active {
     /// Workflows, and jobs that are no steps.
     pub tasks: u64,
+    /// Those of them that were submitted in the window.
+    #[serde(default)]
+    pub submitted: u64,
 }
 
 /// Mean and quantiles of durations; `None` where there are none. The mean is exact, quantiles are off by at most
@@ -61,7 +64,7 @@ pub struct Bucket {
     pub completed: u64,
     /// Tasks that failed.
     pub failed: u64,
-    /// Steps and jobs that ended.
+    /// Steps and jobs that a handler ran, and that ended.
     pub steps: u64,
 }
 
@@ -77,7 +80,7 @@ pub struct HealthPart {
 }
 
 /// How work went in a window. A *task* is a workflow or a job that is no step; a *step* is anything that a handler ran: a step of a
-/// workflow, or such a job.
+/// workflow, or such a job. What ended before it began is none, and what the engine does itself neither.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Performance {
     /// Where the window begins: at a full minute.
@@ -88,6 +91,9 @@ pub struct Performance {
     pub total_tasks: u64,
     /// Tasks that have not ended, whenever they were submitted.
     pub active_tasks: u64,
+    /// Those of them that were submitted in the window.
+    #[serde(default)]
+    pub active_tasks_submitted: u64,
     /// Tasks that ended well in the window.
     pub completed_tasks: u64,
     /// Tasks that failed.
@@ -108,7 +114,8 @@ pub struct Performance {
     pub step_duration: Distribution,
     /// From when that attempt was due to its start.
     pub queue_wait: Distribution,
-    /// All tasks, by the hours from `start` to `end`.
+    /// Tasks that ended in the window, or were submitted in it and have not ended, by the hours from `start` to `end`. Those that were
+    /// there before and have not ended say nothing of the window, however many they are.
     pub tasks_per_hour: f64,
     /// Tasks that ended, by the hours from `start` to `end`.
     pub tasks_ended_per_hour: f64,
@@ -148,9 +155,9 @@ pub fn performance(
             bucket.completed += one.totals.completed;
             bucket.failed += one.totals.failed;
         }
-        if one.series.kind != Kind::Workflow {
+        if one.series.is_of_handlers() {
             steps.merge(&one.totals);
-            bucket.steps += one.totals.ended();
+            bucket.steps += one.totals.executed();
         }
     }
     let ended = tasks.ended();
@@ -166,6 +173,7 @@ pub fn performance(
         end,
         total_tasks: total,
         active_tasks: active.tasks,
+        active_tasks_submitted: active.submitted,
         completed_tasks: tasks.completed,
         failed_tasks: tasks.failed,
         cancelled_tasks: tasks.cancelled,
@@ -176,9 +184,9 @@ pub fn performance(
         task_duration: Distribution::of(tasks.lasted_us, &tasks.lasted),
         step_duration,
         queue_wait,
-        tasks_per_hour: float(total) / hours,
+        tasks_per_hour: float(ended.saturating_add(active.submitted)) / hours,
         tasks_ended_per_hour: float(ended) / hours,
-        steps_per_hour: float(steps.ended()) / hours,
+        steps_per_hour: float(steps.executed()) / hours,
         trend: trend.into_values().collect(),
         health_score,
         health_parts,

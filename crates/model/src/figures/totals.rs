@@ -11,6 +11,9 @@ use crate::job::JobState;
 /// Codes of errors that are counted apart; what is beyond them counts as `other`.
 pub const CODES_MAX: usize = 32;
 
+/// The handler of what is the engine's own to do: a step while its next move is the engine's, a build that a workflow does.
+pub const ENGINE_HANDLER: &str = "recache.flow";
+
 /// What ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,6 +41,13 @@ pub struct Series {
     pub handler: String,
     /// Where it waited.
     pub queue: String,
+}
+
+impl Series {
+    /// Whether it is work of handlers: steps and jobs, but for what the engine does itself.
+    pub fn is_of_handlers(&self) -> bool {
+        self.kind != Kind::Workflow && self.handler != ENGINE_HANDLER
+    }
 }
 
 /// How one thing ended.
@@ -160,6 +170,11 @@ impl Totals {
             .saturating_add(self.failed)
             .saturating_add(self.cancelled)
             .saturating_add(self.superseded)
+    }
+
+    /// Those that a handler ran: without what was skipped, called off or completed by hand before it began.
+    pub fn executed(&self) -> u64 {
+        self.ran.count()
     }
 
     /// The part of what ended well or failed that failed; `None` where neither did.

@@ -221,7 +221,7 @@ fn entry((namespace, name): Name, draft: Draft, workers: &[Worker]) -> Entry {
         precedes: precedes.into_iter().collect(),
         views,
         schedules,
-        executions: totals.ended(),
+        executions: totals.executed(),
         error_rate: totals.error_rate(),
         run: Distribution::of(totals.ran_us, &totals.ran),
         wait: Distribution::of(totals.waited_us, &totals.waited),

@@ -66,6 +66,8 @@ pub struct Observation {
     pub taken: u64,
     /// The mean wait for them.
     pub pool_wait: Duration,
+    /// Callers who wait for one at its end.
+    pub waiting: u32,
     /// Calls of the database that were answered.
     pub answered: u32,
     /// Calls that failed.
@@ -222,6 +224,12 @@ impl Limiter {
             self.is_starting = false;
             let part = if waits >= POOL_WAIT_TOO_MUCH { 0.5 } else { 0.8 };
             self.set(self.limit.min(f64::from(seen.running_max).max(1.0)) * part);
+            return Reason::PoolWait;
+        }
+        if seen.taken < TAKEN_MIN && seen.waiting > 0 {
+            // Hardly anybody got a connection, and somebody waits for one: how long is not known before the wait is over. More jobs would
+            // only wait too.
+            self.is_starting = false;
             return Reason::PoolWait;
         }
         let running = f64::from(seen.running_max);

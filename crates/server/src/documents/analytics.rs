@@ -16,6 +16,7 @@ pub fn performance(request: &PerformanceRequest, found: &Performance) -> api::Pe
         calculated_at: instant(found.end),
         total_tasks: found.total_tasks,
         active_tasks: found.active_tasks,
+        active_tasks_submitted: found.active_tasks_submitted,
         completed_tasks: found.completed_tasks,
         failed_tasks: found.failed_tasks,
         cancelled_tasks: found.cancelled_tasks,

@@ -110,6 +110,7 @@ const FAILED: Input = ("failed_tasks", |report| report.task(|one| one.failed_tas
 const CANCELLED: Input = ("cancelled_tasks", |report| report.task(|one| one.cancelled_tasks));
 const SUPERSEDED: Input = ("superseded_tasks", |report| report.task(|one| one.superseded_tasks));
 const ACTIVE: Input = ("active_tasks", |report| report.task(|one| one.active_tasks));
+const SUBMITTED: Input = ("active_tasks_submitted", |report| report.task(|one| one.active_tasks_submitted));
 const TOTAL: Input = ("total_tasks", |report| report.task(|one| one.total_tasks));
 const STEPS_BEGUN: Input = ("steps that began", |report| report.task(|one| one.step_duration_seconds.count));
 const TASKS_ENDED: Input = ("tasks that ended", |report| report.task(|one| one.task_duration_seconds.count));
@@ -173,7 +174,7 @@ const fn of_bottlenecks(
     Row { name, is_of_bottlenecks: true, formula, source, value, inputs }
 }
 
-static ROWS: [Row; 28] = [
+static ROWS: [Row; 29] = [
     of_performance(
         "total_tasks",
         "completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks",
@@ -186,6 +187,13 @@ static ROWS: [Row; 28] = [
         "workflows with finished_at null + jobs that are no steps in state queued or running",
         ACTIVE_SOURCE,
         ACTIVE.1,
+        &[],
+    ),
+    of_performance(
+        "active_tasks_submitted",
+        "those of active_tasks with created_at in the window",
+        ACTIVE_SOURCE,
+        SUBMITTED.1,
         &[],
     ),
     of_performance(
@@ -276,10 +284,10 @@ static ROWS: [Row; 28] = [
     ),
     of_performance(
         "tasks_per_hour",
-        "(completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks) / hours of the window",
+        "(completed_tasks + failed_tasks + cancelled_tasks + superseded_tasks + active_tasks_submitted) / hours of the window",
         ENDED_SOURCE,
         |report| report.performance().map(|one| one.tasks_per_hour),
-        &[COMPLETED, FAILED, CANCELLED, SUPERSEDED, ACTIVE, HOURS],
+        &[COMPLETED, FAILED, CANCELLED, SUPERSEDED, SUBMITTED, HOURS],
     ),
     of_performance(
         "tasks_ended_per_hour",
@@ -290,11 +298,11 @@ static ROWS: [Row; 28] = [
     ),
     of_performance(
         "steps_per_hour",
-        "steps that ended / hours of the window",
+        "steps that ran and ended / hours of the window",
         STEP_SOURCE,
         |report| report.performance().map(|one| one.steps_per_hour),
         &[
-            ("steps that ended", |report| {
+            ("steps that ran and ended", |report| {
                 report.task(|one| one.trend.iter().fold(0, |sum, bucket| sum + bucket.steps))
             }),
             HOURS,
@@ -337,7 +345,7 @@ static ROWS: [Row; 28] = [
     ),
     of_bottlenecks(
         "executions",
-        "count of steps and jobs that ended in the window",
+        "count of steps and jobs that a handler ran and that ended in the window, without the engine's own",
         STEP_SOURCE,
         |report| report.bottlenecks().map(|one| number(one.executions)),
         &[],
@@ -405,7 +413,7 @@ static ROWS: [Row; 28] = [
     ),
     of_bottlenecks(
         "recommendations",
-        "add_workers where the mean wait is longer than the mean run; shorten_step from a critical share of 0.5 on; fix_error from a share \
+        "add_workers where the mean wait is at least a second and longer than the mean run; shorten_step from a critical share of 0.5 on; fix_error from a share \
          of 0.05 on; each names what was measured; the value is how many there are",
         STEP_SOURCE,
         |report| {
@@ -479,7 +487,7 @@ mod tests {
     fn every_figure_of_the_reports_has_an_explanation_and_nothing_else_has() {
         let request = PerformanceRequest::default();
         let end = Timestamp::from_micros(3_600_000_000);
-        let found = performance(&request, Timestamp::default(), end, &[], Active { tasks: 3 });
+        let found = performance(&request, Timestamp::default(), end, &[], Active { tasks: 8, submitted: 3 });
         let report = documents::performance(&request, &found);
         let found = FoundBottlenecks {
             start: Timestamp::default(),

@@ -1,18 +1,22 @@
 //! Cases: figures over what has run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use recache_model::figures::{Filter, Kind, MINUTE_US, Minute, MinuteTotals, Totals};
+use recache_model::figures::{Active, Filter, Kind, MINUTE_US, Minute, MinuteTotals, Totals};
 use recache_model::job::{ErrorKind, JobError};
-use recache_model::time::Clock as _;
+use recache_model::time::{Clock as _, Timestamp};
+use recache_model::workflow::StepKind;
 use uuid::Uuid;
 
 use super::workflows::{template, workflow};
 use super::{Subject, work};
 use crate::Error;
-use crate::figures::StepFigures;
+use crate::figures::{COUNTED_ROWS_MAX, StepFigures};
+use crate::flow::{Child, Children, Ending, FLOW};
 use crate::maintenance::Leadership;
-use crate::records::{Due, NewJob, NewWorkflow, Outcome, TemplateRecord};
+use crate::queues::Word;
+use crate::records::{ClaimRequest, Due, NewJob, NewWorkflow, Outcome, TemplateRecord};
 
 /// Runs a workflow of two steps, one after the other; each waits so many seconds and runs so many.
 async fn run(subject: &Subject, template: &TemplateRecord, wait_s: u64, run_s: u64) {
@@ -131,7 +135,7 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
     let figures = subject.store.figures();
     let lead = lead(subject).await;
     assert_eq!(
-        figures.fold(&lead, minute(subject), 2, 60).await.expect("answered"),
+        figures.fold(&lead, minute(subject), 2, 60, COUNTED_ROWS_MAX).await.expect("answered"),
         None,
         "nothing ever ended"
     );
@@ -158,9 +162,12 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
 
     // Two minutes at a time, and then all that is left but the present one.
     let first = counted.first().expect("something ended").minute;
-    assert_eq!(figures.fold(&lead, minute(subject) - 1, 2, 2).await.expect("folded"), Some(first + 1));
+    assert_eq!(
+        figures.fold(&lead, minute(subject) - 1, 2, 2, COUNTED_ROWS_MAX).await.expect("folded"),
+        Some(first + 1)
+    );
     assert_eq!(all(subject, false).await, counted);
-    let last = figures.fold(&lead, minute(subject) - 1, 2, 60).await.expect("folded");
+    let last = figures.fold(&lead, minute(subject) - 1, 2, 60, COUNTED_ROWS_MAX).await.expect("folded");
     assert_eq!(last, Some(minute(subject) - 1));
     assert_eq!(figures.folded().await.expect("answered"), last);
     assert_eq!(all(subject, false).await, counted);
@@ -168,6 +175,149 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
     subject.tamper("UPDATE figures_minutes SET totals = '{}'").await;
     assert_ne!(all(subject, false).await, counted);
     assert_eq!(all(subject, true).await, counted);
+}
+
+/// What was called off, completed or resolved long after its last attempt did not run meanwhile.
+pub async fn only_what_a_handler_ran_counts_as_run(subject: &Subject) {
+    let store = &subject.store;
+    let (ran, waits) = (Duration::from_secs(5), Duration::from_secs(40 * 60));
+    let error = || JobError::new(ErrorKind::Retryable, "no");
+    let attempt = async |outcome: Outcome| {
+        let session = subject.session().await;
+        subject.advance(Duration::from_secs(2));
+        let job = subject.claim_one(session).await;
+        subject.advance(ran);
+        subject.settle(&job, outcome).await;
+        subject.advance(waits);
+        job.token.job
+    };
+    let (retry, snooze) = (
+        || Outcome::Retry { error: error(), after: Duration::from_secs(3_600) },
+        || Outcome::Snoozed { after: Duration::from_secs(3_600) },
+    );
+
+    // Called off while it waits for its next attempt, or for its time; and while it runs.
+    for outcome in [retry(), snooze()] {
+        store.jobs_submit(vec![work()]).await.expect("stored");
+        let job = attempt(outcome).await;
+        store.job_cancel(job, "enough").await.expect("cancelled");
+    }
+    store.jobs_submit(vec![work()]).await.expect("stored");
+    let job = subject.claim_one(subject.session().await).await;
+    subject.advance(ran);
+    store.job_cancel(job.token.job, "enough").await.expect("cancelled");
+    // Failed, and resolved later.
+    store.jobs_submit(vec![work()]).await.expect("stored");
+    let job = attempt(Outcome::Failed { error: error() }).await;
+    store.letters().job_resolve(job, Word::new("ops", "done by hand")).await.expect("resolved");
+    // Due anew since an instant before it began, while it waits.
+    let before = subject.clock.now();
+    subject.advance(ran);
+    store.jobs_submit(vec![work()]).await.expect("stored");
+    let job = attempt(retry()).await;
+    store.job_changes().job_reschedule(job, Due::At(before)).await.expect("put off");
+    subject.advance(waits);
+    store.job_cancel(job, "enough").await.expect("cancelled");
+    let jobs = sum(&all(subject, true).await, Kind::Job);
+    assert_eq!((jobs.cancelled, jobs.completed), (4, 1));
+    assert_eq!((jobs.ran.count(), jobs.ran_us), (5, 5 * 5_000_000));
+
+    // Steps: completed by hand, and with their workflow, while they wait for their next attempt.
+    let new = workflow(&[("first", &[])]);
+    assert!(store.workflow_submit(new).await.expect("stored"));
+    let job = attempt(retry()).await;
+    let ending = Ending::Complete { output: "1".to_owned() };
+    let word = Word::new("ops", "done by hand");
+    store.flows().step_end(job, ending, None, word).await.expect("completed");
+    let new = workflow(&[("first", &[]), ("second", &[0])]);
+    let id = new.id;
+    assert!(store.workflow_submit(new).await.expect("stored"));
+    attempt(snooze()).await;
+    store.workflow_cancel(id, "enough").await.expect("cancelled");
+    let found = all(subject, true).await;
+    let steps = sum(&found, Kind::Step);
+    assert_eq!((steps.ran.count(), steps.ran_us), (2, 2 * 5_000_000), "the second step never began");
+    assert_eq!(steps.critical_us, 5_000_000, "of the one that completed");
+    let history = figures(subject, "d1", 10).await;
+    assert_eq!(history.steps.len(), 1);
+    near(history.steps[0].run_sum, 5.0);
+
+    let lead = lead(subject).await;
+    subject.advance(Duration::from_secs(60));
+    let last = minute(subject) - 1;
+    let fold = subject.store.figures();
+    while fold.fold(&lead, last, 0, 600, COUNTED_ROWS_MAX).await.expect("folded") != Some(last) {}
+    assert_eq!(all(subject, false).await, found, "and so it is when it is folded");
+}
+
+/// A step is what a handler ran: neither what ended before it began, nor what the engine did itself.
+pub async fn steps_that_no_handler_ran_are_not_counted(subject: &Subject) {
+    let store = &subject.store;
+    let new = workflow(&[("first", &[]), ("second", &[0])]);
+    let id = new.id;
+    assert!(store.workflow_submit(new).await.expect("stored"));
+    store.workflow_cancel(id, "enough").await.expect("cancelled");
+    let turn = || NewJob { queue: FLOW.to_owned(), ..NewJob::new(FLOW, "{}") };
+    for outcome in [
+        Outcome::Completed { output: "1".to_owned() },
+        Outcome::Skipped { reason: "not needed".to_owned(), region: None },
+    ] {
+        let mut new = workflow(&[("turn", &[]), ("work", &[0])]);
+        new.steps[0].job = turn();
+        assert!(store.workflow_submit(new).await.expect("stored"));
+        let session = subject.session().await;
+        let request = ClaimRequest {
+            session,
+            queues: vec![FLOW.to_owned()],
+            handlers: vec![FLOW.to_owned()],
+            rows_max: 1,
+        };
+        let mut claimed = store.jobs_dispatch(Vec::new(), Some(request)).await.expect("answered").claimed;
+        subject.advance(Duration::from_secs(3));
+        subject.settle(&claimed.remove(0), outcome).await;
+        for job in subject.claim(session, 5).await {
+            subject.advance(Duration::from_secs(4));
+            subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+        }
+    }
+    let found = all(subject, true).await;
+    let steps = sum(&found, Kind::Step);
+    assert_eq!(sum(&found, Kind::Workflow).ended(), 3);
+    // The one behind the turn that completed; what a skipped step stands before is skipped with it.
+    assert_eq!((steps.ended(), steps.executed(), steps.ran_us), (1, 1, 4_000_000));
+    assert!(found.iter().all(|one| one.series.handler != FLOW), "{found:?}");
+}
+
+/// A step that was split is on the critical path for as long as the longest of its runs, under their handler.
+pub async fn longest_child_counts_for_the_step_that_was_split(subject: &Subject) {
+    let mut new = workflow(&[("split", &[]), ("after", &[0])]);
+    new.steps[1].job = NewJob::new("build", "{}");
+    assert!(subject.store.workflow_submit(new).await.expect("stored"));
+    let session = subject.session().await;
+    let done = || Outcome::Completed { output: "1".to_owned() };
+    let turn = subject.claim_one(session).await;
+    let child = |item: &str| Child { job: work(), item: item.to_owned(), has_rules: false };
+    let children =
+        Children { kind: StepKind::Child, parallelism: None, jobs: ["1", "2", "3"].map(child).into() };
+    subject.settle(&turn, Outcome::Split(Arc::new(children))).await;
+    for run in subject.claim(session, 5).await {
+        // They end after two, four and six seconds.
+        subject.advance(Duration::from_secs(2));
+        subject.settle(&run, done()).await;
+    }
+    for _ in ["gathers", "after"] {
+        let job = subject.claim_one(session).await;
+        let seconds = if job.handler == "build" { 4 } else { 0 };
+        subject.advance(Duration::from_secs(seconds));
+        subject.settle(&job, done()).await;
+    }
+    let found = all(subject, true).await;
+    let critical = |step: &str| {
+        let of: Vec<_> = found.iter().filter(|one| one.series.step == step).collect();
+        let seconds = |us: fn(&Totals) -> u64| of.iter().map(|one| us(&one.totals)).sum::<u64>() / 1_000_000;
+        (seconds(|totals| totals.critical_us), seconds(|totals| totals.paths_us))
+    };
+    assert_eq!((critical("split"), critical("after")), ((6, 10), (4, 10)));
 }
 
 /// A crash after a fold, or a second leader, does no harm; a transaction that committed late is counted by the next fold.
@@ -178,15 +328,53 @@ pub async fn folding_again_counts_nothing_twice_and_what_came_late_too(subject: 
     subject.advance(Duration::from_secs(60));
     let before = all(subject, true).await;
     let last = minute(subject) - 1;
-    figures.fold(&lead, last, 2, 60).await.expect("folded");
+    figures.fold(&lead, last, 2, 60, COUNTED_ROWS_MAX).await.expect("folded");
     // As if the fold had not seen them.
     subject.tamper("DELETE FROM figures_minutes").await;
     subject.advance(Duration::from_secs(60));
     let again = u32::try_from(last - before[0].minute + 1).expect("a few minutes");
-    assert_eq!(figures.fold(&lead, last + 1, again, 60).await.expect("folded"), Some(last + 1));
+    assert_eq!(
+        figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("folded"),
+        Some(last + 1)
+    );
     assert_eq!(all(subject, false).await, before);
-    assert_eq!(figures.fold(&lead, last + 1, again, 60).await.expect("nothing to do"), Some(last + 1));
+    assert_eq!(
+        figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("nothing to do"),
+        Some(last + 1)
+    );
     assert_eq!(all(subject, false).await, before);
+}
+
+/// More ends than are counted at once make folds smaller, down to single minutes, and none of them stops it.
+pub async fn minutes_with_too_much_for_one_fold_are_folded_one_by_one(subject: &Subject) {
+    let figures = subject.store.figures();
+    let lead = lead(subject).await;
+    // A minute with more than the bound, and others below it.
+    for jobs in [1_usize, 7, 1, 1, 2] {
+        let session = subject.session().await;
+        subject.store.jobs_submit((0..jobs).map(|_| work()).collect()).await.expect("stored");
+        for job in subject.claim(session, 10).await {
+            subject.settle(&job, Outcome::Completed { output: "1".to_owned() }).await;
+        }
+        subject.advance(Duration::from_secs(60));
+    }
+    let counted = all(subject, true).await;
+    let (first, last) = (counted[0].minute, minute(subject) - 1);
+    let (rows_max, mut seen) = (3, Vec::new());
+    while seen.last() != Some(&last) {
+        let folded =
+            figures.fold(&lead, last, 1, 60, rows_max).await.expect("folded").expect("there is more");
+        assert!(seen.last().is_none_or(|before| *before < folded), "it goes on: {seen:?}, then {folded}");
+        seen.push(folded);
+    }
+    let steps: Vec<Minute> = seen.iter().map(|minute| minute - first).collect();
+    assert_eq!(
+        steps,
+        [0, 1, 2, 3, 4],
+        "the one with seven goes through alone, and holds those smaller that count it again"
+    );
+    assert_eq!(all(subject, false).await, counted);
+    assert_eq!(sum(&counted, Kind::Job).completed, 12);
 }
 
 /// What a former leader still sends is refused.
@@ -195,7 +383,7 @@ pub async fn only_the_leader_folds(subject: &Subject) {
     let lead = lead(subject).await;
     some_work(subject).await;
     let other = Leadership { token: lead.token + 1, ..lead.clone() };
-    let refused = figures.fold(&other, minute(subject), 0, 60).await;
+    let refused = figures.fold(&other, minute(subject), 0, 60, COUNTED_ROWS_MAX).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     let refused = figures.minutes_remove(&other, minute(subject), 10).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
@@ -206,7 +394,10 @@ pub async fn only_the_leader_folds(subject: &Subject) {
 pub async fn active_work_is_counted_by_filter(subject: &Subject) {
     let figures = subject.store.figures();
     some_work(subject).await;
-    assert_eq!(figures.active(&Filter::default()).await.expect("answered").tasks, 0);
+    assert_eq!(
+        figures.active(&Filter::default(), Timestamp::default()).await.expect("answered"),
+        Active::default()
+    );
     assert!(
         subject.store.workflow_submit(workflow(&[("first", &[]), ("second", &[0])])).await.expect("stored")
     );
@@ -215,7 +406,8 @@ pub async fn active_work_is_counted_by_filter(subject: &Subject) {
     subject.store.jobs_submit(vec![keyed, other, work()]).await.expect("stored");
     let session = subject.session().await;
     subject.claim(session, 1).await;
-    let active = async |filter: Filter| figures.active(&filter).await.expect("answered").tasks;
+    let active =
+        async |filter: Filter| figures.active(&filter, Timestamp::default()).await.expect("answered").tasks;
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(active(Filter::default()).await, 4);
     assert_eq!(active(Filter { namespace: some("shop"), ..Filter::default() }).await, 1);
@@ -223,6 +415,14 @@ pub async fn active_work_is_counted_by_filter(subject: &Subject) {
     assert_eq!(active(Filter { template: some("example"), ..Filter::default() }).await, 1);
     assert_eq!(active(Filter { handler: some("work"), ..Filter::default() }).await, 3);
     assert_eq!(active(Filter { template: some("none"), ..Filter::default() }).await, 0);
+    subject.advance(Duration::from_secs(60));
+    let since = subject.clock.now();
+    let submitted =
+        async |since| figures.active(&Filter::default(), since).await.expect("answered").submitted;
+    assert_eq!((submitted(Timestamp::default()).await, submitted(since).await), (4, 0));
+    assert!(subject.store.workflow_submit(workflow(&[("first", &[])])).await.expect("stored"));
+    subject.store.jobs_submit(vec![work(), work()]).await.expect("stored");
+    assert_eq!((submitted(Timestamp::default()).await, submitted(since).await), (7, 3));
 }
 
 /// Roll-ups are kept for their time.
@@ -231,7 +431,7 @@ pub async fn old_minutes_are_removed(subject: &Subject) {
     let lead = lead(subject).await;
     some_work(subject).await;
     subject.advance(Duration::from_secs(60));
-    figures.fold(&lead, minute(subject) - 1, 0, 60).await.expect("folded");
+    figures.fold(&lead, minute(subject) - 1, 0, 60, COUNTED_ROWS_MAX).await.expect("folded");
     let kept = all(subject, false).await;
     let first = kept[0].minute;
     let old = kept.iter().filter(|one| one.minute == first).count();

@@ -23,6 +23,18 @@ use crate::maintenance::Leadership;
 
 /// Versions of a template whose workflows are looked at.
 const VERSIONS_MAX: i64 = 4;
+/// Until when the last attempt of job `j` ran. `started_at` stays when a job goes back to the queue, and `finished_at` is when it ended, which
+/// may be long after: called off while it waits for its next attempt, completed by hand, resolved. Where the row says that it ended
+/// as it ran (it was due before it began, and not again since), that is enough; otherwise its history tells when it last left
+/// `running`. The engine's own steps wait and block between turns, and of them the row says nothing.
+macro_rules! ran_until {
+    () => {
+        "CASE WHEN j.started_at IS NULL THEN NULL \
+         WHEN j.state IN ('completed', 'failed') AND j.due_at <= j.started_at AND j.handler <> 'recache.flow' THEN j.finished_at \
+         ELSE (SELECT MAX(h.at) FROM job_history h WHERE h.job_id = j.id AND h.from_state = 'running' AND h.at >= j.started_at) END"
+    };
+}
+
 /// Workflows of one minute whose critical path is looked at: the first ones that completed in it.
 const PATHS_MAX: usize = 20;
 /// Active work is counted up to here.
@@ -63,10 +75,12 @@ impl Figures for Driver {
         last: Minute,
         again: u32,
         minutes_max: u32,
+        rows_max: u64,
     ) -> Result<Option<Minute>> {
         // Counted beside the writers, and only then written: nobody's settling waits for it.
-        let Some(fold) = self.read(look!([] db, now => to_fold(db, last, again, minutes_max).await)).await?
-        else {
+        let next =
+            self.read(look!([] db, now => to_fold(db, last, again, minutes_max, rows_max).await)).await?;
+        let Some(fold) = next else {
             return self.folded().await;
         };
         let lead = leadership.clone();
@@ -81,9 +95,9 @@ impl Figures for Driver {
         self.read(look!([] db, now => minutes(db, first, end, exact).await)).await
     }
 
-    async fn active(&self, filter: &Filter) -> Result<Active> {
+    async fn active(&self, filter: &Filter, since: Timestamp) -> Result<Active> {
         let filter = filter.clone();
-        self.read(look!([filter] db, now => active(db, &filter).await)).await
+        self.read(look!([filter] db, now => active(db, &filter, since).await)).await
     }
 
     async fn minutes_remove(&self, leadership: &Leadership, first: Minute, rows_max: u32) -> Result<u64> {
@@ -139,12 +153,16 @@ async fn step_figures(
         .await?;
         found.workflows += u64::try_from(row.try_get::<i64, _>("workflows")?).unwrap_or(0);
         let rows = sqlx::query(
-            "SELECT step, CAST(count(*) AS BIGINT) AS runs, SUM(run) AS run_sum, SUM(run * run) AS run_squares, \
-             SUM(wait) AS wait_sum, SUM(wait * wait) AS wait_squares FROM (SELECT step, \
-             CAST(finished_at - started_at AS DOUBLE PRECISION) / 1000000 AS run, \
-             CAST(CASE WHEN started_at > due_at THEN started_at - due_at ELSE 0 END AS DOUBLE PRECISION) / 1000000 AS wait \
-             FROM jobs WHERE state = 'completed' AND started_at IS NOT NULL AND parent_id IS NULL AND workflow_id IN (SELECT id FROM workflows \
-             WHERE template_digest = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2)) AS s GROUP BY step",
+            concat!(
+                "SELECT step, CAST(count(*) AS BIGINT) AS runs, SUM(run) AS run_sum, SUM(run * run) AS run_squares, \
+                 SUM(wait) AS wait_sum, SUM(wait * wait) AS wait_squares FROM (SELECT j.step, CAST(",
+                ran_until!(),
+                " - j.started_at AS DOUBLE PRECISION) / 1000000 AS run, \
+                 CAST(CASE WHEN j.started_at > j.due_at THEN j.started_at - j.due_at ELSE 0 END AS DOUBLE PRECISION) / 1000000 AS wait \
+                 FROM jobs j WHERE j.state = 'completed' AND j.started_at IS NOT NULL AND j.parent_id IS NULL AND j.workflow_id IN \
+                 (SELECT id FROM workflows WHERE template_digest = $1 AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $2)) \
+                 AS s WHERE run IS NOT NULL GROUP BY step",
+            ),
         )
         .bind(&version)
         .bind(left)
@@ -204,8 +222,15 @@ struct Fold {
     found: Counted,
 }
 
-/// The next minutes; `None` when there are none.
-async fn to_fold(db: &mut Connection, last: Minute, again: u32, minutes_max: u32) -> Result<Option<Fold>> {
+/// The next minutes, as many as have no more than `rows_max` rows; `None` when there are none. One minute always goes through, however
+/// much ended in it: nothing smaller could be tried the next time, and no later minute would ever be folded.
+async fn to_fold(
+    db: &mut Connection,
+    last: Minute,
+    again: u32,
+    minutes_max: u32,
+    rows_max: u64,
+) -> Result<Option<Fold>> {
     let folded = folded(db).await?;
     let next = match folded {
         Some(folded) => folded + 1,
@@ -214,12 +239,17 @@ async fn to_fold(db: &mut Connection, last: Minute, again: u32, minutes_max: u32
             None => return Ok(None),
         },
     };
-    let end = (last + 1).min(next.saturating_add(i64::from(minutes_max)));
-    if end <= next {
-        return Ok(None);
-    }
+    let mut end = (last + 1).min(next.saturating_add(i64::from(minutes_max)));
     let first = if folded.is_some() { next - i64::from(again) } else { next };
-    Ok(Some(Fold { first, end, found: ended(db, first, end).await? }))
+    while end > next {
+        let minutes = end - next;
+        let rows_max = if minutes > 1 { rows_max } else { u64::MAX };
+        if let Some(found) = ended(db, first, end, rows_max).await? {
+            return Ok(Some(Fold { first, end, found }));
+        }
+        end = next + minutes / 2;
+    }
+    Ok(None)
 }
 
 async fn write_fold(db: &mut Connection, fold: &Fold) -> Result<Option<Minute>> {
@@ -277,7 +307,12 @@ async fn minutes(db: &mut Connection, first: Minute, end: Minute, exact: bool) -
             });
         }
     }
-    let counted = ended(db, counted_from, end).await?;
+    let counted = ended(db, counted_from, end, COUNTED_ROWS_MAX).await?.ok_or_else(|| {
+        Error::unavailable(format!(
+            "more than {COUNTED_ROWS_MAX} jobs and workflows ended in minutes that are not folded yet: an engine that runs folds \
+             them; until then ask for fewer hours"
+        ))
+    })?;
     found.extend(counted.into_iter().map(|((minute, series), totals)| MinuteTotals {
         minute,
         series,
@@ -288,13 +323,13 @@ async fn minutes(db: &mut Connection, first: Minute, end: Minute, exact: bool) -
 
 type Counted = BTreeMap<(Minute, Series), Totals>;
 
-/// The totals of what ended, from the rows of jobs and workflows themselves.
-async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counted> {
+/// The totals of what ended, from the rows of jobs and workflows themselves; `None` when there are more than `rows_max` of them.
+async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -> Result<Option<Counted>> {
     let (from, to) = (first.saturating_mul(MINUTE_US), end.saturating_mul(MINUTE_US));
     let mut counted = Counted::new();
-    let mut rows_left = COUNTED_ROWS_MAX;
+    let mut rows_left = rows_max;
     if first >= end {
-        return Ok(counted);
+        return Ok(Some(counted));
     }
     let mut paths: BTreeMap<Minute, Vec<Path>> = BTreeMap::new();
     {
@@ -308,7 +343,8 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            rows_left = one_less(rows_left)?;
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            rows_left = left;
             let minute = minute_of(&row)?;
             let series = Series {
                 kind: Kind::Workflow,
@@ -334,15 +370,19 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
     }
     {
         let mut rows = sqlx::query(
-            "SELECT namespace, queue, handler, state, error, created_at, due_at, started_at, finished_at FROM jobs \
-             WHERE state IN ('completed', 'failed', 'cancelled', 'superseded', 'skipped', 'resolved') \
-             AND finished_at IS NOT NULL AND workflow_id IS NULL AND finished_at >= $1 AND finished_at < $2",
+            concat!(
+                "SELECT j.namespace, j.queue, j.handler, j.state, j.error, j.created_at, j.due_at, j.started_at, j.finished_at, ",
+                ran_until!(),
+                " AS ran_until FROM jobs j WHERE j.state IN ('completed', 'failed', 'cancelled', 'superseded', 'skipped', 'resolved') \
+                 AND j.finished_at IS NOT NULL AND j.workflow_id IS NULL AND j.finished_at >= $1 AND j.finished_at < $2",
+            ),
         )
         .bind(from)
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            rows_left = one_less(rows_left)?;
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            rows_left = left;
             let series = series_of(&row, Kind::Job, String::new(), String::new())?;
             counted.entry((minute_of(&row)?, series)).or_default().add(&ended_of(&row)?);
         }
@@ -350,18 +390,28 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
     {
         // Children of a step count under its name: there may be thousands of them.
         let mut rows = sqlx::query(
-            "SELECT j.namespace, j.queue, j.handler, COALESCE(p.step, j.step) AS step, j.state, j.error, j.created_at, j.due_at, j.started_at, \
-             j.finished_at, t.name AS template FROM jobs j JOIN workflows w ON w.id = j.workflow_id \
-             JOIN templates t ON t.digest = w.template_digest LEFT JOIN jobs p ON p.id = j.parent_id WHERE j.finished_at IS NOT NULL AND j.workflow_id IS NOT NULL \
-             AND j.finished_at >= $1 AND j.finished_at < $2",
+            concat!(
+                "SELECT j.namespace, j.queue, j.handler, COALESCE(p.step, j.step) AS step, j.state, j.error, j.created_at, j.due_at, \
+                 j.started_at, j.finished_at, t.name AS template, ",
+                ran_until!(),
+                " AS ran_until FROM jobs j JOIN workflows w ON w.id = j.workflow_id \
+                 JOIN templates t ON t.digest = w.template_digest LEFT JOIN jobs p ON p.id = j.parent_id \
+                 WHERE j.finished_at IS NOT NULL AND j.workflow_id IS NOT NULL AND j.finished_at >= $1 AND j.finished_at < $2",
+            ),
         )
         .bind(from)
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            rows_left = one_less(rows_left)?;
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            rows_left = left;
             let series = series_of(&row, Kind::Step, row.try_get("template")?, row.try_get("step")?)?;
-            counted.entry((minute_of(&row)?, series)).or_default().add(&ended_of(&row)?);
+            let ended = ended_of(&row)?;
+            // Steps are what handlers ran. One that failed before it began is an error all the same.
+            if !series.is_of_handlers() || (ended.ran.is_none() && ended.state != JobState::Failed) {
+                continue;
+            }
+            counted.entry((minute_of(&row)?, series)).or_default().add(&ended);
         }
     }
     for (minute, looked_at) in paths {
@@ -369,7 +419,7 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute) -> Result<Counte
             follow(db, minute, &path, &mut counted).await?;
         }
     }
-    Ok(counted)
+    Ok(Some(counted))
 }
 
 /// A workflow whose critical path is looked at.
@@ -378,14 +428,35 @@ struct Path {
     template: String,
 }
 
-/// Adds to each step of a workflow how long it was on the critical path, and how long that is.
+/// Adds to each step of a workflow how long it was on the critical path, and how long that is. One that was split took as long as the
+/// longest of its children, and that counts for those.
 async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut Counted) -> Result<()> {
-    let rows = sqlx::query(
-        "SELECT id, namespace, queue, handler, step, state, started_at, finished_at FROM jobs WHERE workflow_id = $1 AND parent_id IS NULL ORDER BY id",
+    let rows = sqlx::query(concat!(
+        "SELECT j.id, j.namespace, j.queue, j.handler, j.step, j.state, j.started_at, ",
+        ran_until!(),
+        " AS ran_until FROM jobs j WHERE j.workflow_id = $1 AND j.parent_id IS NULL ORDER BY j.id",
+    ))
+    .bind(path.workflow)
+    .fetch_all(&mut *db)
+    .await?;
+    let children = sqlx::query(
+        concat!(
+            "SELECT j.parent_id, j.namespace, j.queue, j.handler, j.started_at, ",
+            ran_until!(),
+            " AS ran_until FROM jobs j WHERE j.workflow_id = $1 AND j.parent_id IS NOT NULL AND j.started_at IS NOT NULL ORDER BY j.id",
+        ),
     )
     .bind(path.workflow)
     .fetch_all(&mut *db)
     .await?;
+    let mut longest: BTreeMap<Uuid, (Duration, &Row)> = BTreeMap::new();
+    for child in &children {
+        let Some(ran) = between(child, "started_at", "ran_until")? else { continue };
+        let known = longest.entry(child.try_get("parent_id")?).or_insert((ran, child));
+        if ran > known.0 {
+            *known = (ran, child);
+        }
+    }
     let edges = sqlx::query(
         "SELECT e.parent_id, e.child_id FROM job_edges e JOIN jobs p ON p.id = e.parent_id WHERE p.workflow_id = $1",
     )
@@ -395,11 +466,14 @@ async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut 
     let mut places: BTreeMap<Uuid, usize> = BTreeMap::new();
     let mut facts = Vec::with_capacity(rows.len());
     for (place, row) in rows.iter().enumerate() {
-        places.insert(row.try_get("id")?, place);
+        let id: Uuid = row.try_get("id")?;
+        places.insert(id, place);
+        let own = between(row, "started_at", "ran_until")?.unwrap_or_default();
+        let ran = longest.get(&id).map_or(own, |(ran, _)| own.max(*ran));
         facts.push(StepFacts {
             state: Some(jobs::state(row, "state")?),
-            started_at: jobs::instant(row, "started_at")?,
-            finished_at: jobs::instant(row, "finished_at")?,
+            started_at: Some(Timestamp::default()),
+            finished_at: Some(Timestamp::default().plus(ran)),
             ..StepFacts::default()
         });
     }
@@ -415,7 +489,11 @@ async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut 
     let analysis = analyze(&graph, &facts, Timestamp::default());
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     for (row, plan) in rows.iter().zip(&analysis.steps) {
-        let series = series_of(row, Kind::Step, path.template.clone(), row.try_get("step")?)?;
+        let done_by = longest.get(&row.try_get("id")?).map_or(row, |(_, child)| *child);
+        let series = series_of(done_by, Kind::Step, path.template.clone(), row.try_get("step")?)?;
+        if !series.is_of_handlers() {
+            continue;
+        }
         let totals = counted.entry((minute, series)).or_default();
         totals.paths_us = totals.paths_us.saturating_add(us(analysis.critical_path.length));
         if plan.is_critical {
@@ -450,10 +528,16 @@ fn ended_of(row: &Row) -> Result<Ended> {
     Ok(Ended {
         state,
         lasted: between(row, "created_at", "finished_at")?.unwrap_or_default(),
-        ran: between(row, "started_at", "finished_at")?,
-        waited: between(row, "due_at", "started_at")?,
+        ran: between(row, "started_at", "ran_until")?,
+        waited: waited(row)?,
         code,
     })
+}
+
+/// How long it was due before its last attempt; `None` when that is not known any more, because it is due anew since.
+fn waited(row: &Row) -> Result<Option<Duration>> {
+    let due_and_started = jobs::instant(row, "due_at")?.zip(jobs::instant(row, "started_at")?);
+    Ok(due_and_started.filter(|(due, started)| due <= started).map(|(due, started)| started.since(due)))
 }
 
 fn between(row: &Row, from: &str, to: &str) -> Result<Option<Duration>> {
@@ -464,40 +548,41 @@ fn minute_of(row: &Row) -> Result<Minute> {
     Ok(row.try_get::<i64, _>("finished_at")?.div_euclid(MINUTE_US))
 }
 
-fn one_less(rows_left: u64) -> Result<u64> {
-    rows_left.checked_sub(1).ok_or_else(|| {
-        Error::unavailable(format!(
-            "more than {COUNTED_ROWS_MAX} jobs and workflows ended in minutes that are not folded yet: an engine that runs folds \
-             them; until then ask for fewer hours"
-        ))
-    })
-}
-
-async fn active(db: &mut Connection, filter: &Filter) -> Result<Active> {
-    let mut tasks = 0;
+async fn active(db: &mut Connection, filter: &Filter, since: Timestamp) -> Result<Active> {
+    let (mut tasks, mut submitted) = (0, 0);
+    let mut add = |row: &Row| -> Result<()> {
+        tasks += row.try_get::<i64, _>("active")?;
+        submitted += row.try_get::<i64, _>("submitted")?;
+        Ok(())
+    };
     if filter.handler.is_none() && filter.queue.is_none() {
         let row = sqlx::query(
-            "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT w.id FROM workflows w WHERE w.finished_at IS NULL \
+            "SELECT CAST(count(*) AS BIGINT) AS active, CAST(COALESCE(SUM(CASE WHEN created_at >= $4 THEN 1 ELSE 0 END), 0) AS BIGINT) \
+             AS submitted FROM (SELECT w.created_at FROM workflows w WHERE w.finished_at IS NULL \
              AND (CAST($1 AS TEXT) IS NULL OR w.namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM templates t \
              WHERE t.digest = w.template_digest AND t.name = $2)) LIMIT $3) AS a",
         )
         .bind(&filter.namespace)
         .bind(&filter.template)
         .bind(ACTIVE_MAX)
+        .bind(since.micros())
         .fetch_one(&mut *db)
         .await?;
-        tasks += row.try_get::<i64, _>("active")?;
+        add(&row)?;
     }
     if filter.template.is_none() {
         // One look for each of the indexes of what is queued and what runs.
         for is_active in [
-            "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT id FROM jobs WHERE state = 'queued' AND concurrency_key IS NULL \
+            "SELECT CAST(count(*) AS BIGINT) AS active, CAST(COALESCE(SUM(CASE WHEN created_at >= $5 THEN 1 ELSE 0 END), 0) AS BIGINT) \
+             AS submitted FROM (SELECT created_at FROM jobs WHERE state = 'queued' AND concurrency_key IS NULL \
              AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
              AND (CAST($3 AS TEXT) IS NULL OR queue = $3) LIMIT $4) AS a",
-            "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT id FROM jobs WHERE state = 'queued' AND concurrency_key IS NOT NULL \
+            "SELECT CAST(count(*) AS BIGINT) AS active, CAST(COALESCE(SUM(CASE WHEN created_at >= $5 THEN 1 ELSE 0 END), 0) AS BIGINT) \
+             AS submitted FROM (SELECT created_at FROM jobs WHERE state = 'queued' AND concurrency_key IS NOT NULL \
              AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
              AND (CAST($3 AS TEXT) IS NULL OR queue = $3) LIMIT $4) AS a",
-            "SELECT CAST(count(*) AS BIGINT) AS active FROM (SELECT id FROM jobs WHERE state = 'running' \
+            "SELECT CAST(count(*) AS BIGINT) AS active, CAST(COALESCE(SUM(CASE WHEN created_at >= $5 THEN 1 ELSE 0 END), 0) AS BIGINT) \
+             AS submitted FROM (SELECT created_at FROM jobs WHERE state = 'running' \
              AND session_id IS NOT NULL AND workflow_id IS NULL AND (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR handler = $2) \
              AND (CAST($3 AS TEXT) IS NULL OR queue = $3) LIMIT $4) AS a",
         ] {
@@ -506,10 +591,12 @@ async fn active(db: &mut Connection, filter: &Filter) -> Result<Active> {
                 .bind(&filter.handler)
                 .bind(&filter.queue)
                 .bind(ACTIVE_MAX)
+                .bind(since.micros())
                 .fetch_one(&mut *db)
                 .await?;
-            tasks += row.try_get::<i64, _>("active")?;
+            add(&row)?;
         }
     }
-    Ok(Active { tasks: u64::try_from(tasks).unwrap_or(0) })
+    let count = |count: i64| u64::try_from(count).unwrap_or(0);
+    Ok(Active { tasks: count(tasks), submitted: count(submitted) })
 }
