@@ -254,8 +254,8 @@ mod tests {
         store.leader_take(ROLE, Uuid::from_u128(holder), lease).await.unwrap()
     }
 
-    fn last_over(subject: &Subject) -> Option<Minute> {
-        Some(minute(subject.clock.now().minus(SETTLED)) - 1)
+    fn last_over(subject: &Subject) -> Minute {
+        minute(subject.clock.now().minus(SETTLED)) - 1
     }
 
     /// Rows of minutes that no window reaches, more than one transaction removes, and those of the hours until now.
@@ -287,7 +287,7 @@ mod tests {
         let subject = with_old_minutes().await;
         let lead = lead(&subject, 1, Duration::from_secs(600)).await.unwrap();
         pass(&*subject.store, &lead).await.unwrap();
-        assert_eq!(subject.store.figures().folded().await.unwrap(), last_over(&subject));
+        assert_eq!(subject.store.figures().folded().await.unwrap(), Some(last_over(&subject)));
         assert_eq!(rows(&subject).await, (0, 2));
         let other = Leadership { token: lead.token + 1, ..lead };
         subject.advance(Duration::from_secs(120));
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(figures.folded().await.unwrap(), None, "another one leads");
         // Its lease ends, and it has not come back.
         subject.advance(Duration::from_secs(3_601));
-        while figures.folded().await.unwrap() < last_over(&subject) || rows(&subject).await.0 > 0 {
+        while figures.folded().await.unwrap() < Some(last_over(&subject)) || rows(&subject).await.0 > 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(lead(&subject, 1, Duration::from_secs(3_600)).await, None, "the engine leads");

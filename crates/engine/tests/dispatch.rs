@@ -106,14 +106,12 @@ const STEPS: usize = 6;
 
 /// Steps one after the other.
 fn chain() -> Template {
-    let mut yaml = "name: chain\nversion: 1.0.0\nsteps:\n".to_owned();
-    for step in 0..STEPS {
-        let dependencies = step.checked_sub(1).map(|before| format!("s{before}"));
-        yaml.push_str(&format!(
-            "  - name: s{step}\n    dependencies: [{}]\n    handler: {{callable: step}}\n",
-            dependencies.unwrap_or_default()
-        ));
-    }
+    let of = |step: usize| {
+        let before = step.checked_sub(1).map_or_else(String::new, |before| format!("s{before}"));
+        format!("  - {{ name: s{step}, dependencies: [{before}], handler: {{ callable: step }} }}\n")
+    };
+    let steps: String = (0..STEPS).map(of).collect();
+    let yaml = format!("name: chain\nversion: 1.0.0\nsteps:\n{steps}");
     Template::parse(&yaml, "chain.yaml").unwrap()
 }
 

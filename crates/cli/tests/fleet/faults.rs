@@ -23,8 +23,9 @@ pub(crate) async fn prepare(fleet: &Fleet) -> Option<Vec<Process>> {
     }
     let url = format!("http://{first}/v1/workers");
     until("both workers are there", async || {
-        let text = reqwest::get(&url).await.ok()?.text().await.ok()?;
-        (text.matches("ses_").count() >= 2).then_some(())
+        let listed: serde_json::Value = reqwest::get(&url).await.ok()?.json().await.ok()?;
+        let remote = listed["workers"].as_array()?.iter().filter(|worker| worker["is_remote"] == true);
+        (remote.count() >= 2).then_some(())
     })
     .await;
     Some(workers)

@@ -26,7 +26,11 @@ async fn client_asks_what_no_command_asks() {
         client.audit(&AuditQuery { target: Some(late.to_owned()), ..AuditQuery::default() }).await.unwrap();
     let actions: Vec<&str> = audit.rows.iter().map(|row| row.action.as_str()).collect();
     assert_eq!(actions, ["jobs.prioritize", "jobs.reschedule"]);
-    assert!(client.workers().await.unwrap().workers.is_empty());
+    let workers = client.workers().await.unwrap().workers;
+    assert!(
+        !workers.is_empty() && workers.iter().all(|worker| !worker.is_remote),
+        "the server's own: {workers:?}"
+    );
     assert_eq!(client.health_details().await.unwrap().database.kind, "sqlite");
 
     for (version, step) in [("1.0.0", "one"), ("1.1.0", "two")] {

@@ -93,9 +93,10 @@ impl Node {
         self.ask(reqwest::Method::POST, &format!("/v1/jobs/{id}/cancel"), Some(&json!({}))).await;
     }
 
+    /// How many there are besides the nodes themselves.
     pub(crate) async fn workers(&self) -> usize {
         let listed = self.ask(reqwest::Method::GET, "/v1/workers", None).await;
-        listed["workers"].as_array().unwrap().len()
+        listed["workers"].as_array().unwrap().iter().filter(|worker| worker["is_remote"] == true).count()
     }
 
     /// The job, once it is in this state.

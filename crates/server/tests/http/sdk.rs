@@ -303,7 +303,10 @@ async fn worker_ends_when_told_to_though_no_server_answers() {
         let stop = CancellationToken::new();
         let run = tokio::spawn(worker.run(stop.clone()));
         soon(async {
-            while world.get("/v1/workers").await.expect(200)["workers"].as_array().unwrap().is_empty() {
+            let is_there = |listed: &Value| {
+                listed["workers"].as_array().unwrap().iter().any(|worker| worker["is_remote"] == true)
+            };
+            while !is_there(&world.get("/v1/workers").await.expect(200)) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         })

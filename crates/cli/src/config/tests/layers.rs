@@ -152,15 +152,15 @@ fn rows() -> Vec<Row> {
         row(
             "server.connections_max",
             |config| json!(config.server.connections_max),
-            numbers([1024, 1, 100_000, 5]),
+            numbers([4096, 1, 100_000, 5]),
         ),
         row("server.requests_max", |config| json!(config.server.requests_max), numbers([256, 1, 100_000, 5])),
         row("server.waits_max", |config| json!(config.server.waits_max), numbers([1024, 1, 100_000, 5])),
-        row("server.streams_max", |config| json!(config.server.streams_max), numbers([512, 1, 100_000, 5])),
+        row("server.streams_max", |config| json!(config.server.streams_max), numbers([2048, 1, 100_000, 5])),
         row(
             "server.streams_per_caller_max",
             |config| json!(config.server.streams_per_caller_max),
-            numbers([128, 1, 100_000, 5]),
+            numbers([1024, 1, 100_000, 5]),
         ),
         row("server.wait_max_ms", |config| ms(config.server.wait_max), numbers([30_000, 1, 600_000, 5])),
         row(
