@@ -14,6 +14,7 @@ use recache_store::{JobRecord, NewJob, NewView, Touch};
 use recache_worker::remote::{RemoteError, RemoteWorker, ServerOptions};
 use recache_worker::{BuildContext, Context, Failure, Handlers};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -126,21 +127,22 @@ async fn handlers_run_as_they_do_beside_the_engine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn running_handlers_are_let_finish_when_the_worker_is_to_stop() {
     let world = World::sqlite().await;
+    // The store knows that it runs before the worker does, which may hand back what it has not begun.
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
     let mut handlers = Handlers::new();
     handlers
-        .job("slow", async |_: Context, (): ()| {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            Ok(1)
+        .job("slow", move |_: Context, (): ()| {
+            begins.notify_one();
+            async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                Ok(1)
+            }
         })
         .unwrap();
     let worker = Running::start(&world, handlers);
     let id = world.engine.submit(NewJob::new("slow", "null")).await.unwrap();
-    soon(async {
-        while world.engine.job(id).await.unwrap().state != JobState::Running {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    soon(begun.notified()).await;
     worker.end().await;
     let record = world.engine.job(id).await.unwrap();
     assert_eq!((record.state, record.attempt), (JobState::Completed, 1));
