@@ -978,6 +978,8 @@ pub struct ViewRead {
     pub published_at: Option<Timestamp>,
     /// How far behind the generation is.
     pub staleness: Duration,
+    /// Drawn with its publication: see [`ViewRecord::live_stamp`].
+    pub stamp: Option<Uuid>,
     /// The items that were asked for and exist, ordered by key, with their values as JSON.
     pub items: Vec<(String, String)>,
 }

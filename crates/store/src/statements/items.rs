@@ -405,7 +405,7 @@ pub(in super::super) async fn read_live(
 ) -> Result<ViewRead> {
     let query = match items {
         None => sqlx::query(
-            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, i.item, i.value \
+            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, v.live_stamp, i.item, i.value \
              FROM views v LEFT JOIN view_items i ON i.view_id = v.id AND i.born <= v.live_version \
              AND (i.died IS NULL OR i.died > v.live_version) \
              WHERE v.namespace = $1 AND v.key = $2 ORDER BY i.item",
@@ -413,7 +413,7 @@ pub(in super::super) async fn read_live(
         .bind(namespace)
         .bind(key),
         Some(items) => sqlx::query(concat!(
-            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, i.item, i.value \
+            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, v.live_stamp, i.item, i.value \
              FROM views v LEFT JOIN view_items i ON i.view_id = v.id AND i.born <= v.live_version \
              AND (i.died IS NULL OR i.died > v.live_version) AND i.item ",
             in_texts!("$3"),
@@ -435,6 +435,7 @@ pub(in super::super) async fn read_live(
         wanted: first.try_get("recache_version")?,
         published_at: jobs::instant(first, "last_recached_at")?,
         staleness,
+        stamp: first.try_get("live_stamp")?,
         items: found_items(&rows)?,
     })
 }
