@@ -984,6 +984,18 @@ pub struct ViewRead {
     pub items: Vec<(String, String)>,
 }
 
+/// Of a view, what is said of so many generations stays, beside those that can still be read: as many as a history goes back.
+pub const GENERATIONS_TOLD_MAX: u32 = 1_000;
+
+/// What a removal of old generations did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GenerationsRemoved {
+    /// Rows that are gone: of items, and of generations.
+    pub rows: u64,
+    /// One call removes no more; there may be more.
+    pub is_more: bool,
+}
+
 /// A published generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerationRecord {
