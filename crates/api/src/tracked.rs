@@ -175,6 +175,9 @@ pub struct TrackedImport {
     pub batches_new: u64,
     /// Batches that were here before.
     pub batches_known: u64,
+    /// Batches that still run there, and stay open here for what comes.
+    #[serde(default)]
+    pub batches_open: u64,
     /// What could not be taken over whole.
     pub unread: Vec<TrackedImportUnread>,
 }
@@ -196,6 +199,6 @@ impl TrackedImport {
     /// Nothing yet, but for what could not be read.
     pub fn new(unread: Vec<TrackedImportUnread>) -> Self {
         let schema = Self::SCHEMA.to_owned();
-        Self { schema, jobs_new: 0, jobs_known: 0, batches_new: 0, batches_known: 0, unread }
+        Self { schema, jobs_new: 0, jobs_known: 0, batches_new: 0, batches_known: 0, batches_open: 0, unread }
     }
 }

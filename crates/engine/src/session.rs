@@ -18,6 +18,8 @@ use crate::stats::{add, one};
 
 /// Jobs that one sweep takes away at most.
 const SWEEP_ROWS_MAX: u32 = 500;
+/// Removals that follow each other while there is more to remove: then the dead are looked for again.
+const GENERATIONS_ROUNDS_MAX: usize = 20;
 /// Between two removals of old generations.
 const GENERATIONS_PAUSE: Duration = Duration::from_secs(5);
 
@@ -233,8 +235,15 @@ pub(crate) async fn sweep(shared: Arc<Shared>) {
         }
         if Instant::now() >= generations_at {
             generations_at = Instant::now() + GENERATIONS_PAUSE;
-            if let Err(error) = shared.store.generations_remove(shared.options.generation_keep).await {
-                tracing::warn!(%error, "old generations not removed");
+            for _ in 0..GENERATIONS_ROUNDS_MAX {
+                match shared.store.generations_remove(shared.options.generation_keep).await {
+                    Ok(removed) if removed.is_more => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "old generations not removed");
+                        break;
+                    }
+                }
             }
         }
     }

@@ -30,6 +30,8 @@ pub struct ViewItem {
     pub version: i64,
     /// When that was published, by the store's clock.
     pub published_at: Option<Timestamp>,
+    /// Names the generation beyond its number, which is given a second time when the view is deleted and defined anew, or a backup is put back.
+    pub generation: Uuid,
     /// Its value as JSON; `None` when the generation has no such item, or it is gone.
     pub value: Option<Arc<String>>,
     /// The generation has the item, but only the cache kept its value, and has it no more, or cannot be asked. The view is touched for it, so it is
@@ -44,6 +46,8 @@ pub struct ViewItems {
     pub version: i64,
     /// When it was published, by the store's clock.
     pub published_at: Option<Timestamp>,
+    /// Names the generation beyond its number, which is given a second time when the view is deleted and defined anew, or a backup is put back.
+    pub generation: Uuid,
     /// In the order in which they were asked for.
     pub values: Vec<Option<Arc<String>>>,
     /// Items without a value because it is gone: see [`ViewItem::is_gone`].
@@ -55,6 +59,8 @@ pub struct ViewItems {
 pub struct ViewPage {
     /// The generation that they were read from; 0 when none was published yet.
     pub version: i64,
+    /// Names the generation that is live beyond its number: see [`ViewItem::generation`]. As long as it is the same, so is a page of one `version`.
+    pub generation: Uuid,
     /// Keys and values, as JSON, in the order of the keys.
     pub items: Vec<(String, String)>,
     /// Items of the page that are left out because their values are gone: see [`ViewItem::is_gone`].
@@ -88,6 +94,18 @@ struct Known {
     not_ahead: HashSet<ViewId>,
     /// What the store is being asked now, with who waits for the answer.
     asking: HashMap<(String, String), watch::Receiver<()>>,
+}
+
+impl Head {
+    /// What names the live generation beyond its number.
+    fn generation(&self) -> Uuid {
+        named(self.stamp, self.view)
+    }
+}
+
+/// Before there were stamps, and before the first publication, the view's own id: it is not given a second time either.
+fn named(stamp: Option<Uuid>, view: ViewId) -> Uuid {
+    stamp.unwrap_or_else(|| view.uuid())
 }
 
 /// What a reader does for the head of a view.
@@ -228,6 +246,25 @@ fn is_newer(known: &Head, found: &Head, asked: Instant) -> bool {
     found.version >= known.version || (asked >= known.learned && found.wanted < known.version)
 }
 
+/// The generation of a read.
+#[derive(Debug, Clone, Copy)]
+struct Of {
+    version: i64,
+    published_at: Option<Timestamp>,
+    generation: Uuid,
+}
+
+impl Of {
+    fn head(head: &Head) -> Self {
+        Self { version: head.version, published_at: head.published_at, generation: head.generation() }
+    }
+}
+
+fn read_of(of: Of, values: Vec<Option<Arc<String>>>, gone: Vec<String>) -> ViewItems {
+    let Of { version, published_at, generation } = of;
+    ViewItems { version, published_at, generation, values, gone }
+}
+
 impl Shared {
     pub(crate) async fn head(&self, namespace: &str, key: &str, fresh_for: Duration) -> Result<Head> {
         // Whoever wants it as it is now cannot do with an answer to an earlier question.
@@ -317,6 +354,7 @@ impl Engine {
         Ok(ViewItem {
             version: items.version,
             published_at: items.published_at,
+            generation: items.generation,
             value: items.values.pop().flatten(),
             is_gone: !items.gone.is_empty(),
         })
@@ -330,13 +368,11 @@ impl Engine {
             let head = self.shared.head(namespace, key, fresh_for).await?;
             if head.version == 0 {
                 let values = vec![None; items.len()];
-                return Ok(ViewItems { version: 0, published_at: None, values, gone: Vec::new() });
+                return Ok(read_of(Of::head(&head), values, Vec::new()));
             }
             match self.shared.generation_items(head, namespace, key, items).await {
                 Ok(values) => {
-                    return Ok(self
-                        .with_values(namespace, key, items, head.version, head.published_at, values)
-                        .await);
+                    return Ok(self.with_values(namespace, key, items, Of::head(&head), values).await);
                 }
                 // It was removed while this reader slept: take the live one as it is now.
                 Err(Missing::Generation) => fresh_for = Duration::ZERO,
@@ -356,7 +392,12 @@ impl Engine {
         let found: HashMap<String, Arc<String>> =
             read.items.into_iter().map(|(item, value)| (item, Arc::new(value))).collect();
         let values = items.iter().map(|item| found.get(*item).cloned()).collect();
-        Ok(self.with_values(namespace, key, items, read.version, read.published_at, values).await)
+        let of = Of {
+            version: read.version,
+            published_at: read.published_at,
+            generation: named(read.stamp, read.view),
+        };
+        Ok(self.with_values(namespace, key, items, of, values).await)
     }
 
     /// Of a view whose values only the cache keeps, with these in place of what stands for them.
@@ -365,8 +406,7 @@ impl Engine {
         namespace: &str,
         key: &str,
         items: &[&str],
-        version: i64,
-        published_at: Option<Timestamp>,
+        of: Of,
         mut values: Vec<Option<Arc<String>>>,
     ) -> ViewItems {
         // The name is only made where it is needed: this is the hot part of a read.
@@ -375,7 +415,7 @@ impl Engine {
         } else {
             Vec::new()
         };
-        ViewItems { version, published_at, values, gone }
+        read_of(of, values, gone)
     }
 
     /// Like [`read_items`](Self::read_items), but of version `min_version` or newer: waits for it up to `wait`.
@@ -444,6 +484,7 @@ impl Engine {
                 None if head.version == 0 => {
                     return Ok(ViewPage {
                         version: 0,
+                        generation: head.generation(),
                         items: Vec::new(),
                         gone: Vec::new(),
                         last: None,
@@ -468,7 +509,7 @@ impl Engine {
             items.truncate(usize::try_from(rows_max.max(1)).unwrap_or(usize::MAX));
             let last = items.last().map(|(item, _)| item.clone());
             let (items, gone) = kept::resolve_page(&self.shared, &ViewName::new(namespace, key), items).await;
-            return Ok(ViewPage { version, items, gone, last, has_more });
+            return Ok(ViewPage { version, generation: head.generation(), items, gone, last, has_more });
         }
         let message = format!("{namespace}/{key} is published faster than it can be read");
         Err(recache_store::Error::Unavailable { message, source: None }.into())

@@ -20,6 +20,7 @@
 
 pub mod documents;
 
+mod etag;
 mod routes;
 mod stream;
 mod worker_protocol;

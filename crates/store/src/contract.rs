@@ -32,9 +32,9 @@ use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
-    HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow, Publication, Published,
-    Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted, Swept, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    GenerationsRemoved, HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
+    Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
+    Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
@@ -319,8 +319,9 @@ pub trait Store: Send + Sync + Debug {
     /// Published generations, newest first.
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>>;
 
-    /// Removes what only generations replaced more than `keep` ago could see. Answers the rows removed.
-    async fn generations_remove(&self, keep: Duration) -> Result<u64>;
+    /// Removes what only generations replaced more than `keep` ago could see, and what is said of generations beyond the newest
+    /// [`GENERATIONS_TOLD_MAX`](crate::GENERATIONS_TOLD_MAX) of a view that nobody can read any more.
+    async fn generations_remove(&self, keep: Duration) -> Result<GenerationsRemoved>;
 
     // --- epochs of caches -----------------------------------------------------------------------------------
 

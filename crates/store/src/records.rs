@@ -978,8 +978,22 @@ pub struct ViewRead {
     pub published_at: Option<Timestamp>,
     /// How far behind the generation is.
     pub staleness: Duration,
+    /// Drawn with its publication: see [`ViewRecord::live_stamp`].
+    pub stamp: Option<Uuid>,
     /// The items that were asked for and exist, ordered by key, with their values as JSON.
     pub items: Vec<(String, String)>,
+}
+
+/// Of a view, what is said of so many generations stays, beside those that can still be read: as many as a history goes back.
+pub const GENERATIONS_TOLD_MAX: u32 = 1_000;
+
+/// What a removal of old generations did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GenerationsRemoved {
+    /// Rows that are gone: of items, and of generations.
+    pub rows: u64,
+    /// One call removes no more; there may be more.
+    pub is_more: bool,
 }
 
 /// A published generation.

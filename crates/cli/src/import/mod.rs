@@ -2,7 +2,7 @@
 //! jobs and batches, and says what it could not read.
 //!
 //! Ids that are UUIDs stay; others are derived from prefix and id, so that importing again finds what is there. States only move
-//! forward, so importing again while the old tracker still runs brings what is new.
+//! forward, so importing again while the old tracker still runs brings what is new: a batch is closed when it has ended there, not before.
 
 mod record;
 mod target;
@@ -47,6 +47,8 @@ pub(crate) struct Imported {
     pub(crate) batches_new: u64,
     /// Batches that were here before.
     pub(crate) batches_known: u64,
+    /// Batches that still run there, and stay open here for what comes.
+    pub(crate) batches_open: u64,
     /// Keys that could not be taken over whole, and why.
     pub(crate) unread: Vec<(String, String)>,
 }
@@ -71,6 +73,24 @@ pub(crate) enum ImportError {
 /// Its key, what it is, and how it stands.
 pub(crate) type Job = (String, NewTrackedJob, Report);
 
+/// A batch, as far as its jobs need it.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    id: BatchId,
+    /// Jobs that it says it has.
+    total: Option<u64>,
+    /// Whether it has ended, if it says so.
+    has_ended: Option<bool>,
+}
+
+/// What was found of the jobs of a batch.
+#[derive(Debug, Default)]
+struct Members {
+    count: u64,
+    /// Some of them have not ended.
+    some_run: bool,
+}
+
 /// The ids of what is there, by kind.
 #[derive(Debug, Default)]
 struct Found {
@@ -90,17 +110,23 @@ impl Import<'_> {
         let found = self.find(source, &mut imported).await?;
         let batch_of = self.members(source, &found, &mut imported).await?;
         let batches = self.batches(source, &found, target, &mut imported).await?;
-        let counts = self.jobs(source, &found, &batch_of, &batches, target, &mut imported).await?;
-        for (id, (batch, total)) in &batches {
-            // Whatever the tracker forgot will not come any more.
-            target.close(*batch).await?;
-            let members = counts.get(batch).copied().unwrap_or(0);
-            if let Some(total) = total.filter(|total| *total > members) {
-                let why = format!("it says that it has {total} jobs; {members} were found");
+        let members = self.jobs(source, &found, &batch_of, &batches, target, &mut imported).await?;
+        for (id, batch) in &batches {
+            let (count, some_run) =
+                members.get(&batch.id).map_or((0, false), |members| (members.count, members.some_run));
+            if batch.has_ended.map_or(some_run, |has_ended| !has_ended) {
+                // A closed batch takes no job any more, and this one may still get some.
+                imported.batches_open += 1;
+            } else {
+                // Whatever the tracker forgot will not come any more.
+                target.close(batch.id).await?;
+            }
+            if let Some(total) = batch.total.filter(|total| *total > count) {
+                let why = format!("it says that it has {total} jobs; {count} were found");
                 imported.unread.push((self.key("batch_", id), why));
             }
         }
-        let all: Vec<BatchId> = batches.values().map(|(batch, _)| *batch).collect();
+        let all: Vec<BatchId> = batches.values().map(|batch| batch.id).collect();
         for part in all.chunks(CHUNK) {
             target.settle(part.to_vec()).await?;
         }
@@ -152,17 +178,14 @@ impl Import<'_> {
         let mut batch_of: HashMap<String, String> = HashMap::new();
         for batch in &found.lists {
             let key = self.key("batch_jobs_", batch);
-            let ids = match source.read(key.as_bytes()).await {
-                Err(ForeignError::TooLong(length)) => Err(ForeignError::TooLong(length).to_string()),
-                value => match value? {
-                    ForeignValue::Bytes(bytes) => record::json(&bytes).and_then(|list| record::ids(&list)),
-                    ForeignValue::Elements(elements) => elements
-                        .into_iter()
-                        .map(|id| String::from_utf8(id).map_err(|_| "an id is no text".to_owned()))
-                        .collect(),
-                    other => Err(unsuitable(&other)),
-                },
-            };
+            let ids = read(source, &key).await?.and_then(|value| match value {
+                ForeignValue::Bytes(bytes) => record::json(&bytes).and_then(|list| record::ids(&list)),
+                ForeignValue::Elements(elements) => elements
+                    .into_iter()
+                    .map(|id| String::from_utf8(id).map_err(|_| "an id is no text".to_owned()))
+                    .collect(),
+                other => Err(unsuitable(&other)),
+            });
             match ids {
                 Err(why) => imported.unread.push((key, why)),
                 Ok(ids) => {
@@ -186,28 +209,29 @@ impl Import<'_> {
         Ok(batch_of)
     }
 
-    /// Batches by their old ids, with the total that they say they have.
+    /// Batches by their old ids.
     async fn batches(
         &self,
         source: &mut ForeignRedis,
         found: &Found,
         target: &dyn Target,
         imported: &mut Imported,
-    ) -> Result<BTreeMap<String, (BatchId, Option<u64>)>, ImportError> {
+    ) -> Result<BTreeMap<String, Batch>, ImportError> {
         let mut batches = BTreeMap::new();
         for id in found.batches.union(&found.lists) {
             let key = self.key("batch_", id);
             let batch = BatchId::from_uuid(self.uuid("batch", id));
-            let record = match source.read(key.as_bytes()).await? {
+            let record = read(source, &key).await?.and_then(|value| match value {
                 // Only its list was left.
                 ForeignValue::Gone => Ok(record::BatchRecord {
                     action: "imported".to_owned(),
                     total: None,
+                    has_ended: None,
                     original: Value::Null,
                 }),
                 ForeignValue::Bytes(bytes) => record::json(&bytes).and_then(record::batch),
                 other => Err(unsuitable(&other)),
-            };
+            });
             let record = match record {
                 Ok(record) => record,
                 Err(why) => {
@@ -229,32 +253,33 @@ impl Import<'_> {
                     continue;
                 }
             }
-            batches.insert(id.clone(), (batch, record.total));
+            let (total, has_ended) = (record.total, record.has_ended);
+            batches.insert(id.clone(), Batch { id: batch, total, has_ended });
         }
         Ok(batches)
     }
 
-    /// Answers how many jobs each batch has.
+    /// Answers which jobs each batch has.
     async fn jobs(
         &self,
         source: &mut ForeignRedis,
         found: &Found,
         batch_of: &HashMap<String, String>,
-        batches: &BTreeMap<String, (BatchId, Option<u64>)>,
+        batches: &BTreeMap<String, Batch>,
         target: &dyn Target,
         imported: &mut Imported,
-    ) -> Result<HashMap<BatchId, u64>, ImportError> {
-        let mut counts = HashMap::new();
+    ) -> Result<HashMap<BatchId, Members>, ImportError> {
+        let mut members = HashMap::new();
         let ids: Vec<&String> = found.jobs.iter().collect();
         for part in ids.chunks(CHUNK) {
             let mut jobs = Vec::with_capacity(part.len());
             for id in part {
                 let key = self.key("job_", id);
-                let record = match source.read(key.as_bytes()).await? {
+                let record = read(source, &key).await?.and_then(|value| match value {
                     ForeignValue::Gone => Err("it expired while the others were read".to_owned()),
                     ForeignValue::Bytes(bytes) => record::json(&bytes).and_then(record::job),
                     other => Err(unsuitable(&other)),
-                };
+                });
                 let record = match record {
                     Ok(record) => record,
                     Err(why) => {
@@ -263,7 +288,7 @@ impl Import<'_> {
                     }
                 };
                 let old_batch = batch_of.get(*id).or(record.batch.as_ref());
-                let batch = old_batch.and_then(|old| batches.get(old)).map(|(batch, _)| *batch);
+                let batch = old_batch.and_then(|old| batches.get(old)).map(|batch| batch.id);
                 if let (Some(old), None) = (old_batch, batch) {
                     let why =
                         format!("its batch `{}` is not there; it was imported without", old.escape_debug());
@@ -281,23 +306,23 @@ impl Import<'_> {
                 };
                 jobs.push((key, job, record.report));
             }
-            self.keep(&jobs, &mut counts, target, imported).await?;
+            self.keep(&jobs, &mut members, target, imported).await?;
         }
-        Ok(counts)
+        Ok(members)
     }
 
     /// As many at once as the target takes.
     async fn keep(
         &self,
         jobs: &[Job],
-        counts: &mut HashMap<BatchId, u64>,
+        members: &mut HashMap<BatchId, Members>,
         target: &dyn Target,
         imported: &mut Imported,
     ) -> Result<(), ImportError> {
         let mut rest = jobs;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(target.fitting(rest).clamp(1, rest.len()));
-            self.keep_part(now, counts, target, imported).await?;
+            self.keep_part(now, members, target, imported).await?;
             rest = later;
         }
         Ok(())
@@ -307,7 +332,7 @@ impl Import<'_> {
     async fn keep_part(
         &self,
         jobs: &[Job],
-        counts: &mut HashMap<BatchId, u64>,
+        members: &mut HashMap<BatchId, Members>,
         target: &dyn Target,
         imported: &mut Imported,
     ) -> Result<(), ImportError> {
@@ -322,17 +347,23 @@ impl Import<'_> {
                 }
             }
         }
-        for ((key, job, _), kept) in jobs.iter().zip(one_by_one) {
+        for (job, kept) in jobs.iter().zip(one_by_one) {
+            let (kept, batch) = match (kept, job.1.batch) {
+                (Err(why), Some(batch)) => (without_batch(job, batch, why, target, imported).await?, None),
+                (kept, batch) => (kept, batch),
+            };
             match kept {
                 Err(why) => {
-                    imported.unread.push((key.clone(), why));
+                    imported.unread.push((job.0.clone(), why));
                     continue;
                 }
                 Ok(true) => imported.jobs_new += 1,
                 Ok(false) => imported.jobs_known += 1,
             }
-            if let Some(batch) = job.batch {
-                *counts.entry(batch).or_insert(0) += 1;
+            if let Some(batch) = batch {
+                let members = members.entry(batch).or_default();
+                members.count += 1;
+                members.some_run |= job.2.state.is_some_and(|state| !state.is_terminal());
             }
         }
         Ok(())
@@ -348,6 +379,33 @@ impl Import<'_> {
             let number = u128::from_str_radix(&hash.hex(32), 16).unwrap_or_default();
             Builder::from_custom_bytes(number.to_be_bytes()).into_uuid()
         })
+    }
+}
+
+/// A value, or why this key cannot be taken over: one that is too long is reported and left out, as any other that is not understood.
+async fn read(source: &mut ForeignRedis, key: &str) -> Result<Result<ForeignValue, String>, ImportError> {
+    match source.read(key.as_bytes()).await {
+        Ok(value) => Ok(Ok(value)),
+        Err(error @ ForeignError::TooLong(_)) => Ok(Err(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Keeps a job that was refused with its batch without it, if that is what was wrong: a job is worth more than its place.
+async fn without_batch(
+    (key, job, report): &Job,
+    batch: BatchId,
+    why: String,
+    target: &dyn Target,
+    imported: &mut Imported,
+) -> Result<Result<bool, String>, ImportError> {
+    let alone = NewTrackedJob { batch: None, ..job.clone() };
+    match target.jobs(&[(key.clone(), alone, report.clone())]).await? {
+        Ok(mut are_new) => {
+            imported.unread.push((key.clone(), format!("it is kept without batch `{batch}`: {why}")));
+            Ok(Ok(are_new.pop().unwrap_or(false)))
+        }
+        Err(_) => Ok(Err(why)),
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct JobRecord {
 pub(super) struct BatchRecord {
     pub(super) action: String,
     pub(super) total: Option<u64>,
+    /// `None`: it does not say.
+    pub(super) has_ended: Option<bool>,
     pub(super) original: Value,
 }
 
@@ -83,8 +85,21 @@ pub(super) fn batch(original: Value) -> Result<BatchRecord, String> {
     Ok(BatchRecord {
         action: text(fields, &["action", "type", "name"]).unwrap_or_else(|| "imported".to_owned()),
         total: total.and_then(|total| u64::try_from(total).ok()),
+        has_ended: has_ended(fields),
         original,
     })
+}
+
+/// By its status; else by the moment of its end; else by the count of jobs that are still to come.
+fn has_ended(fields: &Map<String, Value>) -> Option<bool> {
+    let by_status = text(fields, &["status", "state"]).and_then(|status| {
+        let partly = matches!(status.to_ascii_lowercase().as_str(), "partial_failure" | "partially_failed");
+        state_of(&status).map(TrackedState::is_terminal).or(partly.then_some(true))
+    });
+    let ends = ["finished_at", "completed_at", "cancelled_at", "ended_at"];
+    let by_end = || text(fields, &ends).map(|_| true);
+    let by_rest = || number(fields, &["pending", "pending_jobs"]).map(|pending| pending <= 0.0);
+    by_status.or_else(by_end).or_else(by_rest)
 }
 
 /// Reads the ids of a batch's jobs.
@@ -173,6 +188,23 @@ mod tests {
                 .unwrap();
         assert_eq!((flat.report.message.as_deref(), flat.context.is_some()), (Some("no quota"), true));
         assert!(flat.report.problems().is_empty());
+    }
+
+    #[test]
+    fn batch_has_ended_when_it_says_so() {
+        for (value, has_ended) in [
+            (json!({"status": "processing"}), Some(false)),
+            (json!({"status": "Pending", "finished_at": "2026-01-01"}), Some(false)),
+            (json!({"status": "partial_failure"}), Some(true)),
+            (json!({"state": "cancelled"}), Some(true)),
+            (json!({"finished_at": 1_700_000_000}), Some(true)),
+            (json!({"finished_at": null, "pending_jobs": 2}), Some(false)),
+            (json!({"pending_jobs": 0}), Some(true)),
+            (json!({"status": "odd"}), None),
+            (json!({"total": 3}), None),
+        ] {
+            assert_eq!(batch(value.clone()).map(|batch| batch.has_ended), Ok(has_ended), "{value}");
+        }
     }
 
     #[test]

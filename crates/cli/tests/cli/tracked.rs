@@ -174,3 +174,104 @@ async fn tracker_in_a_redis_is_taken_over() {
     assert!(!refused.err.contains("word"), "{refused:?}");
     refused.refused(6, &["E-REDIS", "--redis"]);
 }
+
+/// The source goes on: what it adds to a batch that ran is a member, what it adds to one that had ended is kept without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batch_that_still_runs_there_takes_what_comes_later() {
+    let Ok(url) = std::env::var("RECACHE_TEST_REDIS_URL") else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "RECACHE_TEST_REDIS_URL is not set: run `cargo xtask test`"
+        );
+        eprintln!("SKIPPED: no Redis; RECACHE_TEST_REDIS_URL is not set");
+        return;
+    };
+    let world = World::sqlite().await;
+    let prefix = format!("later{}_", std::process::id());
+    let key = |name: &str| format!("{prefix}{name}");
+    let job = |state: &str, batch: &str| format!(r#"{{"status":"{state}","batch_id":"{batch}"}}"#);
+    redis(
+        &url,
+        &[
+            // It says so, though all of its jobs have ended.
+            &["SET", &key("batch_says"), r#"{"status":"processing"}"#],
+            &["SET", &key("job_1"), &job("completed", "says")],
+            // It says nothing, and one of its jobs runs.
+            &["SET", &key("batch_runs"), "{}"],
+            &["SET", &key("job_2"), &job("processing", "runs")],
+            &["SET", &key("batch_ended"), "{}"],
+            &["SET", &key("job_3"), &job("completed", "ended")],
+        ],
+    );
+    let import = || world.run(&["job", "import", "--redis", &url, "--prefix", &prefix, "-o", "json"]);
+    let counts = |document: &serde_json::Value| {
+        ["jobs_new", "jobs_known", "batches_new", "batches_open"].map(|name| document[name].as_u64().unwrap())
+    };
+    assert_eq!(counts(&import().json()), [3, 0, 3, 2]);
+
+    redis(
+        &url,
+        &[
+            &["SET", &key("job_4"), &job("completed", "says")],
+            &["SET", &key("batch_says"), r#"{"status":"completed"}"#],
+            &["SET", &key("job_2"), &job("completed", "runs")],
+            &["SET", &key("job_5"), &job("failed", "runs")],
+            &["SET", &key("job_6"), &job("processing", "ended")],
+        ],
+    );
+    for jobs in [[3, 3], [0, 6]] {
+        let again = import();
+        assert_eq!(again.code, 1, "{again:?}");
+        let document: serde_json::Value = serde_json::from_str(&again.out).unwrap();
+        assert_eq!(counts(&document), [jobs[0], jobs[1], 0, 0], "{document}");
+        let unread = document["unread"].as_array().unwrap();
+        assert_eq!(unread.len(), 1, "{document}");
+        assert_eq!(unread[0]["key"], key("job_6"));
+        assert!(unread[0]["reason"].as_str().unwrap().contains("kept without batch"), "{document}");
+    }
+    let batches = world.run(&["batch", "list", "-o", "json"]).json();
+    let mut states: Vec<_> = batches["batches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|batch| (batch["state"].as_str().unwrap(), batch["counts"]["total"].as_u64().unwrap()))
+        .collect();
+    states.sort_unstable();
+    assert_eq!(states, [("completed", 1), ("completed", 2), ("partial_failure", 2)]);
+    let running = world.run(&["job", "tracked", "--state", "processing", "-o", "json"]).json();
+    assert_eq!(running["jobs"].as_array().unwrap().len(), 1, "{running}");
+}
+
+/// Whatever stands under a key: one that is too long to be read does not keep the others from being taken over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_that_is_too_long_is_reported_and_left_out() {
+    let Ok(url) = std::env::var("RECACHE_TEST_REDIS_URL") else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "RECACHE_TEST_REDIS_URL is not set: run `cargo xtask test`"
+        );
+        eprintln!("SKIPPED: no Redis; RECACHE_TEST_REDIS_URL is not set");
+        return;
+    };
+    let world = World::sqlite().await;
+    let prefix = format!("long{}_", std::process::id());
+    let names = ["batch_jobs_long", "batch_long", "job_long"];
+    let keys = names.map(|name| format!("{prefix}{name}"));
+    let fill = "for i = 1, 1000001 do redis.call('RPUSH', KEYS[1], 'x') end return 1";
+    for key in &keys {
+        redis(&url, &[&["EVAL", fill, "1", key]]);
+    }
+    redis(&url, &[&["SET", &format!("{prefix}job_1"), r#"{"status":"completed"}"#]]);
+    let ran = world.run(&["job", "import", "--redis", &url, "--prefix", &prefix, "-o", "json"]);
+    redis(&url, &[&["DEL", &keys[0], &keys[1], &keys[2]]]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(document["jobs_new"], 1, "{document}");
+    let mut unread: Vec<_> = document["unread"].as_array().unwrap().iter().collect();
+    unread.sort_by_key(|one| one["key"].as_str());
+    for (one, key) in unread.iter().zip(&keys) {
+        assert_eq!(one["key"], *key);
+        assert!(one["reason"].as_str().unwrap().contains("1000001 elements"), "{one}");
+    }
+    assert_eq!(unread.len(), 3);
+}

@@ -10,11 +10,12 @@ use recache_model::job::JobState;
 use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, Chains, ClaimRequest,
-    Dispatched, Error, Events, Figures, Flows, GenerationRecord, HandlerOffers, HistoryRow, JobFilter,
-    JobRecord, LeaseToken, Letters, Maintenance, Measured, NewJob, NewView, NewWorkflow, Publication,
-    Published, Queues, Reconciled, RemoteWorkers, Result, Revoked, Schedules, Settlement, Signal, StagedItem,
-    StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
-    TrackedJobs, ViewControl, ViewPatterns, ViewRead, ViewRecord, WorkflowRecord,
+    Dispatched, Error, Events, Figures, Flows, GenerationRecord, GenerationsRemoved, HandlerOffers,
+    HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance, Measured, NewJob, NewView,
+    NewWorkflow, Publication, Published, Queues, Reconciled, RemoteWorkers, Result, Revoked, Schedules,
+    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl, ViewPatterns, ViewRead, ViewRecord,
+    WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -479,7 +480,7 @@ impl Store for Faulty {
         self.store.generations_list(view, rows_max).await
     }
 
-    async fn generations_remove(&self, keep: Duration) -> Result<u64> {
+    async fn generations_remove(&self, keep: Duration) -> Result<GenerationsRemoved> {
         self.store.generations_remove(keep).await
     }
 

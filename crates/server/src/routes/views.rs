@@ -29,6 +29,7 @@ use super::{Routes, reason_or, wrong};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
 use crate::documents;
+use crate::etag;
 use crate::frame::{RequestId, Trace, Turn};
 use crate::input::{Input, Params, Segments, Wait};
 use crate::refusal::{Code, Refusal};
@@ -527,12 +528,13 @@ struct ItemParams {
 
 /// One item of the live generation, through the cache
 ///
-/// `ETag` is the generation: with `If-None-Match` the answer is 304 as long as no other one is live. 503 with `Retry-After` when the value was kept
+/// `ETag` is the generation: with `If-None-Match` the answer is 304 as long as no other one is live. It is not its number alone: a view that is deleted
+/// and defined anew begins again at 1. 503 with `Retry-After` when the value was kept
 /// in the cache only and is gone there: it is made anew.
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/items/{item}", tag = "views",
     params(ViewPath,
         ("item" = String, Path, description = "The item's key"), ItemParams,
-        ("If-None-Match" = Option<String>, Header, description = "An `ETag` that was answered before"),
+        ("If-None-Match" = Option<String>, Header, description = "One or more `ETag`s that were answered before, or `*`"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
     responses((status = 200, description = "The item", body = ItemRead), (status = 304, description = "The generation is the same")))]
 async fn item(
@@ -549,13 +551,8 @@ async fn item(
         reach(&app, &turn, &view, min_version, wait).await?;
     }
     let found = app.engine().read_item(&view.namespace, &view.key, &item).await?;
-    let etag = format!("\"{}\"", found.version);
-    let is_same = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|tag| tag.trim().trim_start_matches("W/") == etag);
+    let etag = etag::of_generation(found.version, found.generation);
+    let is_same = etag::is_known(&headers, &etag);
     let etag = HeaderValue::try_from(etag).map_err(|_| Refusal::internal())?;
     if found.is_gone {
         let said = format!(

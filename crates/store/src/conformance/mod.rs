@@ -428,6 +428,7 @@ macro_rules! conformance_suite {
                 what_a_superseded_build_made_is_offered_to_its_successor,
                 reused_items_are_published_and_forgotten_ones_are_not,
                 readers_stay_on_their_generation_until_it_is_removed,
+                history_of_generations_is_bounded_and_what_is_kept_can_be_taken_back,
                 failed_build_leaves_the_live_version,
                 lost_build_is_built_again,
                 policy_finish_publishes_then_builds_again,

@@ -13,6 +13,7 @@ use crate::records::{
     BuildStart, ClaimedJob, JobFilter, NewView, Outcome, Publication, Published, Revoked, Settled,
     StagedItem, Touch, TouchedItems, ViewRecord,
 };
+use crate::{GENERATIONS_TOLD_MAX, GenerationsRemoved, ViewName, Word};
 
 pub(super) const QUIET: Duration = Duration::from_secs(1);
 
@@ -268,14 +269,55 @@ pub async fn readers_stay_on_their_generation_until_it_is_removed(subject: &Subj
     assert_eq!(old, Some(pairs(&[("a", "one"), ("b", "two")])));
     assert_eq!(store.generation_read(id, 3, items()).await.expect("read"), None, "not yet published");
     let keep = Duration::from_secs(60);
-    assert_eq!(store.generations_remove(keep).await.expect("removed"), 0);
+    assert_eq!(store.generations_remove(keep).await.expect("removed").rows, 0);
     assert!(store.generation_read(id, 1, items()).await.expect("read").is_some());
     subject.advance(keep);
-    assert_eq!(store.generations_remove(keep).await.expect("removed"), 1, "the one row that nobody can see");
+    let removed = store.generations_remove(keep).await.expect("removed");
+    assert_eq!(removed.rows, 1, "the one row that nobody can see");
     assert_eq!(store.generation_read(id, 1, items()).await.expect("read"), None);
     let live = store.generation_read(id, 2, items()).await.expect("read");
     assert_eq!(live, Some(pairs(&[("a", "uno"), ("b", "two")])));
-    assert_eq!(store.generations_remove(keep).await.expect("removed"), 0);
+    assert_eq!(store.generations_remove(keep).await.expect("removed").rows, 0);
+}
+
+/// A view that is published for years has no more history than one can look at; what can be read and taken back stays whatever its number.
+pub async fn history_of_generations_is_bounded_and_what_is_kept_can_be_taken_back(subject: &Subject) {
+    let session = defined(subject).await;
+    publish_items(subject, session, &[("a", "f1", "one")]).await;
+    publish_items(subject, session, &[("a", "f2", "two")]).await;
+    let (store, id) = (&subject.store, view(subject).await.id);
+    let name = ViewName::new("shop", "prices");
+    let restore = async |version: i64| {
+        store.view_control().view_restore(name.clone(), version, Word::new("ann", "again")).await
+    };
+    let told = async || store.generations_list(id, 10_000).await.expect("listed");
+    let count = i64::from(GENERATIONS_TOLD_MAX) + 20;
+    while view(subject).await.versions.live < count {
+        restore(1).await.expect("kept");
+    }
+    let keep = Duration::from_secs(60);
+    assert_eq!(store.generations_remove(keep).await.expect("removed").rows, 0);
+    assert_eq!(told().await.len(), usize::try_from(count).expect("few"), "all of them can be read");
+    subject.advance(keep / 2);
+    restore(2).await.expect("kept");
+    restore(1).await.expect("kept");
+    subject.advance(keep / 2);
+    let mut rows = 0;
+    loop {
+        let removed = store.generations_remove(keep).await.expect("removed");
+        rows += removed.rows;
+        if !removed.is_more {
+            break;
+        }
+    }
+    assert!(rows >= 22, "{rows}");
+    let left = told().await;
+    assert_eq!(left.len(), usize::try_from(GENERATIONS_TOLD_MAX).expect("few"));
+    assert_eq!(left.first().map(|newest| newest.version), Some(count + 2), "the newest stay");
+    assert!(matches!(restore(count - 1).await, Err(Error::Conflict(_))), "it is told of, and not kept");
+    restore(count + 1).await.expect("kept");
+    assert_eq!(read(subject).await.1, pairs(&[("a", "two")]));
+    assert_eq!(store.generations_remove(keep).await.expect("removed"), GenerationsRemoved::default());
 }
 
 /// Stale but served, and visibly so.

@@ -15,8 +15,8 @@ use super::{build_workflows, chains, views};
 use crate::error::{Error, Result};
 use crate::held_items::item_digest;
 use crate::records::{
-    BuildStart, ItemMark, LeaseToken, Publication, Published, Revoked, StagedItem, TouchedItems, ViewRead,
-    ViewRecord,
+    BuildStart, GENERATIONS_TOLD_MAX, GenerationsRemoved, ItemMark, LeaseToken, Publication, Published,
+    Revoked, StagedItem, TouchedItems, ViewRead, ViewRecord,
 };
 use crate::schemas;
 
@@ -405,7 +405,7 @@ pub(in super::super) async fn read_live(
 ) -> Result<ViewRead> {
     let query = match items {
         None => sqlx::query(
-            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, i.item, i.value \
+            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, v.live_stamp, i.item, i.value \
              FROM views v LEFT JOIN view_items i ON i.view_id = v.id AND i.born <= v.live_version \
              AND (i.died IS NULL OR i.died > v.live_version) \
              WHERE v.namespace = $1 AND v.key = $2 ORDER BY i.item",
@@ -413,7 +413,7 @@ pub(in super::super) async fn read_live(
         .bind(namespace)
         .bind(key),
         Some(items) => sqlx::query(concat!(
-            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, i.item, i.value \
+            "SELECT v.id, v.live_version, v.recache_version, v.last_recached_at, v.dirty_since, v.live_stamp, i.item, i.value \
              FROM views v LEFT JOIN view_items i ON i.view_id = v.id AND i.born <= v.live_version \
              AND (i.died IS NULL OR i.died > v.live_version) AND i.item ",
             in_texts!("$3"),
@@ -435,6 +435,7 @@ pub(in super::super) async fn read_live(
         wanted: first.try_get("recache_version")?,
         published_at: jobs::instant(first, "last_recached_at")?,
         staleness,
+        stamp: first.try_get("live_stamp")?,
         items: found_items(&rows)?,
     })
 }
@@ -505,40 +506,88 @@ pub(in super::super) async fn page_generation(
     Ok(Some(found_items(&rows)?))
 }
 
-pub(in super::super) async fn remove_old(db: &mut Connection, replaced_before: Timestamp) -> Result<u64> {
+/// Generations that are looked at by one call, and rows that it removes.
+const VIEWS_MAX: u16 = 200;
+const ROWS_REMOVED_MAX: u64 = 5_000;
+
+/// Which generations nobody reads any more is told by the few rows that are not marked yet, never by all there have been.
+pub(in super::super) async fn remove_old(
+    db: &mut Connection,
+    replaced_before: Timestamp,
+) -> Result<GenerationsRemoved> {
     let rows = sqlx::query(
-        "SELECT g.view_id, MAX(g.version) AS version FROM generations g JOIN views v ON v.id = g.view_id \
-         WHERE g.replaced_at IS NOT NULL AND g.replaced_at <= $1 AND g.version >= v.oldest_version \
-         GROUP BY g.view_id ORDER BY g.view_id",
+        "SELECT view_id, MAX(version) AS version FROM generations WHERE is_readable AND replaced_at IS NOT NULL \
+         AND replaced_at <= $1 GROUP BY view_id ORDER BY view_id LIMIT $2",
     )
     .bind(replaced_before.micros())
+    .bind(i64::from(VIEWS_MAX))
     .fetch_all(&mut *db)
     .await?;
-    let mut removed = 0;
+    let mut removed = GenerationsRemoved { rows: 0, is_more: rows.len() >= usize::from(VIEWS_MAX) };
     for row in rows {
-        let view = views::lock(db, ViewId::from_uuid(row.try_get("view_id")?)).await?;
-        let newest_unread: i64 = row.try_get("version")?;
-        let oldest_kept: Option<i64> = sqlx::query(
-            "SELECT MIN(version) AS version FROM generations WHERE view_id = $1 AND version > $2",
-        )
-        .bind(view.id.uuid())
-        .bind(newest_unread)
-        .fetch_one(&mut *db)
-        .await?
-        .try_get("version")?;
-        let Some(oldest_kept) = oldest_kept else { continue };
-        sqlx::query("UPDATE views SET oldest_version = $2 WHERE id = $1")
-            .bind(view.id.uuid())
-            .bind(oldest_kept)
-            .execute(&mut *db)
-            .await?;
-        removed +=
-            sqlx::query("DELETE FROM view_items WHERE view_id = $1 AND died IS NOT NULL AND died <= $2")
-                .bind(view.id.uuid())
-                .bind(oldest_kept)
-                .execute(&mut *db)
-                .await?
-                .rows_affected();
+        let left = ROWS_REMOVED_MAX.saturating_sub(removed.rows);
+        if left == 0 {
+            removed.is_more = true;
+            break;
+        }
+        let view = views::lock(db, ViewId::from_uuid(row.try_get("view_id")?)).await?.id;
+        let (rows, is_done) = remove_unread(db, view, row.try_get("version")?, left).await?;
+        removed.rows += rows;
+        removed.is_more |= !is_done;
     }
     Ok(removed)
+}
+
+/// Removes what only generations up to `newest_unread` could see, and what is said of those that are too old to be told of. Answers how many rows, of `rows_max`
+/// at most, and whether that was all.
+async fn remove_unread(
+    db: &mut Connection,
+    view: ViewId,
+    newest_unread: i64,
+    rows_max: u64,
+) -> Result<(u64, bool)> {
+    let oldest_kept: Option<i64> =
+        sqlx::query("SELECT MIN(version) AS version FROM generations WHERE view_id = $1 AND version > $2")
+            .bind(view.uuid())
+            .bind(newest_unread)
+            .fetch_one(&mut *db)
+            .await?
+            .try_get("version")?;
+    let Some(oldest_kept) = oldest_kept else { return Ok((0, true)) };
+    // First of all: whoever reads is told that it is not kept, before anything of it goes.
+    sqlx::query("UPDATE views SET oldest_version = $2 WHERE id = $1 AND oldest_version < $2")
+        .bind(view.uuid())
+        .bind(oldest_kept)
+        .execute(&mut *db)
+        .await?;
+    let mut removed = 0;
+    for statement in [
+        "DELETE FROM view_items WHERE view_id = $1 AND (item, born) IN (SELECT item, born FROM view_items \
+         WHERE view_id = $1 AND died IS NOT NULL AND died <= $2 AND $4 > 0 LIMIT $3)",
+        "DELETE FROM generations WHERE view_id = $1 AND version IN (SELECT version FROM generations \
+         WHERE view_id = $1 AND version < $2 AND version < (SELECT version FROM generations \
+         WHERE view_id = $1 ORDER BY version DESC LIMIT 1 OFFSET $4) ORDER BY version LIMIT $3)",
+    ] {
+        let left = rows_max.saturating_sub(removed);
+        removed += sqlx::query(statement)
+            .bind(view.uuid())
+            .bind(oldest_kept)
+            .bind(i64::try_from(left).unwrap_or(i64::MAX))
+            .bind(i64::from(GENERATIONS_TOLD_MAX) - 1)
+            .execute(&mut *db)
+            .await?
+            .rows_affected();
+        if removed >= rows_max {
+            return Ok((removed, false));
+        }
+    }
+    // Not looked at again.
+    sqlx::query(
+        "UPDATE generations SET is_readable = FALSE WHERE view_id = $1 AND version < $2 AND is_readable",
+    )
+    .bind(view.uuid())
+    .bind(oldest_kept)
+    .execute(db)
+    .await?;
+    Ok((removed, true))
 }

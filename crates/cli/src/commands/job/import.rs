@@ -25,8 +25,8 @@ const UNREAD_SHOWN: usize = 50;
   recache job import --redis redis://localhost:6379/0 --prefix magic_actions_
 
 Reads JSON under PREFIXjob_ID, PREFIXbatch_ID and PREFIXbatch_jobs_ID, and changes
-nothing there. It can be run again. The exit code is 1 when something could not be
-read. With --server this program reads, and the server keeps.")]
+nothing there. It can be run again, and closes a batch when it has ended there. The
+exit code is 1 when something could not be read. With --server this program reads, and the server keeps.")]
 pub(super) struct Import {
     /// Where: `redis://[user:password@]host[:port][/database]`
     #[arg(long, value_name = "URL")]
@@ -79,6 +79,7 @@ impl Import {
                 document.jobs_known = imported.jobs_known;
                 document.batches_new = imported.batches_new;
                 document.batches_known = imported.batches_known;
+                document.batches_open = imported.batches_open;
                 context.print(&document)?;
             }
             Format::Table => {
@@ -90,6 +91,12 @@ impl Import {
                     table.row([kind.to_owned(), new.to_string(), known.to_string()]);
                 }
                 let mut text = table.text();
+                if imported.batches_open > 0 {
+                    context.note(&format!(
+                        "{} batches still run there and stay open here; import again when they have ended",
+                        imported.batches_open
+                    ))?;
+                }
                 if !is_whole {
                     let mut table = context.table(["NOT READ", "WHY"]);
                     let count = imported.unread.len();
