@@ -7,10 +7,11 @@ use crate::{Failure, servers};
 
 /// What the long form sets; the tests say what it means (`crates/engine/tests/processes/fail_points.rs`, `lost_commit.rs`,
 /// `random_flows.rs`).
-const LONG: [&str; 4] = [
+const LONG: [&str; 5] = [
     "RECACHE_FAIL_WAYS=all",
     "RECACHE_LOST_COMMITS=1000",
     "RECACHE_RANDOM_GRAPHS=2000",
+    "RECACHE_RANDOM_CRASHED_GRAPHS=50",
     "RECACHE_RANDOM_STEPS=500",
 ];
 /// Its test programs besides.

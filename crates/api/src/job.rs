@@ -157,9 +157,9 @@ pub struct JobHistoryRow {
 pub struct JobList {
     /// [`JobList::SCHEMA`]
     pub schema: String,
-    /// The page.
+    /// The page. It may hold fewer than were asked for, even none, and still have a `next`: one page looks at 50,000 jobs at most.
     pub jobs: Vec<Job>,
-    /// Where the next page begins: list the jobs before this id. `null` on the last page.
+    /// Where the next page begins; `null` on the last one, and only there.
     pub next: Option<String>,
 }
 

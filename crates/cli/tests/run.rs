@@ -100,7 +100,7 @@ fn jobs(url: &str) -> Vec<(String, bool)> {
     block_on(async {
         let store = recache_store::open(&recache_store::OpenOptions::new(url)).await.unwrap();
         let filter = recache_store::JobFilter { rows_max: 100, ..recache_store::JobFilter::default() };
-        let jobs = store.jobs_list(filter).await.unwrap();
+        let jobs = store.jobs_list(filter).await.unwrap().jobs;
         store.close().await;
         jobs.into_iter().map(|job| (job.state.to_string(), job.session.is_some())).collect()
     })

@@ -251,15 +251,17 @@ impl Pump {
             let is_refused = refused.get(&ended.token).copied().unwrap_or(false);
             self.conclude(&ended, is_refused, has_claimed);
         }
-        if claim.is_some() && !has_claimed {
-            self.hungry = true;
-        } else if let Some(claim) = &claim {
-            let has_all = answer.claimed.len() >= claim.rows_max;
-            let was_for_some = claim.queues.len() < self.queues.len();
-            // The rest is for queues that have their share already.
-            self.hungry = has_all || was_for_some || std::mem::take(&mut self.missed);
-            if let Some(measuring) = &mut self.measuring {
-                measuring.claimed(was_for_some, has_all);
+        match &claim {
+            None => {}
+            Some(_) if !has_claimed => self.hungry = true,
+            Some(claim) => {
+                let has_all = answer.claimed.len() >= claim.rows_max;
+                let was_for_some = claim.queues.len() < self.queues.len();
+                // The rest is for queues that have their share already.
+                self.hungry = has_all || was_for_some || std::mem::take(&mut self.missed);
+                if let Some(measuring) = &mut self.measuring {
+                    measuring.claimed(was_for_some, has_all);
+                }
             }
         }
         if let Some(pause) = answer.look_again {

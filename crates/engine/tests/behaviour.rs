@@ -706,12 +706,12 @@ async fn shutdown_hands_back_what_was_not_started(database: TestDatabase) {
     // It has begun to shut down. Now the slot becomes free.
     gate.notify_one();
     soon(ends).await;
-    let back = store.jobs_list(of_held(JobState::Queued)).await.unwrap();
+    let back = store.jobs_list(of_held(JobState::Queued)).await.unwrap().jobs;
     assert_eq!(back.len(), 19, "what was not started is back in the queue");
     assert!(back.iter().all(|job| job.attempt == 0), "being handed back costs no attempt");
     assert_eq!(runs.load(Ordering::SeqCst), 1, "nothing was begun while it shut down");
     assert_eq!(
-        store.jobs_list(of_held(JobState::Completed)).await.unwrap().len(),
+        store.jobs_list(of_held(JobState::Completed)).await.unwrap().jobs.len(),
         1,
         "what ran was let finish"
     );

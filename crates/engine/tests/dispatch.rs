@@ -71,7 +71,7 @@ async fn most_calls(database: &TestDatabase, jobs: usize, takes: Duration) -> us
     engine.shut_down().await;
     assert_eq!(ran.load(Ordering::SeqCst), jobs, "each once");
     let open = JobFilter { state: Some(JobState::Running), rows_max: 1, ..JobFilter::default() };
-    assert!(store.jobs_list(open).await.unwrap().is_empty(), "what ran is settled");
+    assert!(store.jobs_list(open).await.unwrap().jobs.is_empty(), "what ran is settled");
     faulty.dispatches.1.load(Ordering::SeqCst)
 }
 

@@ -162,7 +162,7 @@ async fn commit_whose_answer_is_lost_doubles_and_loses_nothing() {
                 // The database may still be at work at a claim whose connection is gone: an engine asks again and again.
                 let running =
                     JobFilter { state: Some(JobState::Running), rows_max: 1, ..JobFilter::default() };
-                if straight.jobs_list(running).await.unwrap().is_empty() {
+                if straight.jobs_list(running).await.unwrap().jobs.is_empty() {
                     break;
                 }
                 continue;
@@ -190,7 +190,8 @@ async fn commit_whose_answer_is_lost_doubles_and_loses_nothing() {
     cutting.await.unwrap();
     proxy.heal().await;
 
-    let jobs = straight.jobs_list(JobFilter { rows_max: 100_000, ..JobFilter::default() }).await.unwrap();
+    let jobs =
+        straight.jobs_list(JobFilter { rows_max: 100_000, ..JobFilter::default() }).await.unwrap().jobs;
     assert_eq!(jobs.len(), usize::try_from(rounds * 5).unwrap(), "each is there once");
     for job in &jobs {
         let history = straight.job_history(job.id).await.unwrap();

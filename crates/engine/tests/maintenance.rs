@@ -42,7 +42,7 @@ async fn start(database: &TestDatabase) -> Engine {
 
 async fn count(engine: &Engine) -> usize {
     let filter = JobFilter { rows_max: 1000, ..JobFilter::default() };
-    engine.store().jobs_list(filter).await.unwrap().len()
+    engine.store().jobs_list(filter).await.unwrap().jobs.len()
 }
 
 async fn ended_jobs_are_removed_once_by_two_engines(database: TestDatabase) {

@@ -44,7 +44,7 @@ async fn every_tick_runs_once_whichever_engine_leads(database: TestDatabase) {
     until("ticks go on", async || (ran.load(Ordering::SeqCst) >= so_far + 2).then_some(())).await;
     engine.store().schedules().schedule_delete("default", "pulse").await.unwrap();
     let filter = JobFilter { rows_max: 100, ..JobFilter::default() };
-    let jobs = engine.store().jobs_list(filter).await.unwrap();
+    let jobs = engine.store().jobs_list(filter).await.unwrap().jobs;
     let mut seconds: Vec<i64> =
         jobs.iter().map(|job| job.created_at.micros().div_euclid(1_000_000)).collect();
     seconds.sort_unstable();

@@ -106,18 +106,32 @@ impl TestEngine {
 
     /// Jobs of a handler, in the order of their submits, whatever became of them.
     pub async fn jobs(&self, handler: &str) -> Result<Vec<JobRecord>> {
-        let filter =
-            JobFilter { handler: Some(handler.to_owned()), rows_max: LOOKED_AT_MAX, ..JobFilter::default() };
-        let mut jobs = self.engine().store().jobs_list(filter).await?;
+        let filter = JobFilter { handler: Some(handler.to_owned()), ..JobFilter::default() };
+        let mut jobs = self.list(filter).await?;
         jobs.reverse();
         Ok(jobs)
     }
 
     /// Jobs that have not ended.
     pub async fn waiting(&self) -> Result<usize> {
-        let filter = JobFilter { rows_max: LOOKED_AT_MAX, ..JobFilter::default() };
-        let jobs = self.engine().store().jobs_list(filter).await?;
+        let jobs = self.list(JobFilter::default()).await?;
         Ok(jobs.iter().filter(|job| !job.state.is_terminal()).count())
+    }
+
+    /// The newest [`LOOKED_AT_MAX`] of a filter.
+    async fn list(&self, mut filter: JobFilter) -> Result<Vec<JobRecord>> {
+        let mut jobs = Vec::new();
+        filter.rows_max = LOOKED_AT_MAX;
+        loop {
+            let page = self.engine().store().jobs_list(filter.clone()).await?;
+            filter.rows_max =
+                filter.rows_max.saturating_sub(u32::try_from(page.jobs.len()).unwrap_or(u32::MAX));
+            jobs.extend(page.jobs);
+            match page.next {
+                Some(next) if filter.rows_max > 0 => filter.before = Some(next),
+                _ => return Ok(jobs),
+            }
+        }
     }
 
     /// Panics unless a job of this handler was submitted with this input; says which ones were.

@@ -32,7 +32,7 @@ use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
-    GenerationsRemoved, HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
+    GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
     Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
     Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
@@ -220,8 +220,8 @@ pub trait Store: Send + Sync + Debug {
     /// Its transitions, oldest first.
     async fn job_history(&self, job: JobId) -> Result<Vec<HistoryRow>>;
 
-    /// Jobs, newest first.
-    async fn jobs_list(&self, filter: JobFilter) -> Result<Vec<JobRecord>>;
+    /// Jobs, newest first. A page may end before it is full: see [`JobPage`].
+    async fn jobs_list(&self, filter: JobFilter) -> Result<JobPage>;
 
     // --- templates and workflows --------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
-    GenerationsRemoved, HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
+    GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
     Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
     Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
 };
@@ -308,7 +308,7 @@ impl Store for Driver {
         self.read(look!([] db, now => lists::history(db, job).await)).await
     }
 
-    async fn jobs_list(&self, filter: JobFilter) -> Result<Vec<JobRecord>> {
+    async fn jobs_list(&self, filter: JobFilter) -> Result<JobPage> {
         self.read(look!([filter] db, now => lists::list(db, &filter).await)).await
     }
 

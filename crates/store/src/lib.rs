@@ -110,11 +110,11 @@ pub use queues::COUNTED_MAX as QUEUED_COUNTED_MAX;
 pub use queues::{LimitRecord, LimitScope, Pause, QueueRecord, Queues, Word};
 pub use records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, ClaimedJob, Dispatched, Due,
-    GENERATIONS_TOLD_MAX, GenerationRecord, GenerationsRemoved, HistoryRow, ItemMark, JobFilter, JobRecord,
-    LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication, Published, Reconciled, Revoked,
-    Settled, Settlement, StagedItem, StepCall, StepInputs, StepRecord, Submitted, Swept, TOUCH_TRACES_MAX,
-    TakeOver, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord,
-    WorkflowRecord,
+    GENERATIONS_TOLD_MAX, GenerationRecord, GenerationsRemoved, HistoryRow, ItemMark, JOBS_LOOKED_AT_MAX,
+    JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication,
+    Published, Reconciled, Revoked, Settled, Settlement, StagedItem, StepCall, StepInputs, StepRecord,
+    Submitted, Swept, TOUCH_TRACES_MAX, TakeOver, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
+    TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use remote_workers::{
     BuildSum, HeldJob, NewRemoteWorker, RemoteBeat, RemoteHandler, RemoteWorker, RemoteWorkers,

@@ -479,10 +479,30 @@ pub struct JobFilter {
     pub queue: Option<String>,
     /// Only of this handler.
     pub handler: Option<String>,
-    /// Only older than this one: the last of the page before.
+    /// Only members of this batch.
+    pub batch: Option<BatchId>,
+    /// Only of what was asked for under this id.
+    pub correlation_id: Option<String>,
+    /// Only made at this time or later, by the millisecond that its id begins with.
+    pub created_from: Option<Timestamp>,
+    /// Only made before this time, likewise.
+    pub created_before: Option<Timestamp>,
+    /// Only older than this one: [`next`](JobPage::next) of the page before.
     pub before: Option<JobId>,
     /// At most so many.
     pub rows_max: u32,
+}
+
+/// Jobs that one page of a list looks at, at most, while it looks for those of its filter.
+pub const JOBS_LOOKED_AT_MAX: u32 = 50_000;
+
+/// A page of a list of jobs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobPage {
+    /// Newest first. Fewer than were asked for where [`JOBS_LOOKED_AT_MAX`] others were passed, even none: then there is a `next`.
+    pub jobs: Vec<JobRecord>,
+    /// [`before`](JobFilter::before) of the page that follows; `None` where this one is the last.
+    pub next: Option<JobId>,
 }
 
 /// Slots of a cache's epochs that a change raises, in its own transaction; see the cache's `Slot`.

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_model::ids::JobId;
+use recache_model::job::JobState;
 use recache_model::retry::RetryPolicy;
 use recache_model::view::ViewPolicy;
 use recache_store::conformance::{Subject, postgres_database};
-use recache_store::{CacheMark, ClaimRequest, NewJob, NewView, OpenOptions, Outcome, Signal, open};
+use recache_store::{
+    CacheMark, ClaimRequest, JobFilter, NewJob, NewView, OpenOptions, Outcome, Signal, open,
+};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
 recache_store::conformance_suite!(recache_store::conformance::postgres_database);
@@ -251,5 +254,59 @@ async fn settling_reads_what_is_settled_and_not_all_that_runs() {
                 + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs') AS read";
     let read: i64 = observer.fetch_one(seen).await.unwrap().try_get("read").unwrap();
     assert!(read < 20 * RUNNING, "{read} rows were read besides those that were settled");
+    subject.store.close().await;
+}
+
+/// Statistics from a moment in which nothing waited say that what waits is quickly sorted: a page of a list must not read all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn page_of_a_list_reads_what_it_shows_and_not_all_that_waits() {
+    const WAITING: u32 = 10_000;
+    let Some(database) = postgres_database().await else { return };
+    let url = database.url().to_owned();
+    let subject = Subject::new(database).await;
+    let over = (0..2_000).map(|_| NewJob::new("work", "1".to_owned())).collect();
+    subject.store.jobs_submit(over).await.unwrap();
+    let mut observer = PgConnection::connect(&url).await.unwrap();
+    let end =
+        "UPDATE recache.jobs SET state = 'completed', started_at = created_at, finished_at = created_at";
+    observer.execute(end).await.unwrap();
+    observer.execute("ANALYZE recache.jobs").await.unwrap();
+    for _ in 0..WAITING / 2_000 {
+        let new = (0..2_000).map(|_| NewJob::new("work", "1".to_owned())).collect();
+        subject.store.jobs_submit(new).await.unwrap();
+    }
+    let seen = "SELECT pg_stat_force_next_flush(), (SELECT SUM(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = 'jobs') \
+                + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs') AS read";
+    let mut read = async |subject: &Subject| -> i64 {
+        // What a connection has read is told to others a second later, at the end of its next statement.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let _ = subject.store.job_get(JobId::make()).await;
+        observer.fetch_one(seen).await.unwrap().try_get("read").unwrap()
+    };
+    let before = read(&subject).await;
+    let lists = [
+        JobFilter::default(),
+        JobFilter { state: Some(JobState::Queued), ..JobFilter::default() },
+        JobFilter {
+            state: Some(JobState::Queued),
+            queue: Some("default".to_owned()),
+            ..JobFilter::default()
+        },
+        JobFilter {
+            state: Some(JobState::Running),
+            handler: Some("work".to_owned()),
+            ..JobFilter::default()
+        },
+        JobFilter { handler: Some("work".to_owned()), ..JobFilter::default() },
+    ];
+    // More often than the database plans for the parameters of each call.
+    for _ in 0..8 {
+        for filter in &lists {
+            subject.store.jobs_list(JobFilter { rows_max: 10, ..filter.clone() }).await.unwrap();
+        }
+    }
+    let read = read(&subject).await - before;
+    // Three of them look for the end of a stretch of a thousand first.
+    assert!((8 * 30..8 * 5_000).contains(&read), "{read} rows were read for 40 pages of 10");
     subject.store.close().await;
 }

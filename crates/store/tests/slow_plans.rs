@@ -58,7 +58,7 @@ async fn plans_are_logged(database: TestDatabase, parameter: &str, is_ours: impl
     let id = store.jobs_submit(vec![job]).await.unwrap()[0].id;
     for _ in 0..3 {
         store.job_get(id).await.unwrap();
-        store.jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() }).await.unwrap();
+        store.jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() }).await.unwrap().jobs;
     }
     let found = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
@@ -82,7 +82,7 @@ async fn plans_are_logged(database: TestDatabase, parameter: &str, is_ours: impl
     let of_get = found.iter().find(|line| line["fields"]["statement"] == "job_get").unwrap();
     assert!(of_get["fields"]["plan"].as_str().unwrap().contains(parameter), "{of_get}");
     assert_eq!(
-        store.jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() }).await.unwrap().len(),
+        store.jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() }).await.unwrap().jobs.len(),
         1,
         "nothing was done twice"
     );

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::instant::Instant;
 use crate::job::JobState;
 use crate::letter::LetterStatus;
 use crate::tracked::TrackedState;
@@ -17,6 +18,14 @@ pub struct JobsQuery {
     pub queue: Option<String>,
     /// Only of this handler.
     pub handler: Option<String>,
+    /// Only members of this batch.
+    pub batch: Option<String>,
+    /// Only of what was asked for under this id.
+    pub correlation_id: Option<String>,
+    /// Only submitted at this instant or later, by the millisecond in their ids.
+    pub created_from: Option<Instant>,
+    /// Only submitted before this instant, likewise.
+    pub created_before: Option<Instant>,
     /// At most so many, 1 to 1,000.
     pub limit: Option<u32>,
     /// Only older than this job.

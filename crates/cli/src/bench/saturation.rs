@@ -136,19 +136,20 @@ async fn measure(
     }
     engine.shut_down().await;
     // What is left is called off, so that it is in nobody's way.
-    let left = recache_store::JobFilter {
+    let mut left = recache_store::JobFilter {
         handler: Some(handler),
         state: Some(recache_model::job::JobState::Queued),
         rows_max: 1_000,
         ..recache_store::JobFilter::default()
     };
     loop {
-        let jobs = store.jobs_list(left.clone()).await?;
-        if jobs.is_empty() {
-            break;
-        }
-        for job in jobs {
+        let page = store.jobs_list(left.clone()).await?;
+        for job in page.jobs {
             store.job_cancel(job.id, "the bench is over").await?;
+        }
+        left.before = page.next;
+        if left.before.is_none() {
+            break;
         }
     }
     place.close(&*store).await;

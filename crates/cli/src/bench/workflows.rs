@@ -202,7 +202,9 @@ pub(super) async fn run(args: &WorkflowsArgs, place: &Place) -> BenchResult<Repo
         .iter()
         .filter(|shape| args.shapes.is_empty() || args.shapes.iter().any(|name| name == shape.name))
         .collect();
-    let (mut filled, mut first) = (0, Vec::new());
+    let mut filled = 0;
+    // With how many before, and the median of each shape.
+    let mut first: Option<(u32, Vec<Duration>)> = None;
     for history in &histories {
         fill(&engine, history - filled, &attempts).await?;
         filled = *history;
@@ -211,17 +213,13 @@ pub(super) async fn run(args: &WorkflowsArgs, place: &Place) -> BenchResult<Repo
         for shape in &wanted {
             medians.push(measure(args, shape, &engine, &attempts, bare, &beside, &mut report).await?);
         }
-        for ((shape, median), least) in wanted.iter().zip(&medians).zip(&first) {
+        let Some((few, least)) = &first else {
+            first = Some((*history, medians));
+            continue;
+        };
+        for ((shape, median), least) in wanted.iter().zip(&medians).zip(least) {
             let ratio = milliseconds(*median) / milliseconds(*least).max(0.001);
-            let name = format!(
-                "{beside}{}: p50 against {} before",
-                shape.name,
-                counts.first().map_or("", |count| count)
-            );
-            report.row(name, ratio, "x");
-        }
-        if first.is_empty() {
-            first = medians;
+            report.row(format!("{beside}{}: p50 against {few} before", shape.name), ratio, "x");
         }
     }
     engine.shut_down().await;

@@ -13,10 +13,11 @@ use crate::run::{self, RunArgs};
   recache run order.yaml --results results.json --handler 'mail.*=echo'
 
 Handlers: echo, sleep, fail, http, and command where it is allowed. Without
---database the workflow is kept in memory. In a database that others use too, this process works on its queues'
-other jobs as well while it runs. Exit code 7: the workflow failed, or a member
-of the batch. With --batch, -o jsonl prints the result of every member in the
-order of the inputs, other formats what became of them together.")]
+--database the workflow is kept in memory. In a database that others use too,
+this process works on its queues' other jobs as well while it runs.
+Exit code 7: the workflow failed, or a member of the batch. With --batch,
+-o jsonl prints the result of every member in the order of the inputs, other
+formats what became of them together.")]
 pub(crate) struct Args {
     #[command(flatten)]
     run: RunArgs,

@@ -174,7 +174,7 @@ async fn counted(store: &dyn Store, since: Timestamp) -> Result<BTreeMap<String,
             ..JobFilter::default()
         };
         let page = store.jobs_list(filter).await?;
-        for job in page.iter().filter(|job| job.created_at >= since) {
+        for job in page.jobs.iter().filter(|job| job.created_at >= since) {
             let Some((state, ms)) = run_of(job) else { continue };
             let input: Value = serde_json::from_str(&job.input).unwrap_or(Value::Null);
             for item in [input["key"].as_str().unwrap_or_default(), ALL] {
@@ -184,8 +184,9 @@ async fn counted(store: &dyn Store, since: Timestamp) -> Result<BTreeMap<String,
                 }
             }
         }
-        match page.last() {
-            Some(last) if last.created_at >= since => before = Some(last.id),
+        let is_past = page.jobs.last().is_some_and(|last| last.created_at < since);
+        match page.next {
+            Some(next) if !is_past => before = Some(next),
             _ => break,
         }
     }

@@ -232,18 +232,21 @@ async fn submit_all(
 /// A run that was killed may have left rebuild jobs; nobody waits for them any more.
 pub(super) async fn cancel_left(stage: &Stage) -> Result<(), Failed> {
     for state in [JobState::Queued, JobState::Running] {
+        let mut before = None;
         loop {
             let filter = JobFilter {
                 namespace: Some(NAMESPACE.to_owned()),
                 state: Some(state),
+                before,
                 rows_max: LEFT_ROWS,
                 ..JobFilter::default()
             };
             let left = stage.store.jobs_list(filter).await?;
-            for job in &left {
+            for job in &left.jobs {
                 stage.store.job_cancel(job.id, "its run of the demo was killed").await?;
             }
-            if left.is_empty() {
+            before = left.next;
+            if before.is_none() {
                 break;
             }
         }

@@ -166,7 +166,7 @@ impl World {
     /// What can be seen of all jobs and views, for comparing before and after.
     pub(crate) async fn rows(&self) -> String {
         let filter = recache_store::JobFilter { rows_max: 1000, ..recache_store::JobFilter::default() };
-        let jobs = self.store.jobs_list(filter).await.expect("jobs are listed");
+        let jobs = self.store.jobs_list(filter).await.expect("jobs are listed").jobs;
         let mut histories = Vec::new();
         for job in &jobs {
             histories.push(self.store.job_history(job.id).await.expect("history is read"));

@@ -27,6 +27,20 @@ async fn jobs_are_submitted_waited_for_listed_cancelled_and_retried() {
         assert_eq!(served.same(&["job", "list", "--before", next])["jobs"][0]["id"], done);
         served.same(&["job", "list", "--state", "failed", "--handler", "fail", "--namespace", "default"]);
         served.same(&["job", "list", "--queue", "none"]);
+        let shown = served.same(&["job", "show", done]);
+        let of = [
+            "--correlation-id",
+            text(&shown["job"]["correlation_id"]),
+            "--created-from",
+            "2026-05-01T12:00:00Z",
+        ];
+        let listed = served.same(&[&["job", "list"][..], &of].concat());
+        assert_eq!((listed["jobs"].as_array().unwrap().len(), &listed["jobs"][0]["id"]), (1, &done.into()));
+        let none = served.same(&["job", "list", "--created-before", "2026-05-01T12:00:00Z"]);
+        assert_eq!((&none["jobs"], &none["next"]), (&Value::Array(Vec::new()), &Value::Null));
+        let batch = served.there(&["batch", "create", "import", "-o", "json"]).json();
+        let batch = text(&batch["batch"]["id"]);
+        assert_eq!(served.same(&["job", "list", "--batch", batch])["jobs"], Value::Array(Vec::new()));
 
         let late = served.there(&["job", "submit", "echo", "--delay", "2h", "--idempotency-key", "k"]).ok();
         let again = served.there(&["job", "submit", "echo", "--delay", "2h", "--idempotency-key", "k"]);

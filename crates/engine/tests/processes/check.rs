@@ -65,7 +65,7 @@ pub(crate) async fn all_jobs(store: &dyn Store) -> HashMap<Uuid, JobRecord> {
     let mut before = None;
     loop {
         let filter = JobFilter { before, rows_max: 200, ..JobFilter::default() };
-        let page = store.jobs_list(filter).await.unwrap();
+        let page = store.jobs_list(filter).await.unwrap().jobs;
         let Some(last) = page.last() else { return jobs };
         before = Some(last.id);
         jobs.extend(page.into_iter().map(|job| (job.id.uuid(), job)));

@@ -131,7 +131,7 @@ async fn quiet(store: Arc<dyn Store>) {
         }
         for state in [JobState::Queued, JobState::Running, JobState::Blocked] {
             let filter = JobFilter { state: Some(state), rows_max: 1, ..JobFilter::default() };
-            if !store.jobs_list(filter).await.unwrap().is_empty() {
+            if !store.jobs_list(filter).await.unwrap().jobs.is_empty() {
                 return None;
             }
         }

@@ -76,7 +76,7 @@ async fn leave_jobs_of_the_dead(database: &TestDatabase, log: &Log) {
         victim.kill();
         // What it sent before is still carried out.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        if store.jobs_list(running.clone()).await.unwrap().iter().any(|job| job.view.is_none()) {
+        if store.jobs_list(running.clone()).await.unwrap().jobs.iter().any(|job| job.view.is_none()) {
             return store.close().await;
         }
     }

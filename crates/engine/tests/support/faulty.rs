@@ -11,7 +11,7 @@ use recache_model::time::Timestamp;
 use recache_store::{
     Attempts, Batches, Beat, BuildStart, BulkJobs, CacheMark, CacheRaise, CacheRecord, Chains, ClaimRequest,
     Dispatched, Error, Events, Figures, Flows, GenerationRecord, GenerationsRemoved, HandlerOffers,
-    HistoryRow, JobFilter, JobRecord, LeaseToken, Letters, Maintenance, Measured, NewJob, NewView,
+    HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, Letters, Maintenance, Measured, NewJob, NewView,
     NewWorkflow, Publication, Published, Queues, Reconciled, RemoteWorkers, Result, Revoked, Schedules,
     Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
     TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl, ViewPatterns, ViewRead, ViewRecord,
@@ -348,7 +348,7 @@ impl Store for Faulty {
         self.store.job_history(job).await
     }
 
-    async fn jobs_list(&self, filter: JobFilter) -> Result<Vec<JobRecord>> {
+    async fn jobs_list(&self, filter: JobFilter) -> Result<JobPage> {
         self.store.jobs_list(filter).await
     }
 

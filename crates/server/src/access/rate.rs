@@ -97,6 +97,7 @@ mod tests {
         assert_eq!(rates.take(&caller, start + wait), Ok(()));
         assert!(rates.take(&caller, start + wait).is_err());
     }
+
     #[test]
     fn callers_beyond_those_that_have_buckets_share_one_and_are_not_looked_through_each_time() {
         let rates = Rates::new(10);

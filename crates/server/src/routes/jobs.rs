@@ -8,10 +8,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use recache_api::{
-    Because, FieldProblem, IfThere, Job, JobChange, JobDetails, JobList, JobState, JobSubmitted, JobUpdated,
-    JobsSubmitted, Prioritize, Reschedule, SubmitJob, SubmitJobs, SubmitRetry, SubmitUnique,
+    Because, FieldProblem, IfThere, Instant, JobChange, JobDetails, JobList, JobState, JobSubmitted,
+    JobUpdated, JobsSubmitted, Prioritize, Reschedule, SubmitJob, SubmitJobs, SubmitRetry, SubmitUnique,
 };
-use recache_model::ids::JobId;
+use recache_model::ids::{InvalidId, JobId};
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::time::Timestamp;
 use recache_model::unique::{KEY_BYTES_MAX, OnDuplicate, UniqueRule};
@@ -158,6 +158,18 @@ struct ListParams {
     /// Only of this handler
     #[param(min_length = 1, max_length = 256)]
     handler: Option<String>,
+    /// Only members of this batch, `batch_…`
+    #[param(min_length = 1, max_length = 256)]
+    batch: Option<String>,
+    /// Only of what was asked for under this correlation id
+    #[param(min_length = 1, max_length = 256)]
+    correlation_id: Option<String>,
+    /// Only submitted at this instant or later, by the millisecond in their ids
+    #[param(inline)]
+    created_from: Option<Instant>,
+    /// Only submitted before this instant, likewise
+    #[param(inline)]
+    created_before: Option<Instant>,
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -169,6 +181,9 @@ struct ListParams {
 }
 
 /// List jobs, newest first
+///
+/// A page looks at 50,000 jobs at most for those of its filter. It may hold fewer than `limit`, even none, and still have a `next`: the
+/// list goes on there. Only a page without `next` is the last.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(ListParams),
     responses((status = 200, description = "A page", body = JobList)))]
 async fn list(
@@ -176,20 +191,28 @@ async fn list(
     caller: Caller,
     Params(asked): Params<ListParams>,
 ) -> Result<Json<JobList>, Refusal> {
+    let not_a_batch = |error: InvalidId| Refusal::field(Code::InvalidParameter, "?batch", error.to_string());
     let filter = JobFilter {
         namespace: caller.list_namespace(asked.namespace)?,
         state: asked.state.map(state_of),
         queue: asked.queue,
         handler: asked.handler,
-        before: None,
-        rows_max: 0,
+        batch: asked.batch.map(|batch| batch.parse().map_err(not_a_batch)).transpose()?,
+        correlation_id: asked.correlation_id,
+        created_from: asked.created_from.map(timestamp),
+        created_before: asked.created_before.map(timestamp),
+        ..JobFilter::default()
     };
     let page = Page::new("jobs", &filter, PageParams { limit: asked.limit, cursor: asked.cursor })?;
     let filter =
-        JobFilter { before: page.before_or("before", asked.before)?, rows_max: page.rows_max(), ..filter };
-    let jobs: Vec<Job> = app.store().jobs_list(filter).await?.into_iter().map(documents::job).collect();
-    let (jobs, next) = page.cut(jobs, |job| &job.id);
-    Ok(Json(JobList::new(jobs, next)))
+        JobFilter { before: page.before_or("before", asked.before)?, rows_max: page.limit(), ..filter };
+    let found = app.store().jobs_list(filter).await?;
+    let next = found.next.map(|job| page.after(&job.to_string()));
+    Ok(Json(JobList::new(found.jobs.into_iter().map(documents::job).collect(), next)))
+}
+
+fn timestamp(at: Instant) -> Timestamp {
+    Timestamp::from_micros(at.micros())
 }
 
 /// A job with its attempts, its history and what its handler said
@@ -284,7 +307,7 @@ async fn reschedule(
     let record = visible(&app, &caller, id).await?;
     let due = match (asked.delay_ms, asked.due_at) {
         (Some(delay_ms), None) => Due::In(Duration::from_millis(delay_ms)),
-        (None, Some(due_at)) => Due::At(Timestamp::from_micros(due_at.micros())),
+        (None, Some(due_at)) => Due::At(timestamp(due_at)),
         (None, None) => return Err(Refusal::field(Code::Invalid, "/due_at", "or `delay_ms` must be given")),
         (Some(_), Some(_)) => {
             return Err(Refusal::field(
@@ -348,7 +371,7 @@ fn new_job(asked: SubmitJob, key: Option<String>, trace: Trace) -> Result<NewJob
     let due = match (asked.delay_ms, asked.due_at) {
         (None, None) => Due::Now,
         (Some(delay_ms), None) => Due::In(Duration::from_millis(delay_ms)),
-        (None, Some(due_at)) => Due::At(Timestamp::from_micros(due_at.micros())),
+        (None, Some(due_at)) => Due::At(timestamp(due_at)),
         (Some(_), Some(_)) => {
             problem("/due_at", "must not be given together with `delay_ms`");
             Due::Now

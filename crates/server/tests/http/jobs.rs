@@ -123,6 +123,49 @@ async fn pages_of_a_list_follow_each_other_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn list_is_chosen_by_batch_correlation_and_time() {
+    for world in World::both().await {
+        let batch = world.post("/v1/batches", r#"{"action":"import"}"#).await.expect(201);
+        let batch = batch["batch"]["id"].as_str().unwrap_or_else(|| panic!("{batch}")).to_owned();
+        let member = submit(&world, &json!({ "handler": "none", "batch_id": batch })).await;
+        let correlated = submit(&world, &json!({ "handler": "none", "correlation_id": "order-7" })).await;
+        let plain = submit(&world, &json!({ "handler": "none" })).await;
+        let made_at = |job: &str| {
+            let hex: String = job.trim_start_matches("job_").chars().filter(|c| *c != '-').take(12).collect();
+            let ms = i64::from_str_radix(&hex, 16).unwrap();
+            recache_api::Instant::from_micros(ms * 1_000).unwrap().to_string()
+        };
+        let after = format!("created_from={}", made_at(&plain));
+        let before = format!("created_before={}", made_at(&member));
+        for (query, expected) in [
+            (format!("batch={batch}"), vec![&member]),
+            (format!("batch={batch}&state=completed"), vec![]),
+            ("correlation_id=order-7".to_owned(), vec![&correlated]),
+            (format!("correlation_id=order-7&batch={batch}"), vec![]),
+            (before, vec![]),
+            (format!("created_from={}&handler=none", made_at(&member)), vec![&plain, &correlated, &member]),
+        ] {
+            let list = world.get(&format!("/v1/jobs?{query}")).await.expect(200);
+            let found: Vec<_> =
+                list["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect();
+            assert_eq!(json!(found), json!(expected), "{query}");
+            assert_eq!(list["next"], json!(null), "{query}");
+        }
+        // Submits of one millisecond may share it.
+        let list = world.get(&format!("/v1/jobs?{after}")).await.expect(200);
+        assert_eq!(list["jobs"][0]["id"], json!(plain));
+        for wrong in ["batch=seven", "created_from=yesterday", "created_before=", "correlation_id="] {
+            assert_eq!(
+                world.get(&format!("/v1/jobs?{wrong}")).await.code(400),
+                "invalid_parameter",
+                "{wrong}"
+            );
+        }
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bulk_is_all_or_none_and_names_every_wrong_job() {
     let world = World::sqlite().await;
     let body = json!({ "jobs": [

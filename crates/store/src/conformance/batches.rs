@@ -90,7 +90,7 @@ fn workflow() -> NewWorkflow {
 
 async fn callbacks_of(subject: &Subject, handler: &str) -> Vec<serde_json::Value> {
     let filter = JobFilter { handler: Some(handler.to_owned()), rows_max: MANY, ..JobFilter::default() };
-    let jobs = subject.store.jobs_list(filter).await.expect("listed");
+    let jobs = subject.store.jobs_list(filter).await.expect("listed").jobs;
     jobs.iter().map(|job| serde_json::from_str(&job.input).expect("JSON")).collect()
 }
 
@@ -187,8 +187,12 @@ pub async fn closed_batch_takes_no_more(subject: &Subject) {
     let refused = subject.store.batches().batch_create(inner).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     assert_eq!(get(subject, batch).await.counts, counts(1, 0, 0, 0));
-    let jobs =
-        subject.store.jobs_list(JobFilter { rows_max: MANY, ..JobFilter::default() }).await.expect("listed");
+    let jobs = subject
+        .store
+        .jobs_list(JobFilter { rows_max: MANY, ..JobFilter::default() })
+        .await
+        .expect("listed")
+        .jobs;
     assert_eq!(jobs.len(), 1);
 }
 

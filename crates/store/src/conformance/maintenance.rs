@@ -33,7 +33,7 @@ fn failed() -> Outcome {
 
 async fn count(subject: &Subject) -> usize {
     let filter = JobFilter { rows_max: 1000, ..JobFilter::default() };
-    subject.store.jobs_list(filter).await.expect("listed").len()
+    subject.store.jobs_list(filter).await.expect("listed").jobs.len()
 }
 
 async fn end(subject: &Subject, job: NewJob, outcome: Outcome) -> JobId {

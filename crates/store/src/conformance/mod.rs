@@ -28,6 +28,7 @@ pub mod jobs;
 pub mod known_items;
 pub mod letters;
 pub mod lifecycles;
+pub mod lists;
 pub mod maintenance;
 pub mod queues;
 pub mod remote_workers;
@@ -141,7 +142,8 @@ impl Subject {
             .store
             .jobs_list(crate::JobFilter { rows_max: 10_000, ..crate::JobFilter::default() })
             .await
-            .expect("jobs are listed");
+            .expect("jobs are listed")
+            .jobs;
         let mut workflows = std::collections::HashMap::new();
         for job in jobs {
             let history = self.store.job_history(job.id).await.expect("history is read");
@@ -214,10 +216,14 @@ macro_rules! conformance_suite {
                 operator_retry_runs_a_failed_job_again,
                 operator_retry_of_another_state_is_a_conflict,
                 progress_needs_a_good_token_and_a_fraction,
-                jobs_are_listed_newest_first_by_filter_and_page,
                 concurrent_claims_never_overlap,
                 hints_follow_a_submit,
                 text_of_any_kind_comes_back_unchanged,
+            ],
+            lists: [
+                jobs_are_listed_newest_first_by_page,
+                lists_hold_what_their_filter_says,
+                page_that_passes_too_many_others_ends_early_and_is_gone_on_from,
             ],
             submits: [
                 repeated_idempotency_key_finds_the_first_job,

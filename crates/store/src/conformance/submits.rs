@@ -26,7 +26,7 @@ async fn submit(subject: &Subject, job: &NewJob) -> Submitted {
 
 async fn count(subject: &Subject) -> usize {
     let filter = JobFilter { rows_max: 1000, ..JobFilter::default() };
-    subject.store.jobs_list(filter).await.expect("listed").len()
+    subject.store.jobs_list(filter).await.expect("listed").jobs.len()
 }
 
 /// Everything that concurrent submits answer, from two stores at once.

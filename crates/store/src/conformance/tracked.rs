@@ -303,8 +303,12 @@ pub async fn no_worker_gets_a_tracked_job(subject: &Subject) {
     create(subject, NewTrackedJob::new("work")).await;
     let session = subject.session().await;
     assert!(subject.claim(session, 5).await.is_empty());
-    let jobs =
-        subject.store.jobs_list(JobFilter { rows_max: 5, ..JobFilter::default() }).await.expect("listed");
+    let jobs = subject
+        .store
+        .jobs_list(JobFilter { rows_max: 5, ..JobFilter::default() })
+        .await
+        .expect("listed")
+        .jobs;
     assert!(jobs.is_empty());
 }
 

@@ -431,8 +431,12 @@ pub async fn two_live_builds_of_a_view_cannot_exist(subject: &Subject) {
         created += answer.await.expect("no reconciler fails");
     }
     assert_eq!(created, 1);
-    let jobs =
-        subject.store.jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() }).await.expect("listed");
+    let jobs = subject
+        .store
+        .jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() })
+        .await
+        .expect("listed")
+        .jobs;
     assert_eq!(jobs.len(), 1);
     second.close().await;
 }

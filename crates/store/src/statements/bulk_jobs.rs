@@ -1,7 +1,7 @@
 //! Many jobs by filter: count, cancel, retry, delete.
 
 use async_trait::async_trait;
-use recache_model::ids::JobId;
+use recache_model::ids::{BatchId, JobId};
 use recache_model::job::{ErrorKind, JobError, JobEvent};
 use recache_model::time::Timestamp;
 use sqlx::Row as _;
@@ -11,6 +11,7 @@ use super::super::{Connection, Driver, ids, texts};
 use super::effects::Effects;
 use super::jobs::{self, Change};
 use super::letters::move_in_batch;
+use super::lists::between;
 use super::maintenance::remove;
 use crate::bulk_jobs::{BulkJobChange, BulkJobs};
 use crate::error::{Error, Result};
@@ -47,9 +48,11 @@ async fn find(db: &mut Connection, filter: &JobFilter, change: BulkJobChange) ->
         let wanted = filter.state.map(|state| state.to_string()).unwrap_or_default();
         return Err(Error::Invalid(format!("this cannot be done to a job that is {wanted}")));
     }
+    let [before, from] = between(filter);
     let rows = sqlx::query(concat!(
         "SELECT id FROM jobs WHERE (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR queue = $2) \
-         AND (CAST($3 AS TEXT) IS NULL OR handler = $3) AND ($4 OR id < $5) AND view_id IS NULL AND state ",
+         AND (CAST($3 AS TEXT) IS NULL OR handler = $3) AND (CAST($9 AS TEXT) IS NULL OR correlation_id = $9) \
+         AND ($10 OR batch_id = $11) AND id >= $4 AND id < $5 AND view_id IS NULL AND state ",
         in_texts!("$6"),
         " AND ($7 OR (workflow_id IS NULL AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.job_id = jobs.id \
          AND dead_letters.status IN ('pending', 'investigating')) AND (batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM batches \
@@ -58,11 +61,14 @@ async fn find(db: &mut Connection, filter: &JobFilter, change: BulkJobChange) ->
     .bind(&filter.namespace)
     .bind(&filter.queue)
     .bind(&filter.handler)
-    .bind(filter.before.is_none())
-    .bind(filter.before.map_or(Uuid::nil(), JobId::uuid))
+    .bind(from)
+    .bind(before)
     .bind(texts(&states))
     .bind(change != BulkJobChange::Delete)
     .bind(i64::from(filter.rows_max))
+    .bind(&filter.correlation_id)
+    .bind(filter.batch.is_none())
+    .bind(filter.batch.map_or(Uuid::nil(), BatchId::uuid))
     .fetch_all(db)
     .await?;
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()

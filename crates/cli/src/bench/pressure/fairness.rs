@@ -31,7 +31,7 @@ pub(super) async fn measure(args: &PressureArgs, place: &Place, report: &mut Rep
         let (large, small) = (queue("large"), queue("small"));
         let store = store_of_its_own(place, CONNECTIONS).await?;
         let began: Began = Arc::default();
-        let engine = start(&store, [&large, &small], &began, adaptive_limit).await?;
+        let engine = start(&store, &[&large, &small], &began, adaptive_limit).await?;
         let mut idle = sample(args, &engine, &small, &began).await?;
         let mut left = usize::try_from(args.backlog)?;
         while left > 0 {
@@ -61,7 +61,7 @@ pub(super) async fn measure(args: &PressureArgs, place: &Place, report: &mut Rep
 /// Workers for both queues, in the order in which they are given.
 pub(super) async fn start(
     store: &Arc<dyn Store>,
-    queues: [&str; 2],
+    queues: &[&str],
     began: &Began,
     adaptive_limit: bool,
 ) -> BenchResult<Engine> {
@@ -72,7 +72,7 @@ pub(super) async fn start(
         began.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Instant::now());
         async { Ok(()) }
     })?;
-    let queues = queues.map(str::to_owned).to_vec();
+    let queues = queues.iter().copied().map(str::to_owned).collect();
     let options = Options { queues, adaptive_limit, retention: KEPT, ..Options::default() };
     Ok(Engine::builder(Arc::clone(store)).handlers(handlers).options(options).start().await?)
 }

@@ -32,9 +32,9 @@ const BACK: Duration = Duration::from_hours(12);
 
 pub(super) async fn measure(args: &PressureArgs, place: &Place, report: &mut Report) -> BenchResult<()> {
     let store = store_of_its_own(place, CONNECTIONS).await?;
-    let (idle, busy) = (queue("idle"), queue("finished"));
+    let busy = queue("finished");
     let began = Began::default();
-    let engine = start(&store, [&idle, &busy], &began, false).await?;
+    let engine = start(&store, &[&busy], &began, false).await?;
     let job = engine.submit(NewJob { queue: busy.clone(), ..NewJob::new(SMALL, "0") }).await?;
     engine.wait_for_job(job).await?;
     let mut alone = sample(args, &engine, &busy, &began).await?;
@@ -84,7 +84,7 @@ async fn look(store: &dyn Store, queue: &str, report: &mut Report) -> BenchResul
         filter
     };
     let first = store.jobs_list(page.clone()).await?;
-    let deep = JobFilter { before: first.last().map(|job| older(job.id)), ..page.clone() };
+    let deep = JobFilter { before: first.jobs.last().map(|job| older(job.id)), ..page.clone() };
     for (name, filter) in [
         ("the newest", page.clone()),
         ("a page far back", deep),

@@ -62,10 +62,15 @@ async fn done_per_second(args: &PressureArgs, place: &Place) -> BenchResult<f64>
 async fn submit(store: Arc<dyn Store>, queue: String, rate: u32, seconds: u64) -> recache_store::Result<()> {
     let mut pace = tokio::time::interval(Duration::from_secs(1) / BULKS);
     let until = Instant::now() + Duration::from_secs(seconds);
-    while Instant::now() < until {
+    for place in (0..BULKS).cycle() {
+        if Instant::now() >= until {
+            break;
+        }
         pace.tick().await;
         let job = || NewJob { queue: queue.clone(), ..NewJob::new(HANDLER, "null") };
-        store.jobs_submit((0..rate / BULKS).map(|_| job()).collect()).await?;
+        // What a second's rate leaves over goes with its first ones.
+        let jobs = rate / BULKS + u32::from(place < rate % BULKS);
+        store.jobs_submit((0..jobs).map(|_| job()).collect()).await?;
     }
     Ok(())
 }

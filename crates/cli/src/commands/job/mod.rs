@@ -9,16 +9,18 @@ mod wait;
 use clap::Subcommand;
 use recache_api::client::{Client, Error as ClientError, JobsQuery};
 use recache_api::{
-    BulkChange, ErrorKind, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList, JobState as State,
+    BulkChange, ErrorKind, Instant, Job, JobChange, JobDetails, JobError, JobHistoryRow, JobList,
+    JobState as State,
 };
-use recache_model::ids::JobId;
+use recache_model::ids::{BatchId, JobId};
 use recache_model::job::JobState;
+use recache_model::time::Timestamp;
 use recache_store::{BulkJobChange, Error, JobFilter, JobRecord, Store, Word};
 use serde_json::json;
 
 use super::against::{Against, because, now_micros};
 use super::audited::{Deed, audited};
-use super::{Context, Outcome, page};
+use super::{Context, Outcome};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::output::{self, Format, Table, Tone};
 use bulk::Many;
@@ -66,7 +68,8 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recache job list --state failed --limit 10
-  recache job list --handler build_prices -o jsonl")]
+  recache job list --handler build_prices -o jsonl
+  recache job list --state failed --created-from 2026-05-01T12:00:00Z")]
 struct List {
     /// Only in this state: blocked, queued, running, completed, failed, cancelled,
     /// superseded, skipped or resolved
@@ -81,6 +84,18 @@ struct List {
     /// Only of this namespace
     #[arg(long)]
     namespace: Option<String>,
+    /// Only members of this batch
+    #[arg(long, value_name = "ID")]
+    batch: Option<BatchId>,
+    /// Only of what was asked for under this correlation id
+    #[arg(long, value_name = "ID")]
+    correlation_id: Option<String>,
+    /// Only submitted at this instant or later, as 2026-05-01T12:00:00Z
+    #[arg(long, value_name = "INSTANT")]
+    created_from: Option<Instant>,
+    /// Only submitted before this instant
+    #[arg(long, value_name = "INSTANT")]
+    created_before: Option<Instant>,
     /// At most so many, 1 to 1000
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
@@ -188,33 +203,66 @@ impl Args {
 
 impl List {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let filter = JobFilter {
+        let timestamp = |at: Instant| Timestamp::from_micros(at.micros());
+        let mut filter = JobFilter {
             namespace: self.namespace,
             state: self.state,
             queue: self.queue,
             handler: self.handler,
+            batch: self.batch,
+            correlation_id: self.correlation_id,
+            created_from: self.created_from.map(timestamp),
+            created_before: self.created_before.map(timestamp),
             before: self.before,
-            rows_max: page::rows_max(self.limit),
+            rows_max: self.limit,
         };
-        let mut jobs: Vec<Job> = store.jobs_list(filter).await?.into_iter().map(output::job).collect();
-        let next = page::cut_at(&mut jobs, self.limit, |job| &job.id);
-        print_list(JobList::new(jobs, next), context)
+        let mut jobs = Vec::new();
+        // A page may end before it is full.
+        let next = loop {
+            let page = store.jobs_list(filter.clone()).await?;
+            jobs.extend(page.jobs.into_iter().map(output::job));
+            filter.before = page.next;
+            filter.rows_max = left(self.limit, &jobs);
+            if page.next.is_none() || filter.rows_max == 0 {
+                break page.next;
+            }
+        };
+        print_list(JobList::new(jobs, next.map(|job| job.to_string())), context)
     }
 
     async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        let query = JobsQuery {
+        let mut query = JobsQuery {
             namespace: self.namespace,
             state: self.state.map(output::job_state),
             queue: self.queue,
             handler: self.handler,
+            batch: self.batch.map(|id| id.to_string()),
+            correlation_id: self.correlation_id,
+            created_from: self.created_from,
+            created_before: self.created_before,
             limit: Some(self.limit),
             before: self.before.map(|id| id.to_string()),
             cursor: None,
         };
-        let mut list = client.jobs(&query).await?;
-        list.next = list.next.and(list.jobs.last().map(|last| last.id.clone()));
-        print_list(list, context)
+        let mut jobs = Vec::new();
+        loop {
+            let page = client.jobs(&query).await?;
+            jobs.extend(page.jobs);
+            query.before = None;
+            query.cursor = page.next;
+            query.limit = Some(left(self.limit, &jobs));
+            if query.cursor.is_none() || query.limit == Some(0) {
+                break;
+            }
+        }
+        let next = query.cursor.and(jobs.last().map(|last| last.id.clone()));
+        print_list(JobList::new(jobs, next), context)
     }
+}
+
+/// How many are wanted still.
+fn left(limit: u32, jobs: &[Job]) -> u32 {
+    limit.saturating_sub(u32::try_from(jobs.len()).unwrap_or(u32::MAX))
 }
 
 fn print_list(list: JobList, context: &mut Context<'_>) -> Outcome {
