@@ -66,6 +66,59 @@ async fn jobs_are_submitted_waited_for_listed_cancelled_and_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_a_job_when_it_is_submitted_is_kept() {
+    const SAID: [&str; 12] = [
+        "--attempts",
+        "7",
+        "--backoff",
+        "linear",
+        "--backoff-base",
+        "2h",
+        "--backoff-cap",
+        "1h",
+        "--jitter",
+        "0",
+        "--correlation-id",
+        "order-7",
+    ];
+    for served in both().await {
+        for is_there in [true, false] {
+            let submit = |more: &[&str]| {
+                let arguments = [&["job", "submit", "fail"][..], &SAID, more].concat();
+                let ran = if is_there { served.there(&arguments) } else { served.here(&arguments) };
+                ran.ok().trim().to_owned()
+            };
+            let late = submit(&["--due-at", "2099-01-01T00:00:00Z"]);
+            let late = served.there(&["job", "show", &late, "-o", "json"]).json()["job"].clone();
+            assert_eq!(late["due_at"], "2099-01-01T00:00:00.000000Z");
+            assert_eq!((&late["correlation_id"], &late["attempts_max"]), (&"order-7".into(), &7.into()));
+            let failing = submit(&[]);
+            let mut job = Value::Null;
+            for _ in 0..200 {
+                job = served.there(&["job", "show", &failing, "-o", "json"]).json()["job"].clone();
+                if job["attempt"] == 1 && job["state"] == "queued" {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            let at = |field: &str| text(&job[field]).parse::<recache_api::Instant>().unwrap().micros();
+            let wait_s = (at("due_at") - at("started_at")) / 1_000_000;
+            // As the first wait says, cut by the longest.
+            assert!((3_600..3_620).contains(&wait_s), "{job}");
+        }
+        for (wrong, named) in [(["--jitter", "1.5"], "jitter"), (["--backoff-cap", "x"], "backoff-cap")] {
+            for ran in [
+                served.there(&[&["job", "submit", "echo"][..], &wrong].concat()),
+                served.here(&[&["job", "submit", "echo"][..], &wrong].concat()),
+            ] {
+                assert!(ran.code == 2 || ran.code == 5 || ran.code == 6, "{ran:?}");
+                assert!(ran.err.contains(named), "{ran:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_are_changed_by_filter() {
     for served in both().await {
         for _ in 0..3 {

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use recache_api::client::Client;
-use recache_api::{IfThere as ApiIfThere, JobSubmitted, Json, SubmitJob, SubmitRetry, SubmitUnique};
+use recache_api::{
+    Backoff as ApiBackoff, IfThere as ApiIfThere, Instant, JobSubmitted, Json, SubmitJob, SubmitRetry,
+    SubmitUnique,
+};
 use recache_model::ids::BatchId;
 use recache_model::job::JobState;
-use recache_model::retry::RetryPolicy;
+use recache_model::retry::{Backoff, RetryPolicy};
+use recache_model::time::Timestamp;
 use recache_model::unique::{OnDuplicate, UniqueRule};
 use recache_store::{Due, NewJob, Store};
 
@@ -24,6 +28,7 @@ use crate::run::read_input;
   recache job submit send_mail --input '{\"to\":\"a@b.c\"}' --queue mail
   recache job submit send_mail --input @order.json --idempotency-key order-7
   recache job submit nightly --unique nightly --unique-per 24h --unique-also completed
+  recache job submit poll --attempts 20 --backoff linear --backoff-base 30s
 
 With an idempotency key the command can be repeated safely for 7 days: the same
 key and body answer the same job, another body is a conflict.")]
@@ -45,12 +50,30 @@ pub(super) struct Submit {
     /// Runs no sooner than after this long: 30s, 2h
     #[arg(long, value_name = "TIME", value_parser = far)]
     delay: Option<Duration>,
+    /// Runs no sooner than at this instant: 2026-05-01T12:00:00Z
+    #[arg(long, value_name = "INSTANT", conflicts_with = "delay")]
+    due_at: Option<Instant>,
     /// How long one attempt may run: 30s, 5m
     #[arg(long, value_name = "TIME", value_parser = wait)]
     timeout: Option<Duration>,
     /// Attempts in all
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     attempts: u32,
+    /// How the wait between attempts grows [default: exponential]
+    #[arg(long, value_enum)]
+    backoff: Option<Growth>,
+    /// The first of these waits [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = far)]
+    backoff_base: Option<Duration>,
+    /// The longest of them [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = far)]
+    backoff_cap: Option<Duration>,
+    /// The fraction of a wait, 0 to 1, that chance may take away [default: 0.1]
+    #[arg(long, value_name = "FRACTION")]
+    jitter: Option<f64>,
+    /// Ties what belongs together: a trace, an order [default: an id of its own]
+    #[arg(long, value_name = "ID")]
+    correlation_id: Option<String>,
     /// Makes the command safe to repeat
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -87,7 +110,52 @@ enum IfThere {
     Replace,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Growth {
+    /// At once
+    None,
+    /// 1, 2, 3, 4, … times the first
+    Linear,
+    /// 1, 2, 4, 8, … times the first
+    Exponential,
+    /// 1, 1, 2, 3, 5, … times the first
+    Fibonacci,
+}
+
 impl Submit {
+    fn retry(&self) -> RetryPolicy {
+        let default = RetryPolicy::default();
+        RetryPolicy {
+            attempts_max: self.attempts,
+            backoff: match self.backoff {
+                None => default.backoff,
+                Some(Growth::None) => Backoff::None,
+                Some(Growth::Linear) => Backoff::Linear,
+                Some(Growth::Exponential) => Backoff::Exponential,
+                Some(Growth::Fibonacci) => Backoff::Fibonacci,
+            },
+            base_ms: self.backoff_base.map_or(default.base_ms, ms),
+            cap_ms: self.backoff_cap.map_or(default.cap_ms, ms),
+            jitter: self.jitter.unwrap_or(default.jitter),
+        }
+    }
+
+    /// The same as it is asked of a server: only what is said.
+    fn retry_asked(&self) -> SubmitRetry {
+        SubmitRetry {
+            attempts_max: Some(self.attempts),
+            backoff: self.backoff.map(|growth| match growth {
+                Growth::None => ApiBackoff::None,
+                Growth::Linear => ApiBackoff::Linear,
+                Growth::Exponential => ApiBackoff::Exponential,
+                Growth::Fibonacci => ApiBackoff::Fibonacci,
+            }),
+            base_ms: self.backoff_base.map(ms),
+            cap_ms: self.backoff_cap.map(ms),
+            jitter: self.jitter,
+        }
+    }
+
     fn unique(&self) -> Option<UniqueRule> {
         let is_unique = self.unique.is_some() || self.unique_by_input || self.unique_per.is_some();
         is_unique.then(|| UniqueRule {
@@ -124,13 +192,7 @@ impl Submit {
             None => "null".to_owned(),
         };
         let unique = self.unique_asked();
-        let retry = SubmitRetry {
-            attempts_max: Some(self.attempts),
-            backoff: None,
-            base_ms: None,
-            cap_ms: None,
-            jitter: None,
-        };
+        let retry = self.retry_asked();
         let job = SubmitJob {
             handler: self.handler,
             namespace: self.namespace,
@@ -138,10 +200,10 @@ impl Submit {
             input: Json::from_text(&input).unwrap_or_else(|_| Json::null()),
             priority: self.priority,
             delay_ms: self.delay.map(ms),
-            due_at: None,
+            due_at: self.due_at,
             retry: Some(retry),
             timeout_ms: self.timeout.map(ms),
-            correlation_id: None,
+            correlation_id: self.correlation_id,
             trace_context: None,
             idempotency_key: self.idempotency_key,
             unique,
@@ -156,19 +218,25 @@ impl Submit {
             Some(_) => read_input(self.input.as_deref())?.to_string(),
             None => "null".to_owned(),
         };
-        let unique = self.unique();
+        let (unique, retry) = (self.unique(), self.retry());
+        let due = match (self.due_at, self.delay) {
+            (Some(at), _) => Due::At(Timestamp::from_micros(at.micros())),
+            (None, delay) => delay.map_or(Due::Now, Due::In),
+        };
+        let new = NewJob::new(self.handler, input);
         let job = NewJob {
             namespace: self.namespace,
             queue: self.queue,
             priority: self.priority,
-            due: self.delay.map_or(Due::Now, Due::In),
-            retry: RetryPolicy { attempts_max: self.attempts, ..RetryPolicy::default() },
+            due,
+            retry,
             timeout: self.timeout,
             idempotency_key: self.idempotency_key,
             concurrency_key: self.concurrency_key,
             batch: self.batch,
             unique,
-            ..NewJob::new(self.handler, input)
+            correlation_id: self.correlation_id.unwrap_or_else(|| new.correlation_id.clone()),
+            ..new
         };
         let answer = store.jobs_submit(vec![job]).await?;
         for submitted in answer {

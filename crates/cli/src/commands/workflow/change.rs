@@ -7,7 +7,7 @@ use recache_api::{
     CompleteStep, Json, ResolveStep, RetryMode, RetryWorkflow, SendSignal, SubmitWorkflow, WorkflowChange,
 };
 use recache_engine::Engine;
-use recache_model::ids::WorkflowId;
+use recache_model::ids::{BatchId, WorkflowId};
 use recache_model::template::Template;
 use recache_model::time::Timestamp;
 use recache_store::{SignalKind, SignalRecord, Store, Word};
@@ -68,6 +68,9 @@ pub(super) struct Submit {
     /// The input as JSON, @FILE or - for stdin [default: {}]
     #[arg(long, value_name = "JSON")]
     input: Option<String>,
+    /// Make it a member of this batch
+    #[arg(long, value_name = "ID")]
+    batch: Option<BatchId>,
 }
 
 /// Cancel a workflow, with the workflows that do its steps
@@ -186,7 +189,7 @@ impl Submit {
             version: self.version,
             environment: self.environment,
             input: json(self.input.as_deref())?,
-            batch_id: None,
+            batch_id: self.batch.map(|id| id.to_string()),
         };
         said(&client.submit_workflow(&workflow, None).await?, context)
     }
@@ -200,7 +203,14 @@ impl Submit {
         })?;
         let environment = self.environment;
         let id = with_engine(store, async |engine| {
-            engine.submit_workflow_in(WorkflowId::make(), &template, environment.as_deref(), &input).await
+            let (id, environment) = (WorkflowId::make(), environment.as_deref());
+            match self.batch {
+                None => engine.submit_workflow_in(id, &template, environment, &input).await,
+                Some(batch) => engine
+                    .submit_workflow_to(batch, id, &template, environment, &input, None)
+                    .await
+                    .map(|_| id),
+            }
         })
         .await?;
         said(&WorkflowChange::new(id.to_string(), "submitted", None, 1), context)
