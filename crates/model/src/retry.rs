@@ -48,6 +48,35 @@ impl RetryPolicy {
         Self { attempts_max: 1, ..Self::default() }
     }
 
+    /// Attempts that a policy may allow.
+    pub const ATTEMPTS_MAX: u32 = 10_000;
+    /// The longest delay that it may name, in milliseconds: ten years.
+    pub const DELAY_MS_MAX: u64 = 10 * 365 * 24 * 3_600_000;
+
+    /// What is wrong with it, field by field.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.attempts_max == 0 || self.attempts_max > Self::ATTEMPTS_MAX {
+            problems.push(format!(
+                "`attempts_max` must be 1 to {}, and is {}",
+                Self::ATTEMPTS_MAX,
+                self.attempts_max
+            ));
+        }
+        for (name, ms) in [("base_ms", self.base_ms), ("cap_ms", self.cap_ms)] {
+            if ms > Self::DELAY_MS_MAX {
+                problems.push(format!(
+                    "`{name}` must be at most {} (ten years), and is {ms}",
+                    Self::DELAY_MS_MAX
+                ));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.jitter) {
+            problems.push(format!("`jitter` must be 0 to 1, and is {}", self.jitter));
+        }
+        problems
+    }
+
     /// How long to wait after the `attempt`-th attempt failed (counted from 1). `chance` is in `0.0..1.0`.
     pub fn delay(&self, attempt: u32, chance: f64) -> Duration {
         let factor = match self.backoff {
@@ -87,6 +116,27 @@ mod tests {
         assert_eq!(delays_ms(Backoff::Linear), [100, 200, 300, 400, 500, 600]);
         assert_eq!(delays_ms(Backoff::Exponential), [100, 200, 400, 800, 1000, 1000]);
         assert_eq!(delays_ms(Backoff::Fibonacci), [100, 100, 200, 300, 500, 800]);
+    }
+
+    #[test]
+    fn all_that_no_policy_can_say_is_told_at_once() {
+        assert!(RetryPolicy::default().problems().is_empty() && RetryPolicy::once().problems().is_empty());
+        let wrong = RetryPolicy {
+            attempts_max: 0,
+            base_ms: u64::MAX,
+            cap_ms: u64::MAX,
+            jitter: f64::NAN,
+            ..RetryPolicy::default()
+        };
+        let problems = wrong.problems().join("; ");
+        for field in ["attempts_max", "base_ms", "cap_ms", "jitter"] {
+            assert!(problems.contains(field), "{problems}");
+        }
+        for jitter in [-0.1, 1.1, f64::INFINITY] {
+            assert_eq!(RetryPolicy { jitter, ..RetryPolicy::default() }.problems().len(), 1, "{jitter}");
+        }
+        let many = RetryPolicy { attempts_max: RetryPolicy::ATTEMPTS_MAX + 1, ..RetryPolicy::default() };
+        assert_eq!(many.problems().len(), 1);
     }
 
     proptest! {

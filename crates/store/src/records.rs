@@ -779,9 +779,7 @@ impl NewView {
                 "view {view}: its namespace must not hold a `/`, which ends it where a view is named"
             ));
         }
-        if self.retry.attempts_max == 0 {
-            problems.push(format!("view {view}: `attempts_max` must be 1 or more"));
-        }
+        problems.extend(self.retry.problems().into_iter().map(|problem| format!("view {view}: {problem}")));
         problems.extend(self.rules.problems().into_iter().map(|problem| format!("view {view}: {problem}")));
         problems.extend(self.options.problems().into_iter().map(|problem| format!("view {view}: {problem}")));
         if self.options.workflow.is_none() && (self.handler == FLOW || self.queue == FLOW) {

@@ -111,7 +111,7 @@ async fn what_is_said_of_a_job_when_it_is_submitted_is_kept() {
                 served.there(&[&["job", "submit", "echo"][..], &wrong].concat()),
                 served.here(&[&["job", "submit", "echo"][..], &wrong].concat()),
             ] {
-                assert!(ran.code == 2 || ran.code == 5 || ran.code == 6, "{ran:?}");
+                assert_ne!(ran.code, 0, "{ran:?}");
                 assert!(ran.err.contains(named), "{ran:?}");
             }
         }

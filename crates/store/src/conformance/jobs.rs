@@ -62,10 +62,11 @@ pub async fn same_id_submitted_twice_is_one_job(subject: &Subject) {
 pub async fn submit_stores_all_or_none(subject: &Subject) {
     let mut never = work();
     never.retry.attempts_max = 0;
+    never.retry.jitter = f64::NAN;
     let nameless = NewJob { queue: String::new(), handler: "nul\0".to_owned(), ..work() };
     let answer = subject.store.jobs_submit(vec![work(), never, nameless]).await;
     let Err(Error::Invalid(message)) = answer else { panic!("refused: {answer:?}") };
-    for reason in ["attempts_max", "queue", "handler"] {
+    for reason in ["attempts_max", "jitter", "queue", "handler"] {
         assert!(message.contains(reason), "{message}");
     }
     let refused = super::workflows::two_steps_of_one_name();

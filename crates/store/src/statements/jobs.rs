@@ -158,10 +158,8 @@ pub(in super::super) fn check<'a>(new: impl IntoIterator<Item = &'a NewJob>) -> 
                 ));
             }
         }
-        if job.retry.attempts_max == 0 {
-            problems.push(format!("job {}: attempts_max is 0; it must be at least 1", job.id));
-        }
-        problems.extend(job.key_problems().into_iter().map(|problem| format!("job {}: {problem}", job.id)));
+        let said = job.retry.problems().into_iter().chain(job.key_problems());
+        problems.extend(said.map(|problem| format!("job {}: {problem}", job.id)));
         if job.input.contains('\0') {
             problems.push(format!("job {}: input holds a NUL byte, which is not JSON", job.id));
         }

@@ -74,9 +74,7 @@ fn check(new: &NewSubscriber) -> Result<()> {
             new.timeout.as_millis()
         ));
     }
-    if new.retry.attempts_max == 0 {
-        problems.push("attempts_max is 0; it must be at least 1".to_owned());
-    }
+    problems.extend(new.retry.problems());
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems.join("; "))) }
 }
 
