@@ -257,41 +257,52 @@ async fn settling_reads_what_is_settled_and_not_all_that_runs() {
     subject.store.close().await;
 }
 
-/// Statistics from a moment in which nothing waited say that what waits is quickly sorted: a page of a list must not read all of it.
+/// A database in which nothing waited when it last counted, and then 10,000 jobs came.
+async fn suddenly_waiting(url: &str, subject: &Subject) {
+    let many = || (0..2_000).map(|_| NewJob::new("work", "1".to_owned())).collect();
+    subject.store.jobs_submit(many()).await.unwrap();
+    let mut hand = PgConnection::connect(url).await.unwrap();
+    let end =
+        "UPDATE recache.jobs SET state = 'completed', started_at = created_at, finished_at = created_at";
+    hand.execute(end).await.unwrap();
+    hand.execute("ANALYZE recache.jobs").await.unwrap();
+    hand.close().await.unwrap();
+    for _ in 0..5 {
+        subject.store.jobs_submit(many()).await.unwrap();
+    }
+}
+
+/// Rows of jobs that were read, by what they were read. A connection tells it at its end: the store's are closed for that.
+async fn rows_read(url: &str, subject: Subject, least: i64) -> (i64, String) {
+    subject.store.close().await;
+    let mut observer = PgConnection::connect(url).await.unwrap();
+    let seen = "SELECT SUM(read)::bigint AS read, string_agg(name || ' ' || read, ', ') AS told FROM (\
+                SELECT indexrelname AS name, idx_tup_read AS read FROM pg_stat_user_indexes WHERE relname = 'jobs' UNION ALL \
+                SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs') AS r WHERE read > 0";
+    for _ in 0..100 {
+        let row = observer.fetch_one(seen).await.unwrap();
+        let (read, told) = (row.try_get::<Option<i64>, _>("read"), row.try_get::<Option<String>, _>("told"));
+        let read = read.unwrap().unwrap_or(0);
+        if read >= least {
+            return (read, told.unwrap().unwrap_or_default());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("not even {least} rows were read");
+}
+
+/// Statistics say that what waits is quickly sorted: a page of a list must not read all of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn page_of_a_list_reads_what_it_shows_and_not_all_that_waits() {
-    const WAITING: u32 = 10_000;
     let Some(database) = postgres_database().await else { return };
     let url = database.url().to_owned();
     let subject = Subject::new(database).await;
-    let over = (0..2_000).map(|_| NewJob::new("work", "1".to_owned())).collect();
-    subject.store.jobs_submit(over).await.unwrap();
-    let mut observer = PgConnection::connect(&url).await.unwrap();
-    let end =
-        "UPDATE recache.jobs SET state = 'completed', started_at = created_at, finished_at = created_at";
-    observer.execute(end).await.unwrap();
-    observer.execute("ANALYZE recache.jobs").await.unwrap();
-    for _ in 0..WAITING / 2_000 {
-        let new = (0..2_000).map(|_| NewJob::new("work", "1".to_owned())).collect();
-        subject.store.jobs_submit(new).await.unwrap();
-    }
-    let seen = "SELECT pg_stat_force_next_flush(), (SELECT SUM(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = 'jobs') \
-                + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs') AS read";
-    let mut read = async |subject: &Subject| -> i64 {
-        // What a connection has read is told to others a second later, at the end of its next statement.
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
-        let _ = subject.store.job_get(JobId::make()).await;
-        observer.fetch_one(seen).await.unwrap().try_get("read").unwrap()
-    };
-    let before = read(&subject).await;
+    suddenly_waiting(&url, &subject).await;
+    let queued = JobFilter { state: Some(JobState::Queued), ..JobFilter::default() };
     let lists = [
         JobFilter::default(),
-        JobFilter { state: Some(JobState::Queued), ..JobFilter::default() },
-        JobFilter {
-            state: Some(JobState::Queued),
-            queue: Some("default".to_owned()),
-            ..JobFilter::default()
-        },
+        queued.clone(),
+        JobFilter { queue: Some("default".to_owned()), ..queued },
         JobFilter {
             state: Some(JobState::Running),
             handler: Some("work".to_owned()),
@@ -305,8 +316,30 @@ async fn page_of_a_list_reads_what_it_shows_and_not_all_that_waits() {
             subject.store.jobs_list(JobFilter { rows_max: 10, ..filter.clone() }).await.unwrap();
         }
     }
-    let read = read(&subject).await - before;
-    // Three of them look for the end of a stretch of a thousand first.
-    assert!((8 * 30..8 * 5_000).contains(&read), "{read} rows were read for 40 pages of 10");
-    subject.store.close().await;
+    // 2,000 by the hand. Two of the lists look for the end of a stretch of a thousand.
+    let (read, told) = rows_read(&url, subject, 2_000 + 8 * 30).await;
+    assert!(read < 2_000 + 8 * 3_000, "{read} rows were read for 40 pages of 10: {told}");
+}
+
+/// By the same statistics the index of the lists would be the quickest way to what waits: a claim must not read all of it and sort.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claim_reads_what_it_takes_and_not_all_that_waits() {
+    const CLAIMS: i64 = 20;
+    let Some(database) = postgres_database().await else { return };
+    let url = database.url().to_owned();
+    let subject = Subject::new(database).await;
+    suddenly_waiting(&url, &subject).await;
+    let session = subject.session().await;
+    for _ in 0..CLAIMS {
+        let claim = ClaimRequest {
+            session,
+            queues: vec!["default".to_owned()],
+            handlers: vec!["work".to_owned()],
+            rows_max: 10,
+        };
+        assert_eq!(subject.store.jobs_dispatch(Vec::new(), Some(claim)).await.unwrap().claimed.len(), 10);
+    }
+    // 2,000 by the hand. What was claimed before stands in the way until the database clears up.
+    let (read, told) = rows_read(&url, subject, 2_000 + CLAIMS * 10).await;
+    assert!(read < 2_000 + CLAIMS * 200, "{read} rows were read for {CLAIMS} claims of 10: {told}");
 }

@@ -45,7 +45,8 @@ enum Way {
 
 /// The rows of a stretch. $1 and $2 are the ids between which it lies, $3 is how many are wanted, $4 what the way goes by.
 ///
-/// What is compared with `|| ''` is in no index: none but the way's is taken, whatever the database counted when it last did.
+/// What is compared with `|| ''` is in no index but `jobs_by_state`: none but the way's is taken, whatever the database counted when it last
+/// did.
 macro_rules! rows {
     ($of_way:literal) => {
         concat!(
@@ -87,7 +88,7 @@ impl Way {
         match self {
             Self::All => rows!("CAST($4 AS TEXT) IS NULL"),
             // As the indexes `jobs_by_state` and `jobs_running` say it.
-            Self::InState(_) => rows!("state = $4 AND state NOT IN ('completed', 'running')"),
+            Self::InState(_) => rows!("(state || '') = $4 AND (state || '') NOT IN ('completed', 'running')"),
             Self::Running => rows!("CAST($4 AS TEXT) IS NULL AND session_id IS NOT NULL"),
             Self::OfBatch(_, Some(_)) => rows!("batch_id = $4 AND state = $5"),
             Self::OfBatch(_, None) => rows!(
@@ -100,7 +101,9 @@ impl Way {
     fn row_after(self) -> &'static str {
         match self {
             Self::All => row_after!("CAST($4 AS TEXT) IS NULL"),
-            Self::InState(_) => row_after!("state = $4 AND state NOT IN ('completed', 'running')"),
+            Self::InState(_) => {
+                row_after!("(state || '') = $4 AND (state || '') NOT IN ('completed', 'running')")
+            }
             Self::Running => row_after!("CAST($4 AS TEXT) IS NULL AND session_id IS NOT NULL"),
             Self::OfBatch(..) => row_after!("batch_id = $4 AND state = $5"),
         }
