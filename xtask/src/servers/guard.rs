@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::leftover::{self, RunFolder};
 use super::server::{Account, Server};
-use super::{READY, memcached, postgres, redis};
+use super::{READY, SHARED_VARIABLE, memcached, postgres, redis};
 use crate::Failure;
 use crate::find::{Found, Tool};
 
@@ -32,8 +32,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if let Some(program) = &found.memcached {
         started(Tool::Memcached, memcached::start(program, &folder, &account)?);
     }
+    let shared = folder.path().join("shared");
+    std::fs::create_dir(&shared).map_err(Failure::at("cannot make the folder of what tests share"))?;
+    let shared = format!("{SHARED_VARIABLE}={}\n", shared.display());
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{lines}{READY}")
+    writeln!(stdout, "{lines}{shared}{READY}")
         .and_then(|()| stdout.flush())
         .map_err(Failure::at("cannot tell where the servers are"))?;
     wait_for_end_of_stdin();

@@ -23,6 +23,9 @@ pub(crate) use guard::run as guard;
 use crate::find::{Found, Tool};
 use crate::{Failure, install, process};
 
+/// A folder that is there for as long as the servers are: what tests make once for all lies in it.
+const SHARED_VARIABLE: &str = "RECACHE_TEST_SHARED";
+
 /// How the guard is called: not for people, hence not in the usage.
 pub(crate) const GUARD_CHORE: &str = "servers-guard";
 /// The guard's last line: all servers answer.

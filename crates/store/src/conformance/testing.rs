@@ -12,6 +12,9 @@ use uuid::Uuid;
 /// Names the server; set by `cargo xtask test`.
 pub const POSTGRES_VARIABLE: &str = "RECACHE_TEST_POSTGRES_URL";
 
+/// Names a folder for what tests make once for all; set by `cargo xtask test`.
+const SHARED_VARIABLE: &str = "RECACHE_TEST_SHARED";
+
 /// A database that is removed when this is dropped.
 #[derive(Debug)]
 pub struct TestDatabase {
@@ -109,15 +112,40 @@ impl Drop for TestDatabase {
     }
 }
 
-/// An SQLite file.
+/// An SQLite file, with the tables of this version and nothing in them where `cargo xtask test` says where to keep the file that all
+/// others are copies of; otherwise it comes to be when it is opened.
 pub fn sqlite_database() -> TestDatabase {
     let folder = std::env::temp_dir().join(format!("recache-test-{}", Uuid::new_v4().simple()));
     std::fs::create_dir_all(&folder).expect("a throw-away folder can be made");
+    if let Some(shared) = std::env::var_os(SHARED_VARIABLE) {
+        std::fs::copy(sqlite_template(&PathBuf::from(shared)), folder.join("test.db")).expect("it is copied");
+    }
     TestDatabase {
         url: format!("sqlite:{}", folder.join("test.db").display()),
         folder: Some(folder),
         postgres: None,
     }
+}
+
+/// Made by whoever asks first, or by several at once, and put in its place when it is whole.
+fn sqlite_template(shared: &std::path::Path) -> PathBuf {
+    let template = shared.join(format!("template-{:x}.db", crate::sqlite::migrations_digest()));
+    if !template.exists() {
+        let unfinished = shared.join(format!("unfinished-{}.db", Uuid::new_v4().simple()));
+        let url = format!("sqlite:{}", unfinished.display());
+        // A runtime of its own: the caller may be within one.
+        let made = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let store = crate::open(&crate::OpenOptions::new(url)).await;
+                store.expect("the tables are made").close().await;
+            });
+        });
+        made.join().expect("the template is made");
+        std::fs::rename(unfinished, &template).expect("it is put in its place");
+    }
+    template
 }
 
 /// A PostgreSQL database with the tables of this version and nothing in them, or `None`, loudly, where no server was given. Under CI a

@@ -108,6 +108,16 @@ pub(crate) fn newest_schema() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
+/// Another one for other migrations.
+#[cfg(any(test, feature = "conformance"))]
+pub(crate) fn migrations_digest() -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for migration in MIGRATIONS.iter() {
+        std::hash::Hash::hash(&migration.checksum, &mut hasher);
+    }
+    std::hash::Hasher::finish(&hasher)
+}
+
 /// A list of ids as one parameter.
 fn ids(ids: &[Uuid]) -> String {
     texts(&ids.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>())
