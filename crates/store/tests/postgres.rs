@@ -339,7 +339,8 @@ async fn claim_reads_what_it_takes_and_not_all_that_waits() {
         };
         assert_eq!(subject.store.jobs_dispatch(Vec::new(), Some(claim)).await.unwrap().claimed.len(), 10);
     }
-    // 2,000 by the hand. What was claimed before stands in the way until the database clears up.
+    // 2,000 by the hand; what was claimed before stands in the way until the database clears up, and is passed twice. The five first calls
+    // are planned for their parameters: if those plans sorted, they alone would read 50,000.
     let (read, told) = rows_read(&url, subject, 2_000 + CLAIMS * 10).await;
-    assert!(read < 2_000 + CLAIMS * 200, "{read} rows were read for {CLAIMS} claims of 10: {told}");
+    assert!(read < 25_000, "{read} rows were read for {CLAIMS} claims of 10: {told}");
 }
