@@ -265,7 +265,8 @@ struct DrawnParams {
 #[utoipa::path(get, path = "/v1/templates/{namespace}/{name}/graph", tag = "templates", operation_id = "template_graph",
     params(("namespace" = String, Path), ("name" = String, Path), DrawnParams),
     responses((status = 200, description = "Its levels and lines", content((TemplateGraph = "application/json"),
-        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml")))))]
+        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml"))),
+        (status = 409, description = "It is too large to be drawn")))]
 async fn graph(
     State(app): State<App>,
     caller: Caller,
@@ -284,7 +285,8 @@ async fn graph(
     operation_id = "analyze_template",
     params(("namespace" = String, Path), ("name" = String, Path), DrawnParams),
     responses((status = 200, description = "What was found", content((GraphAnalysis = "application/json"),
-        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml")))))]
+        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml"))),
+        (status = 409, description = "It is too large to be drawn")))]
 async fn analysis(
     State(app): State<App>,
     caller: Caller,

@@ -9,6 +9,7 @@
     reason = "a test says what it expects"
 )]
 
+mod described;
 mod world;
 
 mod access;
