@@ -16,6 +16,7 @@ mod access;
 mod analytics;
 mod batches;
 mod cache;
+mod client;
 mod description;
 mod events;
 mod handlers;
