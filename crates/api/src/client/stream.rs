@@ -93,7 +93,7 @@ impl EventStream {
     pub async fn next(&mut self) -> Result<Option<Streamed>> {
         loop {
             while let Some(block) = self.block()? {
-                if let Some(streamed) = self.read(block)? {
+                if let Some(streamed) = self.read(&block)? {
                     return Ok(Some(streamed));
                 }
             }
@@ -211,7 +211,7 @@ impl EventStream {
     }
 
     /// What a block says, if it is for whoever listens.
-    fn read(&mut self, block: Block) -> Result<Option<Streamed>> {
+    fn read(&mut self, block: &Block) -> Result<Option<Streamed>> {
         if let Some(retry) = block.retry {
             self.pause = Duration::from_millis(retry).min(PAUSE_MAX);
         }
