@@ -47,6 +47,8 @@ pub struct EventList {
     pub schema: String,
     /// As many as were asked for.
     pub events: Vec<Event>,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
 }
 
 impl EventList {
@@ -54,8 +56,8 @@ impl EventList {
     pub const SCHEMA: &'static str = "recache.events.v1";
 
     /// A list.
-    pub fn new(events: Vec<Event>) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), events }
+    pub fn new(events: Vec<Event>, next: Option<String>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), events, next }
     }
 }
 
@@ -228,6 +230,8 @@ pub struct DeliveryList {
     pub schema: String,
     /// As many as were asked for.
     pub deliveries: Vec<Delivery>,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
 }
 
 impl DeliveryList {
@@ -235,7 +239,7 @@ impl DeliveryList {
     pub const SCHEMA: &'static str = "recache.deliveries.v1";
 
     /// A list.
-    pub fn new(deliveries: Vec<Delivery>) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), deliveries }
+    pub fn new(deliveries: Vec<Delivery>, next: Option<String>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), deliveries, next }
     }
 }

@@ -30,6 +30,8 @@ pub struct TemplateList {
     pub templates: Vec<TemplateSummary>,
     /// Whether there are more.
     pub has_more: bool,
+    /// Where the next page begins. `null` on the last page.
+    pub next: Option<String>,
 }
 
 impl TemplateList {
@@ -37,8 +39,8 @@ impl TemplateList {
     pub const SCHEMA: &'static str = "recache.templates.v1";
 
     /// A list.
-    pub fn new(templates: Vec<TemplateSummary>, has_more: bool) -> Self {
-        Self { schema: Self::SCHEMA.to_owned(), templates, has_more }
+    pub fn new(templates: Vec<TemplateSummary>, next: Option<String>) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), templates, has_more: next.is_some(), next }
     }
 }
 

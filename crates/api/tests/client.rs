@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use recache_api::client::{Client, Error, JobsQuery, Options};
-use recache_api::{Because, SubmitJob};
+use recache_api::client::{Client, Error, JobsQuery, Options, StreamQuery, Streamed};
+use recache_api::{Because, HealthStatus, SubmitJob};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -127,4 +127,112 @@ async fn patience_has_an_end() {
         matches!(&silent, Err(Error::Unreachable { reason, .. }) if reason.contains("refused")),
         "{silent:?}"
     );
+}
+
+/// A stream that breaks off after these blocks.
+fn stream(blocks: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n{blocks}")
+}
+
+fn happened(place: i64) -> String {
+    let event = format!(
+        r#"{{"id":"evt_{place}","type":"job.completed","namespace":"default","at":"2026-01-01T00:00:00Z","job_id":null,"workflow_id":null,"step":null,"attempt":null,"outcome":null,"correlation_id":null,"data":{{}},"problem":null,"waits_for":null}}"#
+    );
+    format!("id: {place}\ndata: {event}\n\n")
+}
+
+fn has(request: &str, name: &str) -> bool {
+    request.lines().any(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")))
+}
+
+#[tokio::test]
+async fn stream_that_breaks_off_goes_on_behind_what_was_read() {
+    let open = "retry: 1\nid: 4\nevent: open\ndata: {\"place\":4}\n\n";
+    let half = happened(9);
+    let gap = r#"{"after":11,"through":12,"reason":"removed","detail":"too old"}"#;
+    let answers = vec![
+        // Half a block is none, and is asked for again.
+        stream(&format!("{open}{}{}", happened(7), &half[..half.len() - 9])),
+        String::new(),
+        problem("503 Service Unavailable", "unavailable", "retry-after: 0\r\n"),
+        stream(&format!("{}: alive\nid: 11\n\nevent: gap\ndata: {gap}\n\n", happened(9))),
+        stream("event: end\ndata: {\"reason\":\"draining\",\"detail\":\"d\"}\n\n"),
+        stream(&format!("{}event: end\ndata: {{\"reason\":\"over\",\"detail\":\"d\"}}\n\n", happened(13))),
+    ];
+    let (url, serving) = server(answers).await;
+    let query = StreamQuery { types: Some("job.*".to_owned()), seconds: Some(60), ..StreamQuery::default() };
+    let mut events = client(&url, PATIENCE).event_stream(&query);
+    assert_eq!(events.place(), None);
+    let (mut places, mut gaps) = (Vec::new(), Vec::new());
+    while let Some(streamed) = events.next().await.unwrap() {
+        match streamed {
+            Streamed::Event { place, event } => {
+                assert_eq!(event.id, format!("evt_{place}"));
+                places.push(place);
+            }
+            Streamed::Gap(gap) => gaps.push((gap.after, gap.through)),
+        }
+    }
+    assert_eq!((places, gaps, events.place()), (vec![7, 9, 13], vec![(11, 12)], Some(13)));
+    assert_eq!(events.next().await.unwrap(), None, "over is over");
+    let asked = serving.await.unwrap();
+    assert!(asked[0].starts_with("GET /v1/events?seconds=60&types=job.* "), "{}", asked[0]);
+    assert!(!has(&asked[0], "last-event-id") && header(&asked[0], "authorization") == "Bearer rck_t");
+    let behind: Vec<_> = asked[1..].iter().map(|request| header(request, "last-event-id")).collect();
+    assert_eq!(behind, ["7", "7", "7", "11", "11"]);
+}
+
+#[tokio::test]
+async fn stream_that_is_refused_or_never_there_says_so() {
+    let answers = vec![
+        stream(
+            "retry: 1\nid: 4\nevent: open\ndata: {}\n\nevent: end\ndata: {\"reason\":\"revoked\",\"detail\":\"d\"}\n\n",
+        ),
+        problem("401 Unauthorized", "unauthenticated", ""),
+        problem("503 Service Unavailable", "overloaded", "retry-after: 3600\r\n"),
+    ];
+    let (url, serving) = server(answers).await;
+    let mut events = client(&url, Duration::from_millis(500))
+        .event_stream(&StreamQuery { after: Some(3), ..StreamQuery::default() });
+    for code in ["unauthenticated", "overloaded"] {
+        let refused = events.next().await;
+        assert!(matches!(&refused, Err(Error::Refused(problem)) if problem.code == code), "{refused:?}");
+    }
+    let asked = serving.await.unwrap();
+    assert!(
+        asked[0].starts_with("GET /v1/events ") && header(&asked[0], "last-event-id") == "3",
+        "{}",
+        asked[0]
+    );
+    assert_eq!(header(&asked[1], "last-event-id"), "4");
+}
+
+#[tokio::test]
+async fn verdict_of_a_server_that_is_not_ready_is_an_answer() {
+    let verdict = r#"{"schema":"recache.health.v1","status":"not_ready","reasons":["no commit"],"degraded":[],"version":"1","store":"sqlite","checked_at":"2026-01-01T00:00:00Z"}"#;
+    let answers = vec![
+        answer("503 Service Unavailable", "content-type: application/json\r\n", verdict),
+        problem(
+            "503 Service Unavailable",
+            "overloaded",
+            "content-type: application/problem+json\r\nretry-after: 0\r\n",
+        ),
+        answer("200 OK", "content-type: application/json\r\n", &verdict.replace("not_ready", "ready")),
+        answer("200 OK", "content-type: text/plain\r\n", "live"),
+        answer("200 OK", "content-type: application/openmetrics-text\r\n", "a 1\n# EOF\n"),
+    ];
+    let (url, serving) = server(answers).await;
+    let client = client(&url, PATIENCE);
+    let health = client.ready().await.unwrap();
+    assert_eq!((health.status, health.reasons), (HealthStatus::NotReady, vec!["no commit".to_owned()]));
+    assert_eq!(
+        client.ready().await.unwrap().status,
+        HealthStatus::Ready,
+        "a refusal is none: it asked again"
+    );
+    client.live().await.unwrap();
+    assert_eq!(client.metrics().await.unwrap(), "a 1\n# EOF\n");
+    let asked = serving.await.unwrap();
+    let paths: Vec<_> = asked.iter().map(|request| request.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(paths, ["/health/ready", "/health/ready", "/health/ready", "/health/live", "/metrics"]);
 }

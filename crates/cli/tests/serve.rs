@@ -349,3 +349,86 @@ fn webhooks_to_addresses_that_are_not_public_are_refused_and_the_secret_is_shown
         assert!(text.contains("shop") && !text.contains(&secret) && !text.contains("canary"), "{text}");
     }
 }
+
+/// What the process holds, in bytes.
+#[cfg(target_os = "linux")]
+fn resident_bytes(child: &Running) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.0.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Sends a head and as much of a body as the server takes. What it answers, up to its status.
+#[cfg(target_os = "linux")]
+fn send_body(address: &str, head: &str, body: impl Iterator<Item = Vec<u8>>) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n{head}\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    for part in body {
+        // It may hang up before all is sent.
+        if stream.write_all(&part).is_err() {
+            break;
+        }
+    }
+    let mut answer = [0; 12];
+    let _ = stream.read_exact(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// One of each kind, at once; each must be refused, or be hung up on.
+#[cfg(target_os = "linux")]
+fn hostile_bodies(address: &str) {
+    const BYTES: usize = 2 * 1024 * 1024;
+    let sized = |body: String| {
+        let head = format!("content-length: {}\r\n", body.len());
+        (head, vec![body.into_bytes()])
+    };
+    let chunk = || format!("100000\r\n{}\r\n", "x".repeat(0x10_0000)).into_bytes();
+    let bodies = [
+        // More than any body may have: chunk after chunk, or as it was announced.
+        ("transfer-encoding: chunked\r\n".to_owned(), std::iter::repeat_with(chunk).take(32).collect()),
+        ("content-length: 10000000000\r\n".to_owned(), vec![vec![b' '; 16 * 1024 * 1024]]),
+        // Deep, with a key again and again, and with a hundred thousand that nobody knows.
+        sized("[".repeat(BYTES)),
+        sized(format!("{{{}\"a\":1}}", "\"a\":1,".repeat(BYTES / 6))),
+        sized(format!(
+            "{{{}\"a\":1}}",
+            (0..BYTES / 12).map(|key| format!("\"k{key}\":1,")).collect::<String>()
+        )),
+        sized(format!("{{\"handler\":\"{}", "\\u0041".repeat(BYTES / 6))),
+    ];
+    std::thread::scope(|scope| {
+        for (head, parts) in bodies {
+            scope.spawn(move || {
+                let said = send_body(address, &head, parts.into_iter());
+                let is_refused = said.starts_with("HTTP/1.1 4") || said.chars().all(|letter| letter == '\0');
+                assert!(is_refused, "{head}: {said}");
+            });
+        }
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hostile_bodies_leave_memory_as_it_was_and_others_unharmed() {
+    const SLACK: u64 = 48 * 1024 * 1024;
+    let mut served = Served::start(&[]);
+    let round = || {
+        hostile_bodies(&served.address);
+        let (status, said) = served.ask("POST", "/v1/jobs", &[], r#"{"handler":"echo"}"#);
+        assert_eq!(status, 201, "{said}");
+    };
+    // What is taken once (caches, threads, the allocator's own) is not what grows.
+    for _ in 0..3 {
+        round();
+    }
+    let before = resident_bytes(&served.child);
+    for _ in 0..6 {
+        round();
+    }
+    let after = resident_bytes(&served.child);
+    assert!(after < before + SLACK, "{} MiB before, {} MiB after", before >> 20, after >> 20);
+    assert_eq!(served.terminate(), 0);
+}

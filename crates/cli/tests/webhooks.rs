@@ -316,6 +316,20 @@ fn webhooks_are_paused_listed_and_removed() {
     assert!(table.contains("order.placed") && table.contains("delivered"), "{table}");
     assert!(scene.run(&["event", "list", "--type", "order.placed"], 0).0.contains("order.placed"));
     assert!(scene.run(&["event", "list", "--refused"], 0).1.contains("no events"));
+    // Behind the only one there is nothing, and with one more a second page.
+    let event = scene.json(&["event", "list"])["events"][0]["id"].as_str().unwrap().to_owned();
+    assert!(scene.run(&["event", "list", "--before", &event], 0).1.contains("no events"));
+    scene.happen();
+    scene.until("shop", "a second one", |delivery| {
+        delivery["state"] == "delivered" && delivery["event_id"] != event
+    });
+    let said = scene.run(&["event", "list", "--limit", "1"], 0).1;
+    assert!(said.contains("there are more: --before evt_"), "{said}");
+    let first = scene.json(&["webhook", "deliveries", "--limit", "1"]);
+    let next = first["next"].as_str().unwrap();
+    let second = scene.json(&["webhook", "deliveries", "--limit", "1", "--cursor", next]);
+    assert_eq!((&second["deliveries"][0]["event_id"], &second["next"]), (&json!(event), &json!(null)));
+    scene.run(&["webhook", "deliveries", "--cursor", "x"], 2);
     scene.run(&["webhook", "remove", "shop"], 0);
     let gone = scene.run(&["webhook", "show", "shop"], 3).1;
     assert!(gone.contains("E-NOT-FOUND") && gone.contains("recache"), "{gone}");

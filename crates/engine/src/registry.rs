@@ -15,7 +15,7 @@ use recache_model::handlers::{HandlerOffer, Registry, StepUse, registry, steps_o
 use recache_model::ids::SessionId;
 use recache_model::template::{Template, newest_version};
 use recache_model::time::Timestamp;
-use recache_store::{FLOW, Store, TemplateSummary};
+use recache_store::{FLOW, Store, TemplateFilter, TemplateSummary};
 use recache_worker::Description;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -145,7 +145,8 @@ pub async fn registry_of(store: &dyn Store) -> Result<FoundRegistry> {
 
 /// The steps of the newest version of each template, and whether some were left out.
 async fn steps(store: &dyn Store) -> Result<(Vec<StepUse>, bool)> {
-    let stored = store.templates_list(None, None, TEMPLATES_MAX).await?;
+    let filter = TemplateFilter { rows_max: TEMPLATES_MAX, ..TemplateFilter::default() };
+    let stored = store.templates_list(filter).await?;
     let is_cut = stored.len() >= usize::try_from(TEMPLATES_MAX).unwrap_or(usize::MAX);
     let mut by_name: BTreeMap<(&str, &str), Vec<&TemplateSummary>> = BTreeMap::new();
     for one in &stored {

@@ -18,7 +18,8 @@ use recache_model::template::{
 use recache_model::unique::key_problem;
 use recache_model::workflow::{StepKind, WorkflowState};
 use recache_store::{
-    Child, ChildEnd, Children, ClaimedJob, HandOver, NewJob, Outcome, SignalKind, StepSituation, Waiting,
+    Child, ChildEnd, Children, ClaimedJob, HandOver, NewJob, Outcome, SignalKind, StepSituation,
+    TemplateFilter, Waiting,
 };
 use recache_worker::Failure;
 use serde_json::{Map, Value, json};
@@ -362,8 +363,13 @@ pub(crate) async fn newest_template(
         Some(wanted) => {
             let will_do =
                 |version: &str| Version::parse(version).is_ok_and(|version| wanted.matches(&version));
-            let versions = match shared.store.templates_list(Some(namespace), Some(name), VERSIONS_MAX).await
-            {
+            let filter = TemplateFilter {
+                namespace: Some(namespace.to_owned()),
+                name: Some(name.to_owned()),
+                rows_max: VERSIONS_MAX,
+                ..TemplateFilter::default()
+            };
+            let versions = match shared.store.templates_list(filter).await {
                 Ok(versions) => versions,
                 Err(error) if error.is_retryable() => return Ok(None),
                 Err(error) => return Err(unknown(error.to_string())),

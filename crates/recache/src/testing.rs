@@ -1,4 +1,5 @@
-//! Tests of programs that use Recache: in memory, with time that is moved, without a server, a network or a pause.
+//! Tests of programs that use Recache: in memory, with time that is moved, without a server, a network or a pause. For one attempt of one handler,
+//! [`worker::testing`](crate::worker::testing) needs no engine either.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {

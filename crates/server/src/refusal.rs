@@ -134,6 +134,11 @@ impl Code {
         self.parts().1
     }
 
+    /// What it is, for people.
+    pub const fn title(self) -> &'static str {
+        self.parts().2
+    }
+
     /// The code that an HTTP status stands for when nothing else is known.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let known = Self::ALL.into_iter().find(|code| code.status() == status);

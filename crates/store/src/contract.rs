@@ -34,7 +34,8 @@ use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
     GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
     Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
-    Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Swept, TemplateFilter, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord,
+    WorkflowRecord,
 };
 use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
@@ -241,13 +242,8 @@ pub trait Store: Send + Sync + Debug {
         version: Option<&str>,
     ) -> Result<TemplateRecord>;
 
-    /// Templates without their content: by namespace, name, and version, the newest first; at most `rows_max`.
-    async fn templates_list(
-        &self,
-        namespace: Option<&str>,
-        name: Option<&str>,
-        rows_max: u32,
-    ) -> Result<Vec<TemplateSummary>>;
+    /// Templates without their content: by namespace, name, and version, the newest first.
+    async fn templates_list(&self, filter: TemplateFilter) -> Result<Vec<TemplateSummary>>;
 
     /// Stores a workflow with its template, steps and edges. True when it is new.
     async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool>;

@@ -67,6 +67,15 @@ pub struct EventQuery {
     pub refused: bool,
     /// Only those whose payload is yet to be made.
     pub waiting: bool,
+    /// Only older than this one, the last of the page before: when it was, and its id. It need not be there any more.
+    pub before: Option<(Timestamp, EventId)>,
+}
+
+impl EventQuery {
+    /// What all that is listed is before, in the order of the list.
+    pub(crate) fn end(&self) -> (i64, Uuid) {
+        self.before.map_or((i64::MAX, Uuid::max()), |(at, id)| (at.micros(), id.uuid()))
+    }
 }
 
 /// What handing events to subscribers did.
@@ -312,6 +321,13 @@ pub struct DeliveryRecord {
     pub error: Option<String>,
 }
 
+impl DeliveryRecord {
+    /// Where it stands in the list.
+    pub fn place(&self) -> DeliveryPlace {
+        DeliveryPlace { created_at: self.created_at, event: self.event, subscriber: self.subscriber.clone() }
+    }
+}
+
 /// One try, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryAttempt {
@@ -338,6 +354,39 @@ pub struct DeliveryFilter {
     pub event: Option<EventId>,
     /// Only in this state.
     pub state: Option<DeliveryState>,
+    /// Only behind this one, the last of the page before. It need not be there any more.
+    pub before: Option<DeliveryPlace>,
+}
+
+/// Where a delivery stands in the list of them, which is ordered by this, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryPlace {
+    /// Since when it is there.
+    pub created_at: Timestamp,
+    /// Its event.
+    pub event: EventId,
+    /// Its subscriber.
+    pub subscriber: String,
+}
+
+impl fmt::Display for DeliveryPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.created_at.micros(), self.event, self.subscriber)
+    }
+}
+
+impl FromStr for DeliveryPlace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, '/');
+        let mut read = || {
+            let created_at = Timestamp::from_micros(parts.next()?.parse().ok()?);
+            let event = parts.next()?.parse().ok()?;
+            Some(Self { created_at, event, subscriber: parts.next()?.to_owned() })
+        };
+        read().ok_or("it is no place in a list of deliveries")
+    }
 }
 
 /// Events, subscribers and deliveries.

@@ -39,7 +39,8 @@ use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
     GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
     Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
-    Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    Swept, TemplateFilter, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord,
+    WorkflowRecord,
 };
 use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
@@ -340,17 +341,8 @@ impl Store for Driver {
         .await
     }
 
-    async fn templates_list(
-        &self,
-        namespace: Option<&str>,
-        name: Option<&str>,
-        rows_max: u32,
-    ) -> Result<Vec<TemplateSummary>> {
-        let (namespace, name) = (namespace.map(str::to_owned), name.map(str::to_owned));
-        self.read(look!([namespace, name] db, now => {
-            templates::list(db, namespace.as_deref(), name.as_deref(), rows_max).await
-        }))
-        .await
+    async fn templates_list(&self, filter: TemplateFilter) -> Result<Vec<TemplateSummary>> {
+        self.read(look!([filter] db, now => templates::list(db, &filter).await)).await
     }
 
     async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool> {

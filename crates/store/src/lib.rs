@@ -86,8 +86,8 @@ pub use event_drafts::{
 pub use event_stream::{EventStream, PlacedEvent, StreamExtent};
 pub use events::{
     ClaimedDeliveries, ClaimedDelivery, DeliveryAttempt, DeliveryEnd, DeliveryFilter, DeliveryOutcome,
-    DeliveryRecord, DeliveryToken, DueSubscriber, EventQuery, EventRecord, Events, NewSubscriber, Routed,
-    SubscriberKind, SubscriberRecord, SubscriberState,
+    DeliveryPlace, DeliveryRecord, DeliveryToken, DueSubscriber, EventQuery, EventRecord, Events,
+    NewSubscriber, Routed, SubscriberKind, SubscriberRecord, SubscriberState,
 };
 pub use figures::{COUNTED_ROWS_MAX, Figures, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
@@ -113,8 +113,8 @@ pub use records::{
     GENERATIONS_TOLD_MAX, GenerationRecord, GenerationsRemoved, HistoryRow, ItemMark, JOBS_LOOKED_AT_MAX,
     JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication,
     Published, Reconciled, Revoked, Settled, Settlement, StagedItem, StepCall, StepInputs, StepRecord,
-    Submitted, Swept, TOUCH_TRACES_MAX, TakeOver, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
-    TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+    Submitted, Swept, TOUCH_TRACES_MAX, TakeOver, TemplateFilter, TemplatePlace, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use remote_workers::{
     BuildSum, HeldJob, NewRemoteWorker, RemoteBeat, RemoteHandler, RemoteWorker, RemoteWorkers,

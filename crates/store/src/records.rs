@@ -562,6 +562,30 @@ pub struct TemplateSummary {
     pub created_at: Timestamp,
 }
 
+/// Which templates to list: by namespace, name, and version, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TemplateFilter {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of this name: its versions.
+    pub name: Option<String>,
+    /// Only those behind this one: the last of the page before. It need not be there any more.
+    pub after: Option<TemplatePlace>,
+    /// At most so many.
+    pub rows_max: u32,
+}
+
+/// A template by its name and version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplatePlace {
+    /// Who it belongs to.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
 /// One step of a new workflow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewStep {

@@ -107,9 +107,6 @@ pub trait RemoteWorkers: Send + Sync + Debug {
     /// A worker by its session; `None` when the session has ended, or is not a remote worker's.
     async fn remote_find(&self, session: SessionId) -> Result<Option<RemoteWorker>>;
 
-    /// Workers whose sessions have not ended, the newest first.
-    async fn remote_list(&self, rows_max: u32) -> Result<Vec<RemoteWorker>>;
-
     /// Extends the session by `lease` from now, and tells which of the named tokens are no longer good. Where the worker named all that it
     /// holds, jobs that it has held for longer than a lease and did not name are taken away: it lost them.
     async fn remote_beat(

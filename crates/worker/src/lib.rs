@@ -33,6 +33,8 @@
 //! })?;
 //! # Ok::<(), recache_worker::RegisterError>(())
 //! ```
+//!
+//! [`testing`] runs handlers without any of those.
 
 mod build;
 mod build_part;
@@ -41,11 +43,13 @@ mod event;
 mod failure;
 mod handlers;
 mod known;
+mod limits;
 mod link;
 mod publisher;
 #[cfg(feature = "remote")]
 pub mod remote;
 mod stop;
+pub mod testing;
 
 pub use build::{BuildContext, BuildSource, BuildSummary, ITEM_KEY_BYTES_MAX, ITEM_VALUE_BYTES_MAX, Touched};
 pub use build_part::BuildPart;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,8 +16,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What one try brought.
-enum Tried<T> {
-    Answered(T),
+pub(super) enum Tried {
+    Answered(Vec<u8>),
     /// It may go better later; not before so long.
     Later(Error, Option<Duration>),
     Failed(Error),
@@ -34,6 +34,8 @@ pub(super) struct Call {
     kind: &'static str,
     key: Option<String>,
     is_keyless: bool,
+    /// A document with status 503 is an answer, which says no.
+    is_verdict: bool,
     wait: Option<Duration>,
 }
 
@@ -48,6 +50,7 @@ impl Call {
             kind: "application/json",
             key: None,
             is_keyless: false,
+            is_verdict: false,
             wait: None,
         }
     }
@@ -121,7 +124,13 @@ impl Call {
         self
     }
 
-    fn url(&self, server: &Url) -> Result<Url> {
+    /// It asks for a verdict: "no" is an answer too.
+    pub(super) fn verdict(mut self) -> Self {
+        self.is_verdict = true;
+        self
+    }
+
+    pub(super) fn url(&self, server: &Url) -> Result<Url> {
         let mut url = server.clone();
         if let Some(odd) = self.segments.iter().find(|segment| matches!(segment.as_str(), "" | "." | "..")) {
             // Parsers of URLs resolve these: they would name something else.
@@ -140,7 +149,19 @@ impl Call {
 
 impl Client {
     /// Sends the call until it is answered, or the patience ends.
-    pub(super) async fn call<T: DeserializeOwned>(&self, mut call: Call) -> Result<T> {
+    pub(super) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
+        let body = self.bytes(call).await?;
+        serde_json::from_slice(&body).map_err(|error| self.unreadable(&error.to_string()))
+    }
+
+    /// The same for an answer that is text.
+    pub(super) async fn text(&self, call: Call) -> Result<String> {
+        let body = self.bytes(call).await?;
+        String::from_utf8(body).map_err(|error| self.unreadable(&error.to_string()))
+    }
+
+    /// The same, as it came.
+    async fn bytes(&self, mut call: Call) -> Result<Vec<u8>> {
         let url = call.url(&self.server)?;
         if call.method != Method::GET && call.key.is_none() && !call.is_keyless {
             call.key = Some((self.options.make_key)());
@@ -161,7 +182,7 @@ impl Client {
         }
     }
 
-    async fn try_call<T: DeserializeOwned>(&self, call: &Call, url: &Url) -> Tried<T> {
+    async fn try_call(&self, call: &Call, url: &Url) -> Tried {
         let within = self.options.answer_within + call.wait.unwrap_or_default();
         let mut request = self.http.request(call.method.clone(), url.clone()).timeout(within);
         if let Some(token) = &self.options.token {
@@ -178,28 +199,32 @@ impl Client {
         if let Some(body) = &call.body {
             request = request.header("content-type", call.kind).body(body.clone());
         }
-        let unreachable = |error: &reqwest::Error| Error::Unreachable {
-            server: self.server.to_string(),
-            reason: root_of(error),
-        };
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) if error.is_builder() => return Tried::Failed(Error::Invalid(error.to_string())),
-            Err(error) => return Tried::Later(unreachable(&error), None),
+            Err(error) => return Tried::Later(self.unreachable(&error), None),
         };
         let status = answer.status();
-        let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let after = retry_after(&answer);
+        let kind = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let kind = kind.unwrap_or_default().to_owned();
         let body = match answer.bytes().await {
             Ok(body) => body,
-            Err(error) => return Tried::Later(unreachable(&error), None),
+            Err(error) => return Tried::Later(self.unreachable(&error), None),
         };
         if status.is_success() {
-            return match serde_json::from_slice(&body) {
-                Ok(answer) => Tried::Answered(answer),
-                Err(error) => Tried::Failed(self.unreadable(&error.to_string())),
-            };
+            return Tried::Answered(body.into());
         }
-        let Ok(problem) = serde_json::from_slice::<Problem>(&body) else {
+        let is_verdict = call.is_verdict && kind.starts_with("application/json");
+        if is_verdict && status == StatusCode::SERVICE_UNAVAILABLE {
+            return Tried::Answered(body.into());
+        }
+        self.refused(status, after, &body)
+    }
+
+    /// What an answer that is none says, and whether it helps to ask again.
+    pub(super) fn refused(&self, status: StatusCode, after: Option<u64>, body: &[u8]) -> Tried {
+        let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
             let error = self.unreadable(&format!("it has status {status} and is no problem document"));
             // What stands between may have no server behind it just now.
             return if is_passing(status) { Tried::Later(error, None) } else { Tried::Failed(error) };
@@ -210,9 +235,18 @@ impl Client {
         if is_passing { Tried::Later(error, after.map(Duration::from_secs)) } else { Tried::Failed(error) }
     }
 
-    fn unreadable(&self, reason: &str) -> Error {
+    pub(super) fn unreachable(&self, error: &reqwest::Error) -> Error {
+        Error::Unreachable { server: self.server.to_string(), reason: root_of(error) }
+    }
+
+    pub(super) fn unreadable(&self, reason: &str) -> Error {
         Error::Unreadable { server: self.server.to_string(), reason: reason.to_owned() }
     }
+}
+
+/// After how many seconds to come again, where the server says so.
+pub(super) fn retry_after(answer: &Response) -> Option<u64> {
+    answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 /// It may be otherwise in a moment.

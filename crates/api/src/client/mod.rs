@@ -27,6 +27,7 @@ mod letters;
 mod queries;
 mod queues;
 mod schedules;
+mod stream;
 mod templates;
 mod tracked;
 mod views;
@@ -43,9 +44,11 @@ use crate::problem::Problem;
 
 pub use queries::{
     AuditQuery, BatchMembersQuery, BatchesQuery, BottlenecksQuery, DeliveriesQuery, EventsQuery, JobsQuery,
-    LettersQuery, PutTemplate, SchedulesQuery, TemplatesQuery, TrackedJobsQuery, ViewBuildsQuery,
-    ViewDiffQuery, ViewItemsQuery, ViewsQuery, WindowQuery, WorkflowsQuery,
+    LettersQuery, PutTemplate, SchedulesQuery, StreamQuery, TemplatesQuery, TrackedJobsQuery,
+    ViewBuildsQuery, ViewDiffQuery, ViewItemsQuery, ViewsQuery, WindowQuery, WorkflowsQuery,
 };
+
+pub use stream::{EventStream, Streamed};
 
 /// How a client calls.
 #[derive(Clone)]

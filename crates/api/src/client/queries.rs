@@ -89,6 +89,8 @@ pub struct DeliveriesQuery {
     pub event: Option<String>,
     /// At most so many, 1 to 1,000.
     pub limit: Option<u32>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
 }
 
 /// Of [`Client::put_template`](super::Client::put_template).
@@ -109,6 +111,10 @@ pub struct TemplatesQuery {
     pub name: Option<String>,
     /// At most so many, 1 to 1,000.
     pub limit: Option<u32>,
+    /// Only those behind this one, `NAMESPACE/NAME@VERSION`.
+    pub after: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
 }
 
 /// Of [`Client::schedules`](super::Client::schedules).
@@ -136,6 +142,35 @@ pub struct EventsQuery {
     pub waiting: Option<bool>,
     /// At most so many, 1 to 1,000.
     pub limit: Option<u32>,
+    /// Only older than this event.
+    pub before: Option<String>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Of [`Client::event_stream`](super::Client::event_stream).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StreamQuery {
+    /// Only of this namespace.
+    pub namespace: Option<String>,
+    /// Only of these types, apart by commas: a whole name, `order.*`, `*` for all events of templates, `job.*`, `workflow.*`, `view.*`.
+    pub types: Option<String>,
+    /// Only of this job.
+    pub job: Option<String>,
+    /// Only of this workflow and its steps.
+    pub workflow: Option<String>,
+    /// Only of this view, `NAMESPACE/KEY`.
+    pub view: Option<String>,
+    /// Only changes of jobs in this queue.
+    pub queue: Option<String>,
+    /// Only changes of jobs of this handler.
+    pub handler: Option<String>,
+    /// Only of what belongs together under this id.
+    pub correlation_id: Option<String>,
+    /// Go on after this place, where a former stream was; without it with what happens from now on.
+    pub after: Option<i64>,
+    /// End after so many seconds; 0: with what has happened so far.
+    pub seconds: Option<u32>,
 }
 
 /// Of [`Client::batches`](super::Client::batches).

@@ -8,9 +8,11 @@ use recache_api::{
 };
 use recache_model::batch::BatchCallback;
 use recache_model::ids::{BatchId, JobId};
-use recache_store::{BatchFilter, NewBatch, Store, Word};
+use recache_store::{BatchFilter, BatchRecord, NewBatch, Store, Word};
+use serde_json::{Value, json};
 
 use super::against::{Against, because, no_actor};
+use super::audited::{Deed, audited};
 use super::{Context, Failure, Outcome, page};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
@@ -511,17 +513,45 @@ impl Close {
     }
 }
 
+/// Does it to a batch, with its row in the audit.
+async fn done_to<T>(
+    action: &'static str,
+    id: BatchId,
+    word: Word,
+    store: &dyn Store,
+    act: impl Future<Output = Result<(T, Value), Failure>>,
+) -> Result<T, Failure> {
+    let record = store.batches().batch_get(id).await?;
+    let deed = Deed::new(action, id.to_string(), word).of(&record.definition.namespace);
+    audited(store, deed, &stands(&record), act).await
+}
+
+/// As it is kept in the audit.
+fn stands(record: &BatchRecord) -> Value {
+    json!({
+        "state": record.state.as_str(),
+        "total": record.counts.total,
+        "failed": record.counts.failed,
+        "cancelled": record.counts.cancelled,
+    })
+}
+
 impl Cancel {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let mut cancelled = 0;
-        loop {
-            let some = store.batches().batch_cancel(self.id, &self.reason, MEMBERS_MAX).await?;
-            if some == 0 {
-                break;
+        let word = Word::new(context.actor(None), self.reason.clone());
+        let cancelled = done_to("batches.cancel", self.id, word, store, async {
+            let mut cancelled = 0;
+            loop {
+                let some = store.batches().batch_cancel(self.id, &self.reason, MEMBERS_MAX).await?;
+                if some == 0 {
+                    break;
+                }
+                cancelled += some;
             }
-            cancelled += some;
-        }
-        store.batches().batches_settle(vec![self.id]).await?;
+            store.batches().batches_settle(vec![self.id]).await?;
+            Ok((cancelled, stands(&store.batches().batch_get(self.id).await?)))
+        })
+        .await?;
         context.note(&format!("{cancelled} members called off"))?;
         show(self.id, cancelled, store, context).await
     }
@@ -546,16 +576,21 @@ impl Retry {
 
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = Word::new(context.actor(self.actor.as_deref()), self.reason);
-        let (mut changed, mut skipped, mut last) = (0, 0, None);
-        loop {
-            let done = store.batches().batch_retry(self.id, word.clone(), last, MEMBERS_MAX).await?;
-            changed += done.changed;
-            skipped += done.skipped;
-            last = done.last;
-            if last.is_none() {
-                break;
+        let (changed, skipped) = done_to("batches.retry", self.id, word.clone(), store, async {
+            let (mut changed, mut skipped, mut last) = (0, 0, None);
+            loop {
+                let done = store.batches().batch_retry(self.id, word.clone(), last, MEMBERS_MAX).await?;
+                changed += done.changed;
+                skipped += done.skipped;
+                last = done.last;
+                if last.is_none() {
+                    break;
+                }
             }
-        }
+            let after = json!({ "changed": changed, "skipped": skipped, "is_all": true });
+            Ok(((changed, skipped), after))
+        })
+        .await?;
         context.note(&format!("{changed} jobs run again, {skipped} could not"))?;
         show(self.id, changed, store, context).await
     }

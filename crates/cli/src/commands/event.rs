@@ -4,11 +4,13 @@ use clap::Subcommand;
 use recache_api::client::{Client, EventsQuery};
 use recache_api::{Event, EventList, Subscriber};
 use recache_model::ids::EventId;
-use recache_store::{Error, EventQuery, Store};
+use recache_store::{Error, EventQuery, Store, Word};
+use serde_json::json;
 
 use super::against::Against;
+use super::audited::{Deed, audited};
 use super::webhook::{print_subscriber, print_subscribers, remove};
-use super::{Context, Outcome};
+use super::{Context, Outcome, page};
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format, Tone};
 
@@ -65,6 +67,9 @@ struct List {
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+    /// Only older than this event: the last one of the page before
+    #[arg(long, value_name = "ID")]
+    before: Option<EventId>,
 }
 
 /// Show an event with its payload
@@ -116,7 +121,7 @@ impl Args {
 impl Verb {
     async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
         match self {
-            Self::List(List { name, namespace, refused, waiting, limit }) => {
+            Self::List(List { name, namespace, refused, waiting, limit, before }) => {
                 let query = EventsQuery {
                     namespace,
                     name,
@@ -124,8 +129,12 @@ impl Verb {
                     // A server that does not know of it is asked as before.
                     waiting: waiting.then_some(true),
                     limit: Some(limit),
+                    before: before.map(|id| id.to_string()),
+                    cursor: None,
                 };
-                print_list(client.events(&query).await?.events, context)
+                let mut list = client.events(&query).await?;
+                list.next = list.next.and(list.events.last().map(|last| last.id.clone()));
+                print_list(list, context)
             }
             Self::Show(Show { id }) => print_one(client.event(&id.to_string()).await?, context),
             Self::Subscribers(Subscribers { name: Some(name) }) => {
@@ -154,23 +163,29 @@ impl List {
             name: self.name,
             refused: self.refused,
             waiting: self.waiting,
+            before: match self.before {
+                Some(id) => Some((store.events().event_get(id).await?.at, id)),
+                None => None,
+            },
         };
-        let records = store.events().events_list(query, self.limit).await?;
-        print_list(records.into_iter().map(output::event).collect(), context)
+        let records = store.events().events_list(query, page::rows_max(self.limit)).await?;
+        let mut events: Vec<Event> = records.into_iter().map(output::event).collect();
+        let next = page::cut_at(&mut events, self.limit, |event| &event.id);
+        print_list(EventList::new(events, next), context)
     }
 }
 
-fn print_list(events: Vec<Event>, context: &mut Context<'_>) -> Outcome {
+fn print_list(list: EventList, context: &mut Context<'_>) -> Outcome {
     match context.format() {
-        Format::Json => context.print(&EventList::new(events))?,
-        Format::Jsonl => context.print_lines(&events)?,
+        Format::Json => context.print(&list)?,
+        Format::Jsonl => context.print_lines(&list.events)?,
         Format::Table => {
-            if events.is_empty() {
+            if list.events.is_empty() {
                 context.note("no events")?;
                 return Ok(ExitStatus::Ok);
             }
             let mut table = context.table(["ID", "AT", "TYPE", "NAMESPACE", "STEP", "WAITS FOR", "REFUSED"]);
-            for event in events {
+            for event in list.events {
                 let plain = |text| (text, Tone::Plain);
                 table.toned([
                     plain(event.id),
@@ -184,6 +199,9 @@ fn print_list(events: Vec<Event>, context: &mut Context<'_>) -> Outcome {
                 ]);
             }
             context.print_text(&table.leaving_out(&["NAMESPACE", "STEP", "WAITS FOR"]).text())?;
+            if let Some(next) = list.next {
+                context.note(&format!("there are more: --before {next}"))?;
+            }
         }
     }
     Ok(ExitStatus::Ok)
@@ -241,10 +259,19 @@ impl Subscribers {
 
 impl Unsubscribe {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        if store.events().subscriber_get(&self.name).await?.url.is_some() {
+        let record = store.events().subscriber_get(&self.name).await?;
+        if record.url.is_some() {
             return Err(is_no_programs(&self.name).into());
         }
-        remove(store, &self.name).await?;
+        let word = Word::new(context.actor(None), "forgotten from the command line");
+        let mut deed = Deed::new("subscribers.forget", self.name.clone(), word);
+        deed.namespace.clone_from(&record.filter.namespace);
+        let before = output::subscriber(record);
+        audited(store, deed, &before, async {
+            remove(store, &self.name).await?;
+            Ok(((), json!({ "deleted": true })))
+        })
+        .await?;
         context.note(&format!("subscriber `{}` is gone", self.name))?;
         Ok(ExitStatus::Ok)
     }

@@ -11,8 +11,10 @@ use recache_model::ids::JobId;
 use recache_model::retry::RetryPolicy;
 use recache_model::schedule::{CatchUp, CronSpec, Overlap};
 use recache_store::{Error, NewSchedule, ScheduleRecord, Store, Word};
+use serde_json::{Value, json};
 
 use super::against::{Against, because, ms, no_actor};
+use super::audited::{Deed, audited};
 use super::failure::Result;
 use super::name::wait;
 use super::{Context, Outcome};
@@ -449,17 +451,55 @@ impl Add {
     }
 }
 
+impl Which {
+    /// How it stands, as it is kept in the audit.
+    async fn stands(&self, store: &dyn Store) -> Result<Value> {
+        let record = store.schedules().schedule_get(&self.namespace, &self.name).await?;
+        let last_job = record.last_job.map(|job| job.to_string());
+        Ok(json!({ "paused": record.pause.is_some(), "last_job_id": last_job }))
+    }
+
+    fn deed(&self, action: &'static str, word: Word) -> Deed {
+        Deed::new(action, format!("{}/{}", self.namespace, self.name), word).of(&self.namespace)
+    }
+
+    /// Does it to the schedule, with its row in the audit.
+    async fn audited<T>(
+        &self,
+        action: &'static str,
+        word: Word,
+        store: &dyn Store,
+        act: impl Future<Output = std::result::Result<T, Error>>,
+    ) -> Result<T> {
+        let before = self.stands(store).await?;
+        audited(store, self.deed(action, word), &before, async {
+            let done = act.await?;
+            Ok((done, self.stands(store).await?))
+        })
+        .await
+    }
+}
+
+/// Who says so where the command takes no reason.
+fn by_command(deed: &str, context: &Context<'_>) -> Word {
+    Word::new(context.actor(None), format!("{deed} from the command line"))
+}
+
 impl Pause {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let word = Word::new(context.actor(self.actor.as_deref()), self.reason);
-        store.schedules().schedule_pause(&self.which.namespace, &self.which.name, word).await?;
+        let Which { namespace, name } = &self.which;
+        let pausing = store.schedules().schedule_pause(namespace, name, word.clone());
+        self.which.audited("schedules.pause", word, store, pausing).await?;
         self.which.show(true, store, context).await
     }
 }
 
 impl Resume {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let changed = store.schedules().schedule_resume(&self.which.namespace, &self.which.name).await?;
+        let resuming = store.schedules().schedule_resume(&self.which.namespace, &self.which.name);
+        let word = by_command("resumed", context);
+        let changed = self.which.audited("schedules.resume", word, store, resuming).await?;
         if !changed {
             context.note(&not_paused(&self.which.name))?;
         }
@@ -469,7 +509,8 @@ impl Resume {
 
 impl Run {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        store.schedules().schedule_run(&self.which.namespace, &self.which.name, JobId::make()).await?;
+        let running = store.schedules().schedule_run(&self.which.namespace, &self.which.name, JobId::make());
+        self.which.audited("schedules.run", by_command("run", context), store, running).await?;
         self.which.show(true, store, context).await
     }
 }
@@ -514,7 +555,13 @@ fn print_ticks(ticks: &Ticks, context: &mut Context<'_>) -> Outcome {
 
 impl Delete {
     async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        store.schedules().schedule_delete(&self.which.namespace, &self.which.name).await?;
+        let before = self.which.stands(store).await?;
+        let deed = self.which.deed("schedules.delete", by_command("deleted", context));
+        audited(store, deed, &before, async {
+            store.schedules().schedule_delete(&self.which.namespace, &self.which.name).await?;
+            Ok(((), json!({ "deleted": true })))
+        })
+        .await?;
         context.note(&gone(&self.which.namespace, &self.which.name))?;
         Ok(ExitStatus::Ok)
     }

@@ -28,9 +28,10 @@ const LISTED_MAX: u32 = 10_000;
   recache worker --server http://127.0.0.1:7878
   recache worker list
 
-Handlers: echo, fail, http, sleep. Ends when it is told to (SIGTERM, Ctrl-C):
-running jobs are let finish. Workers of your own, in Rust or any language, speak
-the same protocol: see docs/reference/worker-protocol.md."
+Handlers: echo, fail, http, sleep, and command where `handlers.commands` of its
+configuration names programs. Ends when it is told to (SIGTERM, Ctrl-C): running
+jobs are let finish. Workers of your own, in Rust or any language, speak the
+same protocol: see docs/reference/worker-protocol.md."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -4,6 +4,9 @@
 //! between check and use gains nothing. A literal address never comes to the resolver and is judged from the URL.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::{fmt, io};
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -28,15 +31,39 @@ pub(crate) fn check_literal(url: &Url) -> Result<(), AddressRefused> {
     }
 }
 
-/// Resolves names as the machine does and drops what is not public.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PublicOnly;
+/// What a name was found to be.
+type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Resolves names and drops what is not public. What it answers is what is connected to: nobody asks once more between the two.
+#[derive(Clone)]
+pub(crate) struct PublicOnly(Arc<dyn Fn(String) -> Found + Send + Sync>);
+
+impl PublicOnly {
+    /// As the machine resolves them.
+    pub(crate) fn of_machine() -> Self {
+        Self::over(|host| {
+            Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), 0)).await?.collect()) })
+        })
+    }
+
+    /// As somebody else does.
+    pub(crate) fn over(look: impl Fn(String) -> Found + Send + Sync + 'static) -> Self {
+        Self(Arc::new(look))
+    }
+}
+
+impl fmt::Debug for PublicOnly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PublicOnly")
+    }
+}
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_owned();
+        let looking = (self.0)(host.clone());
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> = looking.await?;
             let refused = found.iter().map(SocketAddr::ip).find(|address| !is_public(*address));
             let public: Vec<SocketAddr> =
                 found.into_iter().filter(|address| is_public(address.ip())).collect();
@@ -171,7 +198,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_judged_by_what_they_resolve_to() {
-        let error = PublicOnly.resolve("localhost".parse().unwrap()).await.err().unwrap();
+        let error = PublicOnly::of_machine().resolve("localhost".parse().unwrap()).await.err().unwrap();
         assert!(error.downcast_ref::<AddressRefused>().is_some(), "{error}");
     }
 }

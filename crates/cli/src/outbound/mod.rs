@@ -2,6 +2,8 @@
 
 pub(crate) mod address;
 mod keys;
+#[cfg(test)]
+pub(crate) mod rebinding;
 pub(crate) mod retry_after;
 mod webhook;
 
@@ -22,13 +24,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client that follows no redirect by itself, uses no proxy, and reaches public addresses only, unless it may reach all.
 pub(crate) fn client(allow_private_addresses: bool) -> Result<Client, String> {
+    client_of((!allow_private_addresses).then(PublicOnly::of_machine))
+}
+
+/// The same with names that are resolved so; without, as the machine does, and all addresses may be reached.
+fn client_of(names: Option<PublicOnly>) -> Result<Client, String> {
     let builder = Client::builder()
         // A proxy from the environment would connect to what is refused here.
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("recache/", env!("CARGO_PKG_VERSION")));
-    let builder = if allow_private_addresses { builder } else { builder.dns_resolver(PublicOnly) };
+    let builder = match names {
+        Some(names) => builder.dns_resolver(names),
+        None => builder,
+    };
     builder.build().map_err(|error| error.to_string())
 }
 

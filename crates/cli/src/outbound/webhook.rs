@@ -24,6 +24,14 @@ impl WebhookCourier {
     }
 }
 
+#[cfg(test)]
+impl WebhookCourier {
+    /// With this client, to public addresses.
+    pub(super) fn over(client: Client) -> Self {
+        Self { allow_private_addresses: false, client: OnceLock::from(Ok(client)) }
+    }
+}
+
 #[async_trait]
 impl Courier for WebhookCourier {
     fn refuses(&self, url: &str, allow_plain: bool) -> Option<String> {

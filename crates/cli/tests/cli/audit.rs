@@ -1,27 +1,49 @@
 //! `recache audit list` and `recache worker list`: who did what with a database, and who works on it.
 
+use std::time::Duration;
+
+use recache_model::event::{EventFilter, delivery_policy};
 use recache_model::handlers::HandlerOffer;
 use recache_store::conformance::postgres_database;
+use recache_store::{NewSubscriber, SubscriberKind};
 use serde_json::{Value, json};
 
 use super::world::{FAILED, QUEUED, RUNNING, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_operators_do_is_in_the_audit() {
-    operators_are_audited(&World::sqlite().await);
+    let world = World::sqlite().await;
+    subscribe(&world).await;
+    operators_are_audited(&world);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_operators_do_is_in_the_audit_over_postgresql() {
     if let Some(database) = postgres_database().await {
         let world = World::filled(database).await;
+        subscribe(&world).await;
         operators_are_audited(&world);
         world.store.close().await;
     }
 }
 
+/// A program that is told of events.
+async fn subscribe(world: &World) {
+    let mailer = NewSubscriber {
+        name: "mailer".to_owned(),
+        kind: SubscriberKind::Handler,
+        filter: EventFilter::of(["*"]),
+        retry: delivery_policy(),
+        timeout: Duration::from_secs(5),
+    };
+    world.store.events().subscriber_put(mailer).await.unwrap();
+}
+
 fn operators_are_audited(world: &World) {
     assert!(world.run(&["audit", "list"]).err.contains("nothing was done"));
+    let batch = world.run(&["batch", "create", "import", "-o", "json"]).json()["batch"]["id"].clone();
+    let batch = batch.as_str().unwrap();
+    world.run(&["schedule", "add", "nightly", "0 3 * * *", "resize"]).expect(0);
     let done: &[(&[&str], &str, &str, &str)] = &[
         (
             &["token", "create", "deploy", "--scope", "jobs:write"],
@@ -67,6 +89,13 @@ fn operators_are_audited(world: &World) {
         (&["webhook", "rotate", "w"], "webhooks.rotate", "w", "command line"),
         (&["webhook", "redeliver", "w", "--dead"], "webhooks.redeliver", "w", "command line"),
         (&["webhook", "remove", "w"], "webhooks.delete", "w", "command line"),
+        (&["schedule", "pause", "nightly", "--reason", "p"], "schedules.pause", "default/nightly", "p"),
+        (&["schedule", "resume", "nightly"], "schedules.resume", "default/nightly", "command line"),
+        (&["schedule", "run", "nightly"], "schedules.run", "default/nightly", "command line"),
+        (&["schedule", "delete", "nightly"], "schedules.delete", "default/nightly", "command line"),
+        (&["batch", "retry", batch, "--reason", "again"], "batches.retry", batch, "again"),
+        (&["batch", "cancel", batch, "--reason", "enough"], "batches.cancel", batch, "enough"),
+        (&["event", "unsubscribe", "mailer"], "subscribers.forget", "mailer", "command line"),
     ];
     for (arguments, action, target, reason) in done {
         let mut command = world.command(arguments);
@@ -94,7 +123,7 @@ fn operators_are_audited(world: &World) {
     let page = world.run(&["audit", "list", "--actor", "alice", "--limit", "2"]);
     assert!(page.err.contains("there are more: --before "), "{page:?}");
     let table = page.expect(0);
-    assert!(table.contains("webhooks.delete") && !table.contains("tokens.create"), "{table}");
+    assert!(table.contains("subscribers.forget") && !table.contains("tokens.create"), "{table}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -221,6 +221,23 @@ fn stored(place: &Place) {
         "template_list_json",
         place.run(&["template", "list", "--limit", "2", "-o", "json"]).expect(0)
     );
+    // Page by page it is the same list.
+    let all = place.run(&["template", "list", "-o", "json"]).json()["templates"].as_array().unwrap().clone();
+    let (mut paged, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let mut list = vec!["template", "list", "--limit", "2", "-o", "json"];
+        list.extend(after.iter().flat_map(|after| ["--after", after]));
+        let page = place.run(&list).json();
+        paged.extend(page["templates"].as_array().unwrap().clone());
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(paged, all);
+    let table = place.run(&["template", "list", "--limit", "2"]);
+    assert!(table.err.contains("there are more: --after shop/order@1.1.0"), "{}", table.err);
+    place.run(&["template", "list", "--after", "order"]).refused(2, &["--after", "NAMESPACE/NAME@VERSION"]);
     let lines = place.run(&["template", "list", "--name", "order", "-o", "jsonl"]).expect(0);
     assert_eq!(lines.lines().count(), 5);
     let newest = place.run(&["template", "show", "shop/order", "-o", "json"]);

@@ -62,13 +62,23 @@ async fn command_line_worker_does_jobs_of_the_built_in_handlers() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(&format!("sqlite:{}", folder.path().join("s.db").display()));
     // The first one is not there: it is passed over.
-    let process = built_in_worker(&["127.0.0.1:9".parse().unwrap(), node.address]);
+    let process = built_in_worker(&["127.0.0.1:9".parse().unwrap(), node.address], &[]);
     let id = node.submit("echo", &json!({ "x": 1 })).await;
     let details = node.job_in(&id, "completed").await;
     assert_eq!(details["job"]["attempt"], 1, "{details}");
     process.signal("TERM");
     assert_eq!(process.ended().await, Some(0));
     until("its session has ended", async || (node.workers().await == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn command_line_worker_runs_programs_where_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(&format!("sqlite:{}", folder.path().join("s.db").display()));
+    let _process = built_in_worker(&[node.address], &[("RECACHE__HANDLERS__COMMANDS", "greet=/bin/echo")]);
+    let id = node.submit("command", &json!({ "command": "greet", "arguments": ["hello"] })).await;
+    let details = node.job_in(&id, "completed").await;
+    assert_eq!(details["job"]["output"]["output"], "hello\n", "{details}");
 }
 
 #[test]

@@ -147,9 +147,9 @@ pub(crate) fn worker(file: &str, servers: &[SocketAddr]) -> Option<Process> {
 }
 
 /// `recache worker`, for servers at these addresses.
-pub(crate) fn built_in_worker(servers: &[SocketAddr]) -> Process {
+pub(crate) fn built_in_worker(servers: &[SocketAddr], variables: &[(&str, &str)]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_recache"));
-    command.arg("worker");
+    command.arg("worker").envs(variables.iter().copied());
     for address in servers {
         command.args(["--server", &format!("http://{address}")]);
     }

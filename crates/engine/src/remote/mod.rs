@@ -23,7 +23,6 @@ mod wait;
 use std::sync::Arc;
 
 use recache_model::ids::JobId;
-use recache_store::RemoteWorker;
 
 pub use call::{Answer, Call, Claim, End, Report, Settle, Settled};
 pub use offer::{Offer, lease_token_text, parse_lease_token};
@@ -34,12 +33,8 @@ pub use recache_worker::Stop;
 pub(crate) use memory::Memory;
 
 use crate::engine::{Engine, Shared};
-use crate::error::Result;
 use crate::execute;
 use crate::held::stop_for;
-
-/// Workers that [`Remote::list`] answers at most.
-const LISTED_MAX: u32 = 10_000;
 
 /// Serves workers elsewhere; cheap to clone.
 #[derive(Debug, Clone)]
@@ -68,10 +63,5 @@ impl Remote {
     /// Gives workers no more jobs and lets no call wait any longer: the way to them closes. What they have ended is taken as before.
     pub fn retire(&self) {
         self.shared.remote.retiring.cancel();
-    }
-
-    /// Workers whose sessions have not ended, the newest first.
-    pub async fn list(&self) -> Result<Vec<RemoteWorker>> {
-        Ok(self.shared.store.remote_workers().remote_list(LISTED_MAX).await?)
     }
 }

@@ -13,9 +13,9 @@ use recache_store::{
     Dispatched, Error, Events, Figures, Flows, GenerationRecord, GenerationsRemoved, HandlerOffers,
     HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, Letters, Maintenance, Measured, NewJob, NewView,
     NewWorkflow, Publication, Published, Queues, Reconciled, RemoteWorkers, Result, Revoked, Schedules,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl, ViewPatterns, ViewRead, ViewRecord,
-    WorkflowRecord,
+    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateFilter,
+    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl, ViewPatterns, ViewRead,
+    ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -371,17 +371,12 @@ impl Store for Faulty {
         self.store.template_find(namespace, name, version).await
     }
 
-    async fn templates_list(
-        &self,
-        namespace: Option<&str>,
-        name: Option<&str>,
-        rows_max: u32,
-    ) -> Result<Vec<TemplateSummary>> {
+    async fn templates_list(&self, filter: TemplateFilter) -> Result<Vec<TemplateSummary>> {
         let gate = self.templates_gate.lock().unwrap().take();
         if let Some(gate) = gate {
             let _ = gate.await;
         }
-        self.store.templates_list(namespace, name, rows_max).await
+        self.store.templates_list(filter).await
     }
 
     async fn workflow_submit(&self, workflow: NewWorkflow) -> Result<bool> {

@@ -115,7 +115,8 @@ struct InspectParams {
 
 /// What is cached under a key; its value only where that is asked for
 #[utoipa::path(get, path = "/v1/cache/inspect", tag = "cache", operation_id = "inspect_cache_key", params(InspectParams),
-    responses((status = 200, description = "It is served", body = CacheValue)))]
+    responses((status = 200, description = "It is served", body = CacheValue),
+        (status = 404, description = "Nothing is served under this key that can be shown")))]
 async fn inspect(
     State(app): State<App>,
     Params(asked): Params<InspectParams>,

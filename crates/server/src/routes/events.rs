@@ -1,6 +1,7 @@
 //! Events: as they happen, and those that are kept.
 
 use std::convert::Infallible;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,12 +12,14 @@ use axum::response::{IntoResponse as _, Response};
 use recache_api::{Event, EventList};
 use recache_model::event::EventFilter;
 use recache_model::ids::EventId;
-use recache_store::EventQuery;
+use recache_model::time::Timestamp;
+use recache_store::{EventQuery, EventRecord};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::Routes;
+use super::page::{Page, PageParams};
 use crate::access::{Action, Caller, Permission};
 use crate::connection::HangUp;
 use crate::documents;
@@ -29,8 +32,6 @@ const READ: Permission = Permission::new("events", Action::Read);
 const LAST_EVENT_ID: &str = "last-event-id";
 /// Where a client asks for no types: everything.
 const ALL_TYPES: [&str; 4] = ["*", "job.*", "workflow.*", "view.*"];
-/// Rows of a list where the caller does not say how many.
-const ROWS_DEFAULT: u32 = 50;
 
 pub(super) fn routes() -> Routes {
     Routes::new().read(READ, routes!(stream)).read(READ, routes!(list)).read(READ, routes!(show))
@@ -176,11 +177,15 @@ struct ListParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only older than this event; not together with `cursor`
+    before: Option<String>,
+    /// `next` of the page before
+    cursor: Option<String>,
 }
 
-/// The newest events that are kept
+/// Events that are kept, newest first
 #[utoipa::path(get, path = "/v1/events/kept", tag = "events", operation_id = "list_events", params(ListParams),
-    responses((status = 200, description = "The newest first", body = EventList)))]
+    responses((status = 200, description = "A page", body = EventList)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -191,10 +196,58 @@ async fn list(
         let message = "goes without `refused`: what was refused waits for nothing";
         return Err(Refusal::field(Code::InvalidParameter, "?waiting", message));
     }
-    let query =
-        EventQuery { namespace: caller.list_namespace(asked.namespace)?, name: asked.name, refused, waiting };
-    let found = app.store().events().events_list(query, asked.limit.unwrap_or(ROWS_DEFAULT)).await?;
-    Ok(Json(EventList::new(found.into_iter().map(documents::event).collect())))
+    let namespace = caller.list_namespace(asked.namespace)?;
+    let filter = (&namespace, &asked.name, refused, waiting);
+    let page = Page::new("events", &filter, PageParams { limit: asked.limit, cursor: asked.cursor })?;
+    let before = page.before_or::<EventPlace>("before", asked.before)?;
+    let before = match before {
+        Some(EventPlace(at, id)) => Some((event_at(&app, &caller, at, id).await?, id)),
+        None => None,
+    };
+    let query = EventQuery { namespace, name: asked.name, refused, waiting, before };
+    let found = app.store().events().events_list(query, page.rows_max()).await?;
+    let placed = |event: EventRecord| {
+        let place = format!("{}/{}", event.at.micros(), event.id);
+        (place, documents::event(event))
+    };
+    let (events, next) = page.cut_placed(found.into_iter().map(placed));
+    Ok(Json(EventList::new(events, next)))
+}
+
+/// Where an event stands in the list: when it was, as a cursor has it, and its id, by which a caller names it.
+struct EventPlace(Option<Timestamp>, EventId);
+
+impl FromStr for EventPlace {
+    type Err = <EventId as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let place = text.split_once('/').and_then(|(at, id)| Some((at.parse().ok()?, id)));
+        match place {
+            Some((at, id)) => id.parse().map(|id| Self(Some(Timestamp::from_micros(at)), id)),
+            None => text.parse().map(|id| Self(None, id)),
+        }
+    }
+}
+
+async fn event_at(
+    app: &App,
+    caller: &Caller,
+    at: Option<Timestamp>,
+    id: EventId,
+) -> Result<Timestamp, Refusal> {
+    if let Some(at) = at {
+        return Ok(at);
+    }
+    let missing =
+        || Refusal::field(Code::InvalidParameter, "?before", format!("names `{id}`, which does not exist"));
+    match app.store().events().event_get(id).await {
+        Ok(event) => {
+            caller.check_found(&event.namespace, "event", &id.to_string()).map_err(|_| missing())?;
+            Ok(event.at)
+        }
+        Err(recache_store::Error::NotFound { .. }) => Err(missing()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// One event

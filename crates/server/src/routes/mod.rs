@@ -29,7 +29,8 @@
 //! caller names, `check_found` for one of a thing that was found, `list_namespace` for a list. What an operator does goes through
 //! [`audited`](crate::audited::audited). It answers a document of [`recache_api`], made by [`crate::documents`], or a
 //! [`Refusal`](crate::refusal::Refusal); `?` turns the errors of store and engine into one. A list goes on where its
-//! [cursor](crate::input::cursor) says.
+//! [cursor](crate::input::cursor) says. What an operation may be refused with follows from all that ([`refusals`]); what does not follow, such as
+//! that a drawing may be too large, stands among its `responses` as a status with a description.
 
 mod analytics;
 mod audit;
@@ -46,6 +47,7 @@ mod letters;
 mod metrics;
 mod page;
 mod queues;
+mod refusals;
 mod schedules;
 mod steps;
 mod subscribers;
@@ -67,9 +69,10 @@ use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Content, Ref, RefOr, Required, ResponseBuilder};
+use utoipa::openapi::{RefOr, Required};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
+use self::refusals::Kind;
 use crate::access::Permission;
 use crate::frame::{frame, once, once_with_key, permit};
 use crate::input::schema::allow_null;
@@ -161,37 +164,37 @@ impl Routes {
 
     /// A route that changes nothing.
     pub(crate) fn read(self, permission: Permission, route: UtoipaMethodRouter<App>) -> Self {
-        self.add(permission, route)
+        self.add(permission, Kind::Guarded, route)
     }
 
     /// A call that changes something and is safe to repeat by what it says: it takes no idempotency key.
     pub(crate) fn repeatable(self, permission: Permission, route: UtoipaMethodRouter<App>) -> Self {
-        self.add(permission, route)
+        self.add(permission, Kind::OfWorkers, route)
     }
 
     /// A write whose handler honours the idempotency key.
     pub(crate) fn write_keyed(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
-        each_operation(&mut route, add_key);
-        self.add(permission, route)
+        each_operation(&mut route, |operation, _| add_key(operation));
+        self.add(permission, Kind::Keyed, route)
     }
 
     /// A write that the frame carries out once for its idempotency key.
     pub(crate) fn write_once(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
-        each_operation(&mut route, add_key);
-        self.add(permission, route.map(|method| method.route_layer(from_fn(once))))
+        each_operation(&mut route, |operation, _| add_key(operation));
+        self.add(permission, Kind::Keyed, route.map(|method| method.route_layer(from_fn(once))))
     }
 
     /// The same for what is asked often: without a key it goes straight to its handler.
     pub(crate) fn write_often(self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
-        each_operation(&mut route, add_key);
-        self.add(permission, route.map(|method| method.route_layer(from_fn(once_with_key))))
+        each_operation(&mut route, |operation, _| add_key(operation));
+        self.add(permission, Kind::Keyed, route.map(|method| method.route_layer(from_fn(once_with_key))))
     }
 
     /// A route that anybody may use.
     pub(crate) fn open(mut self, mut route: UtoipaMethodRouter<App>) -> Self {
-        each_operation(&mut route, |operation| {
+        each_operation(&mut route, |operation, is_read| {
             operation.security = Some(Vec::new());
-            add_problem(operation);
+            refusals::document(operation, is_read, Kind::Open);
         });
         self.router = self.router.routes(route);
         self
@@ -210,12 +213,12 @@ impl Routes {
         self
     }
 
-    fn add(mut self, permission: Permission, mut route: UtoipaMethodRouter<App>) -> Self {
-        each_operation(&mut route, |operation| {
+    fn add(mut self, permission: Permission, kind: Kind, mut route: UtoipaMethodRouter<App>) -> Self {
+        each_operation(&mut route, |operation, is_read| {
             operation.security = Some(vec![SecurityRequirement::new("bearer", [permission.to_string()])]);
             let extension = ExtensionsBuilder::new().add(PERMISSION, json!(permission.to_string())).build();
             operation.extensions.get_or_insert_default().merge(extension);
-            add_problem(operation);
+            refusals::document(operation, is_read, kind);
         });
         self.permissions.insert(permission);
         let enter = from_fn(move |request, next| permit(permission, request, next));
@@ -235,29 +238,20 @@ pub(crate) fn wrong(problems: &[FieldProblem]) -> Refusal {
     Refusal::new(Code::Invalid, said.join("; ")).errors(problems.to_vec())
 }
 
-fn each_operation(route: &mut UtoipaMethodRouter<App>, mut change: impl FnMut(&mut Operation)) {
+/// Each with whether it only reads.
+fn each_operation(route: &mut UtoipaMethodRouter<App>, mut change: impl FnMut(&mut Operation, bool)) {
     for path in route.1.paths.values_mut() {
-        let operations = [
-            &mut path.get,
-            &mut path.put,
-            &mut path.post,
-            &mut path.delete,
-            &mut path.patch,
-            &mut path.head,
-            &mut path.options,
-            &mut path.trace,
-        ];
-        operations.into_iter().flatten().for_each(&mut change);
+        for operation in
+            [&mut path.get, &mut path.head, &mut path.options, &mut path.trace].into_iter().flatten()
+        {
+            change(operation, true);
+        }
+        for operation in
+            [&mut path.put, &mut path.post, &mut path.delete, &mut path.patch].into_iter().flatten()
+        {
+            change(operation, false);
+        }
     }
-}
-
-/// Whatever else is answered is a problem.
-fn add_problem(operation: &mut Operation) {
-    let content = Content::new(Some(Ref::from_schema_name("Problem")));
-    let response = ResponseBuilder::new()
-        .description("Why it was not done; `code` says which kind of problem it is.")
-        .content(recache_api::Problem::MEDIA_TYPE, content);
-    operation.responses.responses.insert("default".to_owned(), response.build().into());
 }
 
 fn add_key(operation: &mut Operation) {

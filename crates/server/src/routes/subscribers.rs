@@ -6,12 +6,13 @@ use axum::extract::State;
 use recache_api::{DeliveryList, Subscriber, SubscriberChange, SubscriberList};
 use recache_model::event::DeliveryState;
 use recache_model::ids::EventId;
-use recache_store::{DeliveryFilter, SubscriberRecord, SubscriberState};
+use recache_store::{DeliveryFilter, DeliveryPlace, SubscriberRecord, SubscriberState};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
+use super::page::{Page, PageParams};
 use super::{Routes, reason_or};
 use crate::access::{Action, Caller, Permission};
 use crate::audited::{Deed, audited};
@@ -26,8 +27,6 @@ const OPERATE: Permission = Permission::new("subscribers", Action::Operate);
 
 /// Deliveries that one transaction removes.
 const BATCH_ROWS: u32 = 500;
-/// Rows of a list where the caller does not say how many.
-const ROWS_DEFAULT: u32 = 50;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -124,6 +123,8 @@ struct AllDeliveriesParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// `next` of the page before
+    cursor: Option<String>,
 }
 
 /// What became of telling anybody, newest first
@@ -131,15 +132,15 @@ struct AllDeliveriesParams {
 /// Those to one webhook are at `/v1/webhooks/{name}/deliveries`.
 #[utoipa::path(get, path = "/v1/deliveries", tag = "events", operation_id = "list_all_deliveries",
     params(AllDeliveriesParams),
-    responses((status = 200, description = "The newest first", body = DeliveryList)))]
+    responses((status = 200, description = "A page", body = DeliveryList)))]
 async fn deliveries(
     State(app): State<App>,
     caller: Caller,
     Params(asked): Params<AllDeliveriesParams>,
 ) -> Result<Json<DeliveryList>, Refusal> {
-    let to =
-        DeliveryFilter { namespace: caller.list_namespace(asked.namespace)?, ..DeliveryFilter::default() };
-    let which = DeliveriesParams { state: asked.state, event: asked.event, limit: asked.limit };
+    let AllDeliveriesParams { namespace, state, event, limit, cursor } = asked;
+    let to = DeliveryFilter { namespace: caller.list_namespace(namespace)?, ..DeliveryFilter::default() };
+    let which = DeliveriesParams { state, event, limit, cursor };
     delivered(&app, to, which).await
 }
 
@@ -212,6 +213,8 @@ pub(super) struct DeliveriesParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// `next` of the page before
+    cursor: Option<String>,
 }
 
 /// The deliveries to those whom `to` names, newest first.
@@ -229,7 +232,11 @@ pub(super) async fn delivered(
     });
     let events = app.store().events();
     let filter = DeliveryFilter { event, state, ..to };
-    let found = events.deliveries_list(filter, asked.limit.unwrap_or(ROWS_DEFAULT)).await?;
+    let page = Page::new("deliveries", &filter, PageParams { limit: asked.limit, cursor: asked.cursor })?;
+    let before = page.before::<DeliveryPlace>()?;
+    let filter = DeliveryFilter { before, ..filter };
+    let found = events.deliveries_list(filter, page.rows_max()).await?;
+    let (found, next) = page.cut_placed(found.into_iter().map(|record| (record.place().to_string(), record)));
     let mut deliveries = Vec::with_capacity(found.len());
     for record in found {
         let tries = match event {
@@ -238,5 +245,5 @@ pub(super) async fn delivered(
         };
         deliveries.push(documents::delivery(record, tries));
     }
-    Ok(Json(DeliveryList::new(deliveries)))
+    Ok(Json(DeliveryList::new(deliveries, next)))
 }

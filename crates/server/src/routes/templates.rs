@@ -9,12 +9,13 @@ use recache_api::{
     TemplateDiff, TemplateGraph, TemplateList, TemplatesApplied,
 };
 use recache_model::template::{Diff, Problems, Template};
-use recache_store::{Error, TemplateRecord};
+use recache_store::{Error, TemplateFilter, TemplatePlace, TemplateRecord};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 
 use super::drawn::StepsForm;
+use super::page::{Page, PageParams};
 use super::{Routes, drawn};
 use crate::access::{Action, Caller, Permission};
 use crate::documents;
@@ -103,6 +104,11 @@ struct ListParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only those behind this one, `NAMESPACE/NAME@VERSION`; not together with `cursor`
+    #[param(min_length = 5, max_length = 1024)]
+    after: Option<String>,
+    /// `next` of the page before
+    cursor: Option<String>,
 }
 
 /// List templates by namespace and name, the newest version of each first
@@ -114,21 +120,39 @@ async fn list(
     Params(asked): Params<ListParams>,
 ) -> Result<Json<TemplateList>, Refusal> {
     let namespace = caller.list_namespace(asked.namespace)?;
-    listed(&app, namespace.as_deref(), asked.name.as_deref(), asked.limit).await
+    let page = PageParams { limit: asked.limit, cursor: asked.cursor };
+    listed(&app, namespace, asked.name, asked.after, page).await
 }
 
 async fn listed(
     app: &App,
-    namespace: Option<&str>,
-    name: Option<&str>,
-    limit: Option<u32>,
+    namespace: Option<String>,
+    name: Option<String>,
+    after: Option<String>,
+    asked: PageParams,
 ) -> Result<Json<TemplateList>, Refusal> {
-    const ROWS_DEFAULT: u32 = 50;
-    let limit = limit.unwrap_or(ROWS_DEFAULT);
-    let found = app.store().templates_list(namespace, name, limit.saturating_add(1)).await?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = found.len() > limit;
-    Ok(Json(TemplateList::new(found.into_iter().take(limit).map(made::stored).collect(), has_more)))
+    let page = Page::new("templates", &(&namespace, &name), asked)?;
+    let place = page.before_or::<String>("after", after)?;
+    let not_one = || {
+        let message = "is no version of a template: expected `NAMESPACE/NAME@VERSION`";
+        Refusal::field(Code::InvalidParameter, "?after", message)
+    };
+    let after = place.map(|place| place_of(&place).ok_or_else(not_one)).transpose()?;
+    let filter = TemplateFilter { namespace, name, after, rows_max: page.rows_max() };
+    let found = app.store().templates_list(filter).await?.into_iter().map(|stored| {
+        let place = format!("{}/{}@{}", stored.namespace, stored.name, stored.version);
+        (place, made::stored(stored))
+    });
+    let (templates, next) = page.cut_placed(found);
+    Ok(Json(TemplateList::new(templates, next)))
+}
+
+/// No namespace holds a slash, and no version a sign.
+fn place_of(text: &str) -> Option<TemplatePlace> {
+    let (name, version) = text.rsplit_once('@')?;
+    let (namespace, name) = name.split_once('/')?;
+    let [namespace, name, version] = [namespace, name, version].map(str::to_owned);
+    Some(TemplatePlace { namespace, name, version })
 }
 
 /// A template, and what was forgiven it.
@@ -227,6 +251,8 @@ struct VersionsParams {
     /// At most so many
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// `next` of the page before
+    cursor: Option<String>,
 }
 
 /// The versions of a template, the newest first
@@ -241,8 +267,9 @@ async fn versions(
     Params(asked): Params<VersionsParams>,
 ) -> Result<Json<TemplateList>, Refusal> {
     caller.check_found(&namespace, "template", &format!("{namespace}/{name}"))?;
-    let found = listed(&app, Some(&namespace), Some(&name), asked.limit).await?;
-    if found.templates.is_empty() {
+    let (is_first, page) = (asked.cursor.is_none(), PageParams { limit: asked.limit, cursor: asked.cursor });
+    let found = listed(&app, Some(namespace.clone()), Some(name.clone()), None, page).await?;
+    if found.templates.is_empty() && is_first {
         return Err(Refusal::not_found("template", &format!("{namespace}/{name}")));
     }
     Ok(found)
@@ -265,7 +292,8 @@ struct DrawnParams {
 #[utoipa::path(get, path = "/v1/templates/{namespace}/{name}/graph", tag = "templates", operation_id = "template_graph",
     params(("namespace" = String, Path), ("name" = String, Path), DrawnParams),
     responses((status = 200, description = "Its levels and lines", content((TemplateGraph = "application/json"),
-        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml")))))]
+        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml"))),
+        (status = 409, description = "It is too large to be drawn")))]
 async fn graph(
     State(app): State<App>,
     caller: Caller,
@@ -284,7 +312,8 @@ async fn graph(
     operation_id = "analyze_template",
     params(("namespace" = String, Path), ("name" = String, Path), DrawnParams),
     responses((status = 200, description = "What was found", content((GraphAnalysis = "application/json"),
-        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml")))))]
+        (String = "text/plain"), (String = "text/vnd.mermaid"), (String = "image/svg+xml"))),
+        (status = 409, description = "It is too large to be drawn")))]
 async fn analysis(
     State(app): State<App>,
     caller: Caller,

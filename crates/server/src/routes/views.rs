@@ -454,7 +454,8 @@ struct DiffParams {
 /// At which items two generations differ
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/diff", tag = "views",
     params(ViewPath, DiffParams),
-    responses((status = 200, description = "A page, by item", body = ViewDiff)))]
+    responses((status = 200, description = "A page, by item", body = ViewDiff),
+        (status = 409, description = "One of the versions is not kept")))]
 async fn diff(
     State(app): State<App>,
     caller: Caller,
@@ -483,7 +484,8 @@ async fn diff(
 /// values are kept in the cache only are named in `gone` where it has them no more.
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/items", tag = "views",
     params(ViewPath, ItemsParams),
-    responses((status = 200, description = "A page", body = ItemList)))]
+    responses((status = 200, description = "A page", body = ItemList),
+        (status = 409, description = "The generation of the first page is no longer kept")))]
 async fn items(
     State(app): State<App>,
     caller: Caller,
@@ -536,7 +538,8 @@ struct ItemParams {
         ("item" = String, Path, description = "The item's key"), ItemParams,
         ("If-None-Match" = Option<String>, Header, description = "One or more `ETag`s that were answered before, or `*`"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
-    responses((status = 200, description = "The item", body = ItemRead), (status = 304, description = "The generation is the same")))]
+    responses((status = 200, description = "The item", body = ItemRead), (status = 304, description = "The generation is the same"),
+        (status = 409, description = "`min_version` is not live")))]
 async fn item(
     State(app): State<App>,
     caller: Caller,

@@ -252,7 +252,7 @@ async fn rotate(
 /// What became of telling a webhook, newest first
 #[utoipa::path(get, path = "/v1/webhooks/{name}/deliveries", tag = "webhooks", operation_id = "list_deliveries",
     params(("name" = String, Path, description = "What it is called"), DeliveriesParams),
-    responses((status = 200, description = "The newest first", body = DeliveryList)))]
+    responses((status = 200, description = "A page", body = DeliveryList)))]
 async fn deliveries(
     State(app): State<App>,
     caller: Caller,

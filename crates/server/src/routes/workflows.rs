@@ -230,7 +230,8 @@ struct GraphParams {
     params(("id" = String, Path, description = "`wf_…`"), GraphParams),
     responses((status = 200, description = "As it stands; where no step has changed since, as of 90 seconds ago at most",
         content((GraphAnalysis = "application/json"), (String = "text/plain"), (String = "text/vnd.mermaid"),
-            (String = "image/svg+xml")))))]
+            (String = "image/svg+xml"))),
+        (status = 409, description = "It is too large to be drawn")))]
 async fn graph(
     State(app): State<App>,
     caller: Caller,

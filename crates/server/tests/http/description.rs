@@ -64,6 +64,38 @@ fn every_route_names_its_permission_but_those_that_are_open_on_purpose() {
     assert_eq!(recache_server::open_pages(), ["/docs"]);
 }
 
+#[test]
+fn every_answer_is_described_by_its_status() {
+    let api = recache_server::api();
+    let statuses = |wanted: &str| {
+        let found =
+            operations(&api).into_iter().find(|(method, path, _)| format!("{method} {path}") == wanted);
+        let (_, _, operation) = found.unwrap();
+        operation["responses"].as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+    };
+    for (method, path, operation) in operations(&api) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let status: u16 = status.parse().unwrap_or_else(|_| panic!("{method} {path}: answer `{status}`"));
+            assert!(!response["description"].as_str().unwrap().is_empty(), "{method} {path}: {status}");
+            let is_problem = response["content"].get("application/problem+json").is_some();
+            assert_eq!(is_problem, status >= 400, "{method} {path}: {status}");
+        }
+    }
+    assert_eq!(statuses("GET /health/live"), "200 429 500 503 504");
+    assert_eq!(statuses("GET /metrics"), "200 401 403 421 429 500 503 504");
+    assert_eq!(statuses("GET /v1/jobs/{id}"), "200 400 401 403 404 421 422 429 500 503 504");
+    assert_eq!(statuses("GET /v1/workflows/{id}/graph"), "200 400 401 403 404 409 421 422 429 500 503 504");
+    assert_eq!(
+        statuses("POST /v1/jobs"),
+        "200 201 400 401 403 404 408 409 413 415 421 422 429 500 503 504",
+        "it may be asked to wait"
+    );
+    assert_eq!(
+        statuses("POST /v1/workers/{session}/call"),
+        "200 400 401 403 404 408 409 410 413 415 421 422 429 500 503"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn explorer_works_without_a_look_elsewhere() {
     let world = World::sqlite().await;

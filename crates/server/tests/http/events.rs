@@ -191,7 +191,34 @@ async fn events_are_told_as_they_happen_through_the_clients_filter() {
         assert_eq!(world.get(&format!("/v1/events/kept/{id}")).await.expect(200)["id"], id);
         let kept = world.get("/v1/events/kept?type=view.touched").await.expect(200);
         assert_eq!(kept["events"].as_array().unwrap().len(), 1);
+        pages_of_kept(&world).await;
         world.end().await;
+    }
+}
+
+/// The list of kept events, read at once and page by page.
+async fn pages_of_kept(world: &World) {
+    let all = world.get("/v1/events/kept?limit=1000").await.expect(200);
+    assert_eq!(all["next"], Value::Null);
+    let all = all["events"].as_array().unwrap().clone();
+    let (mut paged, mut path) = (Vec::new(), "/v1/events/kept?limit=3".to_owned());
+    loop {
+        let page = world.get(&path).await.expect(200);
+        paged.extend(page["events"].as_array().unwrap().clone());
+        let Some(next) = page["next"].as_str() else { break };
+        assert_eq!(
+            world.get(&format!("/v1/events/kept?type=x&cursor={next}")).await.code(400),
+            "invalid_parameter"
+        );
+        path = format!("/v1/events/kept?limit=3&cursor={next}");
+    }
+    assert_eq!(paged, all);
+    let second = all[1]["id"].as_str().unwrap();
+    let behind = world.get(&format!("/v1/events/kept?before={second}&limit=1000")).await.expect(200);
+    assert_eq!(behind["events"].as_array().unwrap()[..], all[2..]);
+    for wrong in ["before=evt_1", "before=evt_00000000-0000-7000-8000-0000000000ff", "cursor=x"] {
+        let refused = world.get(&format!("/v1/events/kept?{wrong}")).await;
+        assert_eq!(refused.code(400), "invalid_parameter", "{wrong}");
     }
 }
 

@@ -9,12 +9,14 @@
     reason = "a test says what it expects"
 )]
 
+mod described;
 mod world;
 
 mod access;
 mod analytics;
 mod batches;
 mod cache;
+mod client;
 mod description;
 mod events;
 mod handlers;

@@ -92,3 +92,82 @@ async fn issuer_that_is_away_is_no_fault_of_the_token_and_is_told_in_health() {
     assert!(health["degraded"].to_string().contains("keys of signed tokens cannot be fetched"), "{health}");
     world.end().await;
 }
+
+/// A set that is published.
+#[derive(Debug)]
+struct Published(String);
+
+#[async_trait]
+impl KeySource for Published {
+    async fn fetch(&self, _: usize) -> Result<String, String> {
+        Ok(self.0.clone())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_each_family_are_taken_with_each_kind_of_key() {
+    const FAMILIES: [(&str, &[Algorithm]); 4] = [
+        (
+            "rsa",
+            &[
+                Algorithm::RS256,
+                Algorithm::RS384,
+                Algorithm::RS512,
+                Algorithm::PS256,
+                Algorithm::PS384,
+                Algorithm::PS512,
+            ],
+        ),
+        ("p256", &[Algorithm::ES256]),
+        ("p384", &[Algorithm::ES384]),
+        ("ed25519", &[Algorithm::EdDSA]),
+    ];
+    let file = |family: &str, kind: &str| {
+        std::fs::read_to_string(format!("{}/tests/http/keys/{family}.{kind}", env!("CARGO_MANIFEST_DIR")))
+            .unwrap()
+    };
+    let sign = |family: &str, algorithm: Algorithm, kid: Option<&str>| {
+        let pem = file(family, "pem");
+        let key = match family {
+            "rsa" => EncodingKey::from_rsa_pem(pem.as_bytes()),
+            "ed25519" => EncodingKey::from_ed_pem(pem.as_bytes()),
+            _ => EncodingKey::from_ec_pem(pem.as_bytes()),
+        };
+        let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
+        encode(&header, &claims(), &key.unwrap()).unwrap()
+    };
+    for (family, algorithms) in FAMILIES {
+        let names: Vec<String> = algorithms.iter().map(|one| format!("{one:?}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut key: Value = serde_json::from_str(&file(family, "jwk.json")).unwrap();
+        key["kid"] = json!("k");
+        // A set holds keys of others too.
+        let set = json!({ "keys": [{ "kty": "oct", "kid": "o", "k": "c2VjcmV0" }, key] }).to_string();
+        let pem = file(family, "pub.pem");
+        let kinds = [
+            (None, JwtKeys::Pem(pem.as_bytes())),
+            (Some("k"), JwtKeys::Jwks(&set)),
+            (Some("k"), JwtKeys::Fetched(Arc::new(Published(set.clone())))),
+        ];
+        for (place, (kid, keys)) in kinds.into_iter().enumerate() {
+            let settings = JwtSettings::new("https://issuer", "recache", &names, &keys).unwrap();
+            let auth = Auth { api_keys: false, jwt: Some(settings) };
+            let world = World::guarded(sqlite_database(), Settings::default(), auth).await;
+            for algorithm in algorithms {
+                let token = sign(family, *algorithm, kid);
+                assert_eq!(status(&world, &token).await, 200, "{family} {algorithm:?} {place}");
+                // Signed well, and then changed.
+                let (head, signature) = token.rsplit_once('.').unwrap();
+                let (head, body) = head.split_once('.').unwrap();
+                let body = body.replacen(&body[..1], if body.starts_with('e') { "f" } else { "e" }, 1);
+                let changed = format!("{head}.{body}.{signature}");
+                assert_eq!(status(&world, &changed).await, 401, "{family} {algorithm:?} {place}");
+            }
+            for (other, others) in FAMILIES.into_iter().filter(|(other, _)| *other != family) {
+                let token = sign(other, others[0], kid);
+                assert_eq!(status(&world, &token).await, 401, "{other} for {family} {place}");
+            }
+            world.end().await;
+        }
+    }
+}

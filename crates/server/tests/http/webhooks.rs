@@ -53,6 +53,15 @@ async fn webhook_is_made_told_and_its_secret_shown_once() {
         assert_eq!((&delivered["status"], &delivered["attempts"][0]["status"]), (&json!(204), &json!(204)));
         let all = world.get(&format!("/v1/deliveries?event={}", posting.id)).await.expect(200);
         assert_eq!(all["deliveries"], json!([delivered]));
+        let first = world.get("/v1/deliveries?limit=1").await.expect(200);
+        if let Some(next) = first["next"].as_str() {
+            let second = world.get(&format!("/v1/deliveries?limit=1&cursor={next}")).await.expect(200);
+            assert_ne!(second["deliveries"], first["deliveries"]);
+            assert_eq!(
+                world.get(&format!("{place}/deliveries?cursor={next}")).await.code(400),
+                "invalid_parameter"
+            );
+        }
         assert_eq!(world.get("/v1/deliveries?namespace=a").await.expect(200)["deliveries"], json!([]));
         assert_eq!(world.get("/v1/deliveries?event=x").await.code(400), "invalid_parameter");
         let again =

@@ -66,6 +66,7 @@ async fn template_is_stored_compared_checked_and_drawn() {
         assert_eq!(world.get("/v1/templates/shop/order/analysis").await.expect(200)["nodes"], 3);
         let page = world.get("/v1/templates?namespace=shop&limit=1").await.expect(200);
         assert_eq!((page["templates"].as_array().unwrap().len(), &page["has_more"]), (1, &json!(true)));
+        pages_of_templates(&world).await;
 
         let wrong = "namespace: shop\nname: order\nversion: one\nsteps:\n  - name: a\n    dependencies: [b]\n    colour: red\n";
         let refused = put(&world, wrong).await;
@@ -301,4 +302,30 @@ async fn graph_that_is_too_large_is_answered_as_data_only() {
         }
     }
     world.end().await;
+}
+
+/// Of two versions of `shop/order`.
+async fn pages_of_templates(world: &World) {
+    let one = async |path: &str| {
+        let page = world.get(path).await.expect(200);
+        let versions = page["templates"].as_array().unwrap().iter().map(|one| one["version"].clone());
+        (versions.collect::<Vec<_>>(), page["next"].as_str().map(str::to_owned))
+    };
+    for list in
+        ["/v1/templates?namespace=shop&name=order&limit=1", "/v1/templates/shop/order/versions?limit=1"]
+    {
+        let (first, next) = one(list).await;
+        let next = next.expect("there are more");
+        let (second, end) = one(&format!("{list}&cursor={next}")).await;
+        assert_eq!((first, second, end), (vec![json!("1.1.0")], vec![json!("1.0.0")], None), "{list}");
+        let other = list.replace("order", "pack");
+        assert_eq!(world.get(&format!("{other}&cursor={next}")).await.code(400), "invalid_parameter");
+    }
+    let (behind, _) = one("/v1/templates?name=order&after=shop/order@1.1.0").await;
+    assert_eq!(behind, ["1.0.0"]);
+    assert_eq!(one("/v1/templates?name=order&after=shop/order@1.0.0").await, (vec![], None));
+    for wrong in ["after=shop/order", "after=order@1.0.0", "cursor=x", "after=shop/order@1.0.0&cursor=x"] {
+        let refused = world.get(&format!("/v1/templates?{wrong}")).await;
+        assert_eq!(refused.code(400), "invalid_parameter", "{wrong}");
+    }
 }

@@ -16,6 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::described;
+
 /// Sends nothing, and keeps what it was given. What ends in `/no` is refused, what ends in `/down` is answered with 503.
 #[derive(Debug, Default)]
 pub(crate) struct KeepingCourier(Mutex<Vec<Posting>>);
@@ -206,6 +208,7 @@ impl World {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    /// Sends a request. The answer must be one that the description of the API has.
     pub(crate) async fn send(
         &self,
         method: &str,
@@ -222,7 +225,9 @@ impl World {
         }
         text.push_str("\r\n");
         text.push_str(body);
-        Answer::read(&self.raw(text.as_bytes()).await)
+        let answer = Answer::read(&self.raw(text.as_bytes()).await);
+        described::hold(method, path, &answer);
+        answer
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::{Subject, views, work};
 use crate::error::Error;
 use crate::events::{
-    ClaimedDeliveries, DeliveryEnd, DeliveryFilter, DeliveryOutcome, EventQuery, EventRecord, NewSubscriber,
-    SubscriberKind, SubscriberRecord, SubscriberState,
+    ClaimedDeliveries, DeliveryEnd, DeliveryFilter, DeliveryOutcome, DeliveryPlace, EventQuery, EventRecord,
+    NewSubscriber, SubscriberKind, SubscriberRecord, SubscriberState,
 };
 use crate::maintenance::Leadership;
 use crate::queues::Word;
@@ -411,6 +411,59 @@ pub async fn dead_delivery_is_made_once_more_when_asked(subject: &Subject) {
     assert_eq!(attempts.iter().map(|one| one.attempt).collect::<Vec<_>>(), [1, 2, 3]);
     let pending = DeliveryFilter { state: Some(DeliveryState::Pending), ..DeliveryFilter::default() };
     assert!(matches!(events.deliveries_redrive(pending, 10).await, Err(Error::Invalid(_))));
+}
+
+/// Pages follow each other whatever they hold, also behind what is gone, and where many happened in one moment.
+pub async fn events_and_deliveries_are_listed_page_by_page(subject: &Subject) {
+    for name in ["a", "b", "c"] {
+        put(subject, handler(name, &["*"])).await;
+    }
+    for number in 0..5 {
+        happen(subject, number).await;
+        if number % 2 == 1 {
+            subject.advance(Duration::from_secs(1));
+        }
+    }
+    assert_eq!(route(subject).await, 15);
+    let events = subject.store.events();
+    let all = events.events_list(EventQuery::default(), 100).await.expect("listed");
+    assert_eq!(all.len(), 5);
+    for rows_max in 1..=5 {
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let query = EventQuery { before, ..EventQuery::default() };
+            let page = events.events_list(query, rows_max).await.expect("listed");
+            let Some(last) = page.last() else { break };
+            before = Some((last.at, last.id));
+            found.extend(page);
+        }
+        assert_eq!(found, all, "by {rows_max}");
+    }
+    let gone =
+        EventQuery { before: Some((all[1].at, EventId::from_uuid(Uuid::max()))), ..EventQuery::default() };
+    let behind = events.events_list(gone, 100).await.expect("listed");
+    assert!(all.ends_with(&behind) && behind.contains(&all[1]), "{behind:?}");
+
+    let deliveries = async |before, rows_max| {
+        let filter = DeliveryFilter { before, ..DeliveryFilter::default() };
+        events.deliveries_list(filter, rows_max).await.expect("listed")
+    };
+    let all = deliveries(None, 100).await;
+    assert_eq!(all.len(), 15);
+    for rows_max in [1, 2, 4, 15] {
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let page = deliveries(before, rows_max).await;
+            let Some(last) = page.last() else { break };
+            // As text, in which it goes to callers and comes back.
+            before = Some(last.place().to_string().parse().expect("a place"));
+            found.extend(page);
+        }
+        assert_eq!(found, all, "by {rows_max}");
+    }
+    for text in ["", "1", "1/evt_1", "x/y/z"] {
+        assert!(text.parse::<DeliveryPlace>().is_err(), "{text}");
+    }
 }
 
 /// 410 is the last word: nothing is sent any more, and what waits is given up.

@@ -505,6 +505,7 @@ macro_rules! conformance_suite {
                 delivery_of_a_dead_sender_is_made_again,
                 failing_subscriber_rests_and_is_tried_with_one,
                 dead_delivery_is_made_once_more_when_asked,
+                events_and_deliveries_are_listed_page_by_page,
                 subscriber_that_is_gone_stays_gone,
                 what_is_for_a_paused_subscriber_waits,
                 rotated_secret_signs_beside_the_former_for_a_time,

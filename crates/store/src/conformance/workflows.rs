@@ -10,7 +10,7 @@ use super::{Subject, work};
 use crate::Error;
 use crate::records::{
     ClaimRequest, ClaimedJob, NewJob, NewStep, NewWorkflow, Outcome, Revoked, Settled, Settlement,
-    TemplateRecord, TemplateSummary,
+    TemplateFilter, TemplatePlace, TemplateRecord, TemplateSummary,
 };
 use crate::signal::Signal;
 
@@ -213,11 +213,14 @@ pub async fn templates_are_listed_by_name_and_newest_version(subject: &Subject) 
     ] {
         put_version(subject, namespace, name, version).await;
     }
-    let list = async |namespace, name, rows_max| {
-        let found = subject.store.templates_list(namespace, name, rows_max).await.expect("listed");
+    let page = async |namespace: Option<&str>, name: Option<&str>, after, rows_max| {
+        let (namespace, name) = (namespace.map(str::to_owned), name.map(str::to_owned));
+        let filter = TemplateFilter { namespace, name, after, rows_max };
+        let found = subject.store.templates_list(filter).await.expect("listed");
         let line = |one: &TemplateSummary| format!("{}/{} {}", one.namespace, one.name, one.version);
         found.iter().map(line).collect::<Vec<_>>()
     };
+    let list = async |namespace, name, rows_max| page(namespace, name, None, rows_max).await;
     let all = [
         "a/order 0.10.0",
         "a/order 0.10.0-rc.1",
@@ -234,7 +237,32 @@ pub async fn templates_are_listed_by_name_and_newest_version(subject: &Subject) 
     assert_eq!(list(None, Some("pack"), 10).await, [all[3], all[5]]);
     assert_eq!(list(Some("a"), Some("order"), 2).await, all[..2]);
     assert!(list(Some("c"), None, 10).await.is_empty());
-    let summary = &subject.store.templates_list(Some("a"), Some("pack"), 1).await.expect("listed")[0];
+    // Behind each, and behind what is no longer there, whatever the page holds.
+    let place = |line: &str| {
+        let (name, version) = line.split_once(' ').expect("a line");
+        let (namespace, name) = name.split_once('/').expect("a name");
+        let [namespace, name, version] = [namespace, name, version].map(str::to_owned);
+        TemplatePlace { namespace, name, version }
+    };
+    for rows_max in 1..=7 {
+        let cut = usize::try_from(rows_max).expect("few");
+        for (index, line) in all.iter().enumerate() {
+            let expected = &all[index + 1..];
+            let found = page(None, None, Some(place(line)), rows_max).await;
+            assert_eq!(found, expected[..cut.min(expected.len())], "{rows_max} after {line}");
+        }
+    }
+    assert_eq!(page(None, None, Some(place("a/order 0.9.5")), 2).await, all[2..4]);
+    assert_eq!(page(None, None, Some(place("a/other 1.0.0")), 2).await, all[3..5]);
+    assert_eq!(page(Some("a"), Some("order"), Some(place(all[0])), 1).await, all[1..2]);
+    assert!(page(Some("b"), None, Some(place(all[5])), 10).await.is_empty());
+    let pack = TemplateFilter {
+        namespace: Some("a".to_owned()),
+        name: Some("pack".to_owned()),
+        rows_max: 1,
+        ..TemplateFilter::default()
+    };
+    let summary = &subject.store.templates_list(pack).await.expect("listed")[0];
     assert_eq!((summary.digest.as_str(), summary.created_at), ("a/pack 2.0.0", subject.clock.now()));
 }
 

@@ -283,18 +283,23 @@ pub(super) async fn list(
     filter: &DeliveryFilter,
     rows_max: u32,
 ) -> Result<Vec<DeliveryRecord>> {
+    let before = filter.before.as_ref();
     let rows = sqlx::query(
         "SELECT s.name AS subscriber, d.event_id, e.type, d.state, d.attempt, d.attempts_max, d.created_at, d.due_at, \
          d.ended_at, d.status, d.error FROM deliveries d JOIN subscribers s ON s.id = d.subscriber_id \
          JOIN events e ON e.id = d.event_id WHERE (CAST($1 AS TEXT) IS NULL OR s.name = $1) \
          AND (NOT $2 OR d.event_id = $3) AND (CAST($4 AS TEXT) IS NULL OR d.state = $4) \
-         AND (CAST($5 AS TEXT) IS NULL OR s.namespace = $5) ORDER BY d.created_at DESC, d.event_id DESC LIMIT $6",
+         AND (CAST($5 AS TEXT) IS NULL OR s.namespace = $5) AND (d.created_at, d.event_id, s.name) < ($6, $7, $8) \
+         ORDER BY d.created_at DESC, d.event_id DESC, s.name DESC LIMIT $9",
     )
     .bind(&filter.subscriber)
     .bind(filter.event.is_some())
     .bind(filter.event.map_or(Uuid::nil(), EventId::uuid))
     .bind(filter.state.map(DeliveryState::as_str))
     .bind(&filter.namespace)
+    .bind(before.map_or(i64::MAX, |place| place.created_at.micros()))
+    .bind(before.map_or(Uuid::max(), |place| place.event.uuid()))
+    .bind(before.map_or("", |place| place.subscriber.as_str()))
     .bind(i64::from(rows_max))
     .fetch_all(db)
     .await?;

@@ -144,14 +144,17 @@ fn record(row: &Row) -> Result<EventRecord> {
 
 /// Newest first.
 pub(super) async fn list(db: &mut Connection, query: &EventQuery, rows_max: u32) -> Result<Vec<EventRecord>> {
+    let (at, id) = query.end();
     let rows = sqlx::query(concat!(
         "SELECT ",
         draft_columns!(),
         " FROM event_drafts WHERE (CAST($1 AS TEXT) IS NULL OR namespace = $1) \
-         AND (CAST($2 AS TEXT) IS NULL OR type = $2) ORDER BY at DESC, id DESC LIMIT $3"
+         AND (CAST($2 AS TEXT) IS NULL OR type = $2) AND (at, id) < ($3, $4) ORDER BY at DESC, id DESC LIMIT $5"
     ))
     .bind(&query.namespace)
     .bind(&query.name)
+    .bind(at)
+    .bind(id)
     .bind(i64::from(rows_max))
     .fetch_all(db)
     .await?;

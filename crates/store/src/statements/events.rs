@@ -370,15 +370,18 @@ async fn all(db: &mut Connection, query: &EventQuery, rows_max: u32) -> Result<V
 }
 
 async fn list(db: &mut Connection, query: &EventQuery, rows_max: u32) -> Result<Vec<EventRecord>> {
+    let (at, id) = query.end();
     let rows = sqlx::query(concat!(
         "SELECT ",
         event_columns!(),
         " FROM events WHERE (CAST($1 AS TEXT) IS NULL OR namespace = $1) AND (CAST($2 AS TEXT) IS NULL OR type = $2) \
-         AND (NOT $3 OR problem IS NOT NULL) ORDER BY at DESC, id DESC LIMIT $4"
+         AND (NOT $3 OR problem IS NOT NULL) AND (at, id) < ($4, $5) ORDER BY at DESC, id DESC LIMIT $6"
     ))
     .bind(&query.namespace)
     .bind(&query.name)
     .bind(query.refused)
+    .bind(at)
+    .bind(id)
     .bind(i64::from(rows_max))
     .fetch_all(db)
     .await?;

@@ -28,10 +28,6 @@ impl RemoteWorkers for Driver {
         self.read(look!([] db, now => find(db, session).await)).await
     }
 
-    async fn remote_list(&self, rows_max: u32) -> Result<Vec<RemoteWorker>> {
-        self.read(look!([] db, now => list(db, rows_max).await)).await
-    }
-
     async fn remote_beat(
         &self,
         session: SessionId,
@@ -111,14 +107,6 @@ async fn find(db: &mut Connection, session: SessionId) -> Result<Option<RemoteWo
         .fetch_optional(db)
         .await?;
     row.as_ref().map(worker).transpose()
-}
-
-async fn list(db: &mut Connection, rows_max: u32) -> Result<Vec<RemoteWorker>> {
-    let rows = sqlx::query(concat!(worker_columns!(), " ORDER BY w.session_id DESC LIMIT $1"))
-        .bind(i64::from(rows_max))
-        .fetch_all(db)
-        .await?;
-    rows.iter().map(worker).collect()
 }
 
 fn worker(row: &Row) -> Result<RemoteWorker> {

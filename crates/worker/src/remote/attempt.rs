@@ -1,11 +1,9 @@
 //! One attempt: from a job of the protocol to its end.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use recache_api::{
     BeginBuild, Json, WorkerBuild, WorkerEnd, WorkerError, WorkerErrorKind, WorkerJob, WorkerOutcome,
 };
@@ -22,7 +20,7 @@ use crate::context::{Context, JobFacts};
 use crate::failure::Failure;
 use crate::handlers::{Builder, Call, Handlers, Registered};
 use crate::known::KnownItem;
-
+use crate::limits::{PANIC, within_limits};
 use crate::stop::{Stop, StopSignal};
 
 /// What an attempt needs besides its job.
@@ -106,22 +104,11 @@ impl Attempt {
         })
     }
 
-    /// When it shall stop, the handler has some time to do so by itself; then it is dropped at its next await.
     async fn within_limits(&self, job: &WorkerJob) -> Result<Done, Failure> {
-        let mut work = std::pin::pin!(AssertUnwindSafe(self.work(job)).catch_unwind());
-        let why = tokio::select! {
-            result = &mut work => return caught(result),
-            why = self.stop.stopped() => why,
+        let dropped = |why| {
+            tracing::warn!(job_id = job.id, handler = job.handler, %why, "handler did not stop in time and was dropped");
         };
-        match tokio::time::timeout(self.grace, &mut work).await {
-            // It may have finished in the same moment; but a job that was taken away has no result.
-            Ok(Ok(Ok(done))) if why == Stop::Shutdown => Ok(done),
-            Ok(_) => Err(Failure::Stopped(why)),
-            Err(_) => {
-                tracing::warn!(job_id = job.id, handler = job.handler, %why, "handler did not stop in time and was dropped");
-                Err(Failure::Stopped(why))
-            }
-        }
+        within_limits(self.work(job), &self.stop, self.grace, dropped).await
     }
 
     async fn work(&self, job: &WorkerJob) -> Result<Done, Failure> {
@@ -181,7 +168,6 @@ impl Attempt {
     }
 }
 
-const PANIC: &str = "panic";
 /// A larger result does not fit into a call.
 const RESULT_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Longest code of an error, in bytes.
@@ -196,17 +182,6 @@ fn bounded(code: &str) -> String {
     let code: String =
         code[..end].chars().map(|letter| if letter.is_control() { '_' } else { letter }).collect();
     if code.is_empty() { "unknown".to_owned() } else { code }
-}
-
-fn caught<T>(result: Result<Result<T, Failure>, Box<dyn std::any::Any + Send>>) -> Result<T, Failure> {
-    result.unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "the handler panicked".to_owned());
-        Err(Failure::Retryable { code: Some(PANIC.to_owned()), message, after: None })
-    })
 }
 
 fn millis(duration: Duration) -> u64 {

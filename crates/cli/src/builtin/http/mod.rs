@@ -294,8 +294,13 @@ async fn read_body(mut response: Response, named: &Named<'_>) -> Result<Vec<u8>,
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use recache_worker::testing::{Settlement, TestJob};
+    use recache_worker::{Handlers, Registered};
 
     use super::*;
+    use crate::outbound::rebinding::Rebound;
 
     #[test]
     fn json_is_known_by_its_type() {
@@ -325,7 +330,7 @@ mod tests {
             let client = Client::builder()
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
-                .dns_resolver(crate::outbound::address::PublicOnly)
+                .dns_resolver(crate::outbound::address::PublicOnly::of_machine())
                 .resolve("public.example", address)
                 .build()
                 .unwrap();
@@ -338,6 +343,21 @@ mod tests {
             }
             server.join().unwrap();
         }
+    }
+
+    /// Judged and used are one look: what it says afterwards gains nothing.
+    #[tokio::test]
+    async fn name_that_is_rebound_never_leads_inside() {
+        let rebound = Rebound::start().await;
+        let http = Http { options: Options::default(), client: OnceLock::from(Ok(rebound.client())) };
+        let mut handlers = Handlers::new();
+        handlers.register("http", Registered::Job(Arc::new(http))).unwrap();
+        let settings = json!({ "url": rebound.url(), "timeout_seconds": 1 });
+        let first = TestJob::new("http").input(&settings).run(&handlers).await;
+        assert!(matches!(first.settlement, Settlement::Retrying { .. }), "{:?}", first.settlement);
+        let again = first.next_attempt().unwrap().run(&handlers).await;
+        assert_eq!(again.code(), Some("address_refused"), "{:?}", again.settlement);
+        rebound.assert_untouched(2).await;
     }
 
     /// Answers each request with the next answer; hands out what it was sent.

@@ -5,7 +5,7 @@ mod remote;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use recache_api::{Delivery, DeliveryList, Subscriber, SubscriberList, WebhookSecret};
+use recache_api::{DeliveryList, Subscriber, SubscriberList, WebhookSecret};
 use recache_model::event::{DeliveryState, EventFilter, delivery_policy};
 use recache_model::ids::EventId;
 use recache_model::retry::RetryPolicy;
@@ -19,7 +19,7 @@ use super::against::Against;
 use super::audited::{Deed, audited};
 use super::failure::Result;
 use super::name::{far, wait};
-use super::{Context, Outcome};
+use super::{Context, Outcome, page};
 use crate::cli_error::{CliError, ExitStatus};
 use crate::outbound;
 use crate::output::{self, Format, Tone};
@@ -178,6 +178,9 @@ struct Deliveries {
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+    /// Where the page begins: `next` of the page before
+    #[arg(long, value_name = "NEXT")]
+    cursor: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -469,30 +472,34 @@ impl Deliveries {
             StateArgument::Delivered => DeliveryState::Delivered,
             StateArgument::Dead => DeliveryState::Dead,
         });
+        let wrong = |error| Error::Invalid(format!("--cursor: {error}"));
+        let before = self.cursor.map(|cursor| cursor.parse().map_err(wrong)).transpose()?;
         let filter =
-            DeliveryFilter { subscriber: self.name, event: self.event, state, ..DeliveryFilter::default() };
-        let records = store.events().deliveries_list(filter, self.limit).await?;
+            DeliveryFilter { subscriber: self.name, event: self.event, state, before, namespace: None };
+        let mut records = store.events().deliveries_list(filter, page::rows_max(self.limit)).await?;
+        let has_more = page::cut(&mut records, self.limit);
+        let next = records.last().filter(|_| has_more).map(|last| last.place().to_string());
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
             let attempts = attempts(store, &record, self.event.is_some()).await?;
             deliveries.push(output::delivery(record, attempts));
         }
-        print_deliveries(deliveries, context)
+        print_deliveries(&DeliveryList::new(deliveries, next), context)
     }
 }
 
-fn print_deliveries(deliveries: Vec<Delivery>, context: &mut Context<'_>) -> Outcome {
+fn print_deliveries(list: &DeliveryList, context: &mut Context<'_>) -> Outcome {
     match context.format() {
-        Format::Json => context.print(&DeliveryList::new(deliveries))?,
-        Format::Jsonl => context.print_lines(&deliveries)?,
+        Format::Json => context.print(list)?,
+        Format::Jsonl => context.print_lines(&list.deliveries)?,
         Format::Table => {
-            if deliveries.is_empty() {
+            if list.deliveries.is_empty() {
                 context.note("no deliveries")?;
                 return Ok(ExitStatus::Ok);
             }
             let mut table =
                 context.table(["EVENT", "TYPE", "TO", "STATE", "TRIES", "STATUS", "WHEN", "ERROR"]);
-            for delivery in &deliveries {
+            for delivery in &list.deliveries {
                 let tone = match delivery.state.as_str() {
                     "delivered" => Tone::Good,
                     "dead" => Tone::Bad,
@@ -523,6 +530,9 @@ fn print_deliveries(deliveries: Vec<Delivery>, context: &mut Context<'_>) -> Out
                 }
             }
             context.print_text(&table.leaving_out(&["WHEN", "TO"]).text())?;
+            if let Some(next) = &list.next {
+                context.note(&format!("there are more: --cursor {next}"))?;
+            }
         }
     }
     Ok(ExitStatus::Ok)

@@ -65,12 +65,13 @@ impl Verb {
                     state: state.map(str::to_owned),
                     event: asked.event.map(|event| event.to_string()),
                     limit: Some(asked.limit),
+                    cursor: asked.cursor,
                 };
                 let found = match &asked.name {
                     Some(name) => client.deliveries(name, &query).await?,
                     None => client.all_deliveries(&query).await?,
                 };
-                print_deliveries(found.deliveries, context)
+                print_deliveries(&found, context)
             }
             Self::Redeliver(again) => {
                 let event = again.event.map(|event| event.to_string());

@@ -288,14 +288,27 @@ impl Signal {
 
     async fn send(self, kind: SignalKind, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
         let payload = read_input(self.payload.as_deref())?;
+        let actor = context.actor(self.actor.as_deref());
+        let word = Word::new(actor.clone(), format!("approval `{}`", self.name));
         let signal = SignalRecord {
             kind,
             name: self.name,
             payload: payload.to_string(),
-            actor: context.actor(self.actor.as_deref()),
+            actor,
             received_at: Timestamp::from_micros(0),
         };
-        let is_new = store.flows().signal_send(self.id, signal).await?;
+        let sending = store.flows().signal_send(self.id, signal);
+        // To approve is an operator's word; a signal is what programs say.
+        let is_new = if kind == SignalKind::Approval {
+            let (before, deed) = stands("workflows.approve", self.id, store, word).await?;
+            audited(store, deed, &before, async {
+                let is_new = sending.await?;
+                Ok((is_new, value!({ "count": u64::from(is_new) })))
+            })
+            .await?
+        } else {
+            sending.await?
+        };
         said(&WorkflowChange::new(self.id.to_string(), "told", None, u64::from(is_new)), context)
     }
 }
