@@ -122,7 +122,7 @@ pub use view::{
     ViewSources, ViewStatus, ViewValue, ViewsMatching,
 };
 pub use view_request::{
-    DefineView, DeriveView, RollBackView, TouchMatching, TouchOne, TouchView, TouchViews,
+    DefineView, DeriveView, ReadItems, RollBackView, TouchMatching, TouchOne, TouchView, TouchViews,
 };
 pub use webhook_request::{CreateWebhook, Redeliver, Redelivered, RotateWebhook, SubscriberChange};
 pub use worker::{

@@ -344,8 +344,10 @@ pub struct ViewItems {
     pub recache_version: i64,
     /// When the generation was published.
     pub published_at: Option<Instant>,
-    /// How far behind the generation is.
+    /// For how long it has been stale; 0 when it is not.
     pub staleness_ms: u64,
+    /// An input is known to have changed since what was read was made: `recache_version` is newer than `version`.
+    pub stale: bool,
     /// Ordered by key.
     pub items: Vec<ViewItem>,
 }
@@ -377,8 +379,10 @@ pub struct ViewValue {
     pub recache_version: i64,
     /// When the generation was published.
     pub published_at: Option<Instant>,
-    /// How far behind the generation is.
+    /// For how long it has been stale; 0 when it is not.
     pub staleness_ms: u64,
+    /// An input is known to have changed since what was read was made: `recache_version` is newer than `version`.
+    pub stale: bool,
 }
 
 impl ViewValue {
@@ -639,10 +643,20 @@ pub struct ItemRead {
     pub item: String,
     /// Its value.
     pub value: Json,
+    /// `view_…`
+    pub view_id: String,
     /// The generation.
     pub version: i64,
-    /// When it was published.
+    /// The newest version that is wanted.
+    pub recache_version: i64,
+    /// When the generation was published.
     pub published_at: Option<Instant>,
+    /// How long ago that was, by the clock of the server.
+    pub age_ms: Option<u64>,
+    /// For how long it has been stale; 0 when it is not.
+    pub staleness_ms: u64,
+    /// An input is known to have changed since what was read was made: `recache_version` is newer than `version`.
+    pub stale: bool,
 }
 
 impl ItemRead {
@@ -660,9 +674,21 @@ pub struct ItemList {
     pub namespace: String,
     /// The view's key there.
     pub key: String,
+    /// `view_…`
+    pub view_id: String,
     /// The generation; 0 when none was published yet. All pages of one list are of the same.
     pub version: i64,
-    /// Ordered by key.
+    /// The newest version that is wanted.
+    pub recache_version: i64,
+    /// When the generation was published.
+    pub published_at: Option<Instant>,
+    /// How long ago that was, by the clock of the server.
+    pub age_ms: Option<u64>,
+    /// For how long it has been stale; 0 when it is not. Of a generation that is no longer live, at least since it was replaced.
+    pub staleness_ms: u64,
+    /// An input is known to have changed since what was read was made: `recache_version` is newer than `version`.
+    pub stale: bool,
+    /// Ordered by key; those that were asked for by their keys in the order in which they were.
     pub items: Vec<ViewItem>,
     /// Items of the page that are left out, because only the cache kept their values, and has them no more; they are made anew. Left out where
     /// there are none.

@@ -133,6 +133,20 @@ pub struct TouchViews {
     pub reason: Option<String>,
 }
 
+/// Which items are read, all of one generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReadItems {
+    /// Their keys.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 1_000))]
+    pub items: Vec<String>,
+    /// Of this version or a newer one: what a touch answered. With `Prefer: wait=SECONDS` it is waited for; 409 when it is not live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub min_version: Option<i64>,
+}
+
 /// Which generation is to be live again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

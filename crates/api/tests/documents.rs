@@ -264,6 +264,7 @@ fn documents_of_views_keep_their_shape() {
         recache_version: 8,
         published_at: Some(at(2)),
         staleness_ms: 1200,
+        stale: true,
         items: vec![ViewItem { item: text("sku-1"), value: value.clone() }],
     };
     insta::assert_snapshot!("view_items", printed(&items));
@@ -278,6 +279,7 @@ fn documents_of_views_keep_their_shape() {
         recache_version: 8,
         published_at: Some(at(2)),
         staleness_ms: 1200,
+        stale: true,
     };
     insta::assert_snapshot!("view_value", printed(&read));
     let touched = Touched {

@@ -272,6 +272,9 @@ pub trait Store: Send + Sync + Debug {
     /// A view.
     async fn view_get(&self, namespace: &str, key: &str) -> Result<ViewRecord>;
 
+    /// A view, and what the store's clock showed when it was looked at: how old it is and how far behind follow from both.
+    async fn view_look(&self, namespace: &str, key: &str) -> Result<(ViewRecord, Timestamp)>;
+
     /// Views by namespace and key; after `after`, if given.
     async fn views_list(
         &self,
@@ -315,6 +318,9 @@ pub trait Store: Send + Sync + Debug {
         after: Option<String>,
         rows_max: u32,
     ) -> Result<Option<Vec<(String, String)>>>;
+
+    /// What is told of a generation; `None` when it is too old, or never was.
+    async fn generation_get(&self, view: ViewId, version: i64) -> Result<Option<GenerationRecord>>;
 
     /// Published generations, newest first.
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>>;

@@ -399,6 +399,11 @@ impl Store for Driver {
         self.read(look!([namespace, key] db, now => views::get(db, &namespace, &key).await)).await
     }
 
+    async fn view_look(&self, namespace: &str, key: &str) -> Result<(ViewRecord, Timestamp)> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        self.read(look!([namespace, key] db, now => Ok((views::get(db, &namespace, &key).await?, now)))).await
+    }
+
     async fn views_list(
         &self,
         namespace: Option<&str>,
@@ -483,6 +488,10 @@ impl Store for Driver {
             items::page_generation(db, view, version, after.as_deref(), rows_max).await
         }))
         .await
+    }
+
+    async fn generation_get(&self, view: ViewId, version: i64) -> Result<Option<GenerationRecord>> {
+        self.read(look!([] db, now => views::generation(db, view, version).await)).await
     }
 
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {

@@ -996,7 +996,9 @@ pub struct ViewRead {
     pub wanted: i64,
     /// When the generation was published.
     pub published_at: Option<Timestamp>,
-    /// How far behind the generation is.
+    /// How long ago that was.
+    pub age: Option<Duration>,
+    /// For how long an input has been known to have changed since it was made; zero when none has.
     pub staleness: Duration,
     /// Drawn with its publication: see [`ViewRecord::live_stamp`].
     pub stamp: Option<Uuid>,

@@ -30,4 +30,5 @@ pub use records::{
     letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, view_pattern, workflow,
     workflow_signal, workflow_step,
 };
-pub use views::{touched, view_diff, view_explanation, view_history, view_restored};
+pub use view_explained::view_explanation;
+pub use views::{touched, view_diff, view_history, view_restored};

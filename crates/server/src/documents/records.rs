@@ -523,6 +523,7 @@ pub fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -> api::
         recache_version: read.wanted,
         published_at: read.published_at.map(instant),
         staleness_ms: ms(read.staleness),
+        stale: read.wanted > read.version,
         items: read
             .items
             .into_iter()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use recache_api as api;
+use recache_engine::{ViewItems, ViewPage};
 use recache_model::ids::WorkflowId;
 use recache_model::time::Timestamp;
 use recache_model::view_wait::{BuildJob, ViewWait, wait_of};
@@ -10,7 +11,7 @@ use recache_store::{
     Error, GenerationRecord, ItemChange, JobRecord, Restored, Store, TouchOutcome, ViewName, ViewRecord,
 };
 
-use super::{instant, job, ms};
+use super::{instant, job, json_text, ms};
 
 /// A page of a view's builds. `generations`: those that may have followed them.
 pub fn view_history(
@@ -38,6 +39,52 @@ pub fn view_history(
         builds: builds.into_iter().map(build).collect(),
         next,
     }
+}
+
+/// A page of the items of one generation.
+pub(crate) fn item_page(view: ViewName, found: ViewPage, next: Option<String>) -> api::ItemList {
+    api::ItemList {
+        stale: found.is_stale(),
+        schema: api::ItemList::SCHEMA.to_owned(),
+        namespace: view.namespace,
+        key: view.key,
+        view_id: found.view.to_string(),
+        version: found.version,
+        recache_version: found.wanted,
+        published_at: found.published_at.map(instant),
+        age_ms: found.age.map(ms),
+        staleness_ms: ms(found.staleness),
+        items: found.items.into_iter().map(|(item, value)| item_of(item, &value)).collect(),
+        gone: found.gone,
+        next,
+    }
+}
+
+/// Items that were asked for by their keys: those that are there.
+pub(crate) fn items_read(view: ViewName, items: Vec<String>, found: ViewItems) -> api::ItemList {
+    api::ItemList {
+        stale: found.is_stale(),
+        schema: api::ItemList::SCHEMA.to_owned(),
+        namespace: view.namespace,
+        key: view.key,
+        view_id: found.view.to_string(),
+        version: found.version,
+        recache_version: found.wanted,
+        published_at: found.published_at.map(instant),
+        age_ms: found.age.map(ms),
+        staleness_ms: ms(found.staleness),
+        items: items
+            .into_iter()
+            .zip(found.values)
+            .filter_map(|(item, value)| Some(item_of(item, &value?)))
+            .collect(),
+        gone: found.gone,
+        next: None,
+    }
+}
+
+fn item_of(item: String, value: &str) -> api::ViewItem {
+    api::ViewItem { item, value: json_text(value) }
 }
 
 /// A page of what two generations differ in.

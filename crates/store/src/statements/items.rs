@@ -429,11 +429,13 @@ pub(in super::super) async fn read_live(
     };
     let staleness =
         jobs::instant(first, "dirty_since")?.map_or(std::time::Duration::ZERO, |since| now.since(since));
+    let published_at = jobs::instant(first, "last_recached_at")?;
     Ok(ViewRead {
         view: ViewId::from_uuid(first.try_get("id")?),
         version: first.try_get("live_version")?,
         wanted: first.try_get("recache_version")?,
-        published_at: jobs::instant(first, "last_recached_at")?,
+        published_at,
+        age: published_at.map(|at| now.since(at)),
         staleness,
         stamp: first.try_get("live_stamp")?,
         items: found_items(&rows)?,

@@ -470,37 +470,62 @@ fn build_job(view: &ViewRecord) -> NewJob {
     }
 }
 
+macro_rules! generation_columns {
+    () => {
+        "version, job_id, published_at, replaced_at, items_total, items_changed, items_removed, items_computed, \
+         items_reused, build_us, restored_from, restored_by, restore_reason"
+    };
+}
+
 pub(in super::super) async fn generations(
     db: &mut Connection,
     view: ViewId,
     rows_max: u32,
 ) -> Result<Vec<GenerationRecord>> {
-    let rows = sqlx::query(
-        "SELECT version, job_id, published_at, replaced_at, items_total, items_changed, items_removed, \
-         items_computed, items_reused, build_us, restored_from, restored_by, restore_reason FROM generations WHERE view_id = $1 ORDER BY version DESC LIMIT $2",
-    )
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        generation_columns!(),
+        " FROM generations WHERE view_id = $1 ORDER BY version DESC LIMIT $2"
+    ))
     .bind(view.uuid())
     .bind(i64::from(rows_max))
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(GenerationRecord {
-                version: row.try_get("version")?,
-                job: row.try_get::<Option<Uuid>, _>("job_id")?.map(JobId::from_uuid),
-                published_at: Timestamp::from_micros(row.try_get("published_at")?),
-                replaced_at: jobs::instant(row, "replaced_at")?,
-                items_total: row.try_get("items_total")?,
-                items_changed: row.try_get("items_changed")?,
-                items_removed: row.try_get("items_removed")?,
-                items_computed: row.try_get("items_computed")?,
-                items_reused: row.try_get("items_reused")?,
-                build: jobs::duration(row.try_get("build_us")?).unwrap_or_default(),
-                restored: row
-                    .try_get::<Option<i64>, _>("restored_from")?
-                    .zip(word(row, "restored_by", "restore_reason")?)
-                    .map(|(from, word)| Restoration { from, word }),
-            })
-        })
-        .collect()
+    rows.iter().map(generation_record).collect()
+}
+
+pub(in super::super) async fn generation(
+    db: &mut Connection,
+    view: ViewId,
+    version: i64,
+) -> Result<Option<GenerationRecord>> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        generation_columns!(),
+        " FROM generations WHERE view_id = $1 AND version = $2"
+    ))
+    .bind(view.uuid())
+    .bind(version)
+    .fetch_optional(db)
+    .await?;
+    row.as_ref().map(generation_record).transpose()
+}
+
+fn generation_record(row: &Row) -> Result<GenerationRecord> {
+    Ok(GenerationRecord {
+        version: row.try_get("version")?,
+        job: row.try_get::<Option<Uuid>, _>("job_id")?.map(JobId::from_uuid),
+        published_at: Timestamp::from_micros(row.try_get("published_at")?),
+        replaced_at: jobs::instant(row, "replaced_at")?,
+        items_total: row.try_get("items_total")?,
+        items_changed: row.try_get("items_changed")?,
+        items_removed: row.try_get("items_removed")?,
+        items_computed: row.try_get("items_computed")?,
+        items_reused: row.try_get("items_reused")?,
+        build: jobs::duration(row.try_get("build_us")?).unwrap_or_default(),
+        restored: row
+            .try_get::<Option<i64>, _>("restored_from")?
+            .zip(word(row, "restored_by", "restore_reason")?)
+            .map(|(from, word)| Restoration { from, word }),
+    })
 }
