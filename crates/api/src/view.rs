@@ -32,7 +32,8 @@ pub enum OnTouch {
     Abort,
     /// Let it publish, then build again.
     Finish,
-    /// Abort, unless more than half of the last build's time has already gone into this one.
+    /// Abort, unless at least half of the last build's time has already gone into this one, or readers would be further behind than
+    /// `max_staleness_ms` by the time that another build were live.
     Auto,
 }
 

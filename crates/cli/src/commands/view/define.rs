@@ -89,7 +89,7 @@ enum OnTouchArg {
     Abort,
     /// Let it publish, then build again
     Finish,
-    /// Abort, unless more than half of the last build's time has already gone into it
+    /// Abort, unless half of the last build's time has gone into it, or another one would end after --max-staleness
     Auto,
 }
 
