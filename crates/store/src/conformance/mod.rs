@@ -443,6 +443,7 @@ macro_rules! conformance_suite {
                 two_live_builds_of_a_view_cannot_exist,
                 cancelled_build_is_visible_and_the_view_recovers,
                 redefined_view_keeps_its_versions,
+                waiting_build_is_made_as_its_view_is_defined_now,
                 views_are_listed_by_page,
                 items_are_listed_page_by_page_on_one_generation,
                 touches_asked_for_from_sql_are_carried_out,

@@ -465,6 +465,51 @@ pub async fn redefined_view_keeps_its_versions(subject: &Subject) {
     assert_eq!((after.versions, after.definition), (before.versions, changed));
 }
 
+/// Whether it waits for its first attempt or for another one; by name and by pattern. What has begun goes on as it began.
+pub async fn waiting_build_is_made_as_its_view_is_defined_now(subject: &Subject) {
+    let store = &subject.store;
+    let session = defined(subject).await;
+    store.view_patterns().pattern_define(definition("p/*")).await.expect("defined");
+    store.views_touch(vec![touch_of("prices"), touch_of("p/1")]).await.expect("touched");
+    subject.advance(QUIET);
+    assert_eq!(store.views_reconcile(10).await.expect("reconciled").builds.len(), 2);
+    let retry = RetryPolicy { attempts_max: 7, base_ms: 4_321, jitter: 0.0, ..RetryPolicy::default() };
+    let changed = |key: &str| NewView { retry, timeout: Some(Duration::from_secs(9)), ..definition(key) };
+    store.view_define(changed("prices")).await.expect("defined");
+    assert_eq!(store.view_patterns().pattern_define(changed("p/*")).await.expect("defined"), 1);
+    let claimed = subject.claim(session, 2).await;
+    assert_eq!(claimed.len(), 2);
+    for job in &claimed {
+        assert_eq!((job.retry, job.timeout), (retry, Some(Duration::from_secs(9))));
+        let record = store.job_get(job.token.job).await.expect("there");
+        assert_eq!((record.attempt, record.attempts_max), (1, 7));
+        let outcome = Outcome::Retry { error: failure(), after: Duration::from_secs(5) };
+        assert_eq!(subject.settle(job, outcome).await, Settled::Accepted);
+    }
+    let once = |key: &str| NewView { retry: RetryPolicy::once(), ..definition(key) };
+    store.view_define(once("prices")).await.expect("defined");
+    store.view_patterns().pattern_define(once("p/*")).await.expect("defined");
+    subject.advance(Duration::from_secs(5));
+    let again = subject.claim(session, 2).await;
+    assert_eq!(again.len(), 2, "the attempt that is queued is made");
+    for job in &again {
+        assert_eq!((job.retry, job.timeout), (RetryPolicy::once(), None));
+        let record = store.job_get(job.token.job).await.expect("there");
+        assert_eq!((record.attempt, record.attempts_max), (2, 2));
+        store.view_define(changed("prices")).await.expect("defined");
+        let running = store.job_get(job.token.job).await.expect("there");
+        assert_eq!((running.timeout, running.attempts_max), (None, 2), "what has begun goes on as it began");
+    }
+}
+
+fn failure() -> JobError {
+    JobError::new(ErrorKind::Retryable, "not now")
+}
+
+async fn store_look(subject: &Subject) -> (ViewRecord, Timestamp) {
+    subject.store.view_look("shop", "prices").await.expect("looked")
+}
+
 /// In order of namespace and key, page by page.
 pub async fn views_are_listed_by_page(subject: &Subject) {
     for key in ["c", "a", "b"] {

@@ -145,27 +145,11 @@ async fn define(db: &mut Connection, now: Timestamp, pattern: &NewView) -> Resul
             .await?
             .rows_affected();
         if statement.starts_with("UPDATE") {
-            follow_definition(db, pattern).await?;
+            views::follow_pattern(db, pattern).await?;
             return Ok(changed);
         }
     }
     Ok(0)
-}
-
-/// As for a single view: builds that wait are made as their views are defined now.
-async fn follow_definition(db: &mut Connection, pattern: &NewView) -> Result<()> {
-    sqlx::query(
-        "UPDATE jobs SET handler = $3, queue = $4 WHERE state = 'queued' AND sub_workflow_id IS NULL \
-         AND (handler <> $3 OR queue <> $4) AND id IN \
-         (SELECT build_job_id FROM views WHERE namespace = $1 AND pattern = $2 AND build_job_id IS NOT NULL)",
-    )
-    .bind(&pattern.namespace)
-    .bind(&pattern.key)
-    .bind(&pattern.handler)
-    .bind(&pattern.queue)
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 /// Locks the views that were made from a pattern, in the one order of locks.

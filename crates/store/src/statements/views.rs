@@ -124,15 +124,45 @@ pub(in super::super) async fn define(
     Ok(record)
 }
 
-/// A build that waits is made as the view is defined now; one that a workflow does goes on.
+/// Builds that wait, in their first attempt or for another one, are made as their view is defined now: handler, queue, retry, attempts, timeout. An attempt
+/// that is queued already is made, however few shall be. One that a workflow does goes on.
+macro_rules! builds_follow {
+    ($which:literal) => {
+        concat!(
+            "UPDATE jobs SET handler = $1, queue = $2, retry = $3, timeout_ms = CAST($5 AS BIGINT), attempts_max = \
+             CASE WHEN attempt >= CAST($4 AS BIGINT) THEN attempt + 1 ELSE CAST($4 AS BIGINT) END \
+             WHERE state = 'queued' AND sub_workflow_id IS NULL AND (handler <> $1 OR queue <> $2 OR retry <> $3 \
+             OR COALESCE(timeout_ms, 0) <> COALESCE(CAST($5 AS BIGINT), 0)) AND ",
+            $which
+        )
+    };
+}
+
 pub(super) async fn follow_definition(db: &mut Connection, view: ViewId, definition: &NewView) -> Result<()> {
-    sqlx::query(
-        "UPDATE jobs SET handler = $2, queue = $3 WHERE view_id = $1 AND state = 'queued' AND sub_workflow_id IS NULL \
-         AND (handler <> $2 OR queue <> $3)",
-    )
-    .bind(view.uuid())
-    .bind(&definition.handler)
-    .bind(&definition.queue)
+    sqlx::query(builds_follow!("view_id = $6"))
+        .bind(&definition.handler)
+        .bind(&definition.queue)
+        .bind(jobs::to_json(&definition.retry)?)
+        .bind(i64::from(definition.retry.attempts_max))
+        .bind(jobs::timeout_ms(definition.timeout))
+        .bind(view.uuid())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The same of all views that were made from a pattern.
+pub(super) async fn follow_pattern(db: &mut Connection, pattern: &NewView) -> Result<()> {
+    sqlx::query(builds_follow!(
+        "id IN (SELECT build_job_id FROM views WHERE namespace = $6 AND pattern = $7 AND build_job_id IS NOT NULL)"
+    ))
+    .bind(&pattern.handler)
+    .bind(&pattern.queue)
+    .bind(jobs::to_json(&pattern.retry)?)
+    .bind(i64::from(pattern.retry.attempts_max))
+    .bind(jobs::timeout_ms(pattern.timeout))
+    .bind(&pattern.namespace)
+    .bind(&pattern.key)
     .execute(db)
     .await?;
     Ok(())
