@@ -482,7 +482,7 @@ pub struct ViewBuild {
     pub job: Job,
     /// The first generation that was published after it, when it was superseded and that is still known.
     pub successor_version: Option<i64>,
-    /// Items that the successor took over, from this build or from what was live.
+    /// Items of this build's own making that the successor took over; what came from the generation before does not count.
     pub successor_reused: Option<i64>,
     /// Items that the successor computed.
     pub successor_computed: Option<i64>,

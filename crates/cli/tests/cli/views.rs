@@ -66,6 +66,16 @@ async fn view_verbs_work(world: &World) {
     let page = view(&["history", "shop/prices", "--limit", "1"]);
     assert!(page.err.contains("--before job_"), "{page:?}");
 
+    view(&["resume", "shop/prices"]).expect(0);
+    world.build_twice(7, &[("sku-1", "1"), ("sku-2", "2"), ("sku-3", "3")], &["sku-2", "sku-3"]).await;
+    let history = view(&["history", "shop/prices", "--limit", "2", "-o", "json"]).json();
+    let of = |build: &serde_json::Value| {
+        (build["job"]["state"].clone(), build["successor_version"].clone(), build["successor_reused"].clone())
+    };
+    assert_eq!(of(&history["builds"][0]), ("completed".into(), ().into(), ().into()), "{history}");
+    assert_eq!(of(&history["builds"][1]), ("superseded".into(), 7.into(), 2.into()), "{history}");
+    assert!(view(&["history", "shop/prices"]).expect(0).contains("2 by 7"));
+
     let define = [
         "define",
         "shop/new",

@@ -1,25 +1,33 @@
 //! Views in an operator's hands: history, differences, and why one is where it is.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use recache_api as api;
 use recache_engine::{ViewItems, ViewPage};
-use recache_model::ids::WorkflowId;
+use recache_model::ids::{JobId, ViewId, WorkflowId};
 use recache_model::time::Timestamp;
 use recache_model::view_wait::{BuildJob, ViewWait, wait_of};
 use recache_store::{
-    Error, GenerationRecord, ItemChange, JobRecord, Restored, Store, TouchOutcome, ViewName, ViewRecord,
+    Error, GENERATIONS_TOLD_MAX, GenerationRecord, ItemChange, JobRecord, Restored, Store, TouchOutcome, ViewName, ViewRecord,
 };
 
 use super::{instant, job, json_text, ms};
 
-/// A page of a view's builds. `generations`: those that may have followed them.
-pub fn view_history(
-    view: &ViewName,
+/// Generations among which the successors of superseded builds are looked for.
+const SUCCESSORS_MAX: u32 = GENERATIONS_TOLD_MAX;
+
+/// A page of a view's builds.
+pub async fn view_history(
+    store: &dyn Store,
+    (view, id): (&ViewName, ViewId),
     builds: Vec<JobRecord>,
-    generations: &[GenerationRecord],
     next: Option<String>,
-) -> api::ViewHistory {
+) -> Result<api::ViewHistory, Error> {
+    let generations = store.generations_list(id, SUCCESSORS_MAX).await?;
+    let superseded = builds.iter().filter(|build| build.superseded_by.is_some()).map(|build| build.id);
+    let used = store.view_control().builds_used(id, superseded.collect()).await?;
+    let used: HashMap<JobId, i64> = used.into_iter().collect();
     let build = |record: JobRecord| {
         let follows = |generation: &&GenerationRecord| {
             record.superseded_by.is_some_and(|version| generation.version >= version)
@@ -27,18 +35,18 @@ pub fn view_history(
         let successor = generations.iter().filter(follows).min_by_key(|generation| generation.version);
         api::ViewBuild {
             successor_version: successor.map(|generation| generation.version),
-            successor_reused: successor.map(|generation| generation.items_reused),
+            successor_reused: successor.map(|_| used.get(&record.id).copied().unwrap_or(0)),
             successor_computed: successor.map(|generation| generation.items_computed),
             job: job(record),
         }
     };
-    api::ViewHistory {
+    Ok(api::ViewHistory {
         schema: api::ViewHistory::SCHEMA.to_owned(),
         namespace: view.namespace.clone(),
         key: view.key.clone(),
         builds: builds.into_iter().map(build).collect(),
         next,
-    }
+    })
 }
 
 /// A page of the items of one generation.

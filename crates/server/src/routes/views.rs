@@ -46,8 +46,6 @@ const GENERATIONS_SHOWN: u32 = 10;
 const ITEMS_READ_MAX: usize = 1_000;
 /// A value that is gone is made anew in about this time, if it is made quickly.
 const GONE_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Generations among which the successors of superseded builds are looked for.
-const GENERATIONS_MAX: u32 = 1_000;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -435,9 +433,8 @@ async fn history(
     let builds = app.store().view_control().view_builds(id, before, page.rows_max()).await?;
     let builds: Vec<_> = builds.into_iter().map(|build| (build.id.to_string(), build)).collect();
     let (builds, next) = page.cut(builds, |(id, _)| id);
-    let generations = app.store().generations_list(id, GENERATIONS_MAX).await?;
     let builds = builds.into_iter().map(|(_, build)| build).collect();
-    Ok(Json(documents::view_history(&view, builds, &generations, next)))
+    Ok(Json(documents::view_history(app.store(), (&view, id), builds, next).await?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

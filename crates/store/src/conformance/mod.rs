@@ -458,6 +458,7 @@ macro_rules! conformance_suite {
                 only_a_kept_generation_that_is_not_live_is_restored,
                 generations_are_compared_item_by_item_and_page_by_page,
                 builds_of_a_view_are_listed_newest_first,
+                what_is_used_of_a_superseded_build_is_what_it_made_itself,
                 deleted_view_is_gone_and_its_name_is_free,
                 view_that_others_are_made_from_is_not_deleted,
                 last_touch_says_who_and_why,

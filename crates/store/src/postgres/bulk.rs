@@ -601,6 +601,7 @@ pub(super) async fn items_stage(
     db: &mut Connection,
     view: ViewId,
     lease_epoch: i64,
+    made_by: Option<JobId>,
     items: &[&StagedItem],
 ) -> Result<()> {
     let mut values = Vec::with_capacity(items.len());
@@ -610,11 +611,11 @@ pub(super) async fn items_stage(
         );
     }
     sqlx::query(
-        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value) \
-         SELECT $1, item, $2, fingerprint, digest, value \
+        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value, made_by) \
+         SELECT $1, item, $2, fingerprint, digest, value, $7 \
          FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) AS n (item, fingerprint, digest, value) \
          ON CONFLICT (view_id, item) DO UPDATE SET lease_epoch = excluded.lease_epoch, \
-         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value",
+         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value, made_by = excluded.made_by",
     )
     .bind(view.uuid())
     .bind(lease_epoch)
@@ -622,6 +623,7 @@ pub(super) async fn items_stage(
     .bind(items.iter().map(|item| item.fingerprint.as_deref()).collect::<Vec<_>>())
     .bind(values.iter().map(|value| digest(value)).collect::<Vec<_>>())
     .bind(values)
+    .bind(made_by.map(JobId::uuid))
     .execute(db)
     .await?;
     Ok(())

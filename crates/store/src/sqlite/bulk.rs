@@ -586,6 +586,7 @@ pub(super) async fn items_stage(
     db: &mut Connection,
     view: ViewId,
     lease_epoch: i64,
+    made_by: Option<JobId>,
     items: &[&StagedItem],
 ) -> Result<()> {
     let mut rows = Vec::with_capacity(items.len());
@@ -595,14 +596,15 @@ pub(super) async fn items_stage(
         rows.push(json!([item.item, item.fingerprint, digest(value), value]));
     }
     sqlx::query(
-        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value) \
-         SELECT $1, value ->> 0, $2, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($3) WHERE TRUE \
+        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value, made_by) \
+         SELECT $1, value ->> 0, $2, value ->> 1, value ->> 2, value ->> 3, $4 FROM jsonb_each($3) WHERE TRUE \
          ON CONFLICT (view_id, item) DO UPDATE SET lease_epoch = excluded.lease_epoch, \
-         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value",
+         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value, made_by = excluded.made_by",
     )
     .bind(view.uuid())
     .bind(lease_epoch)
     .bind(serde_json::Value::from(rows).to_string())
+    .bind(made_by.map(JobId::uuid))
     .execute(db)
     .await?;
     Ok(())

@@ -189,7 +189,7 @@ pub(super) async fn stage(
     }
     let new: Vec<&StagedItem> = items.iter().filter(|item| item.value.is_some()).collect();
     if !new.is_empty() {
-        bulk::items_stage(db, view.id, epoch, &new).await?;
+        bulk::items_stage(db, view.id, epoch, view.build, &new).await?;
     }
     if is_part {
         build_workflows::mark_put(db, view.id, token, &names(items)).await?;
@@ -312,6 +312,18 @@ pub(in super::super) async fn publish(
         .execute(&mut *db)
         .await?;
     }
+    // What builds before made, and this one took over: theirs, whoever took it over in between.
+    sqlx::query(
+        "INSERT INTO build_work (view_id, job_id, version, items_used) SELECT view_id, made_by, CAST($3 AS BIGINT), COUNT(*) \
+         FROM view_staged WHERE view_id = $1 AND lease_epoch = $2 AND made_by <> $4 GROUP BY view_id, made_by \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(view.id.uuid())
+    .bind(before.lease_epoch)
+    .bind(version)
+    .bind(token.job.uuid())
+    .execute(&mut *db)
+    .await?;
     for statement in [
         "DELETE FROM view_staged WHERE view_id = $1 AND $2 > 0",
         "DELETE FROM view_kept WHERE view_id = $1 AND $2 > 0",
@@ -583,6 +595,12 @@ async fn remove_unread(
             return Ok((removed, false));
         }
     }
+    sqlx::query(
+        "DELETE FROM build_work WHERE view_id = $1 AND version < (SELECT MIN(version) FROM generations WHERE view_id = $1)",
+    )
+    .bind(view.uuid())
+    .execute(&mut *db)
+    .await?;
     // Not looked at again.
     sqlx::query(
         "UPDATE generations SET is_readable = FALSE WHERE view_id = $1 AND version < $2 AND is_readable",
