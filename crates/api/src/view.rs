@@ -428,23 +428,73 @@ pub struct ViewExplanation {
     pub live_version: i64,
     /// The newest version that is wanted.
     pub recache_version: i64,
-    /// How far behind readers are.
+    /// For how long readers have been behind.
     pub staleness_ms: u64,
-    /// `untouched`, `nothing`, `debounce`, `reconciler`, `worker`, `retry`, `build`,
-    /// `touch` or `resume`.
+    /// The last touch; `null` when there was none.
+    pub touched: Option<LastTouch>,
+    /// Touches that are committed and that no engine has carried out yet; no more than 1,000 are counted.
+    pub touches_waiting: u64,
+    /// `nothing`: the newest version is live. `untouched`: there never was a touch. `debounce`: further touches may come. `reconciler`: an engine creates its
+    /// build, or carries out touches. `resume`: somebody resumes the view. `queue`: somebody resumes the queue of its builds. `limit`: that queue, or its handler, has as many
+    /// jobs running as it may. `worker`: a worker takes its build. `build`: its build ends. `takeover`: its build's worker is dead, and an engine gives the build to
+    /// another one. `retry`: its build failed, and is tried again. `touch`: its build failed for good.
     pub waits_for: String,
     /// Until when, where that is known.
     pub until: Option<Instant>,
+    /// About when the newest version is live, where nothing but time is in the way and a build was measured before.
+    pub expected_at: Option<Instant>,
     /// `job_…`: its build.
     pub build_job_id: Option<String>,
+    /// What builds it; `null` where a workflow does.
+    pub handler: Option<String>,
+    /// Where its builds wait; `null` where a workflow does it.
+    pub queue: Option<String>,
+    /// The template of the workflow that builds it; `null` where a handler does.
+    pub workflow: Option<String>,
+    /// Live workers that may have its builds; `null` where a workflow does it: any engine may begin that.
+    pub workers: Option<u64>,
     /// The same for people.
     pub reason: String,
     /// The one command that would help, where one would.
     pub remedy: Option<String>,
     /// The views that it is made from: a publication of one of them that changed anything touches it.
     pub derived_from: Vec<String>,
+    /// Those of them that are behind themselves, or paused: what they will show is not in it.
+    pub behind_above: Vec<ViewBehind>,
     /// The views that are made from it.
     pub feeds: Vec<String>,
+}
+
+/// How a view was touched last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LastTouch {
+    /// When.
+    pub at: Instant,
+    /// `call`; `sql`: in a transaction of an application's own; `sources`: what it is made from was said anew; `view`: one of the views that it is made from was published.
+    pub by: String,
+    /// Which view that was, `namespace/key`.
+    pub view: Option<String>,
+    /// Who touched it, where that was said.
+    pub actor: Option<String>,
+    /// Why, where that was said.
+    pub reason: Option<String>,
+}
+
+/// A view that another one is made from, and whose newest version is not live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewBehind {
+    /// `namespace/key`
+    pub view: String,
+    /// What it is doing.
+    pub recache_status: ViewStatus,
+    /// No build of it begins.
+    pub is_paused: bool,
+    /// For how long its readers have been behind.
+    pub staleness_ms: u64,
+    /// The same for people.
+    pub reason: String,
 }
 
 impl ViewExplanation {

@@ -32,9 +32,10 @@ use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
-    GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
-    Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
-    Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    GenerationsRemoved, HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
+    Publication, Published, Reconciled, Revoked, SessionRecord, Settlement, StagedItem, StepInputs,
+    StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord,
+    WorkflowRecord,
 };
 use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
@@ -165,6 +166,9 @@ pub trait Store: Send + Sync + Debug {
 
     /// Extends the session by `lease` from now, and tells which of the held tokens are no longer good.
     async fn session_beat(&self, session: SessionId, lease: Duration, held: Vec<LeaseToken>) -> Result<Beat>;
+
+    /// A session that has not ended; one whose time is over is still there until it is swept.
+    async fn session_get(&self, session: SessionId) -> Result<Option<SessionRecord>>;
 
     /// Ends the session; jobs that it still holds go back to the queue at once.
     async fn session_close(&self, session: SessionId) -> Result<()>;

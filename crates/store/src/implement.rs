@@ -37,9 +37,10 @@ use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
-    GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
-    Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
-    Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord, WorkflowRecord,
+    GenerationsRemoved, HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
+    Publication, Published, Reconciled, Revoked, SessionRecord, Settlement, StagedItem, StepInputs,
+    StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord,
+    WorkflowRecord,
 };
 use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
@@ -206,6 +207,10 @@ impl Store for Driver {
             Ok(beat)
         }))
         .await
+    }
+
+    async fn session_get(&self, session: SessionId) -> Result<Option<SessionRecord>> {
+        self.read(look!([] db, now => sessions::get(db, session).await)).await
     }
 
     async fn session_close(&self, session: SessionId) -> Result<()> {

@@ -158,6 +158,11 @@ impl World {
         command
     }
 
+    /// Where the database is.
+    pub(crate) fn url(&self) -> &str {
+        self.database.url()
+    }
+
     /// Runs the binary.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         run(&mut self.command(arguments))

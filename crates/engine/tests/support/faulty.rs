@@ -13,9 +13,9 @@ use recache_store::{
     Dispatched, Error, Events, Figures, Flows, GenerationRecord, GenerationsRemoved, HandlerOffers,
     HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, Letters, Maintenance, Measured, NewJob, NewView,
     NewWorkflow, Publication, Published, Queues, Reconciled, RemoteWorkers, Result, Revoked, Schedules,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl, ViewPatterns, ViewRead, ViewRecord,
-    WorkflowRecord,
+    SessionRecord, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept,
+    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl, ViewPatterns, ViewRead,
+    ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -272,6 +272,10 @@ impl Store for Faulty {
         self.hang_if_told().await;
         Self::fail_if(&self.beats_fail)?;
         self.store.session_beat(session, lease, held).await
+    }
+
+    async fn session_get(&self, session: SessionId) -> Result<Option<SessionRecord>> {
+        self.store.session_get(session).await
     }
 
     async fn session_close(&self, session: SessionId) -> Result<()> {

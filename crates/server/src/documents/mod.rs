@@ -12,6 +12,7 @@ mod handler_drawing;
 mod handlers;
 mod records;
 pub mod templates;
+mod view_explained;
 mod views;
 
 pub use access::{api_key, audit_row};
@@ -31,4 +32,5 @@ pub use records::{
     workflow_signal, workflow_step,
 };
 pub use view_explained::view_explanation;
+pub(crate) use views::{item_page, items_read};
 pub use views::{touched, view_diff, view_history, view_restored};

@@ -383,6 +383,16 @@ pub fn limit(record: LimitRecord) -> api::Limit {
     }
 }
 
+pub(super) fn view_status(status: ViewStatus) -> api::ViewStatus {
+    match status {
+        ViewStatus::Idle => api::ViewStatus::Idle,
+        ViewStatus::Pending => api::ViewStatus::Pending,
+        ViewStatus::Processing => api::ViewStatus::Processing,
+        ViewStatus::Completed => api::ViewStatus::Completed,
+        ViewStatus::Failed => api::ViewStatus::Failed,
+    }
+}
+
 /// A view, with its staleness at `now`.
 pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
     let (versions, definition) = (record.versions, record.definition);
@@ -390,13 +400,7 @@ pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
         id: record.id.to_string(),
         namespace: definition.namespace,
         key: definition.key,
-        recache_status: match versions.status {
-            ViewStatus::Idle => api::ViewStatus::Idle,
-            ViewStatus::Pending => api::ViewStatus::Pending,
-            ViewStatus::Processing => api::ViewStatus::Processing,
-            ViewStatus::Completed => api::ViewStatus::Completed,
-            ViewStatus::Failed => api::ViewStatus::Failed,
-        },
+        recache_status: view_status(versions.status),
         recache_version: versions.wanted,
         processing_version: versions.processing,
         live_version: versions.live,

@@ -7,3 +7,7 @@ CREATE TABLE build_work (
     items_used BIGINT NOT NULL,
     PRIMARY KEY (view_id, job_id)
 );
+
+-- By which way a view was touched last. Of a request NULL is an application's own SQL; of a view it is a call.
+ALTER TABLE touch_requests ADD COLUMN source TEXT;
+ALTER TABLE views ADD COLUMN touch_source TEXT;

@@ -11,7 +11,7 @@ use super::Subject;
 use crate::Error;
 use crate::records::{
     BuildStart, ClaimedJob, JobFilter, NewView, Outcome, Publication, Published, Revoked, Settled,
-    StagedItem, Touch, TouchedItems, ViewRecord,
+    StagedItem, Touch, TouchSource, TouchedItems, ViewRecord,
 };
 use crate::{GENERATIONS_TOLD_MAX, GenerationsRemoved, ViewName, Word};
 
@@ -552,6 +552,7 @@ pub async fn touches_asked_for_from_sql_are_carried_out(subject: &Subject) {
     assert_eq!(subject.store.view_get("shop", "stock").await.expect("there").versions.wanted, 1);
     subject.advance(QUIET);
     assert_eq!(subject.store.views_reconcile(10).await.expect("reconciled").builds.len(), 2);
+    assert_eq!(view(subject).await.touch_source, TouchSource::Sql);
     let mut touched = Vec::new();
     for job in subject.claim(session, 2).await {
         touched.push(subject.store.build_begin(job.token).await.expect("answered").expect("good").touched);

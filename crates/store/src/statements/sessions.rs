@@ -15,7 +15,7 @@ use super::views;
 use crate::error::Result;
 use crate::fail::fail_point;
 use crate::flow::FLOW;
-use crate::records::{Beat, LeaseToken, Swept};
+use crate::records::{Beat, LeaseToken, SessionRecord, Swept};
 
 pub(in super::super) async fn open(
     db: &mut Connection,
@@ -59,6 +59,21 @@ pub(in super::super) async fn beat(
         == 1;
     let revoked = if held.is_empty() { Vec::new() } else { jobs::revoked(db, held).await? };
     Ok(Beat { known, revoked })
+}
+
+pub(in super::super) async fn get(db: &mut Connection, session: SessionId) -> Result<Option<SessionRecord>> {
+    let row = sqlx::query("SELECT node, beat_at, expires_at FROM sessions WHERE id = $1")
+        .bind(session.uuid())
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| {
+        Ok(SessionRecord {
+            node: row.try_get("node")?,
+            beat_at: Timestamp::from_micros(row.try_get("beat_at")?),
+            expires_at: Timestamp::from_micros(row.try_get("expires_at")?),
+        })
+    })
+    .transpose()
 }
 
 pub(in super::super) async fn close(

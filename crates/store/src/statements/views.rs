@@ -20,7 +20,8 @@ use crate::fail::fail_point;
 use crate::flow::FLOW;
 use crate::queues::Word;
 use crate::records::{
-    Due, GenerationRecord, NewJob, NewView, Reconciled, TOUCH_TRACES_MAX, Touch, TouchOutcome, ViewRecord,
+    Due, GenerationRecord, NewJob, NewView, Reconciled, TOUCH_TRACES_MAX, Touch, TouchOutcome, TouchSource,
+    ViewRecord,
 };
 use crate::traces::Traced;
 use crate::view_control::{Restoration, ViewPause};
@@ -30,7 +31,7 @@ macro_rules! view_columns {
         "id, namespace, key, handler, queue, policy, retry, timeout_ms, recache_version, processing_version, \
          live_version, recache_status, lease_epoch, build_job_id, dirty_since, dirty_since_begin, touched_at, \
          due_at, began_at, last_build_us, last_recached_at, last_error, paused_at, paused_by, pause_reason, \
-         touched_by, touch_reason, waits_since, item_key_schema, item_value_schema, pattern, live_stamp, options"
+         touched_by, touch_reason, waits_since, item_key_schema, item_value_schema, pattern, live_stamp, options, touch_source"
     };
 }
 
@@ -78,6 +79,7 @@ pub(super) fn record(row: &Row) -> Result<ViewRecord> {
         last_error: row.try_get("last_error")?,
         pause,
         touched_by: word(row, "touched_by", "touch_reason")?,
+        touch_source: TouchSource::from_kept(row.try_get::<Option<&str>, _>("touch_source")?),
         pattern: row.try_get("pattern")?,
         live_stamp: row.try_get("live_stamp")?,
     })
@@ -256,7 +258,7 @@ pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
         "UPDATE views SET recache_version = $2, processing_version = $3, live_version = $4, recache_status = $5, \
          lease_epoch = $6, build_job_id = $7, dirty_since = $8, dirty_since_begin = $9, touched_at = $10, \
          due_at = $11, began_at = $12, last_build_us = $13, last_recached_at = $14, last_error = $15, touched_by = $16, \
-         touch_reason = $17, waits_since = $18, live_stamp = $19 WHERE id = $1",
+         touch_reason = $17, waits_since = $18, live_stamp = $19, touch_source = $20 WHERE id = $1",
     )
     .bind(view.id.uuid())
     .bind(versions.wanted)
@@ -277,6 +279,7 @@ pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
     .bind(view.touched_by.as_ref().map(|word| &word.reason))
     .bind(versions.waits_since.map(Timestamp::micros))
     .bind(view.live_stamp)
+    .bind(view.touch_source.kept())
     .execute(db)
     .await?;
     Ok(())
@@ -286,6 +289,17 @@ pub(in super::super) async fn touch(
     db: &mut Connection,
     now: Timestamp,
     touches: &[Touch],
+    effects: &mut Effects,
+) -> Result<Vec<TouchOutcome>> {
+    touch_from(db, now, touches, &[], effects).await
+}
+
+/// `sources`: by which way each touch came, in their order; by a call where nothing is said.
+pub(super) async fn touch_from(
+    db: &mut Connection,
+    now: Timestamp,
+    touches: &[Touch],
+    sources: &[TouchSource],
     effects: &mut Effects,
 ) -> Result<Vec<TouchOutcome>> {
     for touch in touches {
@@ -302,7 +316,8 @@ pub(in super::super) async fn touch(
     }
     let mut outcomes: Vec<Option<TouchOutcome>> = vec![None; touches.len()];
     for place in order {
-        outcomes[place] = Some(touch_one(db, now, &touches[place], effects).await?);
+        let source = sources.get(place).cloned().unwrap_or_default();
+        outcomes[place] = Some(touch_one(db, now, &touches[place], source, effects).await?);
     }
     Ok(outcomes.into_iter().flatten().collect())
 }
@@ -311,6 +326,7 @@ async fn touch_one(
     db: &mut Connection,
     now: Timestamp,
     touch: &Touch,
+    source: TouchSource,
     effects: &mut Effects,
 ) -> Result<TouchOutcome> {
     let mut view = match lock_named(db, &touch.namespace, &touch.key).await {
@@ -320,6 +336,7 @@ async fn touch_one(
         found => found?,
     };
     view.touched_by.clone_from(&touch.word);
+    view.touch_source = source;
     let policy = view.definition.policy;
     let touched =
         if touch.at_once { view.versions.rebuild(&policy, now) } else { view.versions.touch(&policy, now) };
