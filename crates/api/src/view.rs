@@ -148,6 +148,15 @@ pub struct View {
     /// These items of each new generation do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch_items: Option<Vec<String>>,
+    /// How long a generation can be read after it was replaced; left out where the process says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation_keep_ms: Option<u64>,
+    /// How long the worker of a build may be silent before another one gets the build; left out where it is the worker's own lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    /// Of all views of its pattern so many are built at once; left out where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
     /// Where its builds wait.
     pub queue: String,
     /// When to build and when to give a build up.
@@ -189,6 +198,15 @@ pub struct ViewPattern {
     /// These items of each new generation do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch_items: Option<Vec<String>>,
+    /// How long a generation can be read after it was replaced; left out where the process says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation_keep_ms: Option<u64>,
+    /// How long the worker of a build may be silent before another one gets the build; left out where it is the worker's own lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    /// Of all views of its pattern so many are built at once; left out where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
     /// Where its builds wait.
     pub queue: String,
     /// When to build and when to give a build up.

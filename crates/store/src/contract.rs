@@ -32,7 +32,7 @@ use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
-    GenerationsRemoved, HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
+    GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
     Publication, Published, Reconciled, Revoked, SessionRecord, Settlement, StagedItem, StepInputs,
     StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord,
     WorkflowRecord,
@@ -329,7 +329,7 @@ pub trait Store: Send + Sync + Debug {
     /// Published generations, newest first.
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>>;
 
-    /// Removes what only generations replaced more than `keep` ago could see, and what is said of generations beyond the newest
+    /// Removes what only generations replaced more than `keep` ago could see (or as long ago as their view's definition says), and what is said of generations beyond the newest
     /// [`GENERATIONS_TOLD_MAX`](crate::GENERATIONS_TOLD_MAX) of a view that nobody can read any more.
     async fn generations_remove(&self, keep: Duration) -> Result<GenerationsRemoved>;
 

@@ -37,7 +37,7 @@ use crate::measured::Measured;
 use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
-    GenerationsRemoved, HistoryRow, JobFilter, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
+    GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
     Publication, Published, Reconciled, Revoked, SessionRecord, Settlement, StagedItem, StepInputs,
     StepRecord, Submitted, Swept, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord,
     WorkflowRecord,
@@ -504,7 +504,7 @@ impl Store for Driver {
     }
 
     async fn generations_remove(&self, keep: Duration) -> Result<GenerationsRemoved> {
-        self.write(work!([] db, now, effects => items::remove_old(db, now.minus(keep)).await)).await
+        self.write(work!([] db, now, effects => items::remove_old(db, now, keep).await)).await
     }
 
     async fn cache_epochs_read(&self, prefix: &str, known: CacheMark) -> Result<Option<CacheRecord>> {

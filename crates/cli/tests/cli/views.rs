@@ -220,6 +220,21 @@ async fn view_verbs_work(world: &World) {
     );
     assert_eq!(defined["policy"]["max_staleness_ms"], serde_json::Value::Null);
     view(&["define", "shop/new"]).refused(2, &["--handler"]);
+    let kept = ["define", "shop/new", "--handler", "x", "--keep-generations", "24h", "--lease", "1m"];
+    let shown = view(&kept).expect(0);
+    assert!(shown.contains("generations kept") && shown.contains("lease"), "{shown}");
+    let shown = view(&["show", "shop/new", "-o", "json"]).json();
+    assert_eq!(
+        (&shown["view"]["generation_keep_ms"], &shown["view"]["lease_ms"]),
+        (&86_400_000.into(), &60_000.into())
+    );
+    view(&["define", "shop/new", "--handler", "x", "--keep-generations", "9999h"])
+        .refused(2, &["generation_keep_ms"]);
+    view(&["define", "shop/new", "--handler", "x", "--lease", "1ms"]).refused(2, &["lease_ms"]);
+    view(&["define", "shop/new", "--handler", "x", "--concurrency", "2"]).refused(2, &["of a pattern"]);
+    view(&["define", "shop/few/*", "--handler", "x", "--concurrency", "2"]).expect(0);
+    assert!(view(&["patterns", "-o", "json"]).expect(0).contains("\"concurrency\": 2"));
+    view(&["delete", "shop/few/*", "--reason", "unused"]).expect(0);
     view(&["define", "a", "--handler", "x"]).refused(2, &["NAMESPACE/KEY"]);
     let listed = view(&["list", "--namespace", "shop", "--status", "idle", "-o", "json"]).json();
     assert_eq!(listed["views"][0]["key"], "new");

@@ -189,7 +189,14 @@ pub(super) fn definition(namespace: String, key: String, asked: DefineView) -> R
             key_schema: schema("/item_key_schema", asked.item_key_schema.as_ref())?,
             value_schema: schema("/item_value_schema", asked.item_value_schema.as_ref())?,
         },
-        options: ViewOptions { workflow, items, prefetch },
+        options: ViewOptions {
+            workflow,
+            items,
+            prefetch,
+            generation_keep_ms: asked.generation_keep_ms,
+            lease_ms: asked.lease_ms,
+            concurrency: asked.concurrency,
+        },
     })
 }
 

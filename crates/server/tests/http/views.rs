@@ -188,6 +188,33 @@ async fn reads_say_whether_they_are_stale_and_are_answered_by_generation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn retention_lease_and_concurrency_are_fields_of_a_definition() {
+    for world in World::both().await {
+        let definition = json!({ "handler": "counting", "generation_keep_ms": 5_000, "lease_ms": 90_000 });
+        let defined = put(&world, VIEW, &definition).await.expect(200);
+        assert_eq!(
+            (&defined["view"]["generation_keep_ms"], &defined["view"]["lease_ms"]),
+            (&json!(5_000), &json!(90_000))
+        );
+        let pattern = "/v1/view-patterns/shop/few%2F*";
+        put(&world, pattern, &json!({ "handler": "counting", "concurrency": 3 })).await.expect(200);
+        let listed = world.get("/v1/view-patterns?namespace=shop").await.expect(200);
+        assert_eq!(listed["patterns"][0]["concurrency"], 3);
+        for (path, wrong) in [
+            (VIEW, json!({ "handler": "counting", "generation_keep_ms": 1 })),
+            (VIEW, json!({ "handler": "counting", "lease_ms": 86_400_001 })),
+            (VIEW, json!({ "handler": "counting", "concurrency": 1 })),
+            (pattern, json!({ "handler": "counting", "concurrency": 1_001 })),
+            (pattern, json!({ "workflow": "shop/w", "concurrency": 1 })),
+            (VIEW, json!({ "workflow": "shop/w", "lease_ms": 90_000 })),
+        ] {
+            assert_eq!(put(&world, path, &wrong).await.code(422), "invalid", "{wrong}");
+        }
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn view_is_paused_rolled_back_resumed_and_deleted_with_an_audit() {
     for world in World::both().await {
         let first = built(&world).await;

@@ -6,6 +6,7 @@ use recache_model::ids::{JobId, SessionId};
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::retry::RetryPolicy;
 use recache_model::view::{OnTouch, ViewPolicy, ViewStatus};
+use recache_model::view_options::ViewOptions;
 
 use super::Subject;
 use crate::Error;
@@ -27,7 +28,7 @@ pub(super) fn definition(key: &str) -> NewView {
         retry: RetryPolicy { jitter: 0.0, ..RetryPolicy::default() },
         timeout: None,
         rules: recache_model::item_rules::ItemRules::default(),
-        options: recache_model::view_options::ViewOptions::default(),
+        options: ViewOptions::default(),
     }
 }
 
@@ -500,6 +501,134 @@ pub async fn waiting_build_is_made_as_its_view_is_defined_now(subject: &Subject)
         let running = store.job_get(job.token.job).await.expect("there");
         assert_eq!((running.timeout, running.attempts_max), (None, 2), "what has begun goes on as it began");
     }
+}
+
+fn kept(key: &str, ms: Option<u64>) -> NewView {
+    let options = ViewOptions { generation_keep_ms: ms, ..ViewOptions::default() };
+    NewView { options, ..definition(key) }
+}
+
+/// Longer or shorter than everybody else, by name and by pattern; a new definition counts for what is still there.
+pub async fn generations_are_kept_as_long_as_their_view_says(subject: &Subject) {
+    const DEFAULT: Duration = Duration::from_mins(1);
+    let store = &subject.store;
+    store.view_define(kept("prices", Some(3_600_000))).await.expect("defined");
+    let session = subject.session().await;
+    publish_items(subject, session, &[("a", "1", "one")]).await;
+    publish_items(subject, session, &[("a", "2", "two")]).await;
+    let id = view(subject).await.id;
+    let is_kept = async || {
+        store.generations_remove(DEFAULT).await.expect("removed");
+        store.generation_page(id, 1, None, 9).await.expect("answered").is_some()
+    };
+    subject.advance(Duration::from_mins(59));
+    assert!(is_kept().await, "longer than others");
+    store.view_define(kept("prices", Some(7_200_000))).await.expect("defined");
+    subject.advance(Duration::from_mins(60));
+    assert!(is_kept().await, "the new definition counts for what is there");
+    subject.advance(Duration::from_mins(2));
+    assert!(!is_kept().await, "it is over");
+
+    store.view_define(kept("prices", None)).await.expect("defined");
+    publish_items(subject, session, &[("a", "3", "three")]).await;
+    subject.advance(Duration::from_secs(5));
+    let second = async || {
+        store.generations_remove(DEFAULT).await.expect("removed");
+        store.generation_page(id, 2, None, 9).await.expect("answered").is_some()
+    };
+    assert!(second().await, "as everybody's");
+    store.view_define(kept("prices", Some(5_000))).await.expect("defined");
+    assert!(!second().await, "shorter than others");
+    for wrong in [kept("prices", Some(999)), kept("p/*", Some(2_592_000_001))] {
+        let is_pattern = wrong.key.contains('*');
+        let refused = if is_pattern {
+            store.view_patterns().pattern_define(wrong).await.map(|_| ())
+        } else {
+            store.view_define(wrong).await.map(|_| ())
+        };
+        assert!(
+            matches!(&refused, Err(Error::Invalid(why)) if why.contains("generation_keep_ms")),
+            "{refused:?}"
+        );
+    }
+}
+
+/// Longer than its worker's lease, and for the build alone.
+pub async fn build_of_a_silent_worker_is_left_alone_as_long_as_its_view_says(subject: &Subject) {
+    let store = &subject.store;
+    let options = ViewOptions { lease_ms: Some(60_000), ..ViewOptions::default() };
+    store.view_define(NewView { options: options.clone(), ..definition("prices") }).await.expect("defined");
+    store.view_patterns().pattern_define(NewView { options, ..definition("p/*") }).await.expect("defined");
+    store.view_define(definition("other")).await.expect("defined");
+    let session = subject.session().await;
+    let touches = ["prices", "p/1", "other"].map(touch_of).to_vec();
+    store.views_touch(touches).await.expect("touched");
+    subject.advance(QUIET);
+    store.views_reconcile(10).await.expect("reconciled");
+    let jobs = subject.claim(session, 3).await;
+    assert_eq!(jobs.len(), 3);
+    for job in &jobs {
+        store.build_begin(job.token).await.expect("answered").expect("good");
+    }
+    let lives = store.session_get(session).await.expect("answered").expect("it is there");
+    assert_eq!(
+        (lives.node.as_str(), lives.expires_at.since(lives.beat_at)),
+        ("test", Duration::from_secs(10))
+    );
+    assert_eq!(store.session_get(SessionId::make()).await.expect("answered"), None);
+    // The session's own lease is 10 s.
+    subject.advance(Duration::from_secs(59));
+    let swept = store.sessions_sweep(10).await.expect("swept");
+    assert_eq!((swept.requeued, swept.failed), (1, 0), "that of the view that says nothing");
+    let is_held = async |job: &ClaimedJob| store.job_revoked(job.token).await.expect("answered").is_none();
+    let mut held = 0;
+    for job in &jobs {
+        held += usize::from(is_held(job).await);
+    }
+    assert_eq!(held, 2);
+    // It beats again, and goes on.
+    store.session_beat(session, Duration::from_secs(10), Vec::new()).await.expect("beaten");
+    subject.advance(Duration::from_secs(59));
+    assert_eq!(store.sessions_sweep(10).await.expect("swept").requeued, 0);
+    subject.advance(Duration::from_secs(2));
+    assert_eq!(store.sessions_sweep(10).await.expect("swept").requeued, 2, "a minute is over");
+    let wrong = ViewOptions { lease_ms: Some(0), ..ViewOptions::default() };
+    let refused = store.view_define(NewView { options: wrong, ..definition("prices") }).await;
+    assert!(matches!(&refused, Err(Error::Invalid(why)) if why.contains("lease_ms")), "{refused:?}");
+}
+
+/// A change counts for those that wait; a view by itself is refused.
+pub async fn views_of_a_pattern_are_built_so_many_at_once(subject: &Subject) {
+    let store = &subject.store;
+    let limited = |key: &str, concurrency| {
+        let options = ViewOptions { concurrency, ..ViewOptions::default() };
+        NewView { options, ..definition(key) }
+    };
+    let patterns = store.view_patterns();
+    patterns.pattern_define(limited("p/*", Some(2))).await.expect("defined");
+    let session = subject.session().await;
+    let touches = ["p/1", "p/2", "p/3", "p/4", "p/5"].map(touch_of).to_vec();
+    store.views_touch(touches).await.expect("touched");
+    subject.advance(QUIET);
+    assert_eq!(store.views_reconcile(10).await.expect("reconciled").builds.len(), 5);
+    let first = subject.claim(session, 9).await;
+    assert_eq!(first.len(), 2);
+    assert!(subject.claim(session, 9).await.is_empty(), "as many run as may");
+    subject.settle(&first[0], Outcome::Failed { error: failure() }).await;
+    let second = subject.claim(session, 9).await;
+    assert_eq!(second.len(), 1, "one ended, one begins");
+    assert_eq!(patterns.pattern_define(limited("p/*", Some(3))).await.expect("defined"), 5);
+    assert_eq!(subject.claim(session, 9).await.len(), 1, "three may run now");
+    patterns.pattern_define(limited("p/*", None)).await.expect("defined");
+    assert_eq!(subject.claim(session, 9).await.len(), 1, "there is no limit any more");
+    assert!(store.queues().limits_list().await.expect("listed").is_empty(), "and none is left behind");
+    for (wrong, why) in [(limited("v", Some(1)), "of a pattern"), (limited("v", Some(0)), "1 to 1000")] {
+        let refused = store.view_define(wrong).await;
+        assert!(matches!(&refused, Err(Error::Invalid(text)) if text.contains(why)), "{refused:?}");
+    }
+    patterns.pattern_define(limited("p/*", Some(1))).await.expect("defined");
+    patterns.pattern_delete("shop", "p/*").await.expect("deleted");
+    assert!(store.queues().limits_list().await.expect("listed").is_empty());
 }
 
 fn failure() -> JobError {

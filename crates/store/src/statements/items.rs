@@ -1,5 +1,7 @@
 //! Items of views: what a build starts from, stages and publishes, and what readers find.
 
+use std::time::Duration;
+
 use recache_model::ids::ViewId;
 use recache_model::item_rules::{ItemRules, item_problems};
 use recache_model::job::JobEvent;
@@ -382,9 +384,10 @@ async fn record_generation(
     publication: &Publication,
     changed: u64,
 ) -> Result<()> {
-    sqlx::query("UPDATE generations SET replaced_at = $2 WHERE view_id = $1 AND replaced_at IS NULL")
+    sqlx::query("UPDATE generations SET replaced_at = $2, readable_until = $3 WHERE view_id = $1 AND replaced_at IS NULL")
         .bind(view.id.uuid())
         .bind(now.micros())
+        .bind(views::readable_until(&view.definition, now))
         .execute(&mut *db)
         .await?;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -527,13 +530,15 @@ const ROWS_REMOVED_MAX: u64 = 5_000;
 /// Which generations nobody reads any more is told by the few rows that are not marked yet, never by all there have been.
 pub(in super::super) async fn remove_old(
     db: &mut Connection,
-    replaced_before: Timestamp,
+    now: Timestamp,
+    keep: Duration,
 ) -> Result<GenerationsRemoved> {
     let rows = sqlx::query(
         "SELECT view_id, MAX(version) AS version FROM generations WHERE is_readable AND replaced_at IS NOT NULL \
-         AND replaced_at <= $1 GROUP BY view_id ORDER BY view_id LIMIT $2",
+         AND ((readable_until IS NULL AND replaced_at <= $1) OR readable_until <= $2) GROUP BY view_id ORDER BY view_id LIMIT $3",
     )
-    .bind(replaced_before.micros())
+    .bind(now.minus(keep).micros())
+    .bind(now.micros())
     .bind(i64::from(VIEWS_MAX))
     .fetch_all(&mut *db)
     .await?;

@@ -218,7 +218,8 @@ async fn restore(
     .try_get("count")?;
     let items_removed = died.saturating_sub(u64::try_from(replaced).unwrap_or(0));
     let restored = Restored { view: view.id, version: new, items_changed: born, items_removed, superseded };
-    record_restored(db, now, &restored, version, word).await?;
+    let readable_until = views::readable_until(&view.definition, now);
+    record_restored(db, now, &restored, version, word, readable_until).await?;
     view.last_recached_at = Some(now);
     view.last_error = None;
     view.live_stamp = Some(Uuid::new_v4());
@@ -238,10 +239,12 @@ async fn record_restored(
     restored: &Restored,
     from: i64,
     word: &Word,
+    readable_until: Option<i64>,
 ) -> Result<()> {
-    sqlx::query("UPDATE generations SET replaced_at = $2 WHERE view_id = $1 AND replaced_at IS NULL")
+    sqlx::query("UPDATE generations SET replaced_at = $2, readable_until = $3 WHERE view_id = $1 AND replaced_at IS NULL")
         .bind(restored.view.uuid())
         .bind(now.micros())
+        .bind(readable_until)
         .execute(&mut *db)
         .await?;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

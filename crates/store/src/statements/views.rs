@@ -7,6 +7,7 @@ use recache_model::ids::{JobId, ViewId};
 use recache_model::job::{ErrorKind, JobError, JobEvent};
 use recache_model::time::Timestamp;
 use recache_model::trace::TraceContext;
+use recache_model::unique::KEY_BYTES_MAX;
 use recache_model::view::Versions;
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use super::{build_workflows, held_items, touch_requests, view_patterns};
 use crate::error::{Error, Result};
 use crate::fail::fail_point;
 use crate::flow::FLOW;
+use crate::held_items::item_digest;
 use crate::queues::Word;
 use crate::records::{
     Due, GenerationRecord, NewJob, NewView, Reconciled, TOUCH_TRACES_MAX, Touch, TouchOutcome, TouchSource,
@@ -96,6 +98,12 @@ pub(in super::super) async fn define(
     view: &NewView,
 ) -> Result<ViewRecord> {
     view.check()?;
+    if view.options.concurrency.is_some() {
+        let named = format!("{}/{}", view.namespace, view.key);
+        return Err(Error::Invalid(format!(
+            "view {named}: `concurrency` is of a pattern: of one view never more than one build runs"
+        )));
+    }
     held_items::check_definition(db, &view.namespace, &view.key, view).await?;
     let (key_schema, value_schema) = view_patterns::schemas(&view.rules);
     let row = sqlx::query(concat!(
@@ -132,41 +140,94 @@ macro_rules! builds_follow {
     ($which:literal) => {
         concat!(
             "UPDATE jobs SET handler = $1, queue = $2, retry = $3, timeout_ms = CAST($5 AS BIGINT), attempts_max = \
-             CASE WHEN attempt >= CAST($4 AS BIGINT) THEN attempt + 1 ELSE CAST($4 AS BIGINT) END \
+             CASE WHEN attempt >= CAST($4 AS BIGINT) THEN attempt + 1 ELSE CAST($4 AS BIGINT) END, \
+             concurrency_key = CAST($6 AS TEXT) \
              WHERE state = 'queued' AND sub_workflow_id IS NULL AND (handler <> $1 OR queue <> $2 OR retry <> $3 \
-             OR COALESCE(timeout_ms, 0) <> COALESCE(CAST($5 AS BIGINT), 0)) AND ",
+             OR COALESCE(timeout_ms, 0) <> COALESCE(CAST($5 AS BIGINT), 0) \
+             OR COALESCE(concurrency_key, '') <> COALESCE(CAST($6 AS TEXT), '')) AND ",
+            $which
+        )
+    };
+}
+
+/// What is still readable of generations that were replaced is kept as long as their view says now.
+macro_rules! kept_follow {
+    ($which:literal) => {
+        concat!(
+            "UPDATE generations SET readable_until = replaced_at + CAST($1 AS BIGINT) * 1000 WHERE is_readable \
+             AND replaced_at IS NOT NULL AND COALESCE(readable_until - replaced_at, -1) <> COALESCE(CAST($1 AS BIGINT) * 1000, -1) AND ",
             $which
         )
     };
 }
 
 pub(super) async fn follow_definition(db: &mut Connection, view: ViewId, definition: &NewView) -> Result<()> {
-    sqlx::query(builds_follow!("view_id = $6"))
+    sqlx::query(builds_follow!("view_id = $7"))
         .bind(&definition.handler)
         .bind(&definition.queue)
         .bind(jobs::to_json(&definition.retry)?)
         .bind(i64::from(definition.retry.attempts_max))
         .bind(jobs::timeout_ms(definition.timeout))
+        .bind(None::<&str>)
         .bind(view.uuid())
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(kept_follow!("view_id = $2"))
+        .bind(millis(definition.options.generation_keep_ms))
+        .bind(view.uuid())
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("UPDATE views SET build_lease_ms = CAST($2 AS BIGINT) WHERE id = $1")
+        .bind(view.uuid())
+        .bind(millis(definition.options.lease_ms))
         .execute(db)
         .await?;
     Ok(())
 }
 
+/// As the store keeps a length of time that a definition gives in milliseconds.
+pub(super) fn millis(ms: Option<u64>) -> Option<i64> {
+    ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+/// Until when a generation that is replaced now can be read, where its view says so.
+pub(super) fn readable_until(definition: &NewView, now: Timestamp) -> Option<i64> {
+    definition.options.generation_keep_ms.map(|ms| now.plus(Duration::from_millis(ms)).micros())
+}
+
+/// With which others a build of a view of a pattern may not run.
+pub(super) fn builds_key(pattern: &str) -> String {
+    let key = format!("views {pattern}");
+    if key.len() <= KEY_BYTES_MAX { key } else { format!("views {}", item_digest(pattern)) }
+}
+
 /// The same of all views that were made from a pattern.
 pub(super) async fn follow_pattern(db: &mut Connection, pattern: &NewView) -> Result<()> {
     sqlx::query(builds_follow!(
-        "id IN (SELECT build_job_id FROM views WHERE namespace = $6 AND pattern = $7 AND build_job_id IS NOT NULL)"
+        "id IN (SELECT build_job_id FROM views WHERE namespace = $7 AND pattern = $8 AND build_job_id IS NOT NULL)"
     ))
     .bind(&pattern.handler)
     .bind(&pattern.queue)
     .bind(jobs::to_json(&pattern.retry)?)
     .bind(i64::from(pattern.retry.attempts_max))
     .bind(jobs::timeout_ms(pattern.timeout))
+    .bind(pattern.options.concurrency.map(|_| builds_key(&pattern.key)))
     .bind(&pattern.namespace)
     .bind(&pattern.key)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    sqlx::query(kept_follow!("view_id IN (SELECT id FROM views WHERE namespace = $2 AND pattern = $3)"))
+        .bind(millis(pattern.options.generation_keep_ms))
+        .bind(&pattern.namespace)
+        .bind(&pattern.key)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("UPDATE views SET build_lease_ms = CAST($3 AS BIGINT) WHERE namespace = $1 AND pattern = $2")
+        .bind(&pattern.namespace)
+        .bind(&pattern.key)
+        .bind(millis(pattern.options.lease_ms))
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -507,7 +568,9 @@ pub(in super::super) async fn reconcile(
 fn build_job(view: &ViewRecord) -> NewJob {
     let definition = &view.definition;
     let input = serde_json::json!({ "namespace": definition.namespace, "key": definition.key });
+    let concurrency = definition.options.concurrency.and(view.pattern.as_deref());
     NewJob {
+        concurrency_key: concurrency.map(builds_key),
         namespace: definition.namespace.clone(),
         queue: definition.queue.clone(),
         retry: definition.retry,

@@ -363,6 +363,15 @@ fn facts(view: &View, mut table: Table) -> String {
     } else if let Some(items) = &view.prefetch_items {
         fact("fetched ahead", format!("{} items", items.len()));
     }
+    if let Some(ms) = view.generation_keep_ms {
+        fact("generations kept", format!("{} after they were replaced", output::duration(ms)));
+    }
+    if let Some(ms) = view.lease_ms {
+        fact("lease", output::duration(ms));
+    }
+    if let Some(count) = view.concurrency {
+        fact("built at once", format!("{count} views of its pattern"));
+    }
     let policy = view.policy;
     let on_touch = serde_json::to_value(policy.on_touch).map_or_else(|_| String::new(), word);
     fact(
