@@ -439,6 +439,7 @@ macro_rules! conformance_suite {
                 lost_build_is_built_again,
                 policy_finish_publishes_then_builds_again,
                 touched_items_reach_the_build,
+                many_touches_together_do_what_they_would_one_by_one,
                 repeated_publication_gets_the_same_answer,
                 two_live_builds_of_a_view_cannot_exist,
                 cancelled_build_is_visible_and_the_view_recovers,

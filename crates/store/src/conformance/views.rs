@@ -5,6 +5,7 @@ use std::time::Duration;
 use recache_model::ids::{JobId, SessionId};
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::retry::RetryPolicy;
+use recache_model::time::Timestamp;
 use recache_model::view::{OnTouch, ViewPolicy, ViewStatus};
 use recache_model::view_options::ViewOptions;
 
@@ -463,6 +464,10 @@ pub async fn redefined_view_keeps_its_versions(subject: &Subject) {
     let changed = NewView { handler: "work".to_owned(), ..definition("prices") };
     let after = subject.store.view_define(changed.clone()).await.expect("defined");
     assert_eq!(after.id, before.id);
+    let (looked, at) = store_look(subject).await;
+    assert_eq!((looked.id, looked.versions), (after.id, after.versions));
+    subject.advance(QUIET);
+    assert_eq!(store_look(subject).await.1.since(at), QUIET, "with the time of the look");
     assert_eq!((after.versions, after.definition), (before.versions, changed));
 }
 
@@ -631,6 +636,83 @@ pub async fn views_of_a_pattern_are_built_so_many_at_once(subject: &Subject) {
     assert!(store.queues().limits_list().await.expect("listed").is_empty());
 }
 
+/// Twins: one of each pair is touched together with the others, one by itself. Views that run, that wait, that nobody touched, and one that a pattern makes.
+pub async fn many_touches_together_do_what_they_would_one_by_one(subject: &Subject) {
+    let store = &subject.store;
+    let session = subject.session().await;
+    for twin in ["1", "2"] {
+        for kind in ["idle", "waits", "runs", "finishes"] {
+            let on_touch = if kind == "finishes" { OnTouch::Finish } else { OnTouch::Abort };
+            let policy = ViewPolicy { on_touch, ..ViewPolicy::default() };
+            let view = NewView { policy, ..definition(&format!("{kind}{twin}")) };
+            store.view_define(view).await.expect("defined");
+        }
+    }
+    store.view_patterns().pattern_define(definition("made*")).await.expect("defined");
+    for key in ["waits1", "waits2", "runs1", "runs2", "finishes1", "finishes2"] {
+        store.views_touch(vec![touch_of(key)]).await.expect("touched");
+    }
+    subject.advance(QUIET);
+    assert_eq!(store.views_reconcile(10).await.expect("reconciled").builds.len(), 6);
+    for job in subject.claim(session, 6).await {
+        let key = job.input.clone();
+        if !key.contains("waits") {
+            store.build_begin(job.token).await.expect("answered").expect("good");
+        }
+    }
+    subject.advance(Duration::from_secs(1));
+    let word = |reason: &str| Some(Word::new("ada", reason));
+    let touches = |twin: &str| -> Vec<Touch> {
+        let touch = |kind: &str, items: &[&str]| Touch {
+            items: items.iter().map(|item| (*item).to_owned()).collect(),
+            ..touch_of(&format!("{kind}{twin}"))
+        };
+        vec![
+            Touch { word: word("first"), ..touch("runs", &["a", "b"]) },
+            touch("finishes", &[]),
+            touch("idle", &["x", "x"]),
+            Touch { word: word("second"), ..touch("runs", &["b", "c"]) },
+            Touch { at_once: true, ..touch("waits", &["y"]) },
+            touch("made", &["z"]),
+            touch("idle", &["x", "w"]),
+        ]
+    };
+    let together = store.views_touch(touches("1")).await.expect("touched");
+    let mut alone = Vec::new();
+    for touch in touches("2") {
+        alone.extend(store.views_touch(vec![touch]).await.expect("touched"));
+    }
+    assert_eq!(together.len(), alone.len());
+    for (one, other) in together.iter().zip(&alone) {
+        assert_eq!((one.version, one.superseded.is_some()), (other.version, other.superseded.is_some()));
+    }
+    assert!(together[0].superseded.is_some() && together[3].superseded.is_none(), "it is ended once");
+    for kind in ["idle", "waits", "runs", "finishes", "made"] {
+        let one = store.view_get("shop", &format!("{kind}1")).await.expect("there");
+        let other = store.view_get("shop", &format!("{kind}2")).await.expect("there");
+        assert_eq!(one.versions, other.versions, "{kind}");
+        assert_eq!(one.touched_by, other.touched_by, "{kind}");
+        assert_eq!(one.build.is_some(), other.build.is_some(), "{kind}");
+    }
+    // What the builds are told.
+    subject.advance(Duration::from_mins(1));
+    store.views_reconcile(20).await.expect("reconciled");
+    let mut told = std::collections::BTreeMap::new();
+    for job in subject.claim(session, 20).await {
+        let start = store.build_begin(job.token).await.expect("answered").expect("good");
+        told.insert(start.key, (start.version, start.touched));
+    }
+    for kind in ["idle", "runs", "made"] {
+        assert_eq!(told[&format!("{kind}1")], told[&format!("{kind}2")], "{kind}");
+    }
+    // All or none.
+    let before = store.view_get("shop", "idle1").await.expect("there");
+    let answer = store.views_touch(vec![touch_of("idle1"), touch_of("nonsense"), touch_of("made9")]).await;
+    assert!(matches!(answer, Err(Error::NotFound { what: "view", .. })), "{answer:?}");
+    assert_eq!(store.view_get("shop", "idle1").await.expect("there"), before);
+    assert!(store.view_get("shop", "made9").await.is_err());
+}
+
 fn failure() -> JobError {
     JobError::new(ErrorKind::Retryable, "not now")
 }
@@ -733,6 +815,11 @@ pub async fn items_are_listed_page_by_page_on_one_generation(subject: &Subject) 
     put(subject, &job, vec![item("a", "2", "new"), item("e", "2", "new")]).await;
     publish(subject, &job, publication(2)).await;
     assert_eq!(page(Some("c")).await, old(&["d"]), "it goes on where it began");
+    let told = async |version| store.generation_get(start.view, version).await.expect("answered");
+    let (first, second) = (told(1).await.expect("told"), told(2).await.expect("told"));
+    assert_eq!((first.version, first.replaced_at), (1, Some(second.published_at)));
+    assert_eq!((second.job, second.replaced_at), (Some(job.token.job), None));
+    assert_eq!(told(3).await, None, "there is none yet");
     assert_eq!(page(Some("d")).await, old(&[]));
     assert_eq!(
         store.generation_page(start.view, 3, None, 3).await.expect("answered"),

@@ -1,6 +1,6 @@
 //! Views: the row is locked, `model::view` decides, the row is written back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use recache_model::ids::{JobId, ViewId};
@@ -12,7 +12,7 @@ use recache_model::view::Versions;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, Row, ids};
+use super::super::{Connection, Row, bulk, ids};
 use super::effects::Effects;
 use super::jobs::{self, Change};
 use super::{build_workflows, held_items, touch_requests, view_patterns};
@@ -302,16 +302,6 @@ pub(super) async fn lock_named(db: &mut Connection, namespace: &str, key: &str) 
     record(&row)
 }
 
-/// Locks several views, and the workflows that do their builds: all views before the first workflow, as the order of locks wants it.
-async fn lock_all(db: &mut Connection, views: &[ViewId]) -> Result<()> {
-    let views: Vec<Uuid> = views.iter().map(|view| view.uuid()).collect();
-    sqlx::query(concat!("SELECT id FROM views WHERE id ", in_ids!("$1"), " ORDER BY id", for_update!()))
-        .bind(ids(&views))
-        .fetch_all(&mut *db)
-        .await?;
-    build_workflows::lock_all(db, &views).await
-}
-
 /// Writes back what the rules may have changed.
 pub(super) async fn save(db: &mut Connection, view: &ViewRecord) -> Result<()> {
     let versions = &view.versions;
@@ -366,36 +356,128 @@ pub(super) async fn touch_from(
     for touch in touches {
         touch.check()?;
     }
-    let mut order: Vec<usize> = (0..touches.len()).collect();
-    if touches.len() > 1 {
-        let mut found = Vec::with_capacity(touches.len());
-        for touch in touches {
-            found.push(get_or_make(db, now, &touch.namespace, &touch.key).await?.id);
-        }
-        order.sort_by_key(|place| found[*place]);
-        lock_all(db, &found).await?;
+    if touches.is_empty() {
+        return Ok(Vec::new());
     }
-    let mut outcomes: Vec<Option<TouchOutcome>> = vec![None; touches.len()];
-    for place in order {
-        let source = sources.get(place).cloned().unwrap_or_default();
-        outcomes[place] = Some(touch_one(db, now, &touches[place], source, effects).await?);
+    if let [touch] = touches {
+        let source = sources.first().cloned().unwrap_or_default();
+        return Ok(vec![touch_one(db, now, touch, source, effects).await?]);
     }
-    Ok(outcomes.into_iter().flatten().collect())
+    touch_many(db, now, touches, sources, effects).await
 }
 
-async fn touch_one(
+/// What touches did to the views that they named, to be written together.
+#[derive(Debug, Default)]
+struct ManyTouched {
+    /// The versions from which on any item may be affected.
+    all: HashMap<ViewId, i64>,
+    /// The versions for which items were named.
+    items: BTreeMap<(ViewId, String), i64>,
+}
+
+/// Several touches, in as many statements as one however many they are; builds that they end, and traces, cost some of their own.
+async fn touch_many(
     db: &mut Connection,
     now: Timestamp,
+    touches: &[Touch],
+    sources: &[TouchSource],
+    effects: &mut Effects,
+) -> Result<Vec<TouchOutcome>> {
+    let mut views = lock_touched(db, now, touches).await?;
+    let mut touched = ManyTouched::default();
+    let mut outcomes = Vec::with_capacity(touches.len());
+    for (place, touch) in touches.iter().enumerate() {
+        let view = views.get_mut(&(touch.namespace.clone(), touch.key.clone()));
+        let view = view.ok_or_else(|| Error::broken("a view that is to be touched was not locked"))?;
+        let source = sources.get(place).cloned().unwrap_or_default();
+        let (version, superseded) = apply(db, now, view, touch, source, effects).await?;
+        if touch.items.is_empty() {
+            touched.all.insert(view.id, version);
+        }
+        touched.items.extend(touch.items.iter().map(|item| ((view.id, item.clone()), version)));
+        for trace in touch.traces.iter().take(usize::from(TOUCH_TRACES_MAX)) {
+            keep_trace(db, now, view.id, trace).await?;
+        }
+        effects.view_changed(view.id);
+        outcomes.push(TouchOutcome { view: view.id, version, superseded });
+    }
+    let rows: Vec<(&ViewRecord, i64)> =
+        views.values().map(|view| (view, touched.all.get(&view.id).copied().unwrap_or_default())).collect();
+    bulk::views_touched(db, &rows).await?;
+    if !touched.items.is_empty() {
+        let items: Vec<_> =
+            touched.items.iter().map(|((view, item), version)| (*view, item.as_str(), *version)).collect();
+        bulk::touched_items(db, &items).await?;
+    }
+    Ok(outcomes)
+}
+
+/// Locks the views that touches name, and the workflows that do their builds: all views before the first workflow, as the order of locks wants it. Those
+/// that a pattern covers are made first.
+async fn lock_touched(
+    db: &mut Connection,
+    now: Timestamp,
+    touches: &[Touch],
+) -> Result<HashMap<(String, String), ViewRecord>> {
+    let names: BTreeSet<(String, String)> =
+        touches.iter().map(|touch| (touch.namespace.clone(), touch.key.clone())).collect();
+    let pairs = jobs::to_json(&names)?;
+    let there =
+        sqlx::query(concat!("SELECT namespace, key FROM views WHERE (namespace, key) ", in_pairs!("$1")))
+            .bind(&pairs)
+            .fetch_all(&mut *db)
+            .await?;
+    if there.len() < names.len() {
+        let mut known = BTreeSet::new();
+        for row in &there {
+            known.insert((row.try_get::<String, _>("namespace")?, row.try_get::<String, _>("key")?));
+        }
+        for (namespace, key) in names.difference(&known) {
+            if !view_patterns::make(db, now, namespace, key).await? {
+                return Err(Error::not_found("view", format!("{namespace}/{key}")));
+            }
+        }
+    }
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        view_columns!(),
+        " FROM views WHERE (namespace, key) ",
+        in_pairs!("$1"),
+        " ORDER BY id",
+        for_update!()
+    ))
+    .bind(&pairs)
+    .fetch_all(&mut *db)
+    .await?;
+    let mut locked = HashMap::with_capacity(rows.len());
+    let mut builds = Vec::new();
+    for row in &rows {
+        let view = record(row)?;
+        let name = (view.definition.namespace.clone(), view.definition.key.clone());
+        if view.definition.handler == FLOW {
+            builds.push(view.id.uuid());
+        }
+        locked.insert(name, view);
+    }
+    // Deleted since it was looked for.
+    if let Some((namespace, key)) = names.iter().find(|name| !locked.contains_key(*name)) {
+        return Err(Error::not_found("view", format!("{namespace}/{key}")));
+    }
+    if !builds.is_empty() {
+        build_workflows::lock_all(db, &builds).await?;
+    }
+    Ok(locked)
+}
+
+/// Has the rules say what a touch does to a view, which is locked, and ends the build that it supersedes. Answers the version that is wanted now.
+async fn apply(
+    db: &mut Connection,
+    now: Timestamp,
+    view: &mut ViewRecord,
     touch: &Touch,
     source: TouchSource,
     effects: &mut Effects,
-) -> Result<TouchOutcome> {
-    let mut view = match lock_named(db, &touch.namespace, &touch.key).await {
-        Err(Error::NotFound { .. }) if view_patterns::make(db, now, &touch.namespace, &touch.key).await? => {
-            lock_named(db, &touch.namespace, &touch.key).await?
-        }
-        found => found?,
-    };
+) -> Result<(i64, Option<JobId>)> {
     view.touched_by.clone_from(&touch.word);
     view.touch_source = source;
     let policy = view.definition.policy;
@@ -412,30 +494,34 @@ async fn touch_one(
         fail_point!("supersede.between");
         superseded = Some(build);
     }
-    save(db, &view).await?;
-    if touch.items.is_empty() {
-        sqlx::query("UPDATE views SET all_touched_version = $2 WHERE id = $1")
-            .bind(view.id.uuid())
-            .bind(touched.version)
-            .execute(&mut *db)
-            .await?;
-    }
-    for item in &touch.items {
-        sqlx::query(
-            "INSERT INTO view_touched_items (view_id, item, version) VALUES ($1, $2, $3) \
-             ON CONFLICT (view_id, item) DO UPDATE SET version = excluded.version",
-        )
-        .bind(view.id.uuid())
-        .bind(item)
-        .bind(touched.version)
-        .execute(&mut *db)
-        .await?;
+    Ok((touched.version, superseded))
+}
+
+async fn touch_one(
+    db: &mut Connection,
+    now: Timestamp,
+    touch: &Touch,
+    source: TouchSource,
+    effects: &mut Effects,
+) -> Result<TouchOutcome> {
+    let mut view = match lock_named(db, &touch.namespace, &touch.key).await {
+        Err(Error::NotFound { .. }) if view_patterns::make(db, now, &touch.namespace, &touch.key).await? => {
+            lock_named(db, &touch.namespace, &touch.key).await?
+        }
+        found => found?,
+    };
+    let (version, superseded) = apply(db, now, &mut view, touch, source, effects).await?;
+    bulk::views_touched(db, &[(&view, if touch.items.is_empty() { version } else { 0 })]).await?;
+    let items: BTreeSet<&str> = touch.items.iter().map(String::as_str).collect();
+    if !items.is_empty() {
+        let items: Vec<_> = items.into_iter().map(|item| (view.id, item, version)).collect();
+        bulk::touched_items(db, &items).await?;
     }
     for trace in touch.traces.iter().take(usize::from(TOUCH_TRACES_MAX)) {
         keep_trace(db, now, view.id, trace).await?;
     }
     effects.view_changed(view.id);
-    Ok(TouchOutcome { view: view.id, version: touched.version, superseded })
+    Ok(TouchOutcome { view: view.id, version, superseded })
 }
 
 /// Keeps the trace of a touch for the build that will answer it. The view's row is locked.
