@@ -116,13 +116,13 @@ pub use tracked::{
 };
 pub use tracked_request::{JobContext, ReportJob, TrackJob, TrackJobs, TrackReported};
 pub use view::{
-    Backoff, Generation, ItemChange, ItemDifference, ItemList, ItemRead, OnTouch, Restoration, RetryPolicy,
-    Touched, TouchedViews, View, ViewBuild, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory,
-    ViewItem, ViewItems, ViewList, ViewPattern, ViewPatternList, ViewPause, ViewPolicy, ViewRestored,
-    ViewSources, ViewStatus, ViewValue, ViewsMatching,
+    Backoff, Generation, ItemChange, ItemDifference, ItemList, ItemRead, LastTouch, OnTouch, Restoration,
+    RetryPolicy, Touched, TouchedViews, View, ViewBehind, ViewBuild, ViewChange, ViewDetails, ViewDiff,
+    ViewExplanation, ViewHistory, ViewItem, ViewItems, ViewList, ViewPattern, ViewPatternList, ViewPause,
+    ViewPolicy, ViewRestored, ViewSources, ViewStatus, ViewValue, ViewsMatching,
 };
 pub use view_request::{
-    DefineView, DeriveView, RollBackView, TouchMatching, TouchOne, TouchView, TouchViews,
+    DefineView, DeriveView, ReadItems, RollBackView, TouchMatching, TouchOne, TouchView, TouchViews,
 };
 pub use webhook_request::{CreateWebhook, Redeliver, Redelivered, RotateWebhook, SubscriberChange};
 pub use worker::{

@@ -32,7 +32,8 @@ pub enum OnTouch {
     Abort,
     /// Let it publish, then build again.
     Finish,
-    /// Abort, unless more than half of the last build's time has already gone into this one.
+    /// Abort, unless at least half of the last build's time has already gone into this one, or readers would be further behind than
+    /// `max_staleness_ms` by the time that another build were live.
     Auto,
 }
 
@@ -147,6 +148,15 @@ pub struct View {
     /// These items of each new generation do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch_items: Option<Vec<String>>,
+    /// How long a generation can be read after it was replaced; left out where the process says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation_keep_ms: Option<u64>,
+    /// How long the worker of a build may be silent before another one gets the build; left out where it is the worker's own lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    /// Of all views of its pattern so many are built at once; left out where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
     /// Where its builds wait.
     pub queue: String,
     /// When to build and when to give a build up.
@@ -188,6 +198,15 @@ pub struct ViewPattern {
     /// These items of each new generation do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch_items: Option<Vec<String>>,
+    /// How long a generation can be read after it was replaced; left out where the process says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation_keep_ms: Option<u64>,
+    /// How long the worker of a build may be silent before another one gets the build; left out where it is the worker's own lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    /// Of all views of its pattern so many are built at once; left out where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
     /// Where its builds wait.
     pub queue: String,
     /// When to build and when to give a build up.
@@ -344,8 +363,10 @@ pub struct ViewItems {
     pub recache_version: i64,
     /// When the generation was published.
     pub published_at: Option<Instant>,
-    /// How far behind the generation is.
+    /// For how long it has been stale; 0 when it is not.
     pub staleness_ms: u64,
+    /// An input is known to have changed since what was read was made: `recache_version` is newer than `version`.
+    pub stale: bool,
     /// Ordered by key.
     pub items: Vec<ViewItem>,
 }
@@ -377,8 +398,10 @@ pub struct ViewValue {
     pub recache_version: i64,
     /// When the generation was published.
     pub published_at: Option<Instant>,
-    /// How far behind the generation is.
+    /// For how long it has been stale; 0 when it is not.
     pub staleness_ms: u64,
+    /// An input is known to have changed since what was read was made: `recache_version` is newer than `version`.
+    pub stale: bool,
 }
 
 impl ViewValue {
@@ -423,23 +446,73 @@ pub struct ViewExplanation {
     pub live_version: i64,
     /// The newest version that is wanted.
     pub recache_version: i64,
-    /// How far behind readers are.
+    /// For how long readers have been behind.
     pub staleness_ms: u64,
-    /// `untouched`, `nothing`, `debounce`, `reconciler`, `worker`, `retry`, `build`,
-    /// `touch` or `resume`.
+    /// The last touch; `null` when there was none.
+    pub touched: Option<LastTouch>,
+    /// Touches that are committed and that no engine has carried out yet; no more than 1,000 are counted.
+    pub touches_waiting: u64,
+    /// `nothing`: the newest version is live. `untouched`: there never was a touch. `debounce`: further touches may come. `reconciler`: an engine creates its
+    /// build, or carries out touches. `resume`: somebody resumes the view. `queue`: somebody resumes the queue of its builds. `limit`: that queue, or its handler, has as many
+    /// jobs running as it may. `worker`: a worker takes its build. `build`: its build ends. `takeover`: its build's worker is dead, and an engine gives the build to
+    /// another one. `retry`: its build failed, and is tried again. `touch`: its build failed for good.
     pub waits_for: String,
     /// Until when, where that is known.
     pub until: Option<Instant>,
+    /// About when the newest version is live, where nothing but time is in the way and a build was measured before.
+    pub expected_at: Option<Instant>,
     /// `job_…`: its build.
     pub build_job_id: Option<String>,
+    /// What builds it; `null` where a workflow does.
+    pub handler: Option<String>,
+    /// Where its builds wait; `null` where a workflow does it.
+    pub queue: Option<String>,
+    /// The template of the workflow that builds it; `null` where a handler does.
+    pub workflow: Option<String>,
+    /// Live workers that may have its builds; `null` where a workflow does it: any engine may begin that.
+    pub workers: Option<u64>,
     /// The same for people.
     pub reason: String,
     /// The one command that would help, where one would.
     pub remedy: Option<String>,
     /// The views that it is made from: a publication of one of them that changed anything touches it.
     pub derived_from: Vec<String>,
+    /// Those of them that are behind themselves, or paused: what they will show is not in it.
+    pub behind_above: Vec<ViewBehind>,
     /// The views that are made from it.
     pub feeds: Vec<String>,
+}
+
+/// How a view was touched last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LastTouch {
+    /// When.
+    pub at: Instant,
+    /// `call`; `sql`: in a transaction of an application's own; `sources`: what it is made from was said anew; `view`: one of the views that it is made from was published.
+    pub by: String,
+    /// Which view that was, `namespace/key`.
+    pub view: Option<String>,
+    /// Who touched it, where that was said.
+    pub actor: Option<String>,
+    /// Why, where that was said.
+    pub reason: Option<String>,
+}
+
+/// A view that another one is made from, and whose newest version is not live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ViewBehind {
+    /// `namespace/key`
+    pub view: String,
+    /// What it is doing.
+    pub recache_status: ViewStatus,
+    /// No build of it begins.
+    pub is_paused: bool,
+    /// For how long its readers have been behind.
+    pub staleness_ms: u64,
+    /// The same for people.
+    pub reason: String,
 }
 
 impl ViewExplanation {
@@ -477,7 +550,7 @@ pub struct ViewBuild {
     pub job: Job,
     /// The first generation that was published after it, when it was superseded and that is still known.
     pub successor_version: Option<i64>,
-    /// Items that the successor took over, from this build or from what was live.
+    /// Items of this build's own making that the successor took over; what came from the generation before does not count.
     pub successor_reused: Option<i64>,
     /// Items that the successor computed.
     pub successor_computed: Option<i64>,
@@ -639,10 +712,20 @@ pub struct ItemRead {
     pub item: String,
     /// Its value.
     pub value: Json,
+    /// `view_…`
+    pub view_id: String,
     /// The generation.
     pub version: i64,
-    /// When it was published.
+    /// The newest version that is wanted.
+    pub recache_version: i64,
+    /// When the generation was published.
     pub published_at: Option<Instant>,
+    /// How long ago that was, by the clock of the server.
+    pub age_ms: Option<u64>,
+    /// For how long it has been stale; 0 when it is not.
+    pub staleness_ms: u64,
+    /// An input is known to have changed since what was read was made: `recache_version` is newer than `version`.
+    pub stale: bool,
 }
 
 impl ItemRead {
@@ -660,9 +743,21 @@ pub struct ItemList {
     pub namespace: String,
     /// The view's key there.
     pub key: String,
+    /// `view_…`
+    pub view_id: String,
     /// The generation; 0 when none was published yet. All pages of one list are of the same.
     pub version: i64,
-    /// Ordered by key.
+    /// The newest version that is wanted.
+    pub recache_version: i64,
+    /// When the generation was published.
+    pub published_at: Option<Instant>,
+    /// How long ago that was, by the clock of the server.
+    pub age_ms: Option<u64>,
+    /// For how long it has been stale; 0 when it is not. Of a generation that is no longer live, at least since it was replaced.
+    pub staleness_ms: u64,
+    /// An input is known to have changed since what was read was made: `recache_version` is newer than `version`.
+    pub stale: bool,
+    /// Ordered by key; those that were asked for by their keys in the order in which they were.
     pub items: Vec<ViewItem>,
     /// Items of the page that are left out, because only the cache kept their values, and has them no more; they are made anew. Left out where
     /// there are none.

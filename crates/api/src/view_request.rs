@@ -61,6 +61,19 @@ pub struct DefineView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000))]
     pub prefetch_items: Option<Vec<String>>,
+    /// How long a generation can be read after it was replaced. Without it as the processes are configured (`engine.generation_keep_ms`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1_000, maximum = 2_592_000_000_i64))]
+    pub generation_keep_ms: Option<u64>,
+    /// How long the worker of a build may be silent before the build is given to another one; it counts where it is longer than the worker's own lease. Not
+    /// together with `workflow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1_000, maximum = 86_400_000))]
+    pub lease_ms: Option<u64>,
+    /// Of a pattern: so many of its views are built at once. Not together with `workflow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000))]
+    pub concurrency: Option<u32>,
     /// A JSON Schema that the key of every item must fit which a build puts; checked as a JSON string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item_key_schema: Option<Json>,
@@ -131,6 +144,20 @@ pub struct TouchViews {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1_000))]
     pub reason: Option<String>,
+}
+
+/// Which items are read, all of one generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReadItems {
+    /// Their keys.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 1_000))]
+    pub items: Vec<String>,
+    /// Of this version or a newer one: what a touch answered. With `Prefer: wait=SECONDS` it is waited for; 409 when it is not live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub min_version: Option<i64>,
 }
 
 /// Which generation is to be live again.

@@ -111,6 +111,9 @@ fn view() -> View {
         cache_only: false,
         prefetch_first: None,
         prefetch_items: None,
+        generation_keep_ms: None,
+        lease_ms: None,
+        concurrency: None,
         pattern: None,
         item_key_schema: None,
         item_value_schema: None,
@@ -264,6 +267,7 @@ fn documents_of_views_keep_their_shape() {
         recache_version: 8,
         published_at: Some(at(2)),
         staleness_ms: 1200,
+        stale: true,
         items: vec![ViewItem { item: text("sku-1"), value: value.clone() }],
     };
     insta::assert_snapshot!("view_items", printed(&items));
@@ -278,6 +282,7 @@ fn documents_of_views_keep_their_shape() {
         recache_version: 8,
         published_at: Some(at(2)),
         staleness_ms: 1200,
+        stale: true,
     };
     insta::assert_snapshot!("view_value", printed(&read));
     let touched = Touched {

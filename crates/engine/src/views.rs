@@ -8,6 +8,7 @@ use recache_cache::{Cache, Key, LoadError, Policy, Space, Usage};
 use recache_model::ids::ViewId;
 use recache_model::time::Timestamp;
 use recache_store::{Neighbours, ViewName};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -26,12 +27,21 @@ const LIST_LOOKS_MAX: usize = 5;
 /// One item as a reader gets it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewItem {
+    /// The view.
+    pub view: ViewId,
     /// The generation that it was read from; 0 when none was published yet.
     pub version: i64,
     /// When that was published, by the store's clock.
     pub published_at: Option<Timestamp>,
     /// Names the generation beyond its number, which is given a second time when the view is deleted and defined anew, or a backup is put back.
     pub generation: Uuid,
+    /// The newest version that was wanted then.
+    pub wanted: i64,
+    /// For how long an input has been known to have changed since what was read was made; zero when none has. As of this process's last look at the
+    /// view, which is no older than [`view_head_fresh`](crate::Options::view_head_fresh).
+    pub staleness: Duration,
+    /// How long ago the generation was published.
+    pub age: Option<Duration>,
     /// Its value as JSON; `None` when the generation has no such item, or it is gone.
     pub value: Option<Arc<String>>,
     /// The generation has the item, but only the cache kept its value, and has it no more, or cannot be asked. The view is touched for it, so it is
@@ -42,12 +52,20 @@ pub struct ViewItem {
 /// Items of one generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewItems {
+    /// The view.
+    pub view: ViewId,
     /// The generation that all of them were read from; 0 when none was published yet.
     pub version: i64,
     /// When it was published, by the store's clock.
     pub published_at: Option<Timestamp>,
     /// Names the generation beyond its number, which is given a second time when the view is deleted and defined anew, or a backup is put back.
     pub generation: Uuid,
+    /// The newest version that was wanted then.
+    pub wanted: i64,
+    /// For how long it has been stale: see [`ViewItem::staleness`].
+    pub staleness: Duration,
+    /// How long ago the generation was published.
+    pub age: Option<Duration>,
     /// In the order in which they were asked for.
     pub values: Vec<Option<Arc<String>>>,
     /// Items without a value because it is gone: see [`ViewItem::is_gone`].
@@ -57,10 +75,20 @@ pub struct ViewItems {
 /// A page of the items of one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewPage {
+    /// The view.
+    pub view: ViewId,
     /// The generation that they were read from; 0 when none was published yet.
     pub version: i64,
+    /// When it was published, by the store's clock.
+    pub published_at: Option<Timestamp>,
     /// Names the generation that is live beyond its number: see [`ViewItem::generation`]. As long as it is the same, so is a page of one `version`.
     pub generation: Uuid,
+    /// The newest version that was wanted then.
+    pub wanted: i64,
+    /// For how long it has been stale: see [`ViewItem::staleness`]. Of a generation that is no longer live, at least since it was replaced.
+    pub staleness: Duration,
+    /// How long ago the generation was published.
+    pub age: Option<Duration>,
     /// Keys and values, as JSON, in the order of the keys.
     pub items: Vec<(String, String)>,
     /// Items of the page that are left out because their values are gone: see [`ViewItem::is_gone`].
@@ -69,6 +97,34 @@ pub struct ViewPage {
     pub last: Option<String>,
     /// There are more after that.
     pub has_more: bool,
+}
+
+impl ViewItem {
+    /// Whether an input is known to have changed since what was read was made: a newer version is wanted.
+    pub fn is_stale(&self) -> bool {
+        self.wanted > self.version
+    }
+}
+
+impl ViewItems {
+    /// The same as [`ViewItem::is_stale`].
+    pub fn is_stale(&self) -> bool {
+        self.wanted > self.version
+    }
+}
+
+impl ViewPage {
+    /// The same as [`ViewItem::is_stale`].
+    pub fn is_stale(&self) -> bool {
+        self.wanted > self.version
+    }
+}
+
+/// A page as it is cached: its key names the generation, so it cannot become wrong.
+#[derive(Debug, Serialize, Deserialize)]
+struct Page {
+    items: Vec<(String, String)>,
+    has_more: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +136,10 @@ pub(crate) struct Head {
     /// The newest version that was wanted then; never less than `version`.
     wanted: i64,
     published_at: Option<Timestamp>,
+    /// The first touch that it does not show.
+    dirty_since: Option<Timestamp>,
+    /// What the store's clock showed when it said so.
+    at: Timestamp,
     /// When the store said so; `None`: it must be asked again.
     seen: Option<Instant>,
     /// When the answer was there. A question that was asked later cannot be answered with less, unless the database went back.
@@ -100,6 +160,22 @@ impl Head {
     /// What names the live generation beyond its number.
     fn generation(&self) -> Uuid {
         named(self.stamp, self.view)
+    }
+
+    /// What the store's clock shows about now.
+    fn now(&self) -> Timestamp {
+        self.at.plus(self.learned.elapsed())
+    }
+
+    fn staleness(&self) -> Duration {
+        self.dirty_since.map_or(Duration::ZERO, |since| self.now().since(since))
+    }
+
+    /// What names the generation in keys of the cache: by its stamp too, because a database that was put back from a backup gives a number a second time,
+    /// to other content.
+    fn key_part(&self) -> String {
+        let stamp = self.stamp.map(|stamp| stamp.simple().to_string()).unwrap_or_default();
+        format!("{}.{stamp}", self.version)
     }
 }
 
@@ -136,11 +212,13 @@ impl Drop for Asking<'_> {
 pub(crate) struct Heads {
     known: Mutex<Known>,
     items: Space,
+    pages: Space,
 }
 
 impl Heads {
     pub(crate) fn new(cache: &Cache) -> Self {
-        Self { known: Mutex::default(), items: cache.keys().space("view") }
+        let keys = cache.keys();
+        Self { known: Mutex::default(), items: keys.space("view"), pages: keys.space("view_page") }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -249,20 +327,51 @@ fn is_newer(known: &Head, found: &Head, asked: Instant) -> bool {
 /// The generation of a read.
 #[derive(Debug, Clone, Copy)]
 struct Of {
+    view: ViewId,
     version: i64,
     published_at: Option<Timestamp>,
     generation: Uuid,
+    wanted: i64,
+    staleness: Duration,
+    age: Option<Duration>,
 }
 
 impl Of {
     fn head(head: &Head) -> Self {
-        Self { version: head.version, published_at: head.published_at, generation: head.generation() }
+        Self {
+            view: head.view,
+            version: head.version,
+            published_at: head.published_at,
+            generation: head.generation(),
+            wanted: head.wanted,
+            staleness: head.staleness(),
+            age: head.published_at.map(|at| head.now().since(at)),
+        }
     }
 }
 
 fn read_of(of: Of, values: Vec<Option<Arc<String>>>, gone: Vec<String>) -> ViewItems {
-    let Of { version, published_at, generation } = of;
-    ViewItems { version, published_at, generation, values, gone }
+    let Of { view, version, published_at, generation, wanted, staleness, age } = of;
+    ViewItems { view, version, published_at, generation, wanted, staleness, age, values, gone }
+}
+
+fn page_of(of: Of, page: Page) -> ViewPage {
+    let Of { view, version, published_at, generation, wanted, staleness, age } = of;
+    let last = page.items.last().map(|(item, _)| item.clone());
+    let (items, has_more) = (page.items, page.has_more);
+    ViewPage {
+        view,
+        version,
+        published_at,
+        generation,
+        wanted,
+        staleness,
+        age,
+        items,
+        gone: Vec::new(),
+        last,
+        has_more,
+    }
 }
 
 impl Shared {
@@ -287,7 +396,7 @@ impl Shared {
             }
         };
         let asked = Instant::now();
-        let record = self.store.view_get(namespace, key).await?;
+        let (record, at) = self.store.view_look(namespace, key).await?;
         self.heads.is_ahead(record.id, record.definition.options.prefetch.is_some());
         let found = Head {
             view: record.id,
@@ -295,6 +404,8 @@ impl Shared {
             stamp: record.live_stamp,
             wanted: record.versions.wanted,
             published_at: record.last_recached_at,
+            dirty_since: record.versions.dirty_since,
+            at,
             seen: Some(asked),
             learned: Instant::now(),
         };
@@ -309,9 +420,7 @@ impl Shared {
         key: &str,
         items: &[&str],
     ) -> std::result::Result<Vec<Option<Arc<String>>>, Missing> {
-        // By its stamp too: a database that was put back from a backup gives a number a second time, to other content.
-        let stamp = head.stamp.map(|stamp| stamp.simple().to_string()).unwrap_or_default();
-        let version = format!("{}.{stamp}", head.version);
+        let version = head.key_part();
         let key_of = |item: &str| self.heads.items.key([namespace, key, version.as_str(), item]);
         let policy = Policy::new(ITEM_FRESH).negative_for(ITEM_FRESH);
         let cache = self.cache.for_usage(&Usage::ViewItem);
@@ -334,6 +443,49 @@ impl Shared {
         cache.get_or_load_many(&keys, &policy, loader).await.map_err(missing)
     }
 
+    /// A page of the live generation, through the cache.
+    async fn live_page(
+        &self,
+        head: Head,
+        (namespace, key): (&str, &str),
+        after: Option<&str>,
+        rows_max: u32,
+    ) -> std::result::Result<Page, Missing> {
+        let (version, rows) = (head.key_part(), rows_max.to_string());
+        let place = [namespace, key, version.as_str(), after.unwrap_or_default(), rows.as_str()];
+        let loader = || async {
+            self.load_page(head.view, head.version, after, rows_max)
+                .await?
+                .ok_or(Missing::Generation)
+                .map(Some)
+        };
+        let cache = self.cache.for_usage(&Usage::ViewItem);
+        let page = cache.get_or_load(&self.heads.pages.key(place), &Policy::new(ITEM_FRESH), loader).await;
+        let page = page.map_err(missing)?.ok_or(Missing::Generation)?;
+        // Whoever came alone need not copy it.
+        Ok(Arc::try_unwrap(page)
+            .unwrap_or_else(|page| Page { items: page.items.clone(), has_more: page.has_more }))
+    }
+
+    /// `None`: the generation is no longer kept.
+    async fn load_page(
+        &self,
+        view: ViewId,
+        version: i64,
+        after: Option<&str>,
+        rows_max: u32,
+    ) -> std::result::Result<Option<Page>, Missing> {
+        let after = after.map(str::to_owned);
+        let found = self.store.generation_page(view, version, after, rows_max.saturating_add(1)).await;
+        let Some(mut items) = found.map_err(|error| Missing::Store(error.to_string()))? else {
+            return Ok(None);
+        };
+        let rows_max = usize::try_from(rows_max).unwrap_or(usize::MAX);
+        let has_more = items.len() > rows_max;
+        items.truncate(rows_max);
+        Ok(Some(Page { items, has_more }))
+    }
+
     async fn load(
         &self,
         head: Head,
@@ -352,9 +504,13 @@ impl Engine {
     pub async fn read_item(&self, namespace: &str, key: &str, item: &str) -> Result<ViewItem> {
         let mut items = self.read_items(namespace, key, &[item]).await?;
         Ok(ViewItem {
+            view: items.view,
             version: items.version,
             published_at: items.published_at,
             generation: items.generation,
+            wanted: items.wanted,
+            staleness: items.staleness,
+            age: items.age,
             value: items.values.pop().flatten(),
             is_gone: !items.gone.is_empty(),
         })
@@ -393,9 +549,13 @@ impl Engine {
             read.items.into_iter().map(|(item, value)| (item, Arc::new(value))).collect();
         let values = items.iter().map(|item| found.get(*item).cloned()).collect();
         let of = Of {
+            view: read.view,
             version: read.version,
             published_at: read.published_at,
             generation: named(read.stamp, read.view),
+            wanted: read.wanted,
+            staleness: read.staleness,
+            age: read.age,
         };
         Ok(self.with_values(namespace, key, items, of, values).await)
     }
@@ -469,7 +629,8 @@ impl Engine {
     }
 
     /// Items of one generation in the order of their keys, page by page. The first page is of the live generation; give its version and
-    /// the key of its last item for the next one. A generation that was removed meanwhile is a conflict: begin again.
+    /// the key of its last item for the next one. A generation that was removed meanwhile is a conflict: begin again. Pages of the live generation go through
+    /// the cache.
     pub async fn list_items(
         &self,
         namespace: &str,
@@ -477,42 +638,74 @@ impl Engine {
         from: Option<(i64, String)>,
         rows_max: u32,
     ) -> Result<ViewPage> {
-        for _ in 0..LIST_LOOKS_MAX {
-            let head = self.shared.head(namespace, key, self.shared.options.view_head_fresh).await?;
+        let rows_max = rows_max.max(1);
+        let mut fresh_for = self.shared.options.view_head_fresh;
+        for look in 0..LIST_LOOKS_MAX {
+            let head = self.shared.head(namespace, key, fresh_for).await?;
+            fresh_for = Duration::ZERO;
+            let live = Of::head(&head);
             let (version, after) = match &from {
-                Some((version, after)) => (*version, Some(after.clone())),
+                // Another process said so, which knows of a newer one.
+                Some((version, _)) if *version > head.version && look == 0 => continue,
+                Some((version, after)) => (*version, Some(after.as_str())),
                 None if head.version == 0 => {
-                    return Ok(ViewPage {
-                        version: 0,
-                        generation: head.generation(),
-                        items: Vec::new(),
-                        gone: Vec::new(),
-                        last: None,
-                        has_more: false,
-                    });
+                    return Ok(page_of(live, Page { items: Vec::new(), has_more: false }));
                 }
                 None => (head.version, None),
             };
-            let rows = rows_max.max(1).saturating_add(1);
-            let page = self.shared.store.generation_page(head.view, version, after, rows).await?;
-            let Some(mut items) = page else {
-                if from.is_some() {
+            let (found, of) = if version == head.version {
+                (self.shared.live_page(head, (namespace, key), after, rows_max).await.map(Some), live)
+            } else {
+                let page = self.shared.load_page(head.view, version, after, rows_max).await;
+                (page, self.replaced(&head, version).await?)
+            };
+            match found {
+                Ok(Some(page)) => {
+                    let mut page = page_of(of, page);
+                    let items = std::mem::take(&mut page.items);
+                    let name = ViewName::new(namespace, key);
+                    (page.items, page.gone) = kept::resolve_page(&self.shared, &name, items).await;
+                    return Ok(page);
+                }
+                Ok(None) | Err(Missing::Generation) if from.is_some() => {
                     let what =
                         format!("version {version} of {namespace}/{key} is no longer kept: begin again");
                     return Err(recache_store::Error::Conflict(what).into());
                 }
                 // The live generation was replaced and removed while this reader slept.
-                self.shared.head(namespace, key, Duration::ZERO).await?;
-                continue;
-            };
-            let has_more = items.len() >= usize::try_from(rows).unwrap_or(usize::MAX);
-            items.truncate(usize::try_from(rows_max.max(1)).unwrap_or(usize::MAX));
-            let last = items.last().map(|(item, _)| item.clone());
-            let (items, gone) = kept::resolve_page(&self.shared, &ViewName::new(namespace, key), items).await;
-            return Ok(ViewPage { version, generation: head.generation(), items, gone, last, has_more });
+                Ok(None) | Err(Missing::Generation) => {}
+                Err(Missing::Store(message)) => {
+                    return Err(recache_store::Error::Unavailable { message, source: None }.into());
+                }
+            }
         }
         let message = format!("{namespace}/{key} is published faster than it can be read");
         Err(recache_store::Error::Unavailable { message, source: None }.into())
+    }
+
+    /// The first page of [`list_items`](Self::list_items), of version `min_version` or newer: waits for it up to `wait`.
+    pub async fn list_items_since(
+        &self,
+        namespace: &str,
+        key: &str,
+        min_version: i64,
+        wait: Duration,
+        rows_max: u32,
+    ) -> Result<ViewPage> {
+        self.wait_for_version(namespace, key, min_version, wait).await?;
+        self.list_items(namespace, key, None, rows_max).await
+    }
+
+    /// What is known of a generation that is no longer live.
+    async fn replaced(&self, head: &Head, version: i64) -> Result<Of> {
+        let told = self.shared.store.generation_get(head.view, version).await?;
+        let published_at = told.as_ref().map(|generation| generation.published_at);
+        let now = head.now();
+        // What replaced it showed a change that it does not.
+        let since = told.and_then(|generation| generation.replaced_at).map(|at| now.since(at));
+        let staleness = since.unwrap_or_default().max(head.staleness());
+        let age = published_at.map(|at| now.since(at));
+        Ok(Of { version, published_at, staleness, age, ..Of::head(head) })
     }
 }
 
@@ -538,7 +731,9 @@ mod tests {
     use super::*;
 
     fn head(view: ViewId, version: i64, wanted: i64, learned: Instant) -> Head {
-        Head { view, version, stamp: None, wanted, published_at: None, seen: Some(learned), learned }
+        let at = Timestamp::from_micros(0);
+        let (published_at, dirty_since, seen) = (None, None, Some(learned));
+        Head { view, version, stamp: None, wanted, published_at, dirty_since, at, seen, learned }
     }
 
     #[test]

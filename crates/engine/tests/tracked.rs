@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use recache_cache::{Cache, CacheConfig, ConfigProblem, SystemClock};
 use recache_engine::{Engine, Error, Options};
-use recache_model::ids::JobId;
+use recache_faultproxy::{Accept, Chance, Cut, Ending, Flip, Lane, Plan, Proxy, ServerProcess};
+use recache_model::batch::BatchState;
+use recache_model::ids::{BatchId, JobId};
 use recache_model::retention::Retention;
 use recache_model::tracked::{Report, TrackedState};
-use recache_store::NewTrackedJob;
 use recache_store::conformance::TestDatabase;
+use recache_store::{NewBatch, NewTrackedJob};
 use support::{quick, soon, store_of, until};
 
 on_both_databases!(
@@ -27,7 +29,117 @@ on_both_databases!(
     ended_tracked_jobs_are_removed_by_the_engine,
     standing_is_read_through_the_cache_and_one_reads_ones_own_report,
     standing_needs_no_cache,
+    no_fault_of_the_cache_fails_a_tracking_call_or_loses_what_it_said,
 );
+
+/// Who starts no server has none: that fails where the suite must run whole, and says so elsewhere.
+async fn redis(arguments: &[&str]) -> Option<ServerProcess> {
+    match ServerProcess::redis().args(arguments).start().await {
+        Ok(server) => Some(server),
+        Err(error) if std::env::var_os("CI").is_none() => {
+            eprintln!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A member of a batch from its creation to its end, and all that is asked about it on the way. Whatever the cache does, each call is answered by what stands.
+async fn one_life(engine: &Engine, batch: BatchId) -> JobId {
+    let new = NewTrackedJob { batch: Some(batch), ..NewTrackedJob::new("x") };
+    let job = soon(engine.track(new)).await.unwrap().job.definition.id;
+    let first = soon(engine.standing(job, 1)).await.unwrap();
+    assert_eq!((first.state, first.revision), (TrackedState::Queued, 1));
+    for done in 1..=3 {
+        let report =
+            Report { items_done: Some(done), items_total: Some(3), ..Report::of(TrackedState::Processing) };
+        let told = soon(engine.report(job, report)).await.unwrap();
+        assert!(told.changed);
+        // Who reported reads its report in the very next call, through the cache too.
+        let standing = soon(engine.standing(job, told.job.revision)).await.unwrap();
+        assert_eq!((standing.items_done, standing.revision), (Some(done), told.job.revision));
+        // Without a revision it may be a second old, and is one that there was.
+        let any = soon(engine.standing(job, 0)).await.unwrap();
+        assert!((1..=told.job.revision).contains(&any.revision), "{any:?}");
+        assert!(any.items_done.unwrap_or_default() <= done, "{any:?}");
+    }
+    soon(engine.heartbeat(job)).await.unwrap();
+    let ended = soon(engine.report(job, Report::of(TrackedState::Completed))).await.unwrap().job;
+    let standing = soon(engine.standing(job, ended.revision)).await.unwrap();
+    assert_eq!((standing.state, standing.finished_at), (TrackedState::Completed, ended.finished_at));
+    assert!(
+        !soon(engine.report(job, Report::progress(0.1))).await.unwrap().changed,
+        "late, and changes nothing"
+    );
+    assert!(soon(engine.acknowledge(job, "ann")).await.unwrap().changed);
+    job
+}
+
+/// Over a real server behind a network that breaks in each way, and over one that is full. The store is asked afterwards: all of it is there.
+async fn no_fault_of_the_cache_fails_a_tracking_call_or_loses_what_it_said(database: TestDatabase) {
+    const LIVES: u64 = 3;
+    let (Some(healthy), Some(full)) =
+        (redis(&[]).await, redis(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]).await)
+    else {
+        return;
+    };
+    let flips = |percent| Lane::default().flipped(Flip::Chance(Chance::percent(percent)));
+    let faults = [
+        ("none", Plan::default()),
+        ("refuses", Plan::default().accept(Accept::Refuse)),
+        ("resets", Plan::default().turn_away(Chance::ALWAYS)),
+        ("stands still", Plan::stalled()),
+        ("swallows", Plan::default().both(&Lane::default().swallowed())),
+        (
+            "is slow",
+            Plan::default()
+                .both(&Lane::default().delayed(Duration::from_millis(80), Duration::from_millis(40))),
+        ),
+        ("flips what it answers", Plan::default().to_client(flips(2))),
+        ("flips what it is told", Plan::default().to_server(flips(2))),
+        ("cuts answers", Plan::default().to_client(Lane::default().cut(Cut::after_bytes(40)))),
+    ];
+    for (server, faults) in [(&healthy, &faults[..]), (&full, &faults[..1])] {
+        let proxy = Proxy::start(server.address()).unwrap();
+        let mut config: CacheConfig = serde_json::from_value(serde_json::json!({
+            "enabled": true, "backend": "redis", "redis": { "url": format!("redis://{}", proxy.address()) },
+        }))
+        .unwrap();
+        // Open for as short as can be, so that calls go out to the broken server again and again.
+        config.breaker.timeout_seconds = 1;
+        let cache = Cache::from_config(&config, Arc::new(SystemClock));
+        let store = store_of(&database).await;
+        let engine = Engine::builder(store).options(quick()).cache(cache).start().await.unwrap();
+        for (fault, plan) in faults {
+            let batch = soon(engine.create_batch(NewBatch::new("import"))).await.unwrap().0.definition.id;
+            // Connections that live are part of it: those that were made before the fault, and those that end with it.
+            one_life(&engine, batch).await;
+            proxy.set(plan.clone()).await;
+            if *fault == "refuses" || *fault == "resets" {
+                proxy.end_all(Ending::Reset);
+            }
+            let mut jobs = Vec::new();
+            for _ in 1..LIVES {
+                jobs.push(one_life(&engine, batch).await);
+            }
+            assert!(soon(engine.close_batch(batch)).await.unwrap(), "{fault}");
+            let counts = soon(engine.batch(batch)).await.unwrap();
+            assert_eq!(counts.state, BatchState::Completed, "{fault}: {counts:?}");
+            assert_eq!(counts.counts.completed, i64::try_from(LIVES).unwrap(), "{fault}: {counts:?}");
+            for job in jobs {
+                let kept = engine.store().tracked_jobs().tracked_get(job).await.unwrap();
+                assert_eq!(
+                    (kept.course.state, kept.course.items_done),
+                    (TrackedState::Completed, Some(3)),
+                    "{fault}"
+                );
+            }
+            proxy.heal().await;
+        }
+        engine.shut_down().await;
+        engine.store().close().await;
+    }
+}
 
 async fn start(database: &TestDatabase, options: Options) -> Engine {
     Engine::builder(store_of(database).await).options(options).start().await.unwrap()

@@ -18,15 +18,17 @@ use std::time::Duration;
 use recache_engine::{Engine, Options};
 use recache_model::view::{OnTouch, ViewPolicy};
 use recache_store::conformance::TestDatabase;
-use recache_store::{NewView, OpenOptions, open};
-use recache_worker::{BuildContext, Handlers};
-use support::{at_once, quick, retries, store_of, touch, until, view};
+use recache_store::{NewView, OpenOptions, ViewName, Word, open};
+use recache_worker::{BuildContext, Failure, Handlers, Stop};
+use support::{Faulty, at_once, quick, retries, soon, store_of, touch, until, view};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 on_both_databases!(
     readers_miss_nothing_and_never_see_half_a_generation_while_builders_die,
     touches_of_one_view_make_no_more_builds_than_its_debounce_allows,
     newest_version_is_live_one_build_after_the_last_touch,
+    touch_stops_the_handler_of_another_process_with_notifications_and_without,
 );
 
 const READERS: usize = 64;
@@ -201,4 +203,58 @@ async fn newest_version_is_live_one_build_after_the_last_touch(database: TestDat
     let builds = engine.store().view_get("n", "v").await.unwrap();
     assert_eq!((builds.build, builds.versions.due_at), (None, None), "nothing more runs or waits");
     engine.shut_down().await;
+}
+
+/// One engine touches, another one builds, over connections of their own: once as the database tells it, and once with no hint of any kind, so that its beat
+/// must find out.
+async fn touch_stops_the_handler_of_another_process_with_notifications_and_without(database: TestDatabase) {
+    let rounds: usize = if is_long() { 300 } else { 5 };
+    for is_deaf in [false, true] {
+        let (said, mut heard) = mpsc::unbounded_channel();
+        let mut handlers = Handlers::new();
+        handlers
+            .view("endless", move |build: BuildContext| {
+                let said = said.clone();
+                async move {
+                    let _ = said.send(None);
+                    let why = build.context().stopped().await;
+                    let _ = said.send(Some((why, Instant::now())));
+                    Err(Failure::Stopped(why))
+                }
+            })
+            .unwrap();
+        let mut store = store_of(&database).await;
+        if is_deaf {
+            store = Faulty::deaf(store);
+        }
+        // As it is by default: what is measured is its beat, its polling and its patience.
+        let builder = Engine::builder(store).handlers(handlers).start().await.unwrap();
+        let toucher = Engine::builder(store_of(&database).await).options(quick()).start().await.unwrap();
+        let (key, policy) = (format!("v{is_deaf}"), ViewPolicy { max_staleness_ms: None, ..at_once() });
+        toucher.define_view(view(&key, "endless", policy)).await.unwrap();
+        toucher.touch(touch(&key, &[])).await.unwrap();
+        let mut took = Vec::new();
+        for _ in 0..rounds {
+            assert!(soon(heard.recv()).await.unwrap().is_none(), "it begins");
+            let began = Instant::now();
+            let touched = toucher.touch(touch(&key, &[])).await.unwrap();
+            assert!(touched.superseded.is_some(), "it runs");
+            let (why, at) = soon(heard.recv()).await.unwrap().expect("it is stopped");
+            assert_eq!(why, Stop::Superseded);
+            took.push(at.saturating_duration_since(began));
+        }
+        took.sort();
+        let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+        println!("touch to stopped handler, deaf {is_deaf}: p50 {p50:?}, p99 {p99:?}");
+        if is_long() {
+            let most = Duration::from_millis(if is_deaf { 1_000 } else { 20 });
+            assert!(p99 <= most, "{p99:?}");
+        }
+        let name = ViewName::new("n", key);
+        toucher.store().view_control().view_delete(name, Word::new("test", "done")).await.unwrap();
+        for engine in [builder, toucher] {
+            engine.shut_down().await;
+            engine.store().close().await;
+        }
+    }
 }

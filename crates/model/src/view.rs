@@ -23,7 +23,8 @@ pub enum OnTouch {
     Abort,
     /// Let it publish, then build again.
     Finish,
-    /// Abort, unless more than half of the last build's time has already gone into this one.
+    /// Abort, unless at least half of the last build's time has already gone into this one, or readers would be further behind than
+    /// `max_staleness_ms` by the time that another build were live.
     Auto,
 }
 
@@ -248,8 +249,14 @@ impl Versions {
             OnTouch::Finish => false,
             OnTouch::Auto => {
                 let elapsed = self.began_at.map_or(Duration::ZERO, |began| now.since(began));
-                let more_than_half_done = self.last_build.is_some_and(|last| elapsed * 2 >= last);
-                !more_than_half_done
+                let is_half_done = self.last_build.is_some_and(|last| elapsed.saturating_mul(2) >= last);
+                // Another build waits for the quiet time first, and takes about as long as the last one did.
+                let quiet = Duration::from_millis(policy.debounce_quiet_ms.min(policy.debounce_max_ms));
+                let by_the_next =
+                    behind.saturating_add(quiet).saturating_add(self.last_build.unwrap_or_default());
+                let would_be_late =
+                    policy.max_staleness_ms.is_some_and(|ms| by_the_next >= Duration::from_millis(ms));
+                !is_half_done && !would_be_late
             }
         }
     }
@@ -417,6 +424,29 @@ mod tests {
             view.build_created();
             view.begin(at(21));
             assert_eq!(view.touch(&auto, at(21 + elapsed)).supersedes, expected, "after {elapsed} s of 10");
+        }
+    }
+
+    #[test]
+    fn auto_finishes_what_no_other_build_could_replace_in_time() {
+        let auto = policy(OnTouch::Auto);
+        let mut view = building(&auto);
+        view.publish(&auto, 1, at(11)).unwrap();
+        // Readers may be 60 s behind; another build needs 1 s of quiet and 10 s.
+        for (behind, expected) in [(48, true), (49, false)] {
+            let mut view = view;
+            view.touch(&auto, at(100));
+            view.build_created();
+            view.begin(at(100 + behind - 1));
+            let mut aborted = view;
+            assert_eq!(view.touch(&auto, at(100 + behind)).supersedes, expected, "{behind} s behind");
+            let abort = policy(OnTouch::Abort);
+            assert!(aborted.touch(&abort, at(100 + behind)).supersedes, "`abort` looks at the limit alone");
+            let any = ViewPolicy { max_staleness_ms: None, ..auto };
+            let mut unlimited = aborted;
+            unlimited.build_created();
+            unlimited.begin(at(100 + behind));
+            assert!(unlimited.touch(&any, at(101 + behind)).supersedes, "there is no limit to keep");
         }
     }
 

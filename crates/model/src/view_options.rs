@@ -1,5 +1,7 @@
 //! How a view is made, beyond when: stored with the view as JSON.
 
+use std::ops::RangeInclusive;
+
 use semver::VersionReq;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,24 @@ pub struct ViewOptions {
     /// Items of each new generation that go into the cache before anybody asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<Prefetch>,
+    /// How long a generation can be read after it was replaced, in milliseconds; see [`GENERATION_KEEP_MS`]. `None`: as the engine says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation_keep_ms: Option<u64>,
+    /// How long the worker of a build may be silent before the build is given to another one, in milliseconds; see [`LEASE_MS`]. It counts where it is
+    /// longer than the worker's own lease. `None`: that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    /// Of all views of a pattern so many are built at once; see [`CONCURRENCY`]. `None`: as many as there are. Of one view never more than one build runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
 }
+
+/// How long a replaced generation may be kept, in milliseconds: 1 s to 30 days.
+pub const GENERATION_KEEP_MS: RangeInclusive<u64> = 1_000..=2_592_000_000;
+/// How long the worker of a build may be silent, in milliseconds: 1 s to a day.
+pub const LEASE_MS: RangeInclusive<u64> = 1_000..=86_400_000;
+/// How many views of a pattern may be built at once.
+pub const CONCURRENCY: RangeInclusive<u32> = 1..=1_000;
 
 /// Where the values of a view's items are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -99,8 +118,22 @@ impl ViewOptions {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.workflow.as_ref().map(BuildWorkflow::problems).unwrap_or_default();
         problems.extend(self.prefetch.as_ref().map(Prefetch::problems).unwrap_or_default());
+        problems.extend(outside("generation_keep_ms", self.generation_keep_ms, &GENERATION_KEEP_MS));
+        problems.extend(outside("lease_ms", self.lease_ms, &LEASE_MS));
+        let (least, most) = CONCURRENCY.into_inner();
+        let concurrency = u64::from(least)..=u64::from(most);
+        problems.extend(outside("concurrency", self.concurrency.map(u64::from), &concurrency));
+        if self.workflow.is_some() && (self.concurrency.is_some() || self.lease_ms.is_some()) {
+            let why = "a workflow builds it, and so neither `concurrency` nor `lease_ms` is kept: its steps wait for workers of their own";
+            problems.push(why.to_owned());
+        }
         problems
     }
+}
+
+fn outside(name: &str, given: Option<u64>, range: &RangeInclusive<u64>) -> Option<String> {
+    let given = given.filter(|given| !range.contains(given))?;
+    Some(format!("`{name}` is {given}; it must be {} to {}", range.start(), range.end()))
 }
 
 impl BuildWorkflow {
@@ -195,6 +228,29 @@ mod tests {
         assert_eq!(options(Prefetch::Items(vec![String::new()])).problems().len(), 1);
         let text = serde_json::to_string(&options(Prefetch::First(5))).unwrap();
         assert_eq!(text, "{\"prefetch\":{\"first\":5}}");
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_with_every_reason() {
+        let options = |keep, lease, concurrency| ViewOptions {
+            generation_keep_ms: Some(keep),
+            lease_ms: Some(lease),
+            concurrency: Some(concurrency),
+            ..ViewOptions::default()
+        };
+        for good in [options(1_000, 1_000, 1), options(2_592_000_000, 86_400_000, 1_000)] {
+            assert_eq!(good.problems(), Vec::<String>::new());
+            let text = serde_json::to_string(&good).unwrap();
+            assert_eq!(serde_json::from_str::<ViewOptions>(&text).unwrap(), good);
+        }
+        for wrong in [options(999, 999, 0), options(2_592_000_001, 86_400_001, 1_001)] {
+            let problems = wrong.problems().join("; ");
+            for name in ["generation_keep_ms", "lease_ms", "concurrency"] {
+                assert!(problems.contains(&format!("`{name}` is ")), "{problems}");
+            }
+        }
+        let workflow = Some("prices".parse().unwrap());
+        assert_eq!(ViewOptions { workflow, ..options(1_000, 1_000, 1) }.problems().len(), 1);
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct Neighbours {
 /// Most views that one view may be made from.
 pub const SOURCES_MAX: usize = 100;
 
+/// Of touches that wait for one view no more are counted.
+pub const TOUCHES_COUNTED_MAX: u16 = 1_000;
+
 /// The graph of views.
 #[async_trait]
 pub trait Chains: Send + Sync + Debug {
@@ -47,6 +50,10 @@ pub trait Chains: Send + Sync + Debug {
     /// From then on a publication above that changed anything touches the view; one that changed nothing does not. A circle is a conflict. True
     /// when it is news.
     async fn view_derive(&self, view: ViewName, from: Vec<ViewName>) -> Result<bool>;
+
+    /// How many touches of a view are committed and not carried out yet, because they were asked for in SQL or by a publication above;
+    /// [`TOUCHES_COUNTED_MAX`] at most. Whoever reconciles views carries them out.
+    async fn touches_waiting(&self, view: ViewName) -> Result<u64>;
 
     /// The views next to one.
     async fn view_neighbours(&self, view: ViewName) -> Result<Neighbours>;

@@ -33,9 +33,9 @@ use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
     GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
-    Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
-    Swept, TemplateFilter, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord,
-    WorkflowRecord,
+    Publication, Published, Reconciled, Revoked, SessionRecord, Settlement, StagedItem, StepInputs,
+    StepRecord, Submitted, Swept, TemplateFilter, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
+    ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
@@ -167,6 +167,9 @@ pub trait Store: Send + Sync + Debug {
     /// Extends the session by `lease` from now, and tells which of the held tokens are no longer good.
     async fn session_beat(&self, session: SessionId, lease: Duration, held: Vec<LeaseToken>) -> Result<Beat>;
 
+    /// A session that has not ended; one whose time is over is still there until it is swept.
+    async fn session_get(&self, session: SessionId) -> Result<Option<SessionRecord>>;
+
     /// Ends the session; jobs that it still holds go back to the queue at once.
     async fn session_close(&self, session: SessionId) -> Result<()>;
 
@@ -268,6 +271,9 @@ pub trait Store: Send + Sync + Debug {
     /// A view.
     async fn view_get(&self, namespace: &str, key: &str) -> Result<ViewRecord>;
 
+    /// A view, and what the store's clock showed when it was looked at: how old it is and how far behind follow from both.
+    async fn view_look(&self, namespace: &str, key: &str) -> Result<(ViewRecord, Timestamp)>;
+
     /// Views by namespace and key; after `after`, if given.
     async fn views_list(
         &self,
@@ -312,10 +318,13 @@ pub trait Store: Send + Sync + Debug {
         rows_max: u32,
     ) -> Result<Option<Vec<(String, String)>>>;
 
+    /// What is told of a generation; `None` when it is too old, or never was.
+    async fn generation_get(&self, view: ViewId, version: i64) -> Result<Option<GenerationRecord>>;
+
     /// Published generations, newest first.
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>>;
 
-    /// Removes what only generations replaced more than `keep` ago could see, and what is said of generations beyond the newest
+    /// Removes what only generations replaced more than `keep` ago could see (or as long ago as their view's definition says), and what is said of generations beyond the newest
     /// [`GENERATIONS_TOLD_MAX`](crate::GENERATIONS_TOLD_MAX) of a view that nobody can read any more.
     async fn generations_remove(&self, keep: Duration) -> Result<GenerationsRemoved>;
 

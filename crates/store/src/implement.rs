@@ -38,9 +38,9 @@ use crate::queues::Queues;
 use crate::records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, Dispatched, GenerationRecord,
     GenerationsRemoved, HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewView, NewWorkflow,
-    Publication, Published, Reconciled, Revoked, Settlement, StagedItem, StepInputs, StepRecord, Submitted,
-    Swept, TemplateFilter, TemplateRecord, TemplateSummary, Touch, TouchOutcome, ViewRead, ViewRecord,
-    WorkflowRecord,
+    Publication, Published, Reconciled, Revoked, SessionRecord, Settlement, StagedItem, StepInputs,
+    StepRecord, Submitted, Swept, TemplateFilter, TemplateRecord, TemplateSummary, Touch, TouchOutcome,
+    ViewRead, ViewRecord, WorkflowRecord,
 };
 use crate::remote_workers::RemoteWorkers;
 use crate::request_keys::RequestKeys;
@@ -207,6 +207,10 @@ impl Store for Driver {
             Ok(beat)
         }))
         .await
+    }
+
+    async fn session_get(&self, session: SessionId) -> Result<Option<SessionRecord>> {
+        self.read(look!([] db, now => sessions::get(db, session).await)).await
     }
 
     async fn session_close(&self, session: SessionId) -> Result<()> {
@@ -391,6 +395,11 @@ impl Store for Driver {
         self.read(look!([namespace, key] db, now => views::get(db, &namespace, &key).await)).await
     }
 
+    async fn view_look(&self, namespace: &str, key: &str) -> Result<(ViewRecord, Timestamp)> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        self.read(look!([namespace, key] db, now => Ok((views::get(db, &namespace, &key).await?, now)))).await
+    }
+
     async fn views_list(
         &self,
         namespace: Option<&str>,
@@ -477,12 +486,16 @@ impl Store for Driver {
         .await
     }
 
+    async fn generation_get(&self, view: ViewId, version: i64) -> Result<Option<GenerationRecord>> {
+        self.read(look!([] db, now => views::generation(db, view, version).await)).await
+    }
+
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {
         self.read(look!([] db, now => views::generations(db, view, rows_max).await)).await
     }
 
     async fn generations_remove(&self, keep: Duration) -> Result<GenerationsRemoved> {
-        self.write(work!([] db, now, effects => items::remove_old(db, now.minus(keep)).await)).await
+        self.write(work!([] db, now, effects => items::remove_old(db, now, keep).await)).await
     }
 
     async fn cache_epochs_read(&self, prefix: &str, known: CacheMark) -> Result<Option<CacheRecord>> {

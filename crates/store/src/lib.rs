@@ -77,7 +77,7 @@ pub use build_workflows::{
     PartStart,
 };
 pub use bulk_jobs::{BulkJobChange, BulkJobs};
-pub use chains::{Chains, Neighbours, ViewName};
+pub use chains::{Chains, Neighbours, TOUCHES_COUNTED_MAX, ViewName};
 pub use contract::Store;
 pub use error::{Error, Result};
 pub use event_drafts::{
@@ -112,9 +112,9 @@ pub use records::{
     Beat, BuildStart, CacheMark, CacheRaise, CacheRecord, ClaimRequest, ClaimedJob, Dispatched, Due,
     GENERATIONS_TOLD_MAX, GenerationRecord, GenerationsRemoved, HistoryRow, ItemMark, JOBS_LOOKED_AT_MAX,
     JobFilter, JobPage, JobRecord, LeaseToken, NewJob, NewStep, NewView, NewWorkflow, Outcome, Publication,
-    Published, Reconciled, Revoked, Settled, Settlement, StagedItem, StepCall, StepInputs, StepRecord,
-    Submitted, Swept, TOUCH_TRACES_MAX, TakeOver, TemplateFilter, TemplatePlace, TemplateRecord,
-    TemplateSummary, Touch, TouchOutcome, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
+    Published, Reconciled, Revoked, SessionRecord, Settled, Settlement, StagedItem, StepCall, StepInputs,
+    StepRecord, Submitted, Swept, TOUCH_TRACES_MAX, TakeOver, TemplateFilter, TemplatePlace, TemplateRecord,
+    TemplateSummary, Touch, TouchOutcome, TouchSource, TouchedItems, ViewRead, ViewRecord, WorkflowRecord,
 };
 pub use remote_workers::{
     BuildSum, HeldJob, NewRemoteWorker, RemoteBeat, RemoteHandler, RemoteWorker, RemoteWorkers,

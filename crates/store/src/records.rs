@@ -17,6 +17,7 @@ use recache_model::workflow::{StepCounts, StepKind, WorkflowState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::chains::ViewName;
 use crate::error::{Error, Result};
 use crate::flow::{Children, FLOW, HandOver, RESULT_INLINE_BYTES_MAX, Region, Waiting};
 use crate::queues::Word;
@@ -844,6 +845,8 @@ pub struct ViewRecord {
     pub pause: Option<ViewPause>,
     /// Who touched it last, and why, where that was said.
     pub touched_by: Option<Word>,
+    /// By which way that touch came.
+    pub touch_source: TouchSource,
     /// The pattern that it was made from; `None` for one that was defined by name.
     pub pattern: Option<String>,
     /// Drawn with the publication of the live version. Caches keep items under it: after a backup was put back a number is given a second
@@ -867,6 +870,44 @@ pub struct Touch {
     /// The places in traces of the calls that say so (W3C `traceparent`): the build that answers them belongs to them. Kept are
     /// [`TOUCH_TRACES_MAX`] of one view.
     pub traces: Vec<String>,
+}
+
+/// By which way a view was touched.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum TouchSource {
+    /// By a call of the library, over HTTP, from the command line.
+    #[default]
+    Call,
+    /// In a transaction of an application's own, in SQL.
+    Sql,
+    /// What it is made from was said anew.
+    Sources,
+    /// A view that it is made from was published.
+    View(ViewName),
+}
+
+impl TouchSource {
+    /// As the store keeps it; `None` stands for a call.
+    pub(crate) fn kept(&self) -> Option<String> {
+        match self {
+            Self::Call => None,
+            Self::Sql => Some("sql".to_owned()),
+            Self::Sources => Some("sources".to_owned()),
+            Self::View(view) => Some(format!("view {view}")),
+        }
+    }
+
+    /// What is kept; text that is none of ours says only that it was asked for in SQL.
+    pub(crate) fn from_kept(text: Option<&str>) -> Self {
+        match text {
+            None => Self::Call,
+            Some("sources") => Self::Sources,
+            Some(text) => text
+                .strip_prefix("view ")
+                .and_then(|view| view.split_once('/'))
+                .map_or(Self::Sql, |(namespace, key)| Self::View(ViewName::new(namespace, key))),
+        }
+    }
 }
 
 /// Traces of touches that one build belongs to; of more, the first.
@@ -1007,6 +1048,17 @@ pub enum Published {
     Refused(Revoked),
 }
 
+/// A session of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// What its process calls itself.
+    pub node: String,
+    /// When it was last heard of.
+    pub beat_at: Timestamp,
+    /// When its jobs may be taken away, unless it is heard of.
+    pub expires_at: Timestamp,
+}
+
 /// What a read of a view found: one generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewRead {
@@ -1018,7 +1070,9 @@ pub struct ViewRead {
     pub wanted: i64,
     /// When the generation was published.
     pub published_at: Option<Timestamp>,
-    /// How far behind the generation is.
+    /// How long ago that was.
+    pub age: Option<Duration>,
+    /// For how long an input has been known to have changed since it was made; zero when none has.
     pub staleness: Duration,
     /// Drawn with its publication: see [`ViewRecord::live_stamp`].
     pub stamp: Option<Uuid>,

@@ -83,6 +83,10 @@ pub trait ViewControl: Send + Sync + Debug {
     async fn view_builds(&self, view: ViewId, before: Option<JobId>, rows_max: u32)
     -> Result<Vec<JobRecord>>;
 
+    /// Of these builds, how many items that each of them made were taken over by the generation that was published after it; those of which nothing was are left
+    /// out.
+    async fn builds_used(&self, view: ViewId, builds: Vec<JobId>) -> Result<Vec<(JobId, i64)>>;
+
     /// Removes a view: nobody finds it from now on, its build is cancelled, and its name is free. What it held is removed by
     /// [`views_remove_deleted`](Self::views_remove_deleted). A conflict while other views are made from it.
     async fn view_delete(&self, view: ViewName, word: Word) -> Result<()>;

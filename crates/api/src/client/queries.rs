@@ -301,6 +301,8 @@ pub struct ViewItemsQuery {
     pub after: Option<String>,
     /// Of this generation rather than the live one.
     pub version: Option<i64>,
+    /// Of this version or a newer one; not together with `version` or `cursor`.
+    pub min_version: Option<i64>,
     /// `next` of the page before; in place of `after` and `version`.
     pub cursor: Option<String>,
 }

@@ -11,7 +11,9 @@ use crate::view::{
     ItemList, ItemRead, Touched, TouchedViews, ViewChange, ViewDetails, ViewDiff, ViewExplanation,
     ViewHistory, ViewList, ViewPatternList, ViewRestored, ViewSources, ViewsMatching,
 };
-use crate::view_request::{DefineView, DeriveView, RollBackView, TouchMatching, TouchView, TouchViews};
+use crate::view_request::{
+    DefineView, DeriveView, ReadItems, RollBackView, TouchMatching, TouchView, TouchViews,
+};
 
 #[derive(Serialize)]
 struct ItemQuery {
@@ -52,6 +54,31 @@ impl Client {
     /// A page of the items of one generation, by key: the live one where nothing else is said.
     pub async fn view_items(&self, namespace: &str, key: &str, query: &ViewItemsQuery) -> Result<ItemList> {
         self.call(Call::get(&["v1", "views", namespace, key, "items"]).query(query)?).await
+    }
+
+    /// The first page of the items of `min_version` or a newer one, as `query` says, which is waited for as long as `wait` says.
+    pub async fn view_items_since(
+        &self,
+        namespace: &str,
+        key: &str,
+        query: &ViewItemsQuery,
+        wait: Duration,
+    ) -> Result<ItemList> {
+        let call = Call::get(&["v1", "views", namespace, key, "items"]);
+        self.call(call.query(query)?.wait(Some(wait))).await
+    }
+
+    /// Items by their keys, at most 1,000 and all of one generation: those that it has, in the order in which they are asked for. Of `min_version` or
+    /// a newer one, which is waited for as long as `wait` says.
+    pub async fn read_view_items(
+        &self,
+        namespace: &str,
+        key: &str,
+        items: &ReadItems,
+        wait: Option<Duration>,
+    ) -> Result<ItemList> {
+        let call = Call::post(&["v1", "views", namespace, key, "read"], items)?;
+        self.call(call.without_key().wait(wait)).await
     }
 
     /// One item of the live generation: of `min_version` or a newer one, which is waited for as long as `wait` says.

@@ -84,6 +84,30 @@ async fn every_verb_works(world: &World) {
         world.run(&["view", "get", "shop/prices", "sku-1", "--min-version", "2", "-o", "json"]).expect(0)
     );
 
+    let both = ["view", "get", "shop/prices", "sku-2", "sku-1"];
+    let printed = world.run(&[&both[..], &["-o", "jsonl"]].concat()).expect(0);
+    assert_eq!(
+        printed,
+        "{\"item\":\"sku-2\",\"value\":{\"cents\":250.10}}\n{\"item\":\"sku-1\",\"value\":{\"cents\":120}}\n"
+    );
+    let document = world.run(&[&both[..], &["-o", "json"]].concat()).json();
+    assert_eq!(
+        (&document["schema"], &document["stale"], &document["items"][0]["item"]),
+        (&"recache.view-items.v1".into(), &false.into(), &"sku-2".into())
+    );
+    let some = world.run(&[&both[..], &["sku-9"]].concat());
+    assert!(some.err.contains("no item `sku-9`") && !some.err.contains("`sku-1`"), "{some:?}");
+    let some = some.expect(3);
+    assert!(some.contains("sku-2") && some.contains("{\"cents\":120}"), "the others are printed: {some}");
+    let items = ["view", "items", "shop/prices", "--min-version", "2", "-o", "jsonl"];
+    assert_eq!(world.run(&items).expect(0).lines().count(), 2);
+    world
+        .run(&["view", "items", "shop/prices", "--min-version", "3", "--timeout", "80ms"])
+        .refused(124, &["E-TIMED-OUT", "version 3", "nobody has asked for it"]);
+    world
+        .run(&["view", "items", "shop/prices", "--min-version", "2", "--version", "1", "--limit", "1"])
+        .refused(2, &["--min-version"]);
+
     let cancelled = world.run(&["job", "cancel", QUEUED, "--reason", "not needed", "-o", "json"]);
     assert_snapshot!("job_cancel_json", cancelled.expect(0));
     let again = world.run(&["job", "cancel", QUEUED]).expect(0);
@@ -162,6 +186,15 @@ async fn stale_view_says_how_far_behind_it_is() {
     let got = world.run(&["view", "get", "shop/prices", "sku-1"]);
     assert!(got.err.contains("shop/prices: version 2, ") && got.err.contains(" behind version 3"), "{got:?}");
     assert_eq!(got.expect(0), "{\"cents\":120}\n");
+    for verb in [&["get", "shop/prices", "sku-1"][..], &["items", "shop/prices"]] {
+        let told = world.run(&[&["view"], verb, &["-o", "json"]].concat()).json();
+        assert_eq!((&told["stale"], &told["recache_version"]), (&true.into(), &3.into()), "{told}");
+    }
+    // What was replaced is stale whatever is live.
+    let old =
+        world.run(&["view", "items", "shop/prices", "--limit", "1", "--version", "1", "-o", "json"]).json();
+    assert_eq!((&old["stale"], &old["version"]), (&true.into(), &1.into()));
+    assert!(old["published_at"].is_string() && old["staleness_ms"].as_u64().unwrap() > 0, "{old}");
     world.build_waits(4).await;
     let view = world.run(&["view", "show", "shop/prices", "-o", "json"]).json();
     assert_eq!(view["view"]["recache_status"], "pending");

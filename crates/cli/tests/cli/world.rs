@@ -158,6 +158,11 @@ impl World {
         command
     }
 
+    /// Where the database is.
+    pub(crate) fn url(&self) -> &str {
+        self.database.url()
+    }
+
     /// Runs the binary.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         run(&mut self.command(arguments))
@@ -252,19 +257,43 @@ impl World {
 
     /// Touches view `shop/prices` and publishes the version that this asks for.
     pub(crate) async fn build(&self, version: i64, items: &[(&str, &str)]) {
+        let items: Vec<_> = items.iter().map(|(item, value)| (*item, Some(*value))).collect();
         self.build_waits(version).await;
         let build = self.claim("build_prices").await;
+        self.put(&build, version, &items).await;
+        self.publish(&build, version, items.len()).await;
+    }
+
+    /// Has two builds of view `shop/prices` begin: the first one makes `items` and is superseded by a touch, the second one takes those over of which
+    /// `reuses` names the keys, and publishes `version`.
+    pub(crate) async fn build_twice(&self, version: i64, items: &[(&str, &str)], reuses: &[&str]) {
+        let items: Vec<_> = items.iter().map(|(item, value)| (*item, Some(*value))).collect();
+        self.build_waits(version - 1).await;
+        let build = self.claim("build_prices").await;
+        self.put(&build, version - 1, &items).await;
+        self.build_waits(version).await;
+        let build = self.claim("build_prices").await;
+        let reuses: Vec<_> = reuses.iter().map(|item| (*item, None)).collect();
+        self.put(&build, version, &reuses).await;
+        self.publish(&build, version, reuses.len()).await;
+    }
+
+    /// Begins a build and puts items; those without a value are taken over.
+    async fn put(&self, build: &ClaimedJob, version: i64, items: &[(&str, Option<&str>)]) {
         let start = self.store.build_begin(build.token).await.expect("answered").expect("a good token");
         assert_eq!(start.version, version);
         let staged = items.iter().map(|(item, value)| StagedItem {
             item: (*item).to_owned(),
             fingerprint: None,
-            value: Some((*value).to_owned()),
+            value: value.map(str::to_owned),
         });
         let put = self.store.build_put(build.token, staged.collect()).await.expect("items are put");
         assert_eq!(put, None);
+    }
+
+    async fn publish(&self, build: &ClaimedJob, version: i64, items: usize) {
         self.clock.advance(Duration::from_millis(400));
-        let count = u64::try_from(items.len()).expect("few");
+        let count = u64::try_from(items).expect("few");
         let publication = Publication {
             version,
             items_total: count,

@@ -379,6 +379,18 @@ async fn item_is_read_as_soon_as_its_version_is_live() {
         assert_eq!(served.there(&get).ok(), "1\n");
         let read = served.same(&["view", "get", "shop/prices", "version"]);
         assert_eq!((&read["schema"], &read["version"]), (&"recache.view-value.v1".into(), &1.into()));
+        let several = served.same(&["view", "get", "shop/prices", "version", "version"]);
+        assert_eq!((&several["stale"], &several["items"][1]["value"]), (&false.into(), &1.into()));
+        let several = served.there(&["view", "get", "shop/prices", "none", "version", "-o", "jsonl"]);
+        assert_eq!(
+            (several.code, several.out.as_str()),
+            (3, "{\"item\":\"version\",\"value\":1}\n"),
+            "{several:?}"
+        );
+        let items = ["view", "items", "shop/prices", "--min-version", "1", "--timeout", "30s"];
+        assert_eq!(served.same(&items)["items"][0]["item"], "version");
+        let late = ["view", "items", "shop/prices", "--min-version", "9", "--timeout", "300ms"];
+        served.there(&late).refused(124, &["E-TIMED-OUT", "version 9"]);
         served
             .there(&["view", "get", "shop/prices", "none"])
             .refused(3, &["E-NOT-FOUND", "has no item `none`"]);

@@ -13,9 +13,9 @@ use recache_store::{
     Dispatched, Error, Events, Figures, Flows, GenerationRecord, GenerationsRemoved, HandlerOffers,
     HistoryRow, JobFilter, JobPage, JobRecord, LeaseToken, Letters, Maintenance, Measured, NewJob, NewView,
     NewWorkflow, Publication, Published, Queues, Reconciled, RemoteWorkers, Result, Revoked, Schedules,
-    Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept, TemplateFilter,
-    TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl, ViewPatterns, ViewRead,
-    ViewRecord, WorkflowRecord,
+    SessionRecord, Settlement, Signal, StagedItem, StepInputs, StepRecord, Store, Submitted, Swept,
+    TemplateFilter, TemplateRecord, TemplateSummary, Touch, TouchOutcome, TrackedJobs, ViewControl,
+    ViewPatterns, ViewRead, ViewRecord, WorkflowRecord,
 };
 use tokio::sync::{broadcast, oneshot};
 
@@ -55,6 +55,8 @@ pub(crate) struct Faulty {
     pub(crate) generations_are_gone: AtomicBool,
     /// How often items were asked for by the number of their generation.
     pub(crate) generation_reads: AtomicU32,
+    /// How often pages of items were asked for.
+    pub(crate) generation_pages: AtomicU32,
     /// How often templates were looked for.
     pub(crate) template_looks: AtomicU32,
     /// What was claimed and how it was settled, as far as it does not differ by chance.
@@ -93,6 +95,7 @@ impl Faulty {
             hung: AtomicU32::new(0),
             generations_are_gone: AtomicBool::new(false),
             generation_reads: AtomicU32::new(0),
+            generation_pages: AtomicU32::new(0),
             template_looks: AtomicU32::new(0),
             turns: Mutex::default(),
             sessions: Mutex::default(),
@@ -271,6 +274,10 @@ impl Store for Faulty {
         self.store.session_beat(session, lease, held).await
     }
 
+    async fn session_get(&self, session: SessionId) -> Result<Option<SessionRecord>> {
+        self.store.session_get(session).await
+    }
+
     async fn session_close(&self, session: SessionId) -> Result<()> {
         self.hang_if_told().await;
         self.store.session_close(session).await
@@ -407,6 +414,10 @@ impl Store for Faulty {
         self.store.view_get(namespace, key).await
     }
 
+    async fn view_look(&self, namespace: &str, key: &str) -> Result<(ViewRecord, Timestamp)> {
+        self.store.view_look(namespace, key).await
+    }
+
     async fn views_list(
         &self,
         namespace: Option<&str>,
@@ -468,7 +479,12 @@ impl Store for Faulty {
         after: Option<String>,
         rows_max: u32,
     ) -> Result<Option<Vec<(String, String)>>> {
+        self.generation_pages.fetch_add(1, Ordering::SeqCst);
         self.store.generation_page(view, version, after, rows_max).await
+    }
+
+    async fn generation_get(&self, view: ViewId, version: i64) -> Result<Option<GenerationRecord>> {
+        self.store.generation_get(view, version).await
     }
 
     async fn generations_list(&self, view: ViewId, rows_max: u32) -> Result<Vec<GenerationRecord>> {

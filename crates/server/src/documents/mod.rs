@@ -12,6 +12,7 @@ mod handler_drawing;
 mod handlers;
 mod records;
 pub mod templates;
+mod view_explained;
 mod views;
 
 pub use access::{api_key, audit_row};
@@ -30,4 +31,6 @@ pub use records::{
     letter_note, limit, log, ms, passed_limits, queue, schedule, tracked, view, view_pattern, workflow,
     workflow_signal, workflow_step,
 };
-pub use views::{touched, view_diff, view_explanation, view_history, view_restored};
+pub use view_explained::view_explanation;
+pub(crate) use views::{item_page, items_read};
+pub use views::{touched, view_diff, view_history, view_restored};

@@ -383,6 +383,16 @@ pub fn limit(record: LimitRecord) -> api::Limit {
     }
 }
 
+pub(super) fn view_status(status: ViewStatus) -> api::ViewStatus {
+    match status {
+        ViewStatus::Idle => api::ViewStatus::Idle,
+        ViewStatus::Pending => api::ViewStatus::Pending,
+        ViewStatus::Processing => api::ViewStatus::Processing,
+        ViewStatus::Completed => api::ViewStatus::Completed,
+        ViewStatus::Failed => api::ViewStatus::Failed,
+    }
+}
+
 /// A view, with its staleness at `now`.
 pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
     let (versions, definition) = (record.versions, record.definition);
@@ -390,13 +400,7 @@ pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
         id: record.id.to_string(),
         namespace: definition.namespace,
         key: definition.key,
-        recache_status: match versions.status {
-            ViewStatus::Idle => api::ViewStatus::Idle,
-            ViewStatus::Pending => api::ViewStatus::Pending,
-            ViewStatus::Processing => api::ViewStatus::Processing,
-            ViewStatus::Completed => api::ViewStatus::Completed,
-            ViewStatus::Failed => api::ViewStatus::Failed,
-        },
+        recache_status: view_status(versions.status),
         recache_version: versions.wanted,
         processing_version: versions.processing,
         live_version: versions.live,
@@ -417,6 +421,9 @@ pub fn view(record: ViewRecord, now: Timestamp) -> api::View {
         build_job_id: record.build.map(|id| id.to_string()),
         cache_only: definition.options.items == ItemsKept::CacheOnly,
         prefetch_first: prefetch_first(definition.options.prefetch.as_ref()),
+        generation_keep_ms: definition.options.generation_keep_ms,
+        lease_ms: definition.options.lease_ms,
+        concurrency: definition.options.concurrency,
         prefetch_items: prefetch_items(definition.options.prefetch),
         workflow: definition.options.workflow.map(|workflow| workflow.to_string()),
         handler: definition.handler,
@@ -444,6 +451,9 @@ pub fn view_pattern(record: PatternRecord) -> api::ViewPattern {
         pattern: definition.key,
         cache_only: definition.options.items == ItemsKept::CacheOnly,
         prefetch_first: prefetch_first(definition.options.prefetch.as_ref()),
+        generation_keep_ms: definition.options.generation_keep_ms,
+        lease_ms: definition.options.lease_ms,
+        concurrency: definition.options.concurrency,
         prefetch_items: prefetch_items(definition.options.prefetch),
         workflow: definition.options.workflow.map(|workflow| workflow.to_string()),
         handler: definition.handler,
@@ -523,6 +533,7 @@ pub fn items(namespace: &str, key: &str, read: recache_store::ViewRead) -> api::
         recache_version: read.wanted,
         published_at: read.published_at.map(instant),
         staleness_ms: ms(read.staleness),
+        stale: read.wanted > read.version,
         items: read
             .items
             .into_iter()

@@ -9,9 +9,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use recache_api::{
-    Because, DefineView, DeriveView, FieldProblem, Generation, ItemList, ItemRead, RollBackView, TouchView,
-    TouchViews, Touched, TouchedViews, View, ViewChange, ViewDetails, ViewDiff, ViewExplanation, ViewHistory,
-    ViewItem, ViewList, ViewRestored, ViewSources,
+    Because, DefineView, DeriveView, FieldProblem, Generation, ItemList, ItemRead, ReadItems, RollBackView,
+    TouchView, TouchViews, Touched, TouchedViews, View, ViewChange, ViewDetails, ViewDiff, ViewExplanation,
+    ViewHistory, ViewList, ViewRestored, ViewSources,
 };
 use recache_model::ids::JobId;
 use recache_model::item_rules::ItemRules;
@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::jobs::retry_of;
 use super::page::{Page, PageParams};
@@ -41,10 +42,10 @@ const OPERATE: Permission = Permission::new("views", Action::Operate);
 
 /// Generations that are answered with a view.
 const GENERATIONS_SHOWN: u32 = 10;
+/// Items that one call reads by their keys.
+const ITEMS_READ_MAX: usize = 1_000;
 /// A value that is gone is made anew in about this time, if it is made quickly.
 const GONE_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Generations among which the successors of superseded builds are looked for.
-const GENERATIONS_MAX: u32 = 1_000;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -61,6 +62,7 @@ pub(super) fn routes() -> Routes {
         .read(READ, routes!(diff))
         .read(READ, routes!(items))
         .read(READ, routes!(item))
+        .read(READ, routes!(read_items))
         .write_once(OPERATE, routes!(pause))
         .write_once(OPERATE, routes!(resume))
         .write_once(OPERATE, routes!(roll_back))
@@ -187,7 +189,14 @@ pub(super) fn definition(namespace: String, key: String, asked: DefineView) -> R
             key_schema: schema("/item_key_schema", asked.item_key_schema.as_ref())?,
             value_schema: schema("/item_value_schema", asked.item_value_schema.as_ref())?,
         },
-        options: ViewOptions { workflow, items, prefetch },
+        options: ViewOptions {
+            workflow,
+            items,
+            prefetch,
+            generation_keep_ms: asked.generation_keep_ms,
+            lease_ms: asked.lease_ms,
+            concurrency: asked.concurrency,
+        },
     })
 }
 
@@ -393,6 +402,10 @@ struct ItemsParams {
     /// Of this generation rather than the live one; not together with `cursor`
     #[param(minimum = 1)]
     version: Option<i64>,
+    /// Of this version or a newer one: what a touch answered. With `Prefer: wait=SECONDS` it is waited for; 409 when it is not live. Not together with
+    /// `version` or `cursor`
+    #[param(minimum = 1)]
+    min_version: Option<i64>,
     /// `next` of the page before
     cursor: Option<String>,
 }
@@ -427,9 +440,8 @@ async fn history(
     let builds = app.store().view_control().view_builds(id, before, page.rows_max()).await?;
     let builds: Vec<_> = builds.into_iter().map(|build| (build.id.to_string(), build)).collect();
     let (builds, next) = page.cut(builds, |(id, _)| id);
-    let generations = app.store().generations_list(id, GENERATIONS_MAX).await?;
     let builds = builds.into_iter().map(|(_, build)| build).collect();
-    Ok(Json(documents::view_history(&view, builds, &generations, next)))
+    Ok(Json(documents::view_history(app.store(), (&view, id), builds, next).await?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -478,20 +490,26 @@ async fn diff(
     Ok(Json(documents::view_diff(&view, (from, to), items, next)))
 }
 
-/// The items of the live generation, in the order of their keys
+/// The items of the live generation, in the order of their keys, through the cache
 ///
 /// All pages are of the generation of the first one, whatever is published meanwhile; 409 when that is no longer kept. Items of a view whose
-/// values are kept in the cache only are named in `gone` where it has them no more.
+/// values are kept in the cache only are named in `gone` where it has them no more; such a page has no `ETag`. With that of a page in `If-None-Match` the
+/// answer is 304 as long as the same generation is live; whether it is stale by now, 304 does not say.
 #[utoipa::path(get, path = "/v1/views/{namespace}/{key}/items", tag = "views",
-    params(ViewPath, ItemsParams),
-    responses((status = 200, description = "A page", body = ItemList),
+    params(ViewPath, ItemsParams,
+        ("If-None-Match" = Option<String>, Header, description = "One or more `ETag`s of this page that were answered before, or `*`"),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
+    responses((status = 200, description = "A page", body = ItemList), (status = 304, description = "The generation is the same"),
         (status = 409, description = "The generation of the first page is no longer kept")))]
 async fn items(
     State(app): State<App>,
     caller: Caller,
     name: Named,
     Params(asked): Params<ItemsParams>,
-) -> Result<Json<ItemList>, Refusal> {
+    Wait(wait): Wait,
+    turn: Turn,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     let view = named(&caller, name)?;
     let filter = view.to_string();
     let page = Page::new("view items", &filter, PageParams { limit: asked.limit, cursor: asked.cursor })?;
@@ -509,15 +527,71 @@ async fn items(
         (None, Some(version), after) => Some((version, after.unwrap_or_default())),
         (None, None, None) => None,
     };
+    if let Some(min_version) = asked.min_version {
+        if from.is_some() {
+            return wrong("?min_version", "must not be given together with `version` or `cursor`");
+        }
+        reach(&app, &turn, &view, min_version, wait).await?;
+    }
     let found = app.engine().list_items(&view.namespace, &view.key, from, page.limit()).await?;
     let version = found.version;
-    let last = found.last.filter(|_| found.has_more);
-    let next = last.map(|item| page.after(&format!("{version}/{item}")));
-    let item = |(item, value): (String, String)| ViewItem { item, value: documents::json_text(&value) };
-    let items = found.items.into_iter().map(item).collect();
-    let ViewName { namespace, key } = view;
-    let (schema, gone) = (ItemList::SCHEMA.to_owned(), found.gone);
-    Ok(Json(ItemList { schema, namespace, key, version, items, gone, next }))
+    let (is_known, etag) = known(&headers, version, found.generation)?;
+    let is_whole = found.gone.is_empty();
+    if is_known && is_whole {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let next = found.last.as_ref().filter(|_| found.has_more);
+    let next = next.map(|item| page.after(&format!("{version}/{item}")));
+    let list = documents::item_page(view, found, next);
+    if is_whole {
+        Ok(([(header::ETAG, etag)], Json(list)).into_response())
+    } else {
+        Ok(Json(list).into_response())
+    }
+}
+
+/// Whether the caller has what is read of this generation, and the tag that says so.
+fn known(headers: &HeaderMap, version: i64, generation: Uuid) -> Result<(bool, HeaderValue), Refusal> {
+    let etag = etag::of_generation(version, generation);
+    let is_known = etag::is_known(headers, &etag);
+    Ok((is_known, HeaderValue::try_from(etag).map_err(|_| Refusal::internal())?))
+}
+
+/// Items by their keys, all of one generation, through the cache
+///
+/// In the order in which they are asked for. What the generation does not have is left out; what was kept in the cache only and is gone there is named
+/// in `gone`. It changes nothing.
+#[utoipa::path(post, path = "/v1/views/{namespace}/{key}/read", tag = "views", request_body = ReadItems,
+    params(ViewPath, ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
+    responses((status = 200, description = "Those that are there", body = ItemList)))]
+async fn read_items(
+    State(app): State<App>,
+    caller: Caller,
+    name: Named,
+    Wait(wait): Wait,
+    turn: Turn,
+    Input(asked): Input<ReadItems>,
+) -> Result<Json<ItemList>, Refusal> {
+    let view = named(&caller, name)?;
+    let mut problems = Vec::new();
+    let count = asked.items.len();
+    if !(1..=ITEMS_READ_MAX).contains(&count) {
+        let message = format!("must have 1 to {ITEMS_READ_MAX} elements, and has {count}");
+        problems.push(FieldProblem { pointer: "/items".to_owned(), message });
+    }
+    if asked.min_version.is_some_and(|version| version < 1) {
+        let message = "must be 1 or more".to_owned();
+        problems.push(FieldProblem { pointer: "/min_version".to_owned(), message });
+    }
+    if !problems.is_empty() {
+        return Err(wrong(&problems));
+    }
+    if let Some(min_version) = asked.min_version {
+        reach(&app, &turn, &view, min_version, wait).await?;
+    }
+    let items: Vec<&str> = asked.items.iter().map(String::as_str).collect();
+    let found = app.engine().read_items(&view.namespace, &view.key, &items).await?;
+    Ok(Json(documents::items_read(view, asked.items, found)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -554,9 +628,8 @@ async fn item(
         reach(&app, &turn, &view, min_version, wait).await?;
     }
     let found = app.engine().read_item(&view.namespace, &view.key, &item).await?;
-    let etag = etag::of_generation(found.version, found.generation);
-    let is_same = etag::is_known(&headers, &etag);
-    let etag = HeaderValue::try_from(etag).map_err(|_| Refusal::internal())?;
+    let (is_same, etag) = known(&headers, found.version, found.generation)?;
+    let stale = found.is_stale();
     if found.is_gone {
         let said = format!(
             "version {} of view `{view}` has item `{item}`, but only the cache kept its value, and has it no more",
@@ -583,8 +656,13 @@ async fn item(
         key,
         item,
         value: documents::json_text(&value),
+        view_id: found.view.to_string(),
         version: found.version,
+        recache_version: found.wanted,
         published_at: found.published_at.map(documents::instant),
+        age_ms: found.age.map(documents::ms),
+        staleness_ms: documents::ms(found.staleness),
+        stale,
     };
     Ok(([(header::ETAG, etag)], Json(read)).into_response())
 }

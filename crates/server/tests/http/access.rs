@@ -138,6 +138,7 @@ fn expected() -> BTreeMap<&'static str, &'static str> {
         ("GET /v1/views/{namespace}/{key}/items", "views:read"),
         ("GET /v1/views/{namespace}/{key}/items/{item}", "views:read"),
         ("POST /v1/views/{namespace}/{key}/pause", "views:operate"),
+        ("POST /v1/views/{namespace}/{key}/read", "views:read"),
         ("POST /v1/views/{namespace}/{key}/rebuild", "views:write"),
         ("POST /v1/views/{namespace}/{key}/resume", "views:operate"),
         ("POST /v1/views/{namespace}/{key}/rollback", "views:operate"),
@@ -312,6 +313,7 @@ fn requests(things: &Things) -> Vec<(String, String, String, String)> {
                     r#"{"handler":"counting"}"#.to_owned()
                 }
                 (_, "/v1/views/{namespace}/{key}/sources") => r#"{"from":["a/base"]}"#.to_owned(),
+                (_, "/v1/views/{namespace}/{key}/read") => r#"{"items":["version"]}"#.to_owned(),
                 (_, "/v1/views/{namespace}/{key}/rollback") => r#"{"to_version":1}"#.to_owned(),
                 (_, "/v1/limits") => r#"{"scope":"queue","name":"q","running_max":5}"#.to_owned(),
                 (_, "/v1/queues/{queue}/pause" | "/v1/queues/{queue}/drain") => {

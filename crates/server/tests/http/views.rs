@@ -108,6 +108,113 @@ async fn view_is_defined_touched_and_read_by_generation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reads_say_whether_they_are_stale_and_are_answered_by_generation() {
+    for world in World::both().await {
+        let live = built(&world).await;
+        let read = async |body: Value| world.post(&format!("{VIEW}/read"), &body.to_string()).await;
+        let said = |document: &Value| {
+            let field = |name: &str| document[name].clone();
+            (field("version"), field("recache_version"), field("stale"))
+        };
+        let fresh = (json!(live), json!(live), json!(false));
+        let item = world.get(&format!("{VIEW}/items/version")).await.expect(200);
+        assert_eq!((said(&item), &item["staleness_ms"]), (fresh.clone(), &json!(0)));
+        assert!(item["age_ms"].is_u64() && item["published_at"].is_string(), "{item}");
+        let page = world.get(&format!("{VIEW}/items?limit=1")).await;
+        let etag = page.header("etag").unwrap().to_owned();
+        assert_eq!(said(&page.expect(200)), fresh);
+        let conditional =
+            async |path: &str| world.send("GET", path, &[("if-none-match", etag.as_str())], "").await.status;
+        assert_eq!(conditional(&format!("{VIEW}/items?limit=1")).await, 304);
+
+        // In the order in which they are asked for, as often as they are; what is not there is left out.
+        let many = read(json!({ "items": ["version", "none", "same", "version"] })).await.expect(200);
+        assert_eq!((said(&many), many["schema"].clone()), (fresh, json!("recache.items.v1")));
+        let pair = |item: &str, value: Value| json!({ "item": item, "value": value });
+        assert_eq!(
+            many["items"],
+            json!([pair("version", json!(live)), pair("same", json!("x")), pair("version", json!(live))])
+        );
+        assert_eq!((&many["next"], &many["view_id"]), (&Value::Null, &item["view_id"]));
+
+        world.post(&format!("{VIEW}/pause"), "{}").await.expect(200);
+        let wanted = world.post(&format!("{VIEW}/touch"), "{}").await.expect(200)["recache_version"].clone();
+        let stale = (json!(live), wanted.clone(), json!(true));
+        let one = json!({ "items": ["same"] });
+        // A server learns of it within a tenth of a second.
+        let reads = async || {
+            let item = world.get(&format!("{VIEW}/items/same")).await.expect(200);
+            let page = world.get(&format!("{VIEW}/items")).await.expect(200);
+            [item, page, read(one.clone()).await.expect(200)]
+        };
+        let told = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            loop {
+                let told = reads().await;
+                if told.iter().all(|document| document["staleness_ms"].as_u64().unwrap() > 0) {
+                    return told;
+                }
+            }
+        });
+        for document in told.await.unwrap() {
+            assert_eq!(said(&document), stale, "{document}");
+        }
+        assert_eq!(conditional(&format!("{VIEW}/items?limit=1")).await, 304, "it is still what is live");
+        let least = |version: &Value| json!({ "items": ["same"], "min_version": version });
+        assert_eq!(read(least(&wanted)).await.code(409), "conflict");
+        assert_eq!(world.get(&format!("{VIEW}/items?min_version={wanted}")).await.code(409), "conflict");
+        world.post(&format!("{VIEW}/resume"), "{}").await.expect(200);
+        let path = format!("{VIEW}/items?min_version={wanted}");
+        let page = world.send("GET", &path, &[("prefer", "wait=20")], "").await.expect(200);
+        assert_eq!(said(&page), (wanted.clone(), wanted.clone(), json!(false)));
+        assert_eq!(read(least(&wanted)).await.expect(200)["version"], wanted);
+        assert_eq!(conditional(&format!("{VIEW}/items?limit=1")).await, 200, "another generation is live");
+
+        for (body, pointer) in [
+            (json!({ "items": [] }), "/items"),
+            (json!({ "items": vec!["x"; 1_001] }), "/items"),
+            (json!({ "items": ["x"], "min_version": 0 }), "/min_version"),
+        ] {
+            let refused = read(body).await;
+            let problem = refused.expect(422);
+            assert!(problem["errors"].to_string().contains(pointer), "{problem}");
+        }
+        assert_eq!(read(json!({ "item": ["x"] })).await.status, 422);
+        let both = world.get(&format!("{VIEW}/items?min_version=1&version=1")).await;
+        assert_eq!(both.code(400), "invalid_parameter");
+        let none = world.post("/v1/views/shop/none/read", &one.to_string()).await;
+        assert_eq!(none.code(404), "not_found");
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_lease_and_concurrency_are_fields_of_a_definition() {
+    for world in World::both().await {
+        let definition = json!({ "handler": "counting", "generation_keep_ms": 5_000, "lease_ms": 90_000 });
+        let defined = put(&world, VIEW, &definition).await.expect(200);
+        assert_eq!(
+            (&defined["view"]["generation_keep_ms"], &defined["view"]["lease_ms"]),
+            (&json!(5_000), &json!(90_000))
+        );
+        let pattern = "/v1/view-patterns/shop/few%2F*";
+        put(&world, pattern, &json!({ "handler": "counting", "concurrency": 3 })).await.expect(200);
+        let listed = world.get("/v1/view-patterns?namespace=shop").await.expect(200);
+        assert_eq!(listed["patterns"][0]["concurrency"], 3);
+        for (path, wrong) in [
+            (VIEW, json!({ "handler": "counting", "generation_keep_ms": 1 })),
+            (VIEW, json!({ "handler": "counting", "lease_ms": 86_400_001 })),
+            (VIEW, json!({ "handler": "counting", "concurrency": 1 })),
+            (pattern, json!({ "handler": "counting", "concurrency": 1_001 })),
+            (pattern, json!({ "workflow": "shop/w", "concurrency": 1 })),
+            (VIEW, json!({ "workflow": "shop/w", "lease_ms": 90_000 })),
+        ] {
+            assert_eq!(put(&world, path, &wrong).await.code(422), "invalid", "{wrong}");
+        }
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn view_is_paused_rolled_back_resumed_and_deleted_with_an_audit() {
     for world in World::both().await {
         let first = built(&world).await;

@@ -12,7 +12,7 @@ use super::views::{
     touch_of, view,
 };
 use crate::view_control::ItemChange::{Added, Changed, Removed};
-use crate::{Error, Published, Revoked, Touch, TouchedItems, ViewControl, ViewName, Word};
+use crate::{Error, Published, Revoked, StagedItem, Touch, TouchedItems, ViewControl, ViewName, Word};
 
 fn prices() -> ViewName {
     ViewName::new("shop", "prices")
@@ -194,6 +194,37 @@ pub async fn builds_of_a_view_are_listed_newest_first(subject: &Subject) {
     assert_eq!(builds[0].id, running.token.job);
     let page = control(subject).view_builds(id, Some(builds[0].id), 1).await.expect("listed");
     assert_eq!(page.iter().map(|build| build.id).collect::<Vec<_>>(), [builds[1].id]);
+}
+
+/// Whoever took it over in between, and whatever else the generation has from the one before.
+pub async fn what_is_used_of_a_superseded_build_is_what_it_made_itself(subject: &Subject) {
+    let session = two_generations(subject).await;
+    let id = view(subject).await.id;
+    let reuse =
+        |name: &str| StagedItem { item: name.to_owned(), fingerprint: Some("f".to_owned()), value: None };
+    let (first, _) = build(subject, session).await;
+    put(subject, &first, vec![item("x", "f", "one"), item("y", "f", "two"), item("z", "f", "three")]).await;
+    touch(subject).await;
+    let (second, _) = begin(subject, session).await;
+    // It takes `x` over, makes `z` anew, and leaves `y` alone.
+    put(subject, &second, vec![reuse("x"), item("z", "f", "four"), item("w", "f", "five")]).await;
+    touch(subject).await;
+    let used = async || {
+        let mut builds = control(subject).view_builds(id, None, 10).await.expect("listed");
+        builds.truncate(3);
+        let asked = builds.iter().map(|build| build.id).collect();
+        let mut used = control(subject).builds_used(id, asked).await.expect("answered");
+        used.sort_unstable();
+        used
+    };
+    assert_eq!(used().await, [], "nobody has published since");
+    let (third, start) = begin(subject, session).await;
+    put(subject, &third, vec![reuse("x"), reuse("y"), reuse("z"), reuse("w"), item("v", "f", "six")]).await;
+    publish(subject, &third, publication(start.version)).await;
+    assert_eq!(used().await, [(first.token.job, 2), (second.token.job, 2)], "x and y, z and w");
+    control(subject).view_delete(prices(), word()).await.expect("deleted");
+    while subject.store.view_control().views_remove_deleted(100).await.expect("removed") > 0 {}
+    assert_eq!(used().await, [], "it goes with its view");
 }
 
 /// Its build is told, what it held goes bit by bit, and the last row with its last job.

@@ -5,13 +5,15 @@ use std::time::Duration;
 use recache_model::ids::{JobId, SessionId};
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::retry::RetryPolicy;
+use recache_model::time::Timestamp;
 use recache_model::view::{OnTouch, ViewPolicy, ViewStatus};
+use recache_model::view_options::ViewOptions;
 
 use super::Subject;
 use crate::Error;
 use crate::records::{
     BuildStart, ClaimedJob, JobFilter, NewView, Outcome, Publication, Published, Revoked, Settled,
-    StagedItem, Touch, TouchedItems, ViewRecord,
+    StagedItem, Touch, TouchSource, TouchedItems, ViewRecord,
 };
 use crate::{GENERATIONS_TOLD_MAX, GenerationsRemoved, ViewName, Word};
 
@@ -27,7 +29,7 @@ pub(super) fn definition(key: &str) -> NewView {
         retry: RetryPolicy { jitter: 0.0, ..RetryPolicy::default() },
         timeout: None,
         rules: recache_model::item_rules::ItemRules::default(),
-        options: recache_model::view_options::ViewOptions::default(),
+        options: ViewOptions::default(),
     }
 }
 
@@ -462,7 +464,261 @@ pub async fn redefined_view_keeps_its_versions(subject: &Subject) {
     let changed = NewView { handler: "work".to_owned(), ..definition("prices") };
     let after = subject.store.view_define(changed.clone()).await.expect("defined");
     assert_eq!(after.id, before.id);
+    let (looked, at) = store_look(subject).await;
+    assert_eq!((looked.id, looked.versions), (after.id, after.versions));
+    subject.advance(QUIET);
+    assert_eq!(store_look(subject).await.1.since(at), QUIET, "with the time of the look");
     assert_eq!((after.versions, after.definition), (before.versions, changed));
+}
+
+/// Whether it waits for its first attempt or for another one; by name and by pattern. What has begun goes on as it began.
+pub async fn waiting_build_is_made_as_its_view_is_defined_now(subject: &Subject) {
+    let store = &subject.store;
+    let session = defined(subject).await;
+    store.view_patterns().pattern_define(definition("p/*")).await.expect("defined");
+    store.views_touch(vec![touch_of("prices"), touch_of("p/1")]).await.expect("touched");
+    subject.advance(QUIET);
+    assert_eq!(store.views_reconcile(10).await.expect("reconciled").builds.len(), 2);
+    let retry = RetryPolicy { attempts_max: 7, base_ms: 4_321, jitter: 0.0, ..RetryPolicy::default() };
+    let changed = |key: &str| NewView { retry, timeout: Some(Duration::from_secs(9)), ..definition(key) };
+    store.view_define(changed("prices")).await.expect("defined");
+    assert_eq!(store.view_patterns().pattern_define(changed("p/*")).await.expect("defined"), 1);
+    let claimed = subject.claim(session, 2).await;
+    assert_eq!(claimed.len(), 2);
+    for job in &claimed {
+        assert_eq!((job.retry, job.timeout), (retry, Some(Duration::from_secs(9))));
+        let record = store.job_get(job.token.job).await.expect("there");
+        assert_eq!((record.attempt, record.attempts_max), (1, 7));
+        let outcome = Outcome::Retry { error: failure(), after: Duration::from_secs(5) };
+        assert_eq!(subject.settle(job, outcome).await, Settled::Accepted);
+    }
+    let once = |key: &str| NewView { retry: RetryPolicy::once(), ..definition(key) };
+    store.view_define(once("prices")).await.expect("defined");
+    store.view_patterns().pattern_define(once("p/*")).await.expect("defined");
+    subject.advance(Duration::from_secs(5));
+    let again = subject.claim(session, 2).await;
+    assert_eq!(again.len(), 2, "the attempt that is queued is made");
+    for job in &again {
+        assert_eq!((job.retry, job.timeout), (RetryPolicy::once(), None));
+        let record = store.job_get(job.token.job).await.expect("there");
+        assert_eq!((record.attempt, record.attempts_max), (2, 2));
+        store.view_define(changed("prices")).await.expect("defined");
+        let running = store.job_get(job.token.job).await.expect("there");
+        assert_eq!((running.timeout, running.attempts_max), (None, 2), "what has begun goes on as it began");
+    }
+}
+
+fn kept(key: &str, ms: Option<u64>) -> NewView {
+    let options = ViewOptions { generation_keep_ms: ms, ..ViewOptions::default() };
+    NewView { options, ..definition(key) }
+}
+
+/// Longer or shorter than everybody else, by name and by pattern; a new definition counts for what is still there.
+pub async fn generations_are_kept_as_long_as_their_view_says(subject: &Subject) {
+    const DEFAULT: Duration = Duration::from_mins(1);
+    let store = &subject.store;
+    store.view_define(kept("prices", Some(3_600_000))).await.expect("defined");
+    let session = subject.session().await;
+    publish_items(subject, session, &[("a", "1", "one")]).await;
+    publish_items(subject, session, &[("a", "2", "two")]).await;
+    let id = view(subject).await.id;
+    let is_kept = async || {
+        store.generations_remove(DEFAULT).await.expect("removed");
+        store.generation_page(id, 1, None, 9).await.expect("answered").is_some()
+    };
+    subject.advance(Duration::from_mins(59));
+    assert!(is_kept().await, "longer than others");
+    store.view_define(kept("prices", Some(7_200_000))).await.expect("defined");
+    subject.advance(Duration::from_mins(60));
+    assert!(is_kept().await, "the new definition counts for what is there");
+    subject.advance(Duration::from_mins(2));
+    assert!(!is_kept().await, "it is over");
+
+    store.view_define(kept("prices", None)).await.expect("defined");
+    publish_items(subject, session, &[("a", "3", "three")]).await;
+    subject.advance(Duration::from_secs(5));
+    let second = async || {
+        store.generations_remove(DEFAULT).await.expect("removed");
+        store.generation_page(id, 2, None, 9).await.expect("answered").is_some()
+    };
+    assert!(second().await, "as everybody's");
+    store.view_define(kept("prices", Some(5_000))).await.expect("defined");
+    assert!(!second().await, "shorter than others");
+    for wrong in [kept("prices", Some(999)), kept("p/*", Some(2_592_000_001))] {
+        let is_pattern = wrong.key.contains('*');
+        let refused = if is_pattern {
+            store.view_patterns().pattern_define(wrong).await.map(|_| ())
+        } else {
+            store.view_define(wrong).await.map(|_| ())
+        };
+        assert!(
+            matches!(&refused, Err(Error::Invalid(why)) if why.contains("generation_keep_ms")),
+            "{refused:?}"
+        );
+    }
+}
+
+/// Longer than its worker's lease, and for the build alone.
+pub async fn build_of_a_silent_worker_is_left_alone_as_long_as_its_view_says(subject: &Subject) {
+    let store = &subject.store;
+    let options = ViewOptions { lease_ms: Some(60_000), ..ViewOptions::default() };
+    store.view_define(NewView { options: options.clone(), ..definition("prices") }).await.expect("defined");
+    store.view_patterns().pattern_define(NewView { options, ..definition("p/*") }).await.expect("defined");
+    store.view_define(definition("other")).await.expect("defined");
+    let session = subject.session().await;
+    let touches = ["prices", "p/1", "other"].map(touch_of).to_vec();
+    store.views_touch(touches).await.expect("touched");
+    subject.advance(QUIET);
+    store.views_reconcile(10).await.expect("reconciled");
+    let jobs = subject.claim(session, 3).await;
+    assert_eq!(jobs.len(), 3);
+    for job in &jobs {
+        store.build_begin(job.token).await.expect("answered").expect("good");
+    }
+    let lives = store.session_get(session).await.expect("answered").expect("it is there");
+    assert_eq!(
+        (lives.node.as_str(), lives.expires_at.since(lives.beat_at)),
+        ("test", Duration::from_secs(10))
+    );
+    assert_eq!(store.session_get(SessionId::make()).await.expect("answered"), None);
+    // The session's own lease is 10 s.
+    subject.advance(Duration::from_secs(59));
+    let swept = store.sessions_sweep(10).await.expect("swept");
+    assert_eq!((swept.requeued, swept.failed), (1, 0), "that of the view that says nothing");
+    let is_held = async |job: &ClaimedJob| store.job_revoked(job.token).await.expect("answered").is_none();
+    let mut held = 0;
+    for job in &jobs {
+        held += usize::from(is_held(job).await);
+    }
+    assert_eq!(held, 2);
+    // It beats again, and goes on.
+    store.session_beat(session, Duration::from_secs(10), Vec::new()).await.expect("beaten");
+    subject.advance(Duration::from_secs(59));
+    assert_eq!(store.sessions_sweep(10).await.expect("swept").requeued, 0);
+    subject.advance(Duration::from_secs(2));
+    assert_eq!(store.sessions_sweep(10).await.expect("swept").requeued, 2, "a minute is over");
+    let wrong = ViewOptions { lease_ms: Some(0), ..ViewOptions::default() };
+    let refused = store.view_define(NewView { options: wrong, ..definition("prices") }).await;
+    assert!(matches!(&refused, Err(Error::Invalid(why)) if why.contains("lease_ms")), "{refused:?}");
+}
+
+/// A change counts for those that wait; a view by itself is refused.
+pub async fn views_of_a_pattern_are_built_so_many_at_once(subject: &Subject) {
+    let store = &subject.store;
+    let limited = |key: &str, concurrency| {
+        let options = ViewOptions { concurrency, ..ViewOptions::default() };
+        NewView { options, ..definition(key) }
+    };
+    let patterns = store.view_patterns();
+    patterns.pattern_define(limited("p/*", Some(2))).await.expect("defined");
+    let session = subject.session().await;
+    let touches = ["p/1", "p/2", "p/3", "p/4", "p/5"].map(touch_of).to_vec();
+    store.views_touch(touches).await.expect("touched");
+    subject.advance(QUIET);
+    assert_eq!(store.views_reconcile(10).await.expect("reconciled").builds.len(), 5);
+    let first = subject.claim(session, 9).await;
+    assert_eq!(first.len(), 2);
+    assert!(subject.claim(session, 9).await.is_empty(), "as many run as may");
+    subject.settle(&first[0], Outcome::Failed { error: failure() }).await;
+    let second = subject.claim(session, 9).await;
+    assert_eq!(second.len(), 1, "one ended, one begins");
+    assert_eq!(patterns.pattern_define(limited("p/*", Some(3))).await.expect("defined"), 5);
+    assert_eq!(subject.claim(session, 9).await.len(), 1, "three may run now");
+    patterns.pattern_define(limited("p/*", None)).await.expect("defined");
+    assert_eq!(subject.claim(session, 9).await.len(), 1, "there is no limit any more");
+    assert!(store.queues().limits_list().await.expect("listed").is_empty(), "and none is left behind");
+    for (wrong, why) in [(limited("v", Some(1)), "of a pattern"), (limited("v", Some(0)), "1 to 1000")] {
+        let refused = store.view_define(wrong).await;
+        assert!(matches!(&refused, Err(Error::Invalid(text)) if text.contains(why)), "{refused:?}");
+    }
+    patterns.pattern_define(limited("p/*", Some(1))).await.expect("defined");
+    patterns.pattern_delete("shop", "p/*").await.expect("deleted");
+    assert!(store.queues().limits_list().await.expect("listed").is_empty());
+}
+
+/// Twins: one of each pair is touched together with the others, one by itself. Views that run, that wait, that nobody touched, and one that a pattern makes.
+pub async fn many_touches_together_do_what_they_would_one_by_one(subject: &Subject) {
+    let store = &subject.store;
+    let session = subject.session().await;
+    for twin in ["1", "2"] {
+        for kind in ["idle", "waits", "runs", "finishes"] {
+            let on_touch = if kind == "finishes" { OnTouch::Finish } else { OnTouch::Abort };
+            let policy = ViewPolicy { on_touch, ..ViewPolicy::default() };
+            let view = NewView { policy, ..definition(&format!("{kind}{twin}")) };
+            store.view_define(view).await.expect("defined");
+        }
+    }
+    store.view_patterns().pattern_define(definition("made*")).await.expect("defined");
+    for key in ["waits1", "waits2", "runs1", "runs2", "finishes1", "finishes2"] {
+        store.views_touch(vec![touch_of(key)]).await.expect("touched");
+    }
+    subject.advance(QUIET);
+    assert_eq!(store.views_reconcile(10).await.expect("reconciled").builds.len(), 6);
+    for job in subject.claim(session, 6).await {
+        let key = job.input.clone();
+        if !key.contains("waits") {
+            store.build_begin(job.token).await.expect("answered").expect("good");
+        }
+    }
+    subject.advance(Duration::from_secs(1));
+    let word = |reason: &str| Some(Word::new("ada", reason));
+    let touches = |twin: &str| -> Vec<Touch> {
+        let touch = |kind: &str, items: &[&str]| Touch {
+            items: items.iter().map(|item| (*item).to_owned()).collect(),
+            ..touch_of(&format!("{kind}{twin}"))
+        };
+        vec![
+            Touch { word: word("first"), ..touch("runs", &["a", "b"]) },
+            touch("finishes", &[]),
+            touch("idle", &["x", "x"]),
+            Touch { word: word("second"), ..touch("runs", &["b", "c"]) },
+            Touch { at_once: true, ..touch("waits", &["y"]) },
+            touch("made", &["z"]),
+            touch("idle", &["x", "w"]),
+        ]
+    };
+    let together = store.views_touch(touches("1")).await.expect("touched");
+    let mut alone = Vec::new();
+    for touch in touches("2") {
+        alone.extend(store.views_touch(vec![touch]).await.expect("touched"));
+    }
+    assert_eq!(together.len(), alone.len());
+    for (one, other) in together.iter().zip(&alone) {
+        assert_eq!((one.version, one.superseded.is_some()), (other.version, other.superseded.is_some()));
+    }
+    assert!(together[0].superseded.is_some() && together[3].superseded.is_none(), "it is ended once");
+    for kind in ["idle", "waits", "runs", "finishes", "made"] {
+        let one = store.view_get("shop", &format!("{kind}1")).await.expect("there");
+        let other = store.view_get("shop", &format!("{kind}2")).await.expect("there");
+        assert_eq!(one.versions, other.versions, "{kind}");
+        assert_eq!(one.touched_by, other.touched_by, "{kind}");
+        assert_eq!(one.build.is_some(), other.build.is_some(), "{kind}");
+    }
+    // What the builds are told.
+    subject.advance(Duration::from_mins(1));
+    store.views_reconcile(20).await.expect("reconciled");
+    let mut told = std::collections::BTreeMap::new();
+    for job in subject.claim(session, 20).await {
+        let start = store.build_begin(job.token).await.expect("answered").expect("good");
+        told.insert(start.key, (start.version, start.touched));
+    }
+    for kind in ["idle", "runs", "made"] {
+        assert_eq!(told[&format!("{kind}1")], told[&format!("{kind}2")], "{kind}");
+    }
+    // All or none.
+    let before = store.view_get("shop", "idle1").await.expect("there");
+    let answer = store.views_touch(vec![touch_of("idle1"), touch_of("nonsense"), touch_of("made9")]).await;
+    assert!(matches!(answer, Err(Error::NotFound { what: "view", .. })), "{answer:?}");
+    assert_eq!(store.view_get("shop", "idle1").await.expect("there"), before);
+    assert!(store.view_get("shop", "made9").await.is_err());
+}
+
+fn failure() -> JobError {
+    JobError::new(ErrorKind::Retryable, "not now")
+}
+
+async fn store_look(subject: &Subject) -> (ViewRecord, Timestamp) {
+    subject.store.view_look("shop", "prices").await.expect("looked")
 }
 
 /// In order of namespace and key, page by page.
@@ -507,6 +763,7 @@ pub async fn touches_asked_for_from_sql_are_carried_out(subject: &Subject) {
     assert_eq!(subject.store.view_get("shop", "stock").await.expect("there").versions.wanted, 1);
     subject.advance(QUIET);
     assert_eq!(subject.store.views_reconcile(10).await.expect("reconciled").builds.len(), 2);
+    assert_eq!(view(subject).await.touch_source, TouchSource::Sql);
     let mut touched = Vec::new();
     for job in subject.claim(session, 2).await {
         touched.push(subject.store.build_begin(job.token).await.expect("answered").expect("good").touched);
@@ -558,6 +815,11 @@ pub async fn items_are_listed_page_by_page_on_one_generation(subject: &Subject) 
     put(subject, &job, vec![item("a", "2", "new"), item("e", "2", "new")]).await;
     publish(subject, &job, publication(2)).await;
     assert_eq!(page(Some("c")).await, old(&["d"]), "it goes on where it began");
+    let told = async |version| store.generation_get(start.view, version).await.expect("answered");
+    let (first, second) = (told(1).await.expect("told"), told(2).await.expect("told"));
+    assert_eq!((first.version, first.replaced_at), (1, Some(second.published_at)));
+    assert_eq!((second.job, second.replaced_at), (Some(job.token.job), None));
+    assert_eq!(told(3).await, None, "there is none yet");
     assert_eq!(page(Some("d")).await, old(&[]));
     assert_eq!(
         store.generation_page(start.view, 3, None, 3).await.expect("answered"),

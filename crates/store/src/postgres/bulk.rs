@@ -6,6 +6,7 @@ use recache_model::ids::{BatchId, JobId, ViewId, WorkflowId};
 use recache_model::limits::NamespacedKey;
 use recache_model::time::Timestamp;
 use recache_model::unique::PartsHash;
+use recache_model::view::Versions;
 use recache_model::workflow::WorkflowState;
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -25,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::events::EventRecord;
 use crate::flights::Leg;
 use crate::letters::ATTEMPTS_KEPT_MAX;
-use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem};
+use crate::records::{ClaimRequest, ClaimedJob, Due, NewJob, Settlement, StagedItem, ViewRecord};
 
 /// One statement, and so one round trip and one commit. Answers the ids that were new. A row that meets another of its
 /// unique key is left out like one whose id is there.
@@ -601,6 +602,7 @@ pub(super) async fn items_stage(
     db: &mut Connection,
     view: ViewId,
     lease_epoch: i64,
+    made_by: Option<JobId>,
     items: &[&StagedItem],
 ) -> Result<()> {
     let mut values = Vec::with_capacity(items.len());
@@ -610,11 +612,11 @@ pub(super) async fn items_stage(
         );
     }
     sqlx::query(
-        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value) \
-         SELECT $1, item, $2, fingerprint, digest, value \
+        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value, made_by) \
+         SELECT $1, item, $2, fingerprint, digest, value, $7 \
          FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) AS n (item, fingerprint, digest, value) \
          ON CONFLICT (view_id, item) DO UPDATE SET lease_epoch = excluded.lease_epoch, \
-         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value",
+         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value, made_by = excluded.made_by",
     )
     .bind(view.uuid())
     .bind(lease_epoch)
@@ -622,6 +624,60 @@ pub(super) async fn items_stage(
     .bind(items.iter().map(|item| item.fingerprint.as_deref()).collect::<Vec<_>>())
     .bind(values.iter().map(|value| digest(value)).collect::<Vec<_>>())
     .bind(values)
+    .bind(made_by.map(JobId::uuid))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes back what touches changed of views that are locked; and from which version on any of their items may be affected, 0 where none was said.
+pub(super) async fn views_touched(db: &mut Connection, views: &[(&ViewRecord, i64)]) -> Result<()> {
+    let micros = |of: fn(&Versions) -> Option<Timestamp>| -> Vec<Option<i64>> {
+        views.iter().map(|(view, _)| of(&view.versions).map(Timestamp::micros)).collect()
+    };
+    let build = |view: &ViewRecord| view.build.filter(|_| view.versions.has_build).map(JobId::uuid);
+    sqlx::query(
+        "UPDATE views SET recache_version = n.wanted, processing_version = n.processing, recache_status = n.status, \
+         lease_epoch = n.lease_epoch, build_job_id = n.build, dirty_since = n.dirty_since, \
+         dirty_since_begin = n.dirty_since_begin, touched_at = n.touched_at, due_at = n.due_at, began_at = n.began_at, \
+         waits_since = n.waits_since, touched_by = n.actor, touch_reason = n.reason, touch_source = n.source, \
+         all_touched_version = GREATEST(all_touched_version, n.all_touched) \
+         FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::uuid[], $7::bigint[], $8::bigint[], \
+         $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::text[], $16::bigint[]) \
+         AS n (id, wanted, processing, status, lease_epoch, build, dirty_since, dirty_since_begin, touched_at, due_at, began_at, \
+         waits_since, actor, reason, source, all_touched) WHERE views.id = n.id",
+    )
+    .bind(views.iter().map(|(view, _)| view.id.uuid()).collect::<Vec<_>>())
+    .bind(views.iter().map(|(view, _)| view.versions.wanted).collect::<Vec<_>>())
+    .bind(views.iter().map(|(view, _)| view.versions.processing).collect::<Vec<_>>())
+    .bind(views.iter().map(|(view, _)| view.versions.status.as_str()).collect::<Vec<_>>())
+    .bind(views.iter().map(|(view, _)| view.versions.lease_epoch).collect::<Vec<_>>())
+    .bind(views.iter().map(|(view, _)| build(view)).collect::<Vec<_>>())
+    .bind(micros(|versions| versions.dirty_since))
+    .bind(micros(|versions| versions.dirty_since_begin))
+    .bind(micros(|versions| versions.touched_at))
+    .bind(micros(|versions| versions.due_at))
+    .bind(micros(|versions| versions.began_at))
+    .bind(micros(|versions| versions.waits_since))
+    .bind(views.iter().map(|(view, _)| view.touched_by.as_ref().map(|word| word.actor.as_str())).collect::<Vec<_>>())
+    .bind(views.iter().map(|(view, _)| view.touched_by.as_ref().map(|word| word.reason.as_str())).collect::<Vec<_>>())
+    .bind(views.iter().map(|(view, _)| view.touch_source.kept()).collect::<Vec<_>>())
+    .bind(views.iter().map(|(_, all_touched)| *all_touched).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Items that touches named, each once, with the version that they ask for.
+pub(super) async fn touched_items(db: &mut Connection, items: &[(ViewId, &str, i64)]) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO view_touched_items (view_id, item, version) SELECT view_id, item, version \
+         FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS n (view_id, item, version) \
+         ON CONFLICT (view_id, item) DO UPDATE SET version = excluded.version",
+    )
+    .bind(items.iter().map(|(view, _, _)| view.uuid()).collect::<Vec<_>>())
+    .bind(items.iter().map(|(_, item, _)| *item).collect::<Vec<_>>())
+    .bind(items.iter().map(|(_, _, version)| *version).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())

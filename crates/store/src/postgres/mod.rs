@@ -66,6 +66,16 @@ macro_rules! in_texts {
         concat!("= ANY(", $parameter, ")")
     };
 }
+/// A list of pairs of texts, as `serde_json` writes it.
+macro_rules! in_pairs {
+    ($parameter:literal) => {
+        concat!(
+            "IN (SELECT e.value ->> 0, e.value ->> 1 FROM json_array_elements(CAST(",
+            $parameter,
+            " AS json)) AS e (value))"
+        )
+    };
+}
 macro_rules! numbers_of {
     ($parameter:literal) => {
         concat!("unnest(CAST(", $parameter, " AS bigint[])) AS n (value)")

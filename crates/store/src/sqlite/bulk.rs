@@ -26,7 +26,7 @@ use super::{Connection, Row, ids, texts};
 use crate::error::{Error, Result};
 use crate::events::EventRecord;
 use crate::flights::Leg;
-use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem};
+use crate::records::{ClaimRequest, ClaimedJob, NewJob, Settlement, StagedItem, ViewRecord};
 
 /// Whether a claim from these queues, for these handlers, has to heed limits.
 macro_rules! limits_concern {
@@ -586,6 +586,7 @@ pub(super) async fn items_stage(
     db: &mut Connection,
     view: ViewId,
     lease_epoch: i64,
+    made_by: Option<JobId>,
     items: &[&StagedItem],
 ) -> Result<()> {
     let mut rows = Vec::with_capacity(items.len());
@@ -595,13 +596,70 @@ pub(super) async fn items_stage(
         rows.push(json!([item.item, item.fingerprint, digest(value), value]));
     }
     sqlx::query(
-        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value) \
-         SELECT $1, value ->> 0, $2, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($3) WHERE TRUE \
+        "INSERT INTO view_staged (view_id, item, lease_epoch, fingerprint, digest, value, made_by) \
+         SELECT $1, value ->> 0, $2, value ->> 1, value ->> 2, value ->> 3, $4 FROM jsonb_each($3) WHERE TRUE \
          ON CONFLICT (view_id, item) DO UPDATE SET lease_epoch = excluded.lease_epoch, \
-         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value",
+         fingerprint = excluded.fingerprint, digest = excluded.digest, value = excluded.value, made_by = excluded.made_by",
     )
     .bind(view.uuid())
     .bind(lease_epoch)
+    .bind(serde_json::Value::from(rows).to_string())
+    .bind(made_by.map(JobId::uuid))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes back what touches changed of views that are locked; and from which version on any of their items may be affected, 0 where none was said.
+pub(super) async fn views_touched(db: &mut Connection, views: &[(&ViewRecord, i64)]) -> Result<()> {
+    let row = |(view, all_touched): &(&ViewRecord, i64)| {
+        let versions = &view.versions;
+        let micros = |at: Option<Timestamp>| at.map(Timestamp::micros);
+        json!([
+            view.id.uuid().simple().to_string(),
+            versions.wanted,
+            versions.processing,
+            versions.status.as_str(),
+            versions.lease_epoch,
+            view.build.filter(|_| versions.has_build).map(|build| build.uuid().simple().to_string()),
+            micros(versions.dirty_since),
+            micros(versions.dirty_since_begin),
+            micros(versions.touched_at),
+            micros(versions.due_at),
+            micros(versions.began_at),
+            micros(versions.waits_since),
+            view.touched_by.as_ref().map(|word| word.actor.as_str()),
+            view.touched_by.as_ref().map(|word| word.reason.as_str()),
+            view.touch_source.kept(),
+            all_touched,
+        ])
+    };
+    let rows: Vec<_> = views.iter().map(row).collect();
+    sqlx::query(
+        "UPDATE views SET recache_version = n.value ->> 1, processing_version = n.value ->> 2, \
+         recache_status = n.value ->> 3, lease_epoch = n.value ->> 4, build_job_id = unhex(n.value ->> 5), \
+         dirty_since = n.value ->> 6, dirty_since_begin = n.value ->> 7, touched_at = n.value ->> 8, \
+         due_at = n.value ->> 9, began_at = n.value ->> 10, waits_since = n.value ->> 11, touched_by = n.value ->> 12, \
+         touch_reason = n.value ->> 13, touch_source = n.value ->> 14, \
+         all_touched_version = max(all_touched_version, n.value ->> 15) \
+         FROM jsonb_each($1) AS n WHERE views.id = unhex(n.value ->> 0)",
+    )
+    .bind(serde_json::Value::from(rows).to_string())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Items that touches named, each once, with the version that they ask for.
+pub(super) async fn touched_items(db: &mut Connection, items: &[(ViewId, &str, i64)]) -> Result<()> {
+    let row = |(view, item, version): &(ViewId, &str, i64)| {
+        json!([view.uuid().simple().to_string(), item, version])
+    };
+    let rows: Vec<_> = items.iter().map(row).collect();
+    sqlx::query(
+        "INSERT INTO view_touched_items (view_id, item, version) SELECT unhex(value ->> 0), value ->> 1, value ->> 2 \
+         FROM jsonb_each($1) WHERE TRUE ON CONFLICT (view_id, item) DO UPDATE SET version = excluded.version",
+    )
     .bind(serde_json::Value::from(rows).to_string())
     .execute(db)
     .await?;

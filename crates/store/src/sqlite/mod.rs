@@ -76,6 +76,12 @@ macro_rules! in_texts {
         concat!("IN (SELECT value FROM json_each(", $parameter, "))")
     };
 }
+/// A list of pairs of texts, as `serde_json` writes it.
+macro_rules! in_pairs {
+    ($parameter:literal) => {
+        concat!("IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each(", $parameter, "))")
+    };
+}
 macro_rules! numbers_of {
     ($parameter:literal) => {
         concat!("json_each(", $parameter, ") AS n")

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::super::{Connection, Driver, ids};
 use super::effects::Effects;
-use super::views;
+use super::{touch_requests, views};
 use crate::chains::{Chains, Neighbours, SOURCES_MAX, ViewName};
 use crate::error::{Error, Result};
 
@@ -23,6 +23,10 @@ impl Chains for Driver {
             )));
         }
         self.write(work!([view, from] db, now, effects => derive(db, &view, &from, effects).await)).await
+    }
+
+    async fn touches_waiting(&self, view: ViewName) -> Result<u64> {
+        self.read(look!([view] db, now => touch_requests::waiting(db, &view).await)).await
     }
 
     async fn view_neighbours(&self, view: ViewName) -> Result<Neighbours> {
@@ -108,7 +112,7 @@ async fn derive(
             .execute(&mut *db)
             .await?;
     }
-    sqlx::query("INSERT INTO touch_requests (namespace, key) VALUES ($1, $2)")
+    sqlx::query("INSERT INTO touch_requests (namespace, key, source) VALUES ($1, $2, 'sources')")
         .bind(&view.namespace)
         .bind(&view.key)
         .execute(db)
@@ -128,8 +132,9 @@ pub(super) async fn published(
     effects: &mut Effects,
 ) -> Result<()> {
     let asked = sqlx::query(
-        "INSERT INTO touch_requests (namespace, key, trace_context) SELECT v.namespace, v.key, \
-         (SELECT trace_context FROM jobs WHERE id = $2) FROM view_sources s JOIN views v ON v.id = s.view_id WHERE s.source_id = $1",
+        "INSERT INTO touch_requests (namespace, key, trace_context, source) SELECT v.namespace, v.key, \
+         (SELECT trace_context FROM jobs WHERE id = $2), \
+         (SELECT 'view ' || p.namespace || '/' || p.key FROM views p WHERE p.id = $1) FROM view_sources s JOIN views v ON v.id = s.view_id WHERE s.source_id = $1",
     )
     .bind(view.uuid())
     .bind(build.map(JobId::uuid))

@@ -1,5 +1,7 @@
 //! Items of views: what a build starts from, stages and publishes, and what readers find.
 
+use std::time::Duration;
+
 use recache_model::ids::ViewId;
 use recache_model::item_rules::{ItemRules, item_problems};
 use recache_model::job::JobEvent;
@@ -189,7 +191,7 @@ pub(super) async fn stage(
     }
     let new: Vec<&StagedItem> = items.iter().filter(|item| item.value.is_some()).collect();
     if !new.is_empty() {
-        bulk::items_stage(db, view.id, epoch, &new).await?;
+        bulk::items_stage(db, view.id, epoch, view.build, &new).await?;
     }
     if is_part {
         build_workflows::mark_put(db, view.id, token, &names(items)).await?;
@@ -312,6 +314,18 @@ pub(in super::super) async fn publish(
         .execute(&mut *db)
         .await?;
     }
+    // What builds before made, and this one took over: theirs, whoever took it over in between.
+    sqlx::query(
+        "INSERT INTO build_work (view_id, job_id, version, items_used) SELECT view_id, made_by, CAST($3 AS BIGINT), COUNT(*) \
+         FROM view_staged WHERE view_id = $1 AND lease_epoch = $2 AND made_by <> $4 GROUP BY view_id, made_by \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(view.id.uuid())
+    .bind(before.lease_epoch)
+    .bind(version)
+    .bind(token.job.uuid())
+    .execute(&mut *db)
+    .await?;
     for statement in [
         "DELETE FROM view_staged WHERE view_id = $1 AND $2 > 0",
         "DELETE FROM view_kept WHERE view_id = $1 AND $2 > 0",
@@ -370,9 +384,10 @@ async fn record_generation(
     publication: &Publication,
     changed: u64,
 ) -> Result<()> {
-    sqlx::query("UPDATE generations SET replaced_at = $2 WHERE view_id = $1 AND replaced_at IS NULL")
+    sqlx::query("UPDATE generations SET replaced_at = $2, readable_until = $3 WHERE view_id = $1 AND replaced_at IS NULL")
         .bind(view.id.uuid())
         .bind(now.micros())
+        .bind(views::readable_until(&view.definition, now))
         .execute(&mut *db)
         .await?;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -429,11 +444,13 @@ pub(in super::super) async fn read_live(
     };
     let staleness =
         jobs::instant(first, "dirty_since")?.map_or(std::time::Duration::ZERO, |since| now.since(since));
+    let published_at = jobs::instant(first, "last_recached_at")?;
     Ok(ViewRead {
         view: ViewId::from_uuid(first.try_get("id")?),
         version: first.try_get("live_version")?,
         wanted: first.try_get("recache_version")?,
-        published_at: jobs::instant(first, "last_recached_at")?,
+        published_at,
+        age: published_at.map(|at| now.since(at)),
         staleness,
         stamp: first.try_get("live_stamp")?,
         items: found_items(&rows)?,
@@ -513,13 +530,15 @@ const ROWS_REMOVED_MAX: u64 = 5_000;
 /// Which generations nobody reads any more is told by the few rows that are not marked yet, never by all there have been.
 pub(in super::super) async fn remove_old(
     db: &mut Connection,
-    replaced_before: Timestamp,
+    now: Timestamp,
+    keep: Duration,
 ) -> Result<GenerationsRemoved> {
     let rows = sqlx::query(
         "SELECT view_id, MAX(version) AS version FROM generations WHERE is_readable AND replaced_at IS NOT NULL \
-         AND replaced_at <= $1 GROUP BY view_id ORDER BY view_id LIMIT $2",
+         AND ((readable_until IS NULL AND replaced_at <= $1) OR readable_until <= $2) GROUP BY view_id ORDER BY view_id LIMIT $3",
     )
-    .bind(replaced_before.micros())
+    .bind(now.minus(keep).micros())
+    .bind(now.micros())
     .bind(i64::from(VIEWS_MAX))
     .fetch_all(&mut *db)
     .await?;
@@ -581,6 +600,12 @@ async fn remove_unread(
             return Ok((removed, false));
         }
     }
+    sqlx::query(
+        "DELETE FROM build_work WHERE view_id = $1 AND version < (SELECT MIN(version) FROM generations WHERE view_id = $1)",
+    )
+    .bind(view.uuid())
+    .execute(&mut *db)
+    .await?;
     // Not looked at again.
     sqlx::query(
         "UPDATE generations SET is_readable = FALSE WHERE view_id = $1 AND version < $2 AND is_readable",

@@ -173,7 +173,7 @@ async fn resume(db: &mut Connection, now: Timestamp, queue: &str, effects: &mut 
     Ok(was_paused)
 }
 
-async fn set(
+pub(super) async fn set(
     db: &mut Connection,
     now: Timestamp,
     scope: &LimitScope,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use recache_model::ids::{JobId, SessionId};
+use recache_model::ids::{JobId, SessionId, ViewId};
 use recache_model::job::{AfterFailure, ErrorKind, JobError, JobEvent, after_failure};
 use recache_model::time::Timestamp;
 use sqlx::Row as _;
@@ -15,7 +15,7 @@ use super::views;
 use crate::error::Result;
 use crate::fail::fail_point;
 use crate::flow::FLOW;
-use crate::records::{Beat, LeaseToken, Swept};
+use crate::records::{Beat, LeaseToken, SessionRecord, Swept};
 
 pub(in super::super) async fn open(
     db: &mut Connection,
@@ -59,6 +59,21 @@ pub(in super::super) async fn beat(
         == 1;
     let revoked = if held.is_empty() { Vec::new() } else { jobs::revoked(db, held).await? };
     Ok(Beat { known, revoked })
+}
+
+pub(in super::super) async fn get(db: &mut Connection, session: SessionId) -> Result<Option<SessionRecord>> {
+    let row = sqlx::query("SELECT node, beat_at, expires_at FROM sessions WHERE id = $1")
+        .bind(session.uuid())
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| {
+        Ok(SessionRecord {
+            node: row.try_get("node")?,
+            beat_at: Timestamp::from_micros(row.try_get("beat_at")?),
+            expires_at: Timestamp::from_micros(row.try_get("expires_at")?),
+        })
+    })
+    .transpose()
 }
 
 pub(in super::super) async fn close(
@@ -116,6 +131,8 @@ pub(in super::super) async fn sweep(
     let rows = sqlx::query(
         "SELECT id FROM jobs WHERE state = 'running' AND session_id IS NOT NULL AND NOT EXISTS \
          (SELECT 1 FROM sessions WHERE sessions.id = jobs.session_id AND sessions.expires_at > $1) \
+         AND (view_id IS NULL OR NOT EXISTS (SELECT 1 FROM sessions s JOIN views v ON v.id = jobs.view_id \
+         WHERE s.id = jobs.session_id AND s.beat_at + v.build_lease_ms * 1000 > $1)) \
          ORDER BY id LIMIT $2",
     )
     .bind(now.micros())
@@ -129,7 +146,7 @@ pub(in super::super) async fn sweep(
         // Between the look and the lock the session may have beaten or the job may have been settled.
         let Some(job) = jobs::lock(db, job).await? else { continue };
         let Some(session) = job.session else { continue };
-        if is_alive(db, now, session).await? {
+        if is_alive(db, now, session, job.view).await? {
             continue;
         }
         fail_point!("reap.between");
@@ -156,16 +173,25 @@ pub(in super::super) async fn sweep(
     Ok(swept)
 }
 
-async fn is_alive(db: &mut Connection, now: Timestamp, session: Uuid) -> Result<bool> {
+/// Whether what a session holds must be left alone: anything, or the build of `view`.
+async fn is_alive(db: &mut Connection, now: Timestamp, session: Uuid, view: Option<ViewId>) -> Result<bool> {
     // Locked, so that a beat cannot slip in between this look and the take-away.
-    let row = sqlx::query(concat!("SELECT expires_at FROM sessions WHERE id = $1", for_update!()))
+    let row = sqlx::query(concat!("SELECT beat_at, expires_at FROM sessions WHERE id = $1", for_update!()))
         .bind(session)
+        .fetch_optional(&mut *db)
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    if row.try_get::<i64, _>("expires_at")? > now.micros() {
+        return Ok(true);
+    }
+    let Some(view) = view else { return Ok(false) };
+    let lease = sqlx::query("SELECT build_lease_ms FROM views WHERE id = $1")
+        .bind(view.uuid())
         .fetch_optional(db)
         .await?;
-    Ok(match row {
-        Some(row) => row.try_get::<i64, _>("expires_at")? > now.micros(),
-        None => false,
-    })
+    let lease_ms = lease.map(|row| row.try_get::<Option<i64>, _>("build_lease_ms")).transpose()?.flatten();
+    let beat_at: i64 = row.try_get("beat_at")?;
+    Ok(lease_ms.is_some_and(|ms| beat_at.saturating_add(ms.saturating_mul(1_000)) > now.micros()))
 }
 
 /// Back to the queue at once, or failed when no attempt is left. True when it goes back.

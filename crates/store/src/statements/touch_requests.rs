@@ -8,8 +8,9 @@ use sqlx::Row as _;
 use super::super::Connection;
 use super::effects::Effects;
 use super::views;
+use crate::chains::{TOUCHES_COUNTED_MAX, ViewName};
 use crate::error::{Error, Result};
-use crate::records::{TOUCH_TRACES_MAX, Touch};
+use crate::records::{TOUCH_TRACES_MAX, Touch, TouchSource};
 
 /// Requests that one transaction takes.
 const REQUESTS_MAX: u16 = 1_000;
@@ -22,6 +23,8 @@ struct Wanted {
     items: Option<BTreeSet<String>>,
     /// Of whoever asked.
     traces: BTreeSet<String>,
+    /// By which ways: of several the last in their order is told, a view above rather than anything else.
+    source: TouchSource,
 }
 
 /// Touches what was asked for. True when there may be more.
@@ -32,7 +35,7 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
     let rows = sqlx::query(concat!(
         "DELETE FROM touch_requests WHERE id IN (SELECT id FROM touch_requests ORDER BY id LIMIT $1",
         for_update_skip_locked!(),
-        ") RETURNING namespace, key, items, trace_context"
+        ") RETURNING namespace, key, items, trace_context, source"
     ))
     .bind(i64::from(REQUESTS_MAX))
     .fetch_all(&mut *db)
@@ -44,9 +47,11 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
     for row in &rows {
         let items: Option<String> = row.try_get("items")?;
         let items = items.and_then(|items| serde_json::from_str::<BTreeSet<String>>(&items).ok());
-        let known = wanted
-            .entry((row.try_get("namespace")?, row.try_get("key")?))
-            .or_insert_with(|| Wanted { items: Some(BTreeSet::new()), traces: BTreeSet::new() });
+        let known = wanted.entry((row.try_get("namespace")?, row.try_get("key")?)).or_insert_with(|| {
+            Wanted { items: Some(BTreeSet::new()), traces: BTreeSet::new(), source: TouchSource::Sql }
+        });
+        let source = TouchSource::from_kept(row.try_get::<Option<&str>, _>("source")?.or(Some("sql")));
+        known.source = known.source.clone().max(source);
         known.traces.extend(row.try_get::<Option<String>, _>("trace_context")?);
         known.items = match (known.items.take(), items.filter(|items| !items.is_empty())) {
             (Some(mut known), Some(items)) => {
@@ -57,7 +62,8 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
         };
     }
     let mut touches = Vec::with_capacity(wanted.len());
-    for ((namespace, key), Wanted { items, traces }) in wanted {
+    let mut sources = Vec::with_capacity(wanted.len());
+    for ((namespace, key), Wanted { items, traces, source }) in wanted {
         match views::get_or_make(db, now, &namespace, &key).await {
             Err(Error::NotFound { .. }) => {
                 tracing::warn!(namespace, key, "a touch was asked for a view that is not there");
@@ -70,8 +76,22 @@ pub(super) async fn take(db: &mut Connection, now: Timestamp, effects: &mut Effe
         let traces = traces.into_iter().take(usize::from(TOUCH_TRACES_MAX)).collect();
         let touch = Touch { namespace, key, items, traces, ..Touch::default() };
         let is_good = touch.check().is_ok();
+        sources.push(source);
         touches.push(if is_good { touch } else { Touch { items: Vec::new(), ..touch } });
     }
-    views::touch(db, now, &touches, effects).await?;
+    views::touch_from(db, now, &touches, &sources, effects).await?;
     Ok(rows.len() >= usize::from(REQUESTS_MAX))
+}
+
+/// How many wait for one view, up to a limit.
+pub(super) async fn waiting(db: &mut Connection, view: &ViewName) -> Result<u64> {
+    let row = sqlx::query(
+        "SELECT CAST(COUNT(*) AS BIGINT) AS count FROM (SELECT 1 FROM touch_requests WHERE namespace = $1 AND key = $2 LIMIT $3) AS w",
+    )
+    .bind(&view.namespace)
+    .bind(&view.key)
+    .bind(i64::from(TOUCHES_COUNTED_MAX))
+    .fetch_one(db)
+    .await?;
+    Ok(u64::try_from(row.try_get::<i64, _>("count")?).unwrap_or(0))
 }

@@ -7,7 +7,7 @@ use recache_model::time::Timestamp;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::super::{Connection, Driver};
+use super::super::{Connection, Driver, ids};
 use super::effects::Effects;
 use super::jobs::{self, Change, job_columns};
 use super::{build_workflows, chains, views};
@@ -66,6 +66,10 @@ impl ViewControl for Driver {
         rows_max: u32,
     ) -> Result<Vec<JobRecord>> {
         self.read(look!([] db, now => builds(db, view, before, rows_max).await)).await
+    }
+
+    async fn builds_used(&self, view: ViewId, builds: Vec<JobId>) -> Result<Vec<(JobId, i64)>> {
+        self.read(look!([builds] db, now => used(db, view, &builds).await)).await
     }
 
     async fn view_delete(&self, view: ViewName, word: Word) -> Result<()> {
@@ -214,7 +218,8 @@ async fn restore(
     .try_get("count")?;
     let items_removed = died.saturating_sub(u64::try_from(replaced).unwrap_or(0));
     let restored = Restored { view: view.id, version: new, items_changed: born, items_removed, superseded };
-    record_restored(db, now, &restored, version, word).await?;
+    let readable_until = views::readable_until(&view.definition, now);
+    record_restored(db, now, &restored, version, word, readable_until).await?;
     view.last_recached_at = Some(now);
     view.last_error = None;
     view.live_stamp = Some(Uuid::new_v4());
@@ -234,10 +239,12 @@ async fn record_restored(
     restored: &Restored,
     from: i64,
     word: &Word,
+    readable_until: Option<i64>,
 ) -> Result<()> {
-    sqlx::query("UPDATE generations SET replaced_at = $2 WHERE view_id = $1 AND replaced_at IS NULL")
+    sqlx::query("UPDATE generations SET replaced_at = $2, readable_until = $3 WHERE view_id = $1 AND replaced_at IS NULL")
         .bind(restored.view.uuid())
         .bind(now.micros())
+        .bind(readable_until)
         .execute(&mut *db)
         .await?;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -380,6 +387,7 @@ async fn remove_deleted(db: &mut Connection, rows_max: u32) -> Result<u64> {
          OR EXISTS (SELECT 1 FROM view_kept k WHERE k.view_id = v.id) \
          OR EXISTS (SELECT 1 FROM view_touched_items t WHERE t.view_id = v.id) \
          OR EXISTS (SELECT 1 FROM generations g WHERE g.view_id = v.id) \
+         OR EXISTS (SELECT 1 FROM build_work w WHERE w.view_id = v.id) \
          OR NOT EXISTS (SELECT 1 FROM jobs j WHERE j.view_id = v.id)) ORDER BY id LIMIT 1",
     )
     .fetch_optional(&mut *db)
@@ -397,6 +405,8 @@ async fn remove_deleted(db: &mut Connection, rows_max: u32) -> Result<u64> {
          (SELECT item FROM view_touched_items WHERE view_id = $1 LIMIT $2)",
         "DELETE FROM generations WHERE view_id = $1 AND version IN \
          (SELECT version FROM generations WHERE view_id = $1 LIMIT $2)",
+        "DELETE FROM build_work WHERE view_id = $1 AND job_id IN \
+         (SELECT job_id FROM build_work WHERE view_id = $1 LIMIT $2)",
     ] {
         let left = i64::from(rows_max) - i64::try_from(removed).unwrap_or(i64::MAX);
         if left <= 0 {
@@ -409,4 +419,19 @@ async fn remove_deleted(db: &mut Connection, rows_max: u32) -> Result<u64> {
             sqlx::query("DELETE FROM views WHERE id = $1").bind(view).execute(db).await?.rows_affected();
     }
     Ok(removed)
+}
+
+async fn used(db: &mut Connection, view: ViewId, builds: &[JobId]) -> Result<Vec<(JobId, i64)>> {
+    let builds: Vec<Uuid> = builds.iter().map(|build| build.uuid()).collect();
+    let rows = sqlx::query(concat!(
+        "SELECT job_id, items_used FROM build_work WHERE view_id = $1 AND job_id ",
+        in_ids!("$2")
+    ))
+    .bind(view.uuid())
+    .bind(ids(&builds))
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((JobId::from_uuid(row.try_get("job_id")?), row.try_get("items_used")?)))
+        .collect()
 }

@@ -3,15 +3,16 @@
 use async_trait::async_trait;
 use recache_model::ids::ViewId;
 use recache_model::item_rules::ItemRules;
+use recache_model::limits::Limit;
 use recache_model::time::Timestamp;
 use recache_model::view_pattern::{covers, is_pattern, meant, prefix};
 use sqlx::Row as _;
 
 use super::super::{Connection, Driver, Row};
 use super::effects::Effects;
-use super::{build_workflows, held_items, jobs, views};
+use super::{build_workflows, held_items, jobs, queues, views};
 use crate::error::{Error, Result};
-use crate::queues::Word;
+use crate::queues::{LimitScope, Word};
 use crate::records::{NewView, Touch, VIEW_KEY_BYTES_MAX};
 use crate::view_patterns::{PatternRecord, TouchedMatching, ViewPatterns};
 
@@ -29,7 +30,7 @@ macro_rules! pattern_columns {
 #[async_trait]
 impl ViewPatterns for Driver {
     async fn pattern_define(&self, pattern: NewView) -> Result<u64> {
-        self.write(work!([pattern] db, now, effects => define(db, now, &pattern).await)).await
+        self.write(work!([pattern] db, now, effects => define(db, now, &pattern, effects).await)).await
     }
 
     async fn patterns_list(
@@ -47,7 +48,7 @@ impl ViewPatterns for Driver {
 
     async fn pattern_delete(&self, namespace: &str, pattern: &str) -> Result<()> {
         let (namespace, pattern) = (namespace.to_owned(), pattern.to_owned());
-        self.write(work!([namespace, pattern] db, now, effects => delete(db, &namespace, &pattern).await))
+        self.write(work!([namespace, pattern] db, now, effects => delete(db, now, &namespace, &pattern, effects).await))
             .await
     }
 
@@ -101,7 +102,12 @@ fn record(row: &Row) -> Result<PatternRecord> {
     })
 }
 
-async fn define(db: &mut Connection, now: Timestamp, pattern: &NewView) -> Result<u64> {
+async fn define(
+    db: &mut Connection,
+    now: Timestamp,
+    pattern: &NewView,
+    effects: &mut Effects,
+) -> Result<u64> {
     pattern.check_pattern()?;
     let count: i64 = sqlx::query(
         "SELECT CAST(COUNT(*) AS BIGINT) AS count FROM view_patterns WHERE namespace = $1 AND pattern <> $2",
@@ -119,6 +125,7 @@ async fn define(db: &mut Connection, now: Timestamp, pattern: &NewView) -> Resul
     }
     lock_made(db, &pattern.namespace, &pattern.key).await?;
     held_items::check_definition(db, &pattern.namespace, &pattern.key, pattern).await?;
+    limit_builds(db, now, &pattern.namespace, &pattern.key, pattern.options.concurrency, effects).await?;
     let (key_schema, value_schema) = schemas(&pattern.rules);
     for statement in [
         "INSERT INTO view_patterns (namespace, pattern, handler, queue, policy, retry, timeout_ms, item_key_schema, \
@@ -145,27 +152,26 @@ async fn define(db: &mut Connection, now: Timestamp, pattern: &NewView) -> Resul
             .await?
             .rows_affected();
         if statement.starts_with("UPDATE") {
-            follow_definition(db, pattern).await?;
+            views::follow_pattern(db, pattern).await?;
             return Ok(changed);
         }
     }
     Ok(0)
 }
 
-/// As for a single view: builds that wait are made as their views are defined now.
-async fn follow_definition(db: &mut Connection, pattern: &NewView) -> Result<()> {
-    sqlx::query(
-        "UPDATE jobs SET handler = $3, queue = $4 WHERE state = 'queued' AND sub_workflow_id IS NULL \
-         AND (handler <> $3 OR queue <> $4) AND id IN \
-         (SELECT build_job_id FROM views WHERE namespace = $1 AND pattern = $2 AND build_job_id IS NOT NULL)",
-    )
-    .bind(&pattern.namespace)
-    .bind(&pattern.key)
-    .bind(&pattern.handler)
-    .bind(&pattern.queue)
-    .execute(db)
-    .await?;
-    Ok(())
+/// So many builds of the views of a pattern run at once; `None`: as many as there are.
+async fn limit_builds(
+    db: &mut Connection,
+    now: Timestamp,
+    namespace: &str,
+    pattern: &str,
+    concurrency: Option<u32>,
+    effects: &mut Effects,
+) -> Result<()> {
+    let scope = LimitScope::Key { namespace: namespace.to_owned(), key: views::builds_key(pattern) };
+    let limit = Limit { running_max: concurrency, rate: None };
+    let word = Word::new("pattern of views", pattern);
+    queues::set(db, now, &scope, limit, &word, effects).await
 }
 
 /// Locks the views that were made from a pattern, in the one order of locks.
@@ -208,8 +214,22 @@ async fn list(
     rows.iter().map(record).collect()
 }
 
-async fn delete(db: &mut Connection, namespace: &str, pattern: &str) -> Result<()> {
+async fn delete(
+    db: &mut Connection,
+    now: Timestamp,
+    namespace: &str,
+    pattern: &str,
+    effects: &mut Effects,
+) -> Result<()> {
     lock_made(db, namespace, pattern).await?;
+    limit_builds(db, now, namespace, pattern, None, effects).await?;
+    sqlx::query(
+        "UPDATE jobs SET concurrency_key = NULL WHERE state = 'queued' AND namespace = $1 AND concurrency_key = $2 AND view_id IS NOT NULL",
+    )
+    .bind(namespace)
+    .bind(views::builds_key(pattern))
+    .execute(&mut *db)
+    .await?;
     let mut gone = 0;
     for statement in [
         "UPDATE views SET pattern = NULL WHERE namespace = $1 AND pattern = $2",
@@ -252,7 +272,7 @@ pub(super) async fn make(db: &mut Connection, now: Timestamp, namespace: &str, k
     let (key_schema, value_schema) = schemas(&view.rules);
     sqlx::query(
         "INSERT INTO views (id, namespace, key, handler, queue, policy, retry, timeout_ms, created_at, item_key_schema, \
-         item_value_schema, pattern, options) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+         item_value_schema, pattern, options, build_lease_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
          ON CONFLICT (namespace, key) DO NOTHING",
     )
     .bind(ViewId::make().uuid())
@@ -268,6 +288,7 @@ pub(super) async fn make(db: &mut Connection, now: Timestamp, namespace: &str, k
     .bind(value_schema)
     .bind(pattern)
     .bind(build_workflows::options_text(&view.options)?)
+    .bind(views::millis(view.options.lease_ms))
     .execute(db)
     .await?;
     Ok(true)

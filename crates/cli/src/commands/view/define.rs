@@ -26,7 +26,8 @@ use crate::output::{self, Format};
   recache view define shop/prices --handler build_prices
   recache view define shop/prices --handler build_prices --quiet-for 5s --on-touch auto
   recache view define shop/prices --workflow shop/build_prices@^1
-  recache view define 'shop/alliance/*' --handler build_alliance
+  recache view define 'shop/alliance/*' --handler build_alliance --concurrency 4
+  recache view define shop/prices --handler build_prices --keep-generations 24h
   recache view define shop/pages --handler build_pages --cache-only
 
 Options that are left out get their defaults, also when the view is there. With a
@@ -66,6 +67,15 @@ pub(super) struct Define {
     /// How long a build may run [default: as long as it likes]
     #[arg(long, value_name = "TIME", value_parser = far)]
     timeout: Option<Duration>,
+    /// How long a generation can be read after it was replaced, 1s to 720h [default: as the processes are configured]
+    #[arg(long, value_name = "TIME", value_parser = far)]
+    keep_generations: Option<Duration>,
+    /// How long the worker of a build may be silent before another one gets the build, 1s to 24h [default: the worker's own lease]
+    #[arg(long, value_name = "TIME", value_parser = far, conflicts_with = "workflow")]
+    lease: Option<Duration>,
+    /// Of a pattern: so many of its views are built at once, 1 to 1000 [default: as many as there are]
+    #[arg(long, value_name = "COUNT", conflicts_with = "workflow", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    concurrency: Option<u32>,
     /// Keep the values of its items in the cache only, which must be one on a server: what it loses is made anew
     #[arg(long)]
     cache_only: bool,
@@ -89,7 +99,7 @@ enum OnTouchArg {
     Abort,
     /// Let it publish, then build again
     Finish,
-    /// Abort, unless more than half of the last build's time has already gone into it
+    /// Abort, unless half of the last build's time has gone into it, or another one would end after --max-staleness
     Auto,
 }
 
@@ -127,6 +137,9 @@ impl Define {
                 workflow: self.workflow,
                 items: if self.cache_only { ItemsKept::CacheOnly } else { ItemsKept::Durable },
                 prefetch: prefetch(self.prefetch_first, self.prefetch_item),
+                generation_keep_ms: self.keep_generations.map(ms),
+                lease_ms: self.lease.map(ms),
+                concurrency: self.concurrency,
             },
         };
         if is_pattern(&definition.key) {
@@ -162,6 +175,9 @@ impl Define {
             retry: Some(retry),
             timeout_ms: self.timeout.map(ms),
             cache_only: self.cache_only,
+            generation_keep_ms: self.keep_generations.map(ms),
+            lease_ms: self.lease.map(ms),
+            concurrency: self.concurrency,
             prefetch_first: self.prefetch_first,
             prefetch_items: Some(self.prefetch_item).filter(|items| !items.is_empty()),
             item_key_schema: text(schema(self.item_key_schema.as_deref(), "--item-key-schema")?.as_ref()),

@@ -1,7 +1,7 @@
 //! `recache view explain`: why a view is behind, and what it waits for.
 
-use recache_api::ViewExplanation;
 use recache_api::client::Client;
+use recache_api::{LastTouch, ViewExplanation};
 use recache_store::Store;
 
 use super::super::name::ViewName;
@@ -12,7 +12,9 @@ use crate::output::{self, Format};
 /// Say why a view is behind, what will build it and what that waits for
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  recache view explain shop/prices")]
+  recache view explain shop/prices
+
+`to act` is the one command that would help, where one would.")]
 pub(super) struct Explain {
     /// The view
     #[arg(value_name = "NAMESPACE/KEY")]
@@ -30,6 +32,21 @@ impl Explain {
     }
 }
 
+/// When, by which way, by whom and why, as far as that was said.
+fn said(touch: &LastTouch) -> String {
+    let way = match (touch.by.as_str(), &touch.view) {
+        ("view", Some(view)) => format!("because {view} was published"),
+        ("sources", _) => "because it was said what it is made from".to_owned(),
+        ("sql", _) => "in SQL, by an application".to_owned(),
+        _ => "by a call".to_owned(),
+    };
+    let word = match (&touch.actor, &touch.reason) {
+        (Some(actor), Some(reason)) => format!(", {actor}: {reason}"),
+        _ => String::new(),
+    };
+    format!("{} {way}{word}", output::instant(touch.at))
+}
+
 fn print(view: &ViewName, explanation: ViewExplanation, context: &mut Context<'_>) -> Outcome {
     if context.format() != Format::Table {
         context.print(&explanation)?;
@@ -44,12 +61,31 @@ fn print(view: &ViewName, explanation: ViewExplanation, context: &mut Context<'_
     if explanation.staleness_ms > 0 {
         fact("behind for", output::duration(explanation.staleness_ms));
     }
+    if let Some(touch) = &explanation.touched {
+        fact("touched", said(touch));
+    }
+    if explanation.touches_waiting > 0 {
+        fact("touches waiting", explanation.touches_waiting.to_string());
+    }
     fact("why", explanation.reason);
-    if let Some(until) = explanation.until {
-        fact("until", output::instant(until));
+    for (name, at) in [("until", explanation.until), ("live about", explanation.expected_at)] {
+        if let Some(at) = at {
+            fact(name, output::instant(at));
+        }
     }
     if let Some(job) = explanation.build_job_id {
         fact("build", job);
+    }
+    if let Some(workflow) = explanation.workflow {
+        fact("built by", format!("workflow {workflow}"));
+    }
+    if let (Some(handler), Some(queue), Some(workers)) =
+        (explanation.handler, explanation.queue, explanation.workers)
+    {
+        fact("built by", format!("handler {handler} in queue {queue}, live workers: {workers}"));
+    }
+    for above in &explanation.behind_above {
+        fact("behind above", format!("{} {}", above.view, above.reason));
     }
     for (name, views) in [("made from", &explanation.derived_from), ("feeds", &explanation.feeds)] {
         if !views.is_empty() {

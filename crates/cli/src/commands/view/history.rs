@@ -11,9 +11,6 @@ use super::word;
 use crate::cli_error::ExitStatus;
 use crate::output::{self, Format};
 
-/// Generations among which the successors of superseded builds are looked for.
-const GENERATIONS_MAX: u32 = 1_000;
-
 /// Show the builds of a view: what became of each, and how much of its work was used
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -62,8 +59,7 @@ impl History {
             store.view_control().view_builds(view, self.before, page::rows_max(self.limit)).await?;
         let has_more = page::cut(&mut builds, self.limit);
         let next = builds.last().filter(|_| has_more).map(|build| build.id.to_string());
-        let generations = store.generations_list(view, GENERATIONS_MAX).await?;
-        let history = output::view_history(&self.view.in_store(), builds, &generations, next);
+        let history = output::view_history(store, (&self.view.in_store(), view), builds, next).await?;
         print_history(history, context)
     }
 
@@ -91,11 +87,9 @@ fn print_history(history: ViewHistory, context: &mut Context<'_>) -> Outcome {
             let mut table =
                 context.table(["BUILD", "VERSION", "STATE", "BY", "AT", "REUSED", "STARTED", "ATTEMPT"]);
             table = table.leaving_out(&["ATTEMPT", "STARTED"]);
-            for ViewBuild { job, successor_version, successor_reused, successor_computed } in history.builds {
-                let reused = match (successor_version, successor_reused, successor_computed) {
-                    (Some(version), Some(reused), Some(computed)) => {
-                        format!("{reused} of {} by {version}", reused + computed)
-                    }
+            for ViewBuild { job, successor_version, successor_reused, .. } in history.builds {
+                let reused = match (successor_version, successor_reused) {
+                    (Some(version), Some(reused)) => format!("{reused} by {version}"),
                     _ => String::new(),
                 };
                 table.row([

@@ -1,12 +1,15 @@
 //! `recache view items`.
 
-use recache_api::ViewItems;
+use std::time::Duration;
+
 use recache_api::client::{Client, ViewItemsQuery};
+use recache_api::{ViewItem, ViewItems};
 use recache_store::{Error, Store, ViewRead};
 
 use super::super::name::ViewName;
 use super::super::{Context, Outcome, page};
-use super::{held, standing};
+use super::least::Least;
+use super::{get, held, standing};
 use crate::cli_error::ExitStatus;
 use crate::commands::failure::Result;
 use crate::output::{self, Format};
@@ -20,9 +23,11 @@ const PAGE_OF_SERVER: u32 = 1_000;
   recache view items shop/prices
   recache view items shop/prices -o jsonl
   recache view items shop/prices --limit 100 --after sku-7 --version 12
+  recache view items shop/prices --min-version 7 --timeout 5s
 
 The pages of one version belong together, whatever is published meanwhile. Exit
-code 5 when that version is no longer kept.")]
+code 5 when that version is no longer kept, 124 when one that is waited for is
+not live in time.")]
 pub(super) struct Items {
     /// The view
     #[arg(value_name = "NAMESPACE/KEY")]
@@ -34,12 +39,17 @@ pub(super) struct Items {
     #[arg(long, value_name = "ITEM", requires = "version", requires = "limit")]
     after: Option<String>,
     /// Of this version rather than the live one: that of the page before
-    #[arg(long, requires = "limit", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, requires = "limit", conflicts_with = "min_version", value_parser = clap::value_parser!(i64).range(1..))]
     version: Option<i64>,
+    #[command(flatten)]
+    least: Least,
 }
 
 impl Items {
     pub(super) async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
+        if self.least.version().is_some() {
+            self.least.read(&self.view, Some(&[]), store).await?;
+        }
         let (mut read, has_more) = self.read(store).await?;
         let last = read.items.last().filter(|_| has_more).map(|(last, _)| last.clone());
         let items = std::mem::take(&mut read.items);
@@ -71,8 +81,12 @@ impl Items {
         };
         let has_more = page::cut(&mut items, limit);
         if version != read.version {
-            // How old another one is was not asked.
-            read.published_at = None;
+            let now = store.now().await?;
+            let told = store.generation_get(read.view, version).await?;
+            read.published_at = told.as_ref().map(|generation| generation.published_at);
+            // What replaced it showed a change that it does not.
+            let since = told.and_then(|generation| generation.replaced_at).map(|at| now.since(at));
+            read.staleness = since.unwrap_or_default().max(read.staleness);
         }
         read.version = version;
         read.items = items;
@@ -94,11 +108,20 @@ impl Items {
             limit: Some(rows(left)),
             after: self.after.clone(),
             version: self.version,
+            min_version: self.least.version(),
             cursor: None,
         };
         let (mut items, mut gone) = (Vec::new(), Vec::new());
+        let first = async |wait: Option<Duration>| match wait {
+            Some(wait) => client.view_items_since(namespace, key, &query, wait).await,
+            None => client.view_items(namespace, key, &query).await,
+        };
+        let mut read = Some(self.least.ask(&self.view, first).await?);
         let page = loop {
-            let mut page = client.view_items(namespace, key, &query).await?;
+            let mut page = match read.take() {
+                Some(page) => page,
+                None => client.view_items(namespace, key, &query).await?,
+            };
             left = left.saturating_sub(page.items.len() + page.gone.len());
             items.append(&mut page.items);
             gone.append(&mut page.gone);
@@ -106,23 +129,8 @@ impl Items {
             query =
                 ViewItemsQuery { limit: Some(rows(left)), cursor: Some(next), ..ViewItemsQuery::default() };
         };
-        let details = client.view(namespace, key).await?;
-        let view = details.view;
-        // Of another generation than the live one nobody has said how old it is.
-        let is_live = view.live_version == page.version;
-        let of_it = details.generations.iter().find(|one| is_live && one.version == page.version);
-        let read = ViewItems {
-            schema: ViewItems::SCHEMA.to_owned(),
-            view_id: view.id,
-            namespace: view.namespace,
-            key: view.key,
-            version: page.version,
-            recache_version: view.recache_version,
-            published_at: of_it.map(|generation| generation.published_at),
-            staleness_ms: view.staleness_ms,
-            items,
-        };
-        Ok((read, gone, page.next.is_some()))
+        let has_more = page.next.is_some();
+        Ok((ViewItems { items, ..get::read_of(page) }, gone, has_more))
     }
 
     /// `last`: after this one there are more. `gone`: so many were left out.
@@ -135,18 +143,23 @@ impl Items {
             Format::Jsonl => context.print_lines(&read.items)?,
             Format::Table => {
                 let said = standing(&read);
-                if !read.items.is_empty() {
-                    let mut table = context.table(["ITEM", "VALUE"]);
-                    for item in read.items {
-                        table.row([item.item, output::visible_json(item.value.text())]);
-                    }
-                    context.print_text(&table.text())?;
-                }
+                print_table(read.items, context)?;
                 context.note(&said)?;
             }
         }
         if gone == 0 { Ok(ExitStatus::Ok) } else { Err(held::gone(&self.view, gone).into()) }
     }
+}
+
+pub(super) fn print_table(items: Vec<ViewItem>, context: &mut Context<'_>) -> Result<()> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let mut table = context.table(["ITEM", "VALUE"]);
+    for item in items {
+        table.row([item.item, output::visible_json(item.value.text())]);
+    }
+    Ok(context.print_text(&table.text())?)
 }
 
 /// Of so many that are left, how many the next page holds.

@@ -4,29 +4,27 @@ mod control;
 mod define;
 mod derive;
 mod explain;
+mod get;
 mod held;
 mod history;
 mod items;
+mod least;
 mod list;
 mod pattern;
 
-use std::time::Duration;
-
 use clap::Subcommand;
-use recache_api::client::{Client, Error as ClientError};
-use recache_api::{
-    Generation, TouchMatching, TouchView, Touched, View, ViewDetails, ViewItems, ViewStatus, ViewValue,
-};
+use recache_api::client::Client;
+use recache_api::{Generation, TouchMatching, TouchView, Touched, View, ViewDetails, ViewItems, ViewStatus};
 use recache_model::view_pattern::is_pattern;
 use recache_store::{Store, Touch, Word};
-use tokio::time::{Instant, sleep_until};
 
-use super::against::{Against, WAIT_OF_ONE_REQUEST, no_actor};
-use super::name::{ViewName, wait};
+use super::against::{Against, no_actor};
+use super::name::ViewName;
 use control::{Delete, Pause, Rebuild, Resume, Rollback};
 use define::Define;
 use derive::Derive;
 use explain::Explain;
+use get::Get;
 use history::{Diff, History};
 use items::Items;
 use list::List;
@@ -111,28 +109,6 @@ struct Show {
     /// How many of the last generations to show, 0 to 1000
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
     generations: u32,
-}
-
-/// Print the value of one item of the live generation, as JSON
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  recache view get shop/prices sku-1
-  recache view get shop/prices sku-1 --min-version 7 --timeout 5s
-
-`view touch` says which version it asks for: whoever reads that one or a newer
-one sees the change. Exit code 124 when it is not live in time.")]
-struct Get {
-    /// The view
-    #[arg(value_name = "NAMESPACE/KEY")]
-    view: ViewName,
-    /// The item's key
-    item: String,
-    /// Wait until this version or a newer one is live
-    #[arg(long, value_name = "VERSION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
-    min_version: i64,
-    /// How long to wait for it
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = wait)]
-    timeout: Duration,
 }
 
 impl Args {
@@ -315,154 +291,12 @@ fn print_details(details: ViewDetails, context: &mut Context<'_>) -> Outcome {
     Ok(ExitStatus::Ok)
 }
 
-fn print_value(value: &ViewValue, standing: &str, context: &mut Context<'_>) -> Outcome {
-    match context.format() {
-        Format::Json | Format::Jsonl => context.print(value)?,
-        Format::Table => {
-            context.print_text(&format!("{}\n", output::visible_json(value.value.text())))?;
-            if value.staleness_ms > 0 {
-                context.note(standing)?;
-            }
-        }
-    }
-    Ok(ExitStatus::Ok)
-}
-
-/// Between two looks while waiting.
-const POLL: Duration = Duration::from_millis(50);
-
-impl Get {
-    async fn run(self, store: &dyn Store, context: &mut Context<'_>) -> Outcome {
-        let deadline = Instant::now() + self.timeout;
-        let mut read = loop {
-            let asked = Instant::now();
-            let items = Some(vec![self.item.clone()]);
-            let read = store.view_read(&self.view.namespace, &self.view.key, items).await?;
-            if read.version >= self.min_version {
-                break read;
-            }
-            if asked >= deadline {
-                return Err(self.late(store, read.version, read.wanted).await?.into());
-            }
-            sleep_until((asked + POLL).min(deadline)).await;
-        };
-        let (there, gone) = held::resolve(&self.view, read.items, store, context).await?;
-        if gone > 0 {
-            return Err(held::gone(&self.view, gone).into());
-        }
-        read.items = there;
-        let read = output::items(&self.view.namespace, &self.view.key, read);
-        let standing = standing(&read);
-        let Some(found) = read.items.into_iter().next() else {
-            let what = if read.version == 0 {
-                format!("view `{}` has no generation yet", self.view)
-            } else {
-                format!("version {} of view `{}` has no item `{}`", read.version, self.view, self.item)
-            };
-            return Err(CliError::new("E-NOT-FOUND", ExitStatus::NotFound, what)
-                .help(if read.version == 0 {
-                    "wait for the first one with --min-version 1".to_owned()
-                } else {
-                    format!("run `recache view items {}` for what is there", self.view)
-                })
-                .into());
-        };
-        let value = ViewValue {
-            schema: ViewValue::SCHEMA.to_owned(),
-            view_id: read.view_id,
-            namespace: read.namespace,
-            key: read.key,
-            item: found.item,
-            value: found.value,
-            version: read.version,
-            recache_version: read.recache_version,
-            published_at: read.published_at,
-            staleness_ms: read.staleness_ms,
-        };
-        print_value(&value, &standing, context)
-    }
-
-    async fn ask(self, client: &Client, context: &mut Context<'_>) -> Outcome {
-        let (namespace, key) = (&self.view.namespace, &self.view.key);
-        let deadline = Instant::now() + self.timeout;
-        let min_version = (self.min_version > 0).then_some(self.min_version);
-        let read = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let wait = min_version.map(|_| left.min(WAIT_OF_ONE_REQUEST));
-            match client.view_item(namespace, key, &self.item, min_version, wait).await {
-                // Not live yet: the server says so after the time that it was asked to wait.
-                Err(ClientError::Refused(problem)) if problem.code == "conflict" && min_version.is_some() => {
-                    if left.is_zero() {
-                        return Err(self.late_at_server(&problem.detail).into());
-                    }
-                    tokio::time::sleep(POLL).await;
-                }
-                read => break read?,
-            }
-        };
-        let view = client.view(namespace, key).await?.view;
-        let is_live = view.live_version == read.version;
-        let value = ViewValue {
-            schema: ViewValue::SCHEMA.to_owned(),
-            view_id: view.id,
-            namespace: read.namespace,
-            key: read.key,
-            item: read.item,
-            value: read.value,
-            version: read.version,
-            recache_version: view.recache_version,
-            published_at: read.published_at,
-            // Of another generation than the one that was read nobody has said how old it is.
-            staleness_ms: if is_live { view.staleness_ms } else { 0 },
-        };
-        let behind = output::duration(value.staleness_ms);
-        let standing = format!(
-            "{}: version {}, {behind} behind version {}",
-            self.view, value.version, value.recache_version
-        );
-        print_value(&value, &standing, context)
-    }
-
-    fn late_at_server(&self, detail: &str) -> CliError {
-        let waited = output::duration(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX));
-        let what = format!(
-            "version {} of view `{}` was not live within {waited}: {detail}",
-            self.min_version, self.view
-        );
-        CliError::new("E-TIMED-OUT", ExitStatus::TimedOut, what)
-            .help(format!("see `recache view show {}`, or wait longer with --timeout", self.view))
-    }
-
-    /// The version did not come in time: says how far the view is, and why.
-    async fn late(&self, store: &dyn Store, live: i64, wanted: i64) -> recache_store::Result<CliError> {
-        let what = format!(
-            "version {} of view `{}` was not live within {}: version {live} is",
-            self.min_version,
-            self.view,
-            output::duration(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
-        );
-        let error = CliError::new("E-TIMED-OUT", ExitStatus::TimedOut, what);
-        if wanted < self.min_version {
-            return Ok(error.help(format!(
-                "nobody has asked for it yet: {wanted} is the newest version that is wanted; `recache view touch {}` asks for the next",
-                self.view
-            )));
-        }
-        let view = store.view_get(&self.view.namespace, &self.view.key).await?;
-        Ok(error.help(match (view.last_error, view.build) {
-            (Some(reason), _) => format!("its last build failed: {reason}"),
-            (None, Some(build)) => format!("see `recache job show {build}`, or wait longer with --timeout"),
-            (None, None) => "its build has not begun: check that a worker runs, or wait longer".to_owned(),
-        }))
-    }
-}
-
 /// Which generation was read, and how far behind it is.
 fn standing(read: &ViewItems) -> String {
     let name = format!("{}/{}", read.namespace, read.key);
     if read.version == 0 {
         format!("{name}: nothing is published yet")
-    } else if read.staleness_ms == 0 {
+    } else if !read.stale {
         format!("{name}: version {}, up to date", read.version)
     } else {
         format!(
@@ -528,6 +362,15 @@ fn facts(view: &View, mut table: Table) -> String {
         fact("fetched ahead", format!("the first {count} items"));
     } else if let Some(items) = &view.prefetch_items {
         fact("fetched ahead", format!("{} items", items.len()));
+    }
+    if let Some(ms) = view.generation_keep_ms {
+        fact("generations kept", format!("{} after they were replaced", output::duration(ms)));
+    }
+    if let Some(ms) = view.lease_ms {
+        fact("lease", output::duration(ms));
+    }
+    if let Some(count) = view.concurrency {
+        fact("built at once", format!("{count} views of its pattern"));
     }
     let policy = view.policy;
     let on_touch = serde_json::to_value(policy.on_touch).map_or_else(|_| String::new(), word);
