@@ -373,7 +373,7 @@ impl TtlExplanation {
     pub const SCHEMA: &'static str = "recache.ttl.v1";
 }
 
-/// A class of keys in one phase: what was seen, and what follows.
+/// A class of keys in one phase: what was seen, and the life that is in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TtlClass {
@@ -393,12 +393,15 @@ pub struct TtlClass {
     pub changed: f64,
     /// Values that were invalidated.
     pub invalidated: f64,
-    /// How long values live that are made now, before the bound of their usage.
+    /// How long values live that are made now: as decided last, and no longer than `usage_ms`.
     pub ttl_ms: u64,
+    /// How long their usage lets them live; `null` where the process that answers has not read them.
+    #[serde(default)]
+    pub usage_ms: Option<u64>,
     /// The share of its reads that is too stale then.
     pub stale_share: f64,
     /// How often a value is made then, in a second.
     pub rebuilds_per_s: f64,
-    /// The setting that held the life, if it was not the balance of cost and staleness.
+    /// What held the life, if it was not the balance of cost and staleness: a setting, or `usage`.
     pub bound: Option<String>,
 }

@@ -96,6 +96,18 @@ pub fn decide(classes: &[Rates], settings: &Settings) -> Decisions {
     at(high.exp())
 }
 
+/// What a life that something else decided comes to; nothing [bounds](Decision::bound) it.
+pub fn at_life(rates: &Rates, settings: &Settings, ttl: Duration) -> Decision {
+    let class = Class::new(*rates, settings);
+    let seconds = ttl.as_secs_f64();
+    Decision {
+        ttl,
+        stale_share: class.share(seconds),
+        rebuilds_per_s: if class.reads > 0.0 { 1.0 / class.cycle_s(seconds) } else { 0.0 },
+        bound: None,
+    }
+}
+
 /// Holds what is measured at the budget: values do not change as evenly as [`decide`] takes them to, so that more reads, or fewer,
 /// are too stale than it foresees. By that ratio the share that it may plan with is corrected, a little at each decision (integral
 /// control).

@@ -46,8 +46,9 @@ enum Verb {
 #[command(after_help = "Example:
   recache cache ttl explain -o json
 
-Reads what the servers share through the configured backend. Where each process
-keeps to itself what it saw, ask one: --server URL.")]
+With --server it tells the lives that are in force there. Without, it reads what
+the servers share through the configured backend, and tells what a process that
+knew no more would decide.")]
 struct Explain {}
 
 /// Play the adaptive rule beside fixed and multiplied lives
