@@ -221,7 +221,7 @@ fn health(
     let mut parts = Vec::new();
     for (name, weight, totals) in [("tasks_succeed", 0.5, tasks), ("steps_succeed", 0.25, steps)] {
         let (good, failed) = (float(totals.completed), float(totals.failed));
-        if totals.error_rate().is_some() {
+        if good + failed > 0.0 {
             parts.push(HealthPart::of(name, weight, good, good + failed));
         }
     }
