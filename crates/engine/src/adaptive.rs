@@ -17,7 +17,8 @@ use recache_cache::provider::Capability;
 use recache_cache::{Cache, Clock, Key, LoadError, Policy, Space, Timestamp as Instant, Usage};
 use recache_model::time::Timestamp;
 use recache_model::ttl::{
-    Bound, CLASSES_MAX, Classes, Correction, Decision, Observation, Observed, Phase, Settings, at_life, decide,
+    Bound, CLASSES_MAX, Classes, Correction, Decision, Observation, Observed, Phase, Settings, at_life,
+    decide,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -238,7 +239,8 @@ impl Adaptive {
                 let name = (class.to_owned(), phase);
                 let decided = would_be.get(place).or_else(|| state.lives.get(&name)).copied();
                 // What was not there when lives were decided last lives as long as the budget allows.
-                let decided = decided.unwrap_or_else(|| at_life(&observed.rates, settings, settings.staleness));
+                let decided =
+                    decided.unwrap_or_else(|| at_life(&observed.rates, settings, settings.staleness));
                 let usage = state.usages.get(class).copied();
                 let decision = match usage.filter(|usage| *usage < decided.ttl) {
                     Some(usage) => at_life(&observed.rates, settings, usage),

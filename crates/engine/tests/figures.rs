@@ -19,7 +19,7 @@ use recache_model::time::Clock as _;
 use recache_model::workflow::StepKind;
 use recache_store::conformance::{Subject, TestDatabase, postgres_database, sqlite_database};
 use recache_store::{
-    COUNTED_ROWS_MAX, ClaimRequest, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord,
+    ClaimRequest, FoldLimits, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord,
 };
 use uuid::Uuid;
 
@@ -82,7 +82,7 @@ async fn fold(subject: &Subject) {
     let last = subject.clock.now().micros().div_euclid(MINUTE_US) - 1;
     let figures = subject.store.figures();
     while figures
-        .fold(&lead, last, 3, 600, COUNTED_ROWS_MAX)
+        .fold(&lead, last, 3, FoldLimits { minutes: 600, ..FoldLimits::default() })
         .await
         .unwrap()
         .is_some_and(|folded| folded < last)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::request::PerformanceRequest;
 use super::sketch::Sketch;
 use super::totals::{Kind, Totals};
-use super::{MINUTE_US, MinuteTotals, float};
+use super::{MINUTE_US, Minute, MinuteTotals, float};
 use crate::time::Timestamp;
 
 /// Parts of the window of which the trend is told.
@@ -146,6 +146,17 @@ pub struct Performance {
     pub health_parts: Vec<HealthPart>,
 }
 
+/// Which part of a window a minute belongs to, from 0.
+pub(super) fn part(minute: Minute, start: Timestamp, end: Timestamp) -> i64 {
+    let at = minute.saturating_mul(MINUTE_US);
+    ((at - start.micros()) / part_us(start, end)).clamp(0, BUCKETS - 1)
+}
+
+/// How long a part of a window is.
+fn part_us(start: Timestamp, end: Timestamp) -> i64 {
+    ((end.micros() - start.micros()).max(1) / BUCKETS).max(1)
+}
+
 /// What minutes of a window come to. `minutes` are of the window; what the filter leaves out does not count.
 pub fn performance(
     request: &PerformanceRequest,
@@ -158,15 +169,13 @@ pub fn performance(
     let mut steps = Totals::default();
     let mut trend: BTreeMap<i64, Bucket> = BTreeMap::new();
     let span_us = (end.micros() - start.micros()).max(1);
-    let bucket_us = (span_us / BUCKETS).max(1);
+    let bucket_us = part_us(start, end);
     for bucket in 0..BUCKETS {
         let start = Timestamp::from_micros(start.micros() + bucket * bucket_us);
         trend.insert(bucket, Bucket { start, ..Bucket::default() });
     }
     for one in minutes.iter().filter(|one| request.filter.takes(&one.series)) {
-        let at = one.minute.saturating_mul(MINUTE_US);
-        let number = ((at - start.micros()) / bucket_us).clamp(0, BUCKETS - 1);
-        let bucket = trend.entry(number).or_default();
+        let bucket = trend.entry(part(one.minute, start, end)).or_default();
         if one.series.kind != Kind::Step {
             tasks.merge(&one.totals);
             bucket.completed += one.totals.completed;
