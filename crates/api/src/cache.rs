@@ -309,7 +309,7 @@ pub struct TtlSimulation {
     pub stale_share_max: f64,
     /// From which the traces are drawn.
     pub seed: u64,
-    /// For each trace, and each of the two things that can be saved, the adaptive way first.
+    /// For each trace, and each of the things that can be saved, the adaptive way first.
     pub rows: Vec<TtlSimulationRow>,
 }
 
@@ -324,12 +324,13 @@ impl TtlSimulation {
 pub struct TtlSimulationRow {
     /// Which trace.
     pub trace: String,
-    /// What the adaptive way was to save: `rebuilds` or `cost`.
+    /// What the adaptive way was to save: `both`, `cost` or `rebuilds`.
     pub saves: String,
-    /// `adaptive`, `fixed` or `multiply`.
+    /// `adaptive`; `fixed`, `multiply`, `told` (the same rule that knows all rates beforehand); or `possible`: lower bounds
+    /// of rebuilds and of what they cost, each by itself, for who knows the future.
     pub way: String,
     /// Of the ways of that name the one with fewest rebuilds that is no staler than the adaptive one: its life, or its base.
-    /// `null` for the adaptive one.
+    /// `null` for others.
     pub life_ms: Option<u64>,
     /// How often values were read.
     pub reads: u64,
