@@ -8,47 +8,26 @@
     reason = "a test says what it expects, and says loudly what it cannot run"
 )]
 
+mod support;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use recache_cache::config::{MemcachedConfig, ServerUrl};
+use recache_cache::provider::{Memcached, MemcachedSettings, Moka, Redis, RedisSettings};
+use recache_cache::{Cache, Clock, KeyPrefix, Provider, SystemClock};
 use recache_engine::Engine;
 use recache_engine::figures::{bottlenecks_of, performance_of};
 use recache_model::figures::{BottlenecksRequest, MINUTE_US, PerformanceRequest};
-use recache_model::ids::WorkflowId;
 use recache_model::time::Clock as _;
-use recache_model::workflow::StepKind;
 use recache_store::conformance::{Subject, TestDatabase, postgres_database, sqlite_database};
-use recache_store::{
-    ClaimRequest, FoldLimits, NewJob, NewStep, NewWorkflow, Outcome, Settlement, TemplateRecord,
-};
+use recache_store::{ClaimRequest, FoldLimits, NewJob, NewWorkflow, Outcome, Settlement};
+use support::chain;
 use uuid::Uuid;
 
 /// Four steps, one after the other.
-fn chain() -> NewWorkflow {
-    let steps = (0..4_usize).map(|step| NewStep {
-        name: format!("step {step}"),
-        job: NewJob::new("work", "{}"),
-        waits_for: step.checked_sub(1).into_iter().collect(),
-        kind: StepKind::default(),
-        has_rules: false,
-    });
-    NewWorkflow {
-        id: WorkflowId::make(),
-        template: TemplateRecord {
-            digest: "d".to_owned(),
-            namespace: "default".to_owned(),
-            name: "chain".to_owned(),
-            version: "1.0.0".to_owned(),
-            content: "{}".to_owned(),
-        },
-        template_raise: None,
-        environment: None,
-        limits: recache_model::lifecycle::TimeLimits::default(),
-        takes_over: None,
-        input: "{}".to_owned(),
-        correlation_id: "c".to_owned(),
-        steps: steps.collect(),
-    }
+fn chain_of_four() -> NewWorkflow {
+    chain("chain", &["step 0", "step 1", "step 2", "step 3"])
 }
 
 /// Claims all that is due and ends each of it after exactly so long.
@@ -107,7 +86,7 @@ async fn truth(database: TestDatabase, scale: usize) {
     let by_hour = 1_000 / scale;
     for _hour in 0..24 {
         for _ in 0..by_hour * 9 / 10 {
-            subject.store.workflow_submit(chain()).await.unwrap();
+            subject.store.workflow_submit(chain_of_four()).await.unwrap();
         }
         for _step in 0..4 {
             // Each step is due for half a second before somebody takes it.
@@ -115,7 +94,7 @@ async fn truth(database: TestDatabase, scale: usize) {
             work(&subject, Duration::from_secs(1)).await;
         }
         for _ in 0..by_hour / 10 {
-            let mut unfinished = chain();
+            let mut unfinished = chain_of_four();
             "nobody".clone_into(&mut unfinished.steps[0].job.handler);
             subject.store.workflow_submit(unfinished).await.unwrap();
         }
@@ -275,6 +254,54 @@ async fn reports_come_from_the_cache_until_their_time_is_over() {
     let key = engine.cache().keys().analytics_bottlenecks(10, 5);
     assert!(engine.cache().explain(&key).await.entry.is_some());
     engine.shut_down().await;
+}
+
+/// A cache over each kind of provider for which there is a server.
+async fn caches() -> Vec<(&'static str, Cache)> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let prefix = format!("figures-{}", Uuid::new_v4());
+    let mut providers: Vec<(&str, Arc<dyn Provider>)> =
+        vec![("in memory", Arc::new(Moka::new(1_000, 1 << 20, Arc::clone(&clock))))];
+    if let Ok(url) = std::env::var("RECACHE_TEST_REDIS_URL") {
+        let settings = RedisSettings::single(&url).unwrap();
+        providers.push(("redis", Arc::new(Redis::new(&settings, KeyPrefix::new(&prefix)))));
+    }
+    if let Ok(url) = std::env::var("RECACHE_TEST_MEMCACHED_URL") {
+        let config = MemcachedConfig { url: ServerUrl::new(url), ..MemcachedConfig::default() };
+        let settings = MemcachedSettings::from_config(&config, Arc::clone(&clock)).unwrap();
+        providers.push(("memcached", Arc::new(Memcached::new(settings, &KeyPrefix::new(&prefix)))));
+    }
+    assert!(providers.len() == 3 || std::env::var("CI").is_err(), "servers of caches are not there");
+    let mut caches = Vec::new();
+    for (name, provider) in providers {
+        while provider.health().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        caches.push((name, Cache::builder(provider, Arc::clone(&clock)).key_prefix(&prefix).build()));
+    }
+    caches
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_come_from_the_cache_whatever_its_provider() {
+    for (name, cache) in caches().await {
+        let subject = Subject::new(sqlite_database()).await;
+        let engine = Engine::builder(Arc::clone(&subject.store)).cache(cache.clone()).start().await.unwrap();
+        let (request, slow) = (PerformanceRequest::default(), BottlenecksRequest::default());
+        let before = (engine.performance(&request).await.unwrap(), engine.bottlenecks(&slow).await.unwrap());
+        assert_eq!(before.0.total_tasks, 0, "{name}");
+        engine.submit(NewJob::new("work", "1")).await.unwrap();
+        let after = (engine.performance(&request).await.unwrap(), engine.bottlenecks(&slow).await.unwrap());
+        assert_eq!(after, before, "{name}: as of a minute ago at most");
+        for key in [cache.keys().analytics_performance(24), cache.keys().analytics_bottlenecks(10, 5)] {
+            let found = cache.explain(&key).await.entry.expect(name);
+            let minute = cache.lifetimes().analytics;
+            assert!(found.fresh_for <= minute && minute == Duration::from_secs(60), "{name}: {found:?}");
+            cache.invalidate(&key).await;
+        }
+        assert_eq!(engine.performance(&request).await.unwrap().total_tasks, 1, "{name}");
+        engine.shut_down().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
