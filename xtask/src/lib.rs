@@ -8,6 +8,8 @@
 //! cargo xtask crashes                   processes that die at named places; `--long` tries everything
 //! cargo xtask api                       everything that the API describes, asked by schemathesis
 //! cargo xtask cost                      what a report costs with a long history behind it
+//! cargo xtask truth                     figures over a day of 24,000 workflows whose truth is known
+//! cargo xtask graphs                    analysis of 100,000 steps in its time, and beside networkx
 //! cargo xtask fuzz                      any bytes at all, under a fuzzer
 //! cargo xtask verify                    format, lints, documentation, dependencies
 //! ```
@@ -22,12 +24,14 @@ mod crashes;
 mod faults;
 mod find;
 mod fuzz;
+mod graphs;
 mod install;
 pub mod layering;
 mod process;
 mod servers;
 mod test;
 mod totals;
+mod truth;
 mod verify;
 
 use std::ffi::OsString;
@@ -45,6 +49,8 @@ usage: cargo xtask test [--keep-going] [-- FILTER...]   run the suite against se
        cargo xtask api [--examples N] [--seed S] [--database URL] [--only PATHS] [--phases LIST]
                                                         schemathesis asks a server N things of each operation (20)
        cargo xtask cost [--jobs N]                      what a report costs with N finished jobs behind it (1000000)
+       cargo xtask truth [--scale N]                    figures over a day of 24,000 workflows by N (1) whose truth is known
+       cargo xtask graphs [--seed S]                    analysis of 100,000 steps in its time; 500 graphs beside networkx, new ones of S
        cargo xtask fuzz [TARGET...] [--seconds N]       any bytes at all, under a fuzzer; each target N seconds (60)
        cargo xtask verify                               format, lints, documentation, dependencies
 
@@ -104,6 +110,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         ("cost", rest) => match cost::Options::parse(rest) {
             Ok(options) => cost::run(options),
+            Err(wrong) => return usage(&wrong),
+        },
+        ("truth", rest) => match truth::Options::parse(rest) {
+            Ok(options) => truth::run(options),
+            Err(wrong) => return usage(&wrong),
+        },
+        ("graphs", rest) => match graphs::Options::parse(rest) {
+            Ok(options) => graphs::run(options),
             Err(wrong) => return usage(&wrong),
         },
         ("fuzz", rest) => match fuzz::Options::parse(rest) {

@@ -6,8 +6,9 @@ use crate::Instant;
 
 /// How work went in a window.
 ///
-/// A *task* is a workflow or a job that is no step of one; a *step* is anything that a handler ran: a step of a workflow, or such a
-/// job, without what ended before it began and what the engine does itself. Rates are fractions from 0 to 1 and `null` where nothing ended. Means are exact; quantiles are off by at most 1 %.
+/// A *task* is a workflow or a job that is no step of one; a *step* is anything that a handler ran: a step of a
+/// workflow, or such a job, without what ended before it began and what the engine does itself. Rates are fractions
+/// from 0 to 1 and `null` where nothing ended. Means are exact; quantiles are off by at most 1 %.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PerformanceReport {
@@ -75,6 +76,9 @@ impl PerformanceReport {
 pub struct DurationSpread {
     /// How many were measured.
     pub count: u64,
+    /// All of them together.
+    #[serde(default)]
+    pub sum: f64,
     /// The mean.
     pub mean: Option<f64>,
     /// Half of them are no longer.
@@ -91,10 +95,16 @@ pub struct DurationSpread {
 pub struct HealthScorePart {
     /// What it is about.
     pub name: String,
-    /// From 0, bad, to 1.
+    /// From 0, bad, to 1: `good` by `whole`, and 1 where that is 0.
     pub score: f64,
     /// What part of the whole it makes.
     pub weight: f64,
+    /// Tasks or steps that ended well, or the seconds that nine in ten steps run at most.
+    #[serde(default)]
+    pub good: f64,
+    /// Those, and those that failed, or the seconds that nine in ten wait at most.
+    #[serde(default)]
+    pub whole: f64,
 }
 
 /// A part of a window.

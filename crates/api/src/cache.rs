@@ -309,7 +309,7 @@ pub struct TtlSimulation {
     pub stale_share_max: f64,
     /// From which the traces are drawn.
     pub seed: u64,
-    /// For each trace, and each of the two things that can be saved, the adaptive way first.
+    /// For each trace, and each of the things that can be saved, the adaptive way first.
     pub rows: Vec<TtlSimulationRow>,
 }
 
@@ -324,12 +324,13 @@ impl TtlSimulation {
 pub struct TtlSimulationRow {
     /// Which trace.
     pub trace: String,
-    /// What the adaptive way was to save: `rebuilds` or `cost`.
+    /// What the adaptive way was to save: `both`, `cost` or `rebuilds`.
     pub saves: String,
-    /// `adaptive`, `fixed` or `multiply`.
+    /// `adaptive`; `fixed`, `multiply`, `told` (the same rule that knows all rates beforehand); or `possible`: lower bounds
+    /// of rebuilds and of what they cost, each by itself, for who knows the future.
     pub way: String,
     /// Of the ways of that name the one with fewest rebuilds that is no staler than the adaptive one: its life, or its base.
-    /// `null` for the adaptive one.
+    /// `null` for others.
     pub life_ms: Option<u64>,
     /// How often values were read.
     pub reads: u64,
@@ -373,7 +374,7 @@ impl TtlExplanation {
     pub const SCHEMA: &'static str = "recache.ttl.v1";
 }
 
-/// A class of keys in one phase: what was seen, and what follows.
+/// A class of keys in one phase: what was seen, and the life that is in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TtlClass {
@@ -393,12 +394,15 @@ pub struct TtlClass {
     pub changed: f64,
     /// Values that were invalidated.
     pub invalidated: f64,
-    /// How long values live that are made now, before the bound of their usage.
+    /// How long values live that are made now: as decided last, and no longer than `usage_ms`.
     pub ttl_ms: u64,
+    /// How long their usage lets them live; `null` where the process that answers has not read them.
+    #[serde(default)]
+    pub usage_ms: Option<u64>,
     /// The share of its reads that is too stale then.
     pub stale_share: f64,
     /// How often a value is made then, in a second.
     pub rebuilds_per_s: f64,
-    /// The setting that held the life, if it was not the balance of cost and staleness.
+    /// What held the life, if it was not the balance of cost and staleness: a setting, or `usage`.
     pub bound: Option<String>,
 }

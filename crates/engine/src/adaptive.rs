@@ -8,7 +8,7 @@
 //! Whether a value that was made again has changed is told by its bytes. One that was made before its life was over had been invalidated:
 //! that it changed is then no surprise, and nobody was served the old one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use recache_cache::provider::Capability;
 use recache_cache::{Cache, Clock, Key, LoadError, Policy, Space, Timestamp as Instant, Usage};
 use recache_model::time::Timestamp;
 use recache_model::ttl::{
-    Bound, Classes, Correction, Decision, Observation, Observed, Phase, Settings, decide,
+    Bound, CLASSES_MAX, Classes, Correction, Decision, Observation, Observed, Phase, Settings, at_life,
+    decide,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,7 +58,10 @@ struct State {
     classes: Classes,
     correction: Correction,
     keys: HashMap<Key, Known>,
-    lives: HashMap<(String, Phase), Duration>,
+    /// What was decided last.
+    lives: HashMap<(String, Phase), Decision>,
+    /// How long the usage under which a class is read lets its values live.
+    usages: HashMap<String, Duration>,
     /// When lives are decided next, in microseconds.
     decide_at_us: i64,
 }
@@ -75,7 +79,7 @@ struct Known {
     unchanged_lives: u32,
 }
 
-/// A class in one phase: what was seen, and what follows.
+/// A class in one phase: what was seen, and the life that is in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassLife {
     /// The class of keys.
@@ -84,13 +88,19 @@ pub struct ClassLife {
     pub phase: u8,
     /// What was seen.
     pub observed: Observed,
-    /// What follows.
+    /// How long values live that are made now, and what that comes to: as it was decided last, by what had been
+    /// seen then, and never longer than `usage`.
     pub decision: Decision,
+    /// How long the usage under which it is read lets its values live; `None` where this process has not read it.
+    pub usage: Option<Duration>,
 }
 
 impl ClassLife {
-    /// What held the life, if it was not the balance of cost and staleness.
+    /// What held the life, if it was not the balance of cost and staleness: a setting, or `usage`.
     pub fn bound(&self) -> Option<&'static str> {
+        if self.usage == Some(self.decision.ttl) {
+            return Some("usage");
+        }
         self.decision.bound.map(Bound::as_str)
     }
 }
@@ -134,7 +144,8 @@ impl Adaptive {
     {
         self.decide_if_due();
         let cache = self.0.cache.for_usage(usage);
-        let life = self.note_read(class, key).min(usage.lifetime(cache.lifetimes()));
+        let longest = usage.lifetime(cache.lifetimes());
+        let life = self.note_read(class, key, longest).min(longest);
         let load = || {
             let (began, loading) = (self.0.clock.now(), loader());
             async move {
@@ -207,21 +218,35 @@ impl Adaptive {
         is_there
     }
 
-    /// What was seen of each class, and what follows now.
+    /// What was seen of each class, and the lives that are in force. Where this process has decided nothing yet, those
+    /// that it would decide now.
     pub fn explain(&self) -> Vec<ClassLife> {
         let state = self.state();
-        let corrected = Correction::clone(&state.correction).correct(&self.0.settings, state.classes.stale());
-        let observed = state.classes.observed(self.now(), &self.0.settings);
+        let settings = &self.0.settings;
+        let observed = state.classes.observed(self.now(), settings);
         let rates: Vec<_> = observed.iter().map(|(_, _, observed)| observed.rates).collect();
-        let decided = decide(&rates, &corrected).classes;
+        let has_decided = state.decide_at_us > 0;
+        let would_be = if has_decided {
+            Vec::new()
+        } else {
+            let corrected = Correction::clone(&state.correction).correct(settings, state.classes.stale());
+            decide(&rates, &corrected).classes
+        };
         observed
             .into_iter()
-            .zip(decided)
-            .map(|((class, phase, observed), decision)| ClassLife {
-                class: class.to_owned(),
-                phase: phase.number(),
-                observed,
-                decision,
+            .enumerate()
+            .map(|(place, (class, phase, observed))| {
+                let name = (class.to_owned(), phase);
+                let decided = would_be.get(place).or_else(|| state.lives.get(&name)).copied();
+                // What was not there when lives were decided last lives as long as the budget allows.
+                let decided =
+                    decided.unwrap_or_else(|| at_life(&observed.rates, settings, settings.staleness));
+                let usage = state.usages.get(class).copied();
+                let decision = match usage.filter(|usage| *usage < decided.ttl) {
+                    Some(usage) => at_life(&observed.rates, settings, usage),
+                    None => decided,
+                };
+                ClassLife { class: name.0, phase: phase.number(), observed, decision, usage }
             })
             .collect()
     }
@@ -244,8 +269,14 @@ impl Adaptive {
     }
 
     /// Counts a read, and tells how long a value of this key may live if it is made now.
-    fn note_read(&self, class: &str, key: &Key) -> Duration {
+    fn note_read(&self, class: &str, key: &Key, longest: Duration) -> Duration {
         let mut state = self.state();
+        // Bounded as the classes are that are counted: it is dropped with them when lives are decided.
+        if let Some(usage) = state.usages.get_mut(class) {
+            *usage = longest;
+        } else if state.usages.len() < CLASSES_MAX {
+            state.usages.insert(class.to_owned(), longest);
+        }
         let phase = state.phase(key);
         match state.keys.get_mut(key) {
             Some(known) => {
@@ -255,7 +286,7 @@ impl Adaptive {
             None => self.observe(&mut state, class, phase, Observation::Reads(1)),
         }
         let decided = state.lives.get(&(class.to_owned(), phase)).copied();
-        decided.unwrap_or(self.0.settings.staleness)
+        decided.map_or(self.0.settings.staleness, |decided| decided.ttl)
     }
 
     fn note_made<T: Serialize>(&self, class: &str, key: &Key, life: Duration, cost: Duration, value: &T) {
@@ -320,16 +351,18 @@ impl Adaptive {
         for (class, phase, reads) in reads {
             self.observe(&mut state, &class, phase, Observation::Reads(reads));
         }
-        let State { classes, correction, lives, .. } = &mut *state;
+        let State { classes, correction, lives, usages, .. } = &mut *state;
         classes.forget(now, self.0.settings.window);
         let corrected = correction.correct(&self.0.settings, classes.stale());
         let observed = classes.observed(now, &self.0.settings);
         let rates: Vec<_> = observed.iter().map(|(_, _, observed)| observed.rates).collect();
         let decided = decide(&rates, &corrected).classes;
+        let seen: HashSet<&str> = observed.iter().map(|(class, _, _)| *class).collect();
+        usages.retain(|class, _| seen.contains(class.as_str()));
         *lives = observed
             .iter()
             .zip(decided)
-            .map(|((class, phase, _), decision)| (((*class).to_owned(), *phase), decision.ttl))
+            .map(|((class, phase, _), decision)| (((*class).to_owned(), *phase), decision))
             .collect();
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use recache_cache::{Key, Usage};
 use recache_model::figures::{
-    Bottlenecks, BottlenecksRequest, Filter, HOURS_MAX, MINUTE_US, Minute, MinuteTotals, Performance,
+    Bottlenecks, BottlenecksRequest, By, Filter, HOURS_MAX, MINUTE_US, Minute, MinuteTotals, Performance,
     PerformanceRequest, RequestProblem, bottlenecks, performance,
 };
 use recache_model::time::Timestamp;
-use recache_store::{COUNTED_ROWS_MAX, Error as StoreError, Leadership, Store};
+use recache_store::{Error as StoreError, FoldLimits, Leadership, MinutesAsked, Store};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -82,10 +82,11 @@ async fn fold_every(shared: Arc<Shared>, pause: Duration) {
 /// Folds all minutes that are over, and removes what no window reaches any more.
 pub(crate) async fn pass(store: &dyn Store, lead: &Leadership) -> std::result::Result<(), StoreError> {
     let figures = store.figures();
+    let limits = FoldLimits { minutes: MINUTES_MAX, ..FoldLimits::default() };
     loop {
         let last = minute(store.now().await?.minus(SETTLED)) - 1;
         let before = figures.folded().await?;
-        let after = figures.fold(lead, last, AGAIN, MINUTES_MAX, COUNTED_ROWS_MAX).await?;
+        let after = figures.fold(lead, last, AGAIN, limits).await?;
         if after == before || after >= Some(last) {
             break;
         }
@@ -107,18 +108,34 @@ struct Window {
     minutes: Vec<MinuteTotals>,
 }
 
-async fn window(store: &dyn Store, hours: u32, exact: bool) -> Result<Window> {
+/// How far a report tells minutes apart.
+#[derive(Clone, Copy)]
+enum Apart {
+    /// By part of the window, for performance.
+    Parts,
+    /// By series, for what names them.
+    Series,
+}
+
+async fn window(store: &dyn Store, hours: u32, exact: bool, filter: &Filter, apart: Apart) -> Result<Window> {
     let end = store.now().await?;
     // Minutes are counted as a whole: the window begins with the one that holds the instant so many hours ago, up to a minute
     // before it. To leave that minute out would lose what ended in it, however long the window is.
     let first = minute(end.minus(Duration::from_secs(u64::from(hours) * 3_600)));
-    let minutes = store.figures().minutes(first, minute(end) + 1, exact).await?;
-    Ok(Window { start: Timestamp::from_micros(first.saturating_mul(MINUTE_US)), end, minutes })
+    let start = Timestamp::from_micros(first.saturating_mul(MINUTE_US));
+    let by = match apart {
+        Apart::Parts => By::Parts { start, end },
+        Apart::Series => By::Series,
+    };
+    let asked =
+        MinutesAsked { exact, filter: filter.clone(), ..MinutesAsked::new(first, minute(end) + 1, by) };
+    let minutes = store.figures().minutes(&asked).await?;
+    Ok(Window { start, end, minutes })
 }
 
-/// Minutes of the last hours.
-pub(crate) async fn window_minutes(store: &dyn Store, hours: u32) -> Result<Vec<MinuteTotals>> {
-    Ok(window(store, hours, false).await?.minutes)
+/// What ended in the last hours, by series.
+pub(crate) async fn window_series(store: &dyn Store, hours: u32) -> Result<Vec<MinuteTotals>> {
+    Ok(window(store, hours, false, &Filter::default(), Apart::Series).await?.minutes)
 }
 
 fn refuse(problems: &[RequestProblem]) -> Result<()> {
@@ -136,7 +153,8 @@ pub async fn performance_of(
     exact: bool,
 ) -> Result<Performance> {
     refuse(&request.problems())?;
-    let Window { start, end, minutes } = window(store, request.hours, exact).await?;
+    let Window { start, end, minutes } =
+        window(store, request.hours, exact, &request.filter, Apart::Parts).await?;
     let active = store.figures().active(&request.filter, start).await?;
     Ok(performance(request, start, end, &minutes, active))
 }
@@ -148,7 +166,8 @@ pub async fn bottlenecks_of(
     exact: bool,
 ) -> Result<FoundBottlenecks> {
     refuse(&request.problems())?;
-    let Window { start, end, minutes } = window(store, request.hours, exact).await?;
+    let Window { start, end, minutes } =
+        window(store, request.hours, exact, &request.filter, Apart::Series).await?;
     Ok(FoundBottlenecks { start, end, bottlenecks: bottlenecks(request, &minutes) })
 }
 
@@ -277,7 +296,8 @@ mod tests {
     }
 
     async fn rows(subject: &Subject) -> (usize, usize) {
-        let all = subject.store.figures().minutes(0, minute(subject.clock.now()) + 1, false).await.unwrap();
+        let asked = MinutesAsked::new(0, minute(subject.clock.now()) + 1, By::Minute);
+        let all = subject.store.figures().minutes(&asked).await.unwrap();
         let old = all.iter().filter(|one| one.series.namespace == "old").count();
         (old, all.len() - old)
     }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::adaptive;
 use crate::engine::{Engine, Shared};
 use crate::error::Result;
-use crate::figures::window_minutes;
+use crate::figures::window_series;
 
 /// Over how long figures of handlers are told, in hours.
 pub const HOURS: u32 = 24;
@@ -130,11 +130,11 @@ pub async fn registry_of(store: &dyn Store) -> Result<FoundRegistry> {
     let workers = offers.handlers_workers(WORKERS_MAX).await?;
     let mut users = offers.handlers_users().await?;
     let now = store.now().await?;
-    let mut minutes: Vec<MinuteTotals> = window_minutes(store, HOURS).await?;
+    let mut minutes: Vec<MinuteTotals> = window_series(store, HOURS).await?;
     let mark = offers.handlers_mark().await?;
-    // The engine's own work is no handler's.
+    // The engine's own work is no handler's, and those that could not be told apart are none.
     users.retain(|users| users.handler != FLOW);
-    minutes.retain(|one| one.series.handler != FLOW);
+    minutes.retain(|one| one.series.handler != FLOW && !one.series.is_other());
     Ok(FoundRegistry {
         calculated_at: now,
         templates_left_out,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use recache_cache::provider::{Moka, Redis, RedisSettings};
 use recache_cache::{Cache, Coherence, Key, KeyPrefix, ManualClock, SystemClock, Timestamp, Usage};
-use recache_engine::adaptive::Adaptive;
+use recache_engine::adaptive::{Adaptive, ClassLife};
 use recache_model::ttl::{Saves, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -87,6 +87,50 @@ async fn value_that_hardly_ever_changes_lives_longer_than_one_that_changes_often
     assert!(short >= settings().staleness, "within its budget no read is too stale: {short:?}");
 }
 
+/// What is told is what values get that are made now: as decided last, however the correction would go on, and no longer
+/// than the usage allows.
+#[tokio::test]
+async fn explanation_tells_the_life_that_is_in_force() {
+    let world = World::new();
+    // Bursts, so that the correction moves at each decision.
+    world.watch("one", 1_800, 15).await;
+    let told = world.adaptive.explain();
+    assert_eq!(world.adaptive.explain(), told, "to look changes nothing");
+    world.clock.advance(SECOND);
+    let later = world.adaptive.explain();
+    let lives = |told: &[ClassLife]| -> Vec<Duration> { told.iter().map(|one| one.decision.ttl).collect() };
+    assert_eq!(lives(&later), lives(&told), "nothing was decided meanwhile");
+    // The key's value is made anew, and lives as long as one of the phases was told.
+    let key = world.key("one");
+    world.cache.invalidate(&key).await;
+    let before = world.loads.load(Ordering::SeqCst);
+    world.read("one", 1_000_000).await;
+    let (mut lived, longest) = (Duration::ZERO, 600 * SECOND);
+    while world.loads.load(Ordering::SeqCst) == before + 1 && lived < longest {
+        world.clock.advance(SECOND);
+        lived += SECOND;
+        world.adaptive.explain();
+        world.read("one", 1_000_000).await;
+    }
+    let is_told = lives(&told).iter().any(|life| lived >= *life && lived <= *life + SECOND);
+    assert!(is_told, "it lived for {lived:?}, told were {:?}", lives(&told));
+
+    // A usage that allows less.
+    let short = Usage::Analytics;
+    let load = || async { Ok::<_, Infallible>(Some(1)) };
+    let key = world.key("short");
+    for _ in 0..400 {
+        world.adaptive.get_or_load(&short, "short", &key, load).await.unwrap();
+        world.clock.advance(10 * SECOND);
+    }
+    let allowed = short.lifetime(world.cache.lifetimes());
+    let told = world.adaptive.explain();
+    let held: Vec<_> = told.iter().filter(|one| one.class == "short").collect();
+    let is_within = |one: &&ClassLife| one.usage == Some(allowed) && one.decision.ttl <= allowed;
+    assert!(!held.is_empty() && held.iter().all(is_within), "{held:?}");
+    assert!(held.iter().any(|one| one.decision.ttl == allowed && one.bound() == Some("usage")), "{held:?}");
+}
+
 #[tokio::test]
 async fn hit_makes_nothing_and_an_invalidation_is_no_surprise() {
     let world = World::new();
@@ -99,7 +143,7 @@ async fn hit_makes_nothing_and_an_invalidation_is_no_surprise() {
     world.clock.advance(3_600 * SECOND);
     world.read("one", 8).await;
     let told = world.adaptive.explain();
-    let sum = |of: fn(&recache_engine::adaptive::ClassLife) -> f64| told.iter().map(of).sum::<f64>();
+    let sum = |of: fn(&ClassLife) -> f64| told.iter().map(of).sum::<f64>();
     assert!(sum(|one| one.observed.changed) < 0.5, "that it changed was told: {told:?}");
 }
 

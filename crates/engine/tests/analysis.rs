@@ -2,9 +2,12 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     missing_docs,
     reason = "a test says what it expects, and says loudly what it cannot run"
 )]
+
+mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,32 +17,16 @@ use recache_model::analysis::NoCompletion;
 use recache_model::ids::WorkflowId;
 use recache_model::job::{ErrorKind, JobError, JobState};
 use recache_model::workflow::StepKind;
-use recache_store::conformance::{Subject, TestDatabase, postgres_database, sqlite_database};
-use recache_store::{Child, Children, ClaimedJob, NewJob, NewStep, NewWorkflow, Outcome, TemplateRecord};
+use recache_store::conformance::{Subject, TestDatabase};
+use recache_store::{Child, Children, ClaimedJob, NewJob, Outcome};
+use support::chain;
+
+on_both_databases!(runs_of_a_step_that_was_split_belong_to_it);
 
 /// `before`, `split` and `after`, one after the other, of which the second is split into three runs of this kind, that take one, two
 /// and three seconds. The first run fails.
 async fn split(subject: &Subject, kind: StepKind) -> WorkflowId {
-    let steps = ["before", "split", "after"].into_iter().enumerate().map(|(place, name)| {
-        NewStep::new(name, NewJob::new("work", "{}"), place.checked_sub(1).into_iter().collect())
-    });
-    let new = NewWorkflow {
-        id: WorkflowId::make(),
-        template: TemplateRecord {
-            digest: "d".to_owned(),
-            namespace: "default".to_owned(),
-            name: "split".to_owned(),
-            version: "1.0.0".to_owned(),
-            content: "{}".to_owned(),
-        },
-        template_raise: None,
-        environment: None,
-        limits: recache_model::lifecycle::TimeLimits::default(),
-        takes_over: None,
-        input: "{}".to_owned(),
-        correlation_id: "c".to_owned(),
-        steps: steps.collect(),
-    };
+    let new = chain("split", &["before", "split", "after"]);
     let id = new.id;
     assert!(subject.store.workflow_submit(new).await.unwrap());
     let session = subject.session().await;
@@ -79,7 +66,7 @@ fn names(found: &GraphAnalysis, places: &[usize]) -> Vec<String> {
     names
 }
 
-async fn children_belong_to_their_step(database: TestDatabase) {
+async fn runs_of_a_step_that_was_split_belong_to_it(database: TestDatabase) {
     let subject = Subject::new(database).await;
     let found = analyze_workflow(&*subject.store, split(&subject, StepKind::Child).await).await.unwrap();
     let runs = ["split[0]", "split[1]", "split[2]"];
@@ -113,16 +100,4 @@ async fn children_belong_to_their_step(database: TestDatabase) {
     assert_eq!(found.states[place(&found, "split[0]")], Some(JobState::Failed));
     assert!(found.analysis.completion.is_ok(), "{:?}", found.analysis.completion);
     subject.store.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_of_a_step_that_was_split_belong_to_it() {
-    children_belong_to_their_step(sqlite_database()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_of_a_step_that_was_split_belong_to_it_on_postgresql() {
-    if let Some(database) = postgres_database().await {
-        children_belong_to_their_step(database).await;
-    }
 }

@@ -37,7 +37,10 @@ pub(crate) fn encode(encoder: &mut DescriptorEncoder<'_>, measured: &Measured) -
     if let Some(writer) = &measured.writer {
         encode_writer(encoder, writer)?;
     }
-    encode_calls(encoder, &measured.statements)
+    encode_calls(encoder, &measured.statements)?;
+    let help = "Ends that figures count under no handler, step or queue of their own: there were too many in a minute";
+    let metric = encoder.encode_descriptor("figures_other", help, None, MetricType::Counter)?;
+    ConstCounter::new(measured.figures_other).encode(metric)
 }
 
 fn encode_pool(encoder: &mut DescriptorEncoder<'_>, pool: &PoolFigures) -> std::fmt::Result {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use recache_model::figures::{Active, Filter, Minute, MinuteTotals};
+use recache_model::figures::{Active, By, Filter, Minute, MinuteTotals, SERIES_MAX};
 use recache_model::ids::WorkflowId;
 use recache_model::time::Timestamp;
 
@@ -61,29 +61,70 @@ pub trait Figures: Send + Sync + Debug {
     /// The last minute that was folded; `None` when none was.
     async fn folded(&self) -> Result<Option<Minute>>;
 
-    /// Folds the next minutes, at most `minutes_max`, up to and including `last`, after the one that was folded last; at first
+    /// Folds the next minutes, up to and including `last`, after the one that was folded last; at first
     /// from the first in which anything ended. `again` minutes before them are folded once more, so that what was committed late
-    /// is counted too. Where more than `rows_max` rows would be counted, so many fewer minutes are folded, but always one. Answers the last
-    /// one that is folded now; `None` when nothing has ever ended.
+    /// is counted too. Where more rows would be counted than `limits` allow, so many fewer minutes are folded, but always
+    /// one. Answers the last one that is folded now; `None` when nothing has ever ended.
     async fn fold(
         &self,
         leadership: &Leadership,
         last: Minute,
         again: u32,
-        minutes_max: u32,
-        rows_max: u64,
+        limits: FoldLimits,
     ) -> Result<Option<Minute>>;
 
-    /// Totals of the minutes from `first` to before `end`: folded ones where they are folded, others counted now from the rows
-    /// themselves, as are all of them with `exact`. Counts at most [`COUNTED_ROWS_MAX`] rows; beyond that it is unavailable
-    /// until they are folded.
-    async fn minutes(&self, first: Minute, end: Minute, exact: bool) -> Result<Vec<MinuteTotals>>;
+    /// Totals of minutes: folded ones where they are folded, others counted now from the rows themselves. Counts at most
+    /// [`COUNTED_ROWS_MAX`] rows; beyond that it is unavailable until they are folded. What it holds in memory follows
+    /// from how far totals are told apart, and not from how many minutes or rows there are.
+    async fn minutes(&self, asked: &MinutesAsked) -> Result<Vec<MinuteTotals>>;
 
     /// What has not ended, and how much of it was submitted at or after `since`.
     async fn active(&self, filter: &Filter, since: Timestamp) -> Result<Active>;
 
     /// Removes folded minutes before `first`, at most `rows_max` rows. Answers how many.
     async fn minutes_remove(&self, leadership: &Leadership, first: Minute, rows_max: u32) -> Result<u64>;
+}
+
+/// Which totals of minutes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MinutesAsked {
+    /// From this minute on.
+    pub first: Minute,
+    /// Before this one.
+    pub end: Minute,
+    /// All counted from the rows themselves; nothing that was folded is believed.
+    pub exact: bool,
+    /// How far they are told apart.
+    pub by: By,
+    /// Of what.
+    pub filter: Filter,
+    /// Series that are told apart, in each minute or part.
+    pub series_max: usize,
+}
+
+impl MinutesAsked {
+    /// All from `first` to before `end`.
+    pub fn new(first: Minute, end: Minute, by: By) -> Self {
+        Self { first, end, exact: false, by, filter: Filter::default(), series_max: SERIES_MAX }
+    }
+}
+
+/// What one fold takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoldLimits {
+    /// Minutes.
+    pub minutes: u32,
+    /// Rows of jobs and workflows that are counted, where they are more than one minute's.
+    pub rows: u64,
+    /// Series that are told apart in a minute; what is beyond them is folded under
+    /// [`OTHER`](recache_model::figures::OTHER).
+    pub series: usize,
+}
+
+impl Default for FoldLimits {
+    fn default() -> Self {
+        Self { minutes: 60, rows: COUNTED_ROWS_MAX, series: SERIES_MAX }
+    }
 }
 
 /// Rows of jobs and workflows that are counted for one answer, and for one fold of several minutes.

@@ -89,7 +89,7 @@ pub use events::{
     DeliveryPlace, DeliveryRecord, DeliveryToken, DueSubscriber, EventQuery, EventRecord, Events,
     NewSubscriber, Routed, SubscriberKind, SubscriberRecord, SubscriberState,
 };
-pub use figures::{COUNTED_ROWS_MAX, Figures, StepFigure, StepFigures};
+pub use figures::{COUNTED_ROWS_MAX, Figures, FoldLimits, MinutesAsked, StepFigure, StepFigures};
 pub use flights::{FlightStore, FlightTotals, Leg};
 pub use flow::{
     Child, ChildEnd, Children, Ending, FLOW, Flows, HandOver, LimitsRecord, RESULT_INLINE_BYTES_MAX, Region,

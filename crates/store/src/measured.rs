@@ -33,6 +33,8 @@ pub struct Measured {
     pub writer: Option<WriterFigures>,
     /// Its calls, by name.
     pub statements: Vec<StatementFigures>,
+    /// Ends that it folded into figures under no series of their own: there were too many in their minute.
+    pub figures_other: u64,
 }
 
 /// A pool of connections.

@@ -53,6 +53,27 @@ async fn cache_raise_of_an_application_lives_and_dies_with_its_transaction() {
     subject.store.close().await;
 }
 
+/// A connection that has lived for long is closed when it comes back, and another one is opened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connection_that_is_too_old_is_replaced_and_its_age_is_told() {
+    let Some(database) = postgres_database().await else { return };
+    let life = Duration::from_millis(50);
+    let options = OpenOptions { connection_life_max: life, ..OpenOptions::new(database.url()) };
+    let store = open(&options).await.unwrap();
+    let replaced = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            store.now().await.unwrap();
+            let pool = store.measured().pool.unwrap();
+            if pool.opened > u64::from(pool.state.max) && pool.age_max > life / 2 {
+                return pool;
+            }
+        }
+    });
+    let pool = replaced.await.unwrap();
+    assert!(pool.state.size <= pool.state.max, "{pool:?}");
+    store.close().await;
+}
+
 /// As where every notification is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn store_that_does_not_listen_hears_nothing_of_others_and_is_heard() {

@@ -9,7 +9,7 @@ use recache_store::NewJob;
 use recache_worker::{Context, Handlers};
 use tokio::time::Instant;
 
-use super::report::{Report, milliseconds, nearest_rank};
+use super::report::{Report, Table, milliseconds, nearest_rank};
 use super::{BenchResult, Place};
 
 /// The resource, and for how long.
@@ -41,7 +41,40 @@ struct Resource {
     capacity: f64,
     alone: Duration,
     running: AtomicU32,
-    took: Mutex<Vec<Duration>>,
+    /// When each job ended, and how long it took.
+    took: Mutex<Vec<(Instant, Duration)>>,
+}
+
+/// What one limit came to.
+#[derive(Debug)]
+struct Outcome {
+    name: String,
+    /// Jobs a second that were in time.
+    in_time: f64,
+    p99: Duration,
+    /// The longest time in which nothing ended: a limit that starves shows here.
+    pause: Duration,
+}
+
+/// The limits beside each other; the ratios are of the last one, which the engine found, to each.
+fn table(outcomes: &[Outcome]) -> Table {
+    let ratio = |of: f64, to: f64| (to > 0.0).then(|| of / to);
+    let found = outcomes.last();
+    let rows = outcomes.iter().map(|one| {
+        let values = vec![
+            Some(one.in_time),
+            Some(milliseconds(one.p99)),
+            found.and_then(|found| ratio(found.in_time, one.in_time)),
+            found.and_then(|found| ratio(found.p99.as_secs_f64(), one.p99.as_secs_f64())),
+            Some(milliseconds(one.pause)),
+        ];
+        (one.name.clone(), values)
+    });
+    Table {
+        of: "limit",
+        columns: vec!["in time, jobs/s", "p99, ms", "adaptive/in time", "adaptive/p99", "longest pause, ms"],
+        rows: rows.collect(),
+    }
 }
 
 /// What is lost for each job beyond the capacity.
@@ -60,7 +93,7 @@ impl Resource {
             tokio::time::sleep((self.alone / PARTS).mul_f64(shared * lost)).await;
         }
         self.running.fetch_sub(1, Ordering::SeqCst);
-        self.took.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed());
+        self.took.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), began.elapsed()));
     }
 }
 
@@ -76,10 +109,12 @@ pub(super) async fn run(args: &SaturationArgs, place: &Place) -> BenchResult<Rep
         args.seconds,
         args.alone_ms * u64::from(args.deadline)
     ));
+    let mut outcomes = Vec::new();
     for slots in &args.fixed {
-        measure(args, place, &format!("fixed at {slots}"), *slots, false, &mut report).await?;
+        outcomes.push(measure(args, place, &format!("fixed at {slots}"), *slots, false, &mut report).await?);
     }
-    measure(args, place, "adaptive", args.slots, true, &mut report).await?;
+    outcomes.push(measure(args, place, "adaptive", args.slots, true, &mut report).await?);
+    report.table(table(&outcomes));
     Ok(report)
 }
 
@@ -90,7 +125,7 @@ async fn measure(
     slots: usize,
     adaptive_limit: bool,
     report: &mut Report,
-) -> BenchResult<()> {
+) -> BenchResult<Outcome> {
     let store = place.open().await?;
     let resource = Arc::new(Resource {
         capacity: f64::from(args.capacity),
@@ -122,15 +157,27 @@ async fn measure(
     let (warm, measured) = (Duration::from_secs(args.seconds) / 4, Duration::from_secs(args.seconds) * 3 / 4);
     tokio::time::sleep(warm).await;
     resource.took.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let mut last_end = Instant::now();
     tokio::time::sleep(measured).await;
-    let mut took = std::mem::take(&mut *resource.took.lock().unwrap_or_else(PoisonError::into_inner));
+    let ends = std::mem::take(&mut *resource.took.lock().unwrap_or_else(PoisonError::into_inner));
     let limit = engine.claim_limit();
+    let mut pause = Duration::ZERO;
+    for (ended_at, _) in &ends {
+        pause = pause.max(ended_at.saturating_duration_since(last_end));
+        last_end = *ended_at;
+    }
+    pause = pause.max(last_end.elapsed());
+    let mut took: Vec<Duration> = ends.into_iter().map(|(_, took)| took).collect();
     took.sort_unstable();
     let deadline = resource.alone * args.deadline;
     let in_time = took.iter().filter(|took| **took <= deadline).count();
     let float = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-    report.row(format!("{name}: in time"), float(in_time) / measured.as_secs_f64(), "jobs/s");
-    report.row(format!("{name}: p99"), milliseconds(nearest_rank(&took, 0.99)), "ms");
+    let outcome = Outcome {
+        name: name.to_owned(),
+        in_time: float(in_time) / measured.as_secs_f64(),
+        p99: nearest_rank(&took, 0.99),
+        pause,
+    };
     if adaptive_limit {
         report.row(format!("{name}: limit at the end"), f64::from(limit.limit), "jobs");
     }
@@ -153,5 +200,30 @@ async fn measure(
         }
     }
     place.close(&*store).await;
-    Ok(())
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_what_the_engine_found_to_each_fixed_limit() {
+        let outcome = |name: &str, in_time, p99_ms| Outcome {
+            name: name.to_owned(),
+            in_time,
+            p99: Duration::from_millis(p99_ms),
+            pause: Duration::from_millis(7),
+        };
+        let table = table(&[
+            outcome("fixed at 2", 100.0, 20),
+            outcome("fixed at 64", 0.0, 900),
+            outcome("adaptive", 300.0, 30),
+        ]);
+        let rows: Vec<&[Option<f64>]> = table.rows.iter().map(|(_, values)| values.as_slice()).collect();
+        assert_eq!(rows[0], [Some(100.0), Some(20.0), Some(3.0), Some(1.5), Some(7.0)]);
+        assert_eq!(rows[1][2], None, "nothing was in time");
+        assert!(rows[1][3].is_some_and(|ratio| (ratio - 30.0 / 900.0).abs() < 1e-9));
+        assert_eq!(rows[2][2..4], [Some(1.0), Some(1.0)]);
+    }
 }

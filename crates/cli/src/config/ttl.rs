@@ -107,12 +107,12 @@ pub(super) const OPTIONS: &[ConfigOption] = &[
     seconds!(window, 60 to 604_800, "over what time reads and changes are counted"),
     ConfigOption {
         path: "adaptive_ttl.saves",
-        meaning: "what is saved within the budget: the time that rebuilding takes, or the number of rebuilds",
+        meaning: "what is saved within the budget: the time that rebuilding takes, the number of rebuilds, or some of both",
         kind: Kind::Choice {
-            allowed: &["cost", "rebuilds"],
+            allowed: &["both", "cost", "rebuilds"],
             write: |config, _, name| {
-                config.adaptive_ttl.settings.saves =
-                    if name == "rebuilds" { Saves::Rebuilds } else { Saves::Cost };
+                let saves = Saves::ALL.into_iter().find(|saves| saves.as_str() == name);
+                config.adaptive_ttl.settings.saves = saves.unwrap_or_default();
             },
         },
         read: |config, _| Value::from(config.adaptive_ttl.settings.saves.as_str()),

@@ -424,9 +424,9 @@ fn lives_are_simulated_on_three_traces() {
     };
     let found = simulate(&["--days", "1", "-o", "json"]).json();
     let rows = found["rows"].as_array().expect("rows");
-    for saves in ["rebuilds", "cost"] {
+    for saves in ["both", "cost", "rebuilds"] {
         let ways: Vec<_> = rows.iter().filter(|row| row["saves"] == saves).map(|row| &row["way"]).collect();
-        assert_eq!(ways, ["adaptive", "fixed", "multiply"].repeat(3), "{saves}: {rows:?}");
+        assert_eq!(ways, ["adaptive", "fixed", "multiply", "told", "possible"].repeat(3), "{saves}: {rows:?}");
     }
     for row in rows {
         assert!(

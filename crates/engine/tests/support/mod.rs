@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recache_engine::Options;
+use recache_model::ids::WorkflowId;
+use recache_model::lifecycle::TimeLimits;
 use recache_model::retry::{Backoff, RetryPolicy};
 use recache_model::view::ViewPolicy;
 use recache_store::conformance::TestDatabase;
-use recache_store::{NewView, OpenOptions, Store, Touch, open};
+use recache_store::{NewJob, NewStep, NewView, NewWorkflow, OpenOptions, Store, TemplateRecord, Touch, open};
 
 #[allow(unused_imports, reason = "each test program uses its part")]
 pub(crate) use faulty::Faulty;
@@ -67,6 +69,30 @@ pub(crate) fn retries(attempts_max: u32, base_ms: u64) -> RetryPolicy {
 /// Builds at once.
 pub(crate) fn at_once() -> ViewPolicy {
     ViewPolicy { debounce_quiet_ms: 0, debounce_max_ms: 0, ..ViewPolicy::default() }
+}
+
+/// A workflow of steps of the handler `work`, one after the other, whose template has this name.
+pub(crate) fn chain(template: &str, steps: &[&str]) -> NewWorkflow {
+    let steps = steps.iter().enumerate().map(|(place, name)| {
+        NewStep::new(*name, NewJob::new("work", "{}"), place.checked_sub(1).into_iter().collect())
+    });
+    NewWorkflow {
+        id: WorkflowId::make(),
+        template: TemplateRecord {
+            digest: "d".to_owned(),
+            namespace: "default".to_owned(),
+            name: template.to_owned(),
+            version: "1.0.0".to_owned(),
+            content: "{}".to_owned(),
+        },
+        template_raise: None,
+        environment: None,
+        limits: TimeLimits::default(),
+        takes_over: None,
+        input: "{}".to_owned(),
+        correlation_id: "c".to_owned(),
+        steps: steps.collect(),
+    }
 }
 
 pub(crate) fn view(key: &str, handler: &str, policy: ViewPolicy) -> NewView {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::gathered::OTHER;
 use super::performance::Distribution;
 use super::request::BottlenecksRequest;
 use super::totals::{Kind, Series, Totals};
@@ -233,8 +234,10 @@ impl SlowStep {
 }
 
 fn recommendations(found: &Bottlenecks) -> Vec<Recommendation> {
+    // Of those that could not be told apart nobody knows which is meant.
+    let is_known = |namespace: &str| namespace != OTHER;
     let mut told = Vec::new();
-    for step in &found.slowest_by_wait {
+    for step in found.slowest_by_wait.iter().filter(|step| is_known(&step.namespace)) {
         if let (Some(wait), Some(run)) = (step.wait.mean, step.run.mean)
             && wait > run
             && wait >= ADD_WORKERS_WAIT_MIN
@@ -249,7 +252,7 @@ fn recommendations(found: &Bottlenecks) -> Vec<Recommendation> {
             });
         }
     }
-    for step in &found.slowest_by_critical_share {
+    for step in found.slowest_by_critical_share.iter().filter(|step| is_known(&step.namespace)) {
         if let Some(share) = step.critical_share.filter(|share| *share >= CRITICAL_SHARE_FROM) {
             told.push(Recommendation {
                 kind: "shorten_step".to_owned(),
@@ -258,7 +261,8 @@ fn recommendations(found: &Bottlenecks) -> Vec<Recommendation> {
             });
         }
     }
-    for spot in found.error_hot_spots.iter().filter(|spot| spot.share >= ERROR_SHARE_FROM) {
+    let spots = found.error_hot_spots.iter().filter(|spot| spot.share >= ERROR_SHARE_FROM);
+    for spot in spots.filter(|spot| is_known(&spot.namespace)) {
         told.push(Recommendation {
             kind: "fix_error".to_owned(),
             subject: format!("{}/{}", spot.namespace, spot.handler),

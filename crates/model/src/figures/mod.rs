@@ -5,6 +5,7 @@
 //! from the window and not from all history.
 
 mod bottlenecks;
+mod gathered;
 mod performance;
 mod request;
 mod sketch;
@@ -14,6 +15,7 @@ pub use bottlenecks::{
     ADD_WORKERS_WAIT_MIN, Bottlenecks, ErrorSpot, Recommendation, ResourceUse, SlowStep, SlowWorkflow,
     bottlenecks,
 };
+pub use gathered::{By, Gathered, OTHER, SERIES_MAX};
 pub use performance::{Active, Bucket, Distribution, HealthPart, Performance, performance};
 pub use request::{
     BottlenecksRequest, Filter, HOURS_MAX, LIMIT_MAX, MIN_EXECUTIONS_MAX, PerformanceRequest, RequestProblem,

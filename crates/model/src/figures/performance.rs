@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::request::PerformanceRequest;
 use super::sketch::Sketch;
 use super::totals::{Kind, Totals};
-use super::{MINUTE_US, MinuteTotals, float};
+use super::{MINUTE_US, Minute, MinuteTotals, float};
 use crate::time::Timestamp;
 
 /// Parts of the window of which the trend is told.
@@ -32,6 +32,9 @@ pub struct Active {
 pub struct Distribution {
     /// How many durations.
     pub count: u64,
+    /// All of them together.
+    #[serde(default)]
+    pub sum: Duration,
     /// Their mean.
     pub mean: Option<Duration>,
     /// Half of them are no longer.
@@ -47,6 +50,7 @@ impl Distribution {
         let count = sketch.count();
         Self {
             count,
+            sum: Duration::from_micros(sum_us),
             mean: sum_us.checked_div(count).map(Duration::from_micros),
             p50: sketch.quantile(0.5),
             p90: sketch.quantile(0.9),
@@ -73,10 +77,23 @@ pub struct Bucket {
 pub struct HealthPart {
     /// What it is about.
     pub name: String,
-    /// From 0, bad, to 1.
+    /// From 0, bad, to 1: `good` by `whole`, and 1 where that is 0.
     pub score: f64,
     /// What part of the whole it makes.
     pub weight: f64,
+    /// Tasks or steps that ended well, or the seconds that nine in ten steps run at most.
+    #[serde(default)]
+    pub good: f64,
+    /// Those, and those that failed, or the seconds that nine in ten wait at most.
+    #[serde(default)]
+    pub whole: f64,
+}
+
+impl HealthPart {
+    fn of(name: &str, weight: f64, good: f64, whole: f64) -> Self {
+        let score = if whole > 0.0 { good / whole } else { 1.0 };
+        Self { name: name.to_owned(), score, weight, good, whole }
+    }
 }
 
 /// How work went in a window. A *task* is a workflow or a job that is no step; a *step* is anything that a handler ran: a step of a
@@ -129,6 +146,17 @@ pub struct Performance {
     pub health_parts: Vec<HealthPart>,
 }
 
+/// Which part of a window a minute belongs to, from 0.
+pub(super) fn part(minute: Minute, start: Timestamp, end: Timestamp) -> i64 {
+    let at = minute.saturating_mul(MINUTE_US);
+    ((at - start.micros()) / part_us(start, end)).clamp(0, BUCKETS - 1)
+}
+
+/// How long a part of a window is.
+fn part_us(start: Timestamp, end: Timestamp) -> i64 {
+    ((end.micros() - start.micros()).max(1) / BUCKETS).max(1)
+}
+
 /// What minutes of a window come to. `minutes` are of the window; what the filter leaves out does not count.
 pub fn performance(
     request: &PerformanceRequest,
@@ -141,15 +169,13 @@ pub fn performance(
     let mut steps = Totals::default();
     let mut trend: BTreeMap<i64, Bucket> = BTreeMap::new();
     let span_us = (end.micros() - start.micros()).max(1);
-    let bucket_us = (span_us / BUCKETS).max(1);
+    let bucket_us = part_us(start, end);
     for bucket in 0..BUCKETS {
         let start = Timestamp::from_micros(start.micros() + bucket * bucket_us);
         trend.insert(bucket, Bucket { start, ..Bucket::default() });
     }
     for one in minutes.iter().filter(|one| request.filter.takes(&one.series)) {
-        let at = one.minute.saturating_mul(MINUTE_US);
-        let number = ((at - start.micros()) / bucket_us).clamp(0, BUCKETS - 1);
-        let bucket = trend.entry(number).or_default();
+        let bucket = trend.entry(part(one.minute, start, end)).or_default();
         if one.series.kind != Kind::Step {
             tasks.merge(&one.totals);
             bucket.completed += one.totals.completed;
@@ -203,16 +229,14 @@ fn health(
 ) -> (Option<f64>, Vec<HealthPart>) {
     let mut parts = Vec::new();
     for (name, weight, totals) in [("tasks_succeed", 0.5, tasks), ("steps_succeed", 0.25, steps)] {
-        parts.extend(totals.error_rate().map(|rate| HealthPart {
-            name: name.to_owned(),
-            score: 1.0 - rate,
-            weight,
-        }));
+        let (good, failed) = (float(totals.completed), float(totals.failed));
+        if good + failed > 0.0 {
+            parts.push(HealthPart::of(name, weight, good, good + failed));
+        }
     }
     if let (Some(ran), Some(waited)) = (ran.p90, waited.p90) {
         let (ran, waited) = (ran.as_secs_f64(), waited.as_secs_f64());
-        let score = if ran + waited > 0.0 { ran / (ran + waited) } else { 1.0 };
-        parts.push(HealthPart { name: "steps_wait_little".to_owned(), score, weight: 0.25 });
+        parts.push(HealthPart::of("steps_wait_little", 0.25, ran, ran + waited));
     }
     let weight: f64 = parts.iter().map(|part| part.weight).sum();
     let score = parts.iter().map(|part| part.score * part.weight).sum::<f64>();

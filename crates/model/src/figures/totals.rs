@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::gathered::OTHER;
 use super::sketch::Sketch;
 use crate::job::JobState;
 
@@ -44,6 +45,26 @@ pub struct Series {
 }
 
 impl Series {
+    /// The series of those of its kind that were too many to be told apart.
+    #[must_use]
+    pub fn as_other(&self) -> Self {
+        let other = |name: &str| if name.is_empty() { String::new() } else { OTHER.to_owned() };
+        Self {
+            kind: self.kind,
+            namespace: other(&self.namespace),
+            template: other(&self.template),
+            step: other(&self.step),
+            // What the engine does itself is no work of handlers, also where nobody is told apart.
+            handler: if self.handler == ENGINE_HANDLER { self.handler.clone() } else { other(&self.handler) },
+            queue: other(&self.queue),
+        }
+    }
+
+    /// Whether it stands for those that were too many to be told apart.
+    pub fn is_other(&self) -> bool {
+        self.namespace == OTHER
+    }
+
     /// Whether it is work of handlers: steps and jobs, but for what the engine does itself.
     pub fn is_of_handlers(&self) -> bool {
         self.kind != Kind::Workflow && self.handler != ENGINE_HANDLER

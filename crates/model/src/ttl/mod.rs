@@ -29,5 +29,5 @@ mod rule;
 mod settings;
 
 pub use observe::{Classes, Observation, Observed, Part, Phase, WINDOWS_KEPT};
-pub use rule::{Bound, Correction, Decision, Decisions, Rates, decide};
+pub use rule::{Bound, Correction, Decision, Decisions, Rates, at_life, decide};
 pub use settings::{CLASSES_MAX, INSTANCES_MAX, Saves, Settings, SettingsProblem};

@@ -62,8 +62,8 @@ impl Bound {
 /// The lives of all classes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decisions {
-    /// What a read that is too stale is taken to cost, in seconds of rebuilding, or in rebuilds where those are to be saved: as little as
-    /// the budget allows.
+    /// What a read that is too stale is taken to cost, in what is to be [saved](Settings::saves): as little as the budget
+    /// allows.
     pub price: f64,
     /// The share of all reads that is too stale then.
     pub stale_share: f64,
@@ -74,7 +74,8 @@ pub struct Decisions {
 /// Decides the lives of classes that share one budget. The settings have no [problems](Settings::problems); rates that are no
 /// numbers, or negative, count as 0.
 pub fn decide(classes: &[Rates], settings: &Settings) -> Decisions {
-    let classes: Vec<Class> = classes.iter().map(|rates| Class::new(*rates, settings)).collect();
+    let mean_s = mean_cost(classes, settings);
+    let classes: Vec<Class> = classes.iter().map(|rates| Class::new(*rates, settings, mean_s)).collect();
     let at = |price: f64| -> Decisions {
         let decided: Vec<Decision> = classes.iter().map(|class| class.at(price, settings)).collect();
         let reads: f64 = classes.iter().map(|class| class.reads).sum();
@@ -94,6 +95,18 @@ pub fn decide(classes: &[Rates], settings: &Settings) -> Decisions {
         if at(middle.exp()).stale_share > settings.stale_share_max { low = middle } else { high = middle }
     }
     at(high.exp())
+}
+
+/// What a life that something else decided comes to; nothing [bounds](Decision::bound) it.
+pub fn at_life(rates: &Rates, settings: &Settings, ttl: Duration) -> Decision {
+    let class = Class::new(*rates, settings, 0.0);
+    let seconds = ttl.as_secs_f64();
+    Decision {
+        ttl,
+        stale_share: class.share(seconds),
+        rebuilds_per_s: if class.reads > 0.0 { 1.0 / class.cycle_s(seconds) } else { 0.0 },
+        bound: None,
+    }
 }
 
 /// Holds what is measured at the budget: values do not change as evenly as [`decide`] takes them to, so that more reads, or fewer,
@@ -125,9 +138,27 @@ impl Correction {
     }
 }
 
+fn sane(value: f64) -> f64 {
+    if value.is_finite() { value.max(0.0) } else { 0.0 }
+}
+
+/// What a rebuild costs on average when all values live as long as the budget, in seconds: what [`Saves::Both`] weighs with.
+fn mean_cost(classes: &[Rates], settings: &Settings) -> f64 {
+    let within = settings.staleness.as_secs_f64();
+    let (mut rebuilds, mut cost_s) = (0.0, 0.0);
+    for rates in classes {
+        let reads = sane(rates.reads_per_s);
+        // One life, and the wait for the read that ends it.
+        let rebuilds_per_s = if reads > 0.0 { 1.0 / (within + 1.0 / reads) } else { 0.0 };
+        rebuilds += rebuilds_per_s;
+        cost_s += rebuilds_per_s * sane(rates.rebuild_s);
+    }
+    if rebuilds > 0.0 { cost_s / rebuilds } else { 0.0 }
+}
+
 /// A class as the arithmetic needs it.
 struct Class {
-    /// Reads, changes a second; what a rebuild costs, in seconds, or 1 where each counts the same.
+    /// Reads, changes a second; what a rebuild costs, in seconds, or 1 where each counts the same, or the sum of both by the mean.
     reads: f64,
     changes: f64,
     cost: f64,
@@ -138,14 +169,14 @@ struct Class {
 }
 
 impl Class {
-    fn new(rates: Rates, settings: &Settings) -> Self {
-        let sane = |value: f64| if value.is_finite() { value.max(0.0) } else { 0.0 };
+    fn new(rates: Rates, settings: &Settings, mean_s: f64) -> Self {
         let mut class = Self {
             reads: sane(rates.reads_per_s),
             changes: sane(rates.changes_per_s),
             cost: match settings.saves {
+                Saves::Both if mean_s > 0.0 => 1.0 + sane(rates.rebuild_s) / mean_s,
                 Saves::Cost => sane(rates.rebuild_s),
-                Saves::Rebuilds => 1.0,
+                Saves::Both | Saves::Rebuilds => 1.0,
             },
             within: settings.staleness.as_secs_f64(),
             // What was watched for a window tells nothing about longer lives.

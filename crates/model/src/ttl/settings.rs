@@ -14,20 +14,28 @@ const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// No share that is checked can be smaller: nobody could measure it.
 const SHARE_MIN: f64 = 1e-6;
 
-/// What is to be saved within the budget. Values differ in what they cost to make: what saves most of the one does not save most of the other.
+/// What is to be saved within the budget. Values differ in what they cost to make: what saves most of the one does not save
+/// most of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Saves {
-    /// The time that rebuilding takes: a value that costs ten times as much is made the less often.
+    /// The number of rebuilds and the time that they take, each as part of what it would be if all lived as long as the
+    /// budget: a rebuild that costs as much as most counts as much for its number as for its cost.
     #[default]
+    Both,
+    /// The time that rebuilding takes: a value that costs ten times as much is made the less often.
     Cost,
     /// The number of rebuilds, whatever each costs: for sources that count calls.
     Rebuilds,
 }
 
 impl Saves {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Both, Self::Cost, Self::Rebuilds];
+
     /// The name in configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Both => "both",
             Self::Cost => "cost",
             Self::Rebuilds => "rebuilds",
         }
@@ -50,7 +58,7 @@ pub struct Settings {
     /// Over what time reads and changes are counted; no life is longer than what was watched. Default one day, so that the nights are
     /// in it.
     pub window: Duration,
-    /// What is to be saved. Default: cost.
+    /// What is to be saved. Default: both.
     pub saves: Saves,
 }
 

@@ -1,4 +1,4 @@
-//! Figures over what has ended: sketches against sorted lists, reports against brute force, requests that are refused.
+//! Figures over what has ended: sketches against sorted lists, reports against brute force, also from what was merged, requests that are refused.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,6 +7,7 @@
     reason = "a test says what it expects"
 )]
 
+mod gathered;
 mod reports;
 mod requests;
 mod sketches;

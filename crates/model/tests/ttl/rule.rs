@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use recache_model::ttl::{Bound, Correction, Rates, Settings, decide};
+use recache_model::ttl::{Bound, Correction, Rates, Saves, Settings, decide};
 
 /// By summing over ages instead of integrating in closed form.
 fn share_by_sum(rates: &Rates, ttl: f64, within: f64) -> f64 {
@@ -32,7 +32,8 @@ fn rates() -> impl Strategy<Value = Rates> {
 fn life_is_the_square_root_where_reads_are_many_and_changes_few() {
     let one = Rates { reads_per_s: 100.0, changes_per_s: 1e-6, rebuild_s: 0.3 };
     let other = Rates { reads_per_s: 100.0, changes_per_s: 4e-6, rebuild_s: 0.1 };
-    let settings = Settings { stale_share_max: 1e-4, class_share_max: 0.5, ..Settings::default() };
+    let settings =
+        Settings { stale_share_max: 1e-4, class_share_max: 0.5, saves: Saves::Cost, ..Settings::default() };
     let decisions = decide(&[one, other], &settings);
     for (rates, decision) in [one, other].iter().zip(&decisions.classes) {
         let within = settings.staleness.as_secs_f64();
@@ -86,7 +87,7 @@ proptest! {
         classes in vec(rates(), 1..4),
         shifts in vec(-0.7..0.7_f64, 4),
     ) {
-        let settings = Settings { class_share_max: 0.5, ..Settings::default() };
+        let settings = Settings { class_share_max: 0.5, saves: Saves::Cost, ..Settings::default() };
         let within = settings.staleness.as_secs_f64();
         let decisions = decide(&classes, &settings);
         let reads: f64 = classes.iter().map(|class| class.reads_per_s).sum();
@@ -126,6 +127,25 @@ proptest! {
         // The exact statement: at the price that was found nothing is better.
         let at_price = |(stale, cost): (f64, f64)| cost + decisions.price * stale * reads;
         prop_assert!(at_price((other_stale, other_cost)) >= at_price((stale, cost)) * 0.995 - 1e-9);
+    }
+
+    /// What saves some of both makes fewer values than what saves cost alone, and cheaper ones than what saves rebuilds alone.
+    #[test]
+    fn what_saves_both_lies_between_what_saves_either(classes in vec(rates(), 1..6)) {
+        let saves = |saves| {
+            let decided = decide(&classes, &Settings { saves, ..Settings::default() });
+            let rebuilds: f64 = decided.classes.iter().map(|one| one.rebuilds_per_s).sum();
+            let cost: f64 =
+                decided.classes.iter().zip(&classes).map(|(one, class)| one.rebuilds_per_s * class.rebuild_s).sum();
+            (rebuilds, cost, decided.stale_share)
+        };
+        let [both, cost, rebuilds] = Saves::ALL.map(saves);
+        // All three use the budget up, but for what a step of the search leaves.
+        for (_, _, share) in [both, cost, rebuilds] {
+            prop_assert!(share <= Settings::default().stale_share_max * 1.001);
+        }
+        prop_assert!(both.0 <= cost.0 * 1.01 && both.0 >= rebuilds.0 * 0.99, "{both:?} {cost:?} {rebuilds:?}");
+        prop_assert!(both.1 >= cost.1 * 0.99 && both.1 <= rebuilds.1 * 1.01, "{both:?} {cost:?} {rebuilds:?}");
     }
 
     #[test]

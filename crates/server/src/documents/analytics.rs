@@ -37,6 +37,8 @@ pub fn performance(request: &PerformanceRequest, found: &Performance) -> api::Pe
                 name: part.name.clone(),
                 score: part.score,
                 weight: part.weight,
+                good: part.good,
+                whole: part.whole,
             })
             .collect(),
         task_duration_seconds: spread(&found.task_duration),
@@ -136,6 +138,7 @@ pub(super) fn spread(of: &Distribution) -> api::DurationSpread {
     let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64());
     api::DurationSpread {
         count: of.count,
+        sum: of.sum.as_secs_f64(),
         mean: seconds(of.mean),
         p50: seconds(of.p50),
         p90: seconds(of.p90),

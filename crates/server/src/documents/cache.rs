@@ -212,6 +212,7 @@ pub fn ttl_explanation(adaptive: Option<&Adaptive>) -> api::TtlExplanation {
                 changed: one.observed.changed,
                 invalidated: one.observed.invalidated,
                 ttl_ms: ms(one.decision.ttl),
+                usage_ms: one.usage.map(ms),
                 stale_share: one.decision.stale_share,
                 rebuilds_per_s: one.decision.rebuilds_per_s,
             })

@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
-use recache_api::{BottleneckReport, FigureExplanation, FigureInput, PerformanceReport, SlowStepEntry};
+use recache_api::{
+    BottleneckReport, FigureExplanation, FigureInput, HealthScorePart, PerformanceReport, SlowStepEntry,
+};
 
 /// A report that has figures.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,8 +114,6 @@ const SUPERSEDED: Input = ("superseded_tasks", |report| report.task(|one| one.su
 const ACTIVE: Input = ("active_tasks", |report| report.task(|one| one.active_tasks));
 const SUBMITTED: Input = ("active_tasks_submitted", |report| report.task(|one| one.active_tasks_submitted));
 const TOTAL: Input = ("total_tasks", |report| report.task(|one| one.total_tasks));
-const STEPS_BEGUN: Input = ("steps that began", |report| report.task(|one| one.step_duration_seconds.count));
-const TASKS_ENDED: Input = ("tasks that ended", |report| report.task(|one| one.task_duration_seconds.count));
 /// The window begins with a full minute: it is up to a minute longer than was asked for.
 const HOURS: Input = ("hours from analysis_period_start to calculated_at", |report| {
     report.performance().map(|one| {
@@ -122,9 +122,20 @@ const HOURS: Input = ("hours from analysis_period_start to calculated_at", |repo
     })
 });
 
+/// What the mean of durations is of, its sum in seconds first.
+macro_rules! mean {
+    ($sum:literal, $count:literal, $field:ident) => {
+        &[
+            ($sum, |report| report.performance().map(|one| one.$field.sum)),
+            ($count, |report| report.task(|one| one.$field.count)),
+        ]
+    };
+}
+
 macro_rules! quantiles {
     ($field:ident) => {
         &[
+            ("sum", |report| report.performance().map(|one| one.$field.sum)),
             ("count", |report| report.task(|one| one.$field.count)),
             ("mean", |report| report.performance().and_then(|one| one.$field.mean)),
             ("p50", |report| report.performance().and_then(|one| one.$field.p50)),
@@ -133,6 +144,28 @@ macro_rules! quantiles {
         ]
     };
 }
+
+/// A part of the health score: its weight, and what its score is of.
+macro_rules! health_part {
+    ($name:literal) => {
+        [
+            (concat!($name, " weight"), |report| report.health_part($name).map(|part| part.weight)),
+            (concat!($name, " good"), |report| report.health_part($name).map(|part| part.good)),
+            (concat!($name, " whole"), |report| report.health_part($name).map(|part| part.whole)),
+            (concat!($name, " score"), |report| report.health_part($name).map(|part| part.score)),
+        ]
+    };
+}
+
+const TASKS_SUCCEED: [Input; 4] = health_part!("tasks_succeed");
+const STEPS_SUCCEED: [Input; 4] = health_part!("steps_succeed");
+const STEPS_WAIT_LITTLE: [Input; 4] = health_part!("steps_wait_little");
+const HEALTH_PARTS: [Input; 12] = {
+    let [a, b, c, d] = TASKS_SUCCEED;
+    let [e, f, g, h] = STEPS_SUCCEED;
+    let [i, j, k, l] = STEPS_WAIT_LITTLE;
+    [a, b, c, d, e, f, g, h, i, j, k, l]
+};
 
 /// Of the first entry of a list of steps.
 macro_rules! first_step {
@@ -250,34 +283,35 @@ static ROWS: [Row; 29] = [
         "sum of finished_at - created_at / tasks that ended",
         ENDED_SOURCE,
         |report| report.performance().and_then(|one| one.average_task_duration_seconds),
-        &[TASKS_ENDED],
+        mean!("sum of finished_at - created_at", "tasks that ended", task_duration_seconds),
     ),
     of_performance(
         "average_step_duration_seconds",
         "sum of finished_at - started_at of last attempts / steps that began",
         STEP_SOURCE,
         |report| report.performance().and_then(|one| one.average_step_duration_seconds),
-        &[STEPS_BEGUN],
+        mean!("sum of finished_at - started_at", "steps that began", step_duration_seconds),
     ),
     of_performance(
         "task_duration_seconds",
-        "count, mean and quantiles of finished_at - created_at; the value is the mean, quantiles are of a sketch and off by at most 1 %",
+        "count, mean and quantiles of finished_at - created_at; the value is the mean, sum / count; quantiles are of a sketch and off by at \
+         most 1 %",
         ENDED_SOURCE,
         |report| report.performance().and_then(|one| one.task_duration_seconds.mean),
         quantiles!(task_duration_seconds),
     ),
     of_performance(
         "step_duration_seconds",
-        "count, mean and quantiles of finished_at - started_at of last attempts; the value is the mean, quantiles are of a sketch and off \
-         by at most 1 %",
+        "count, mean and quantiles of finished_at - started_at of last attempts; the value is the mean, sum / count; quantiles are of a \
+         sketch and off by at most 1 %",
         STEP_SOURCE,
         |report| report.performance().and_then(|one| one.step_duration_seconds.mean),
         quantiles!(step_duration_seconds),
     ),
     of_performance(
         "queue_wait_seconds",
-        "count, mean and quantiles of started_at - due_at of last attempts; the value is the mean, quantiles are of a sketch and off by at \
-         most 1 %",
+        "count, mean and quantiles of started_at - due_at of last attempts; the value is the mean, sum / count; quantiles are of a sketch \
+         and off by at most 1 %",
         STEP_SOURCE,
         |report| report.performance().and_then(|one| one.queue_wait_seconds.mean),
         quantiles!(queue_wait_seconds),
@@ -310,31 +344,22 @@ static ROWS: [Row; 29] = [
     ),
     of_performance(
         "system_health_score",
-        "0.5 tasks that did not fail + 0.25 steps that did not fail + 0.25 run p90 / (run p90 + wait p90), by the weights of those that \
-         are known",
+        "sum of weight * score / sum of weight, of the parts that are known; score = good / whole. tasks_succeed and steps_succeed: completed \
+         / (completed + failed); steps_wait_little: run p90 / (run p90 + wait p90), in seconds",
         STEP_SOURCE,
         |report| report.performance().and_then(|one| one.system_health_score),
-        &[
-            COMPLETED,
-            FAILED,
-            ("run p90", |report| report.performance().and_then(|one| one.step_duration_seconds.p90)),
-            ("wait p90", |report| report.performance().and_then(|one| one.queue_wait_seconds.p90)),
-        ],
+        &HEALTH_PARTS,
     ),
     of_performance(
         "health_parts",
-        "each part of the health score with its weight: 1 - the fraction that failed, of tasks and of steps, and run p90 / (run p90 + wait \
-         p90); the value is the sum of the weights that are known",
+        "each part of the health score with its weight; score = good / whole. tasks_succeed and steps_succeed: completed / (completed + \
+         failed); steps_wait_little: run p90 / (run p90 + wait p90), in seconds; the value is the sum of the weights that are known",
         STEP_SOURCE,
         |report| {
             let parts = &report.performance()?.health_parts;
             (!parts.is_empty()).then(|| parts.iter().map(|part| part.weight).sum())
         },
-        &[
-            ("tasks that did not fail", |report| report.health_part(0)),
-            ("the second part", |report| report.health_part(1)),
-            ("the third part", |report| report.health_part(2)),
-        ],
+        &HEALTH_PARTS,
     ),
     of_performance(
         "trend",
@@ -444,8 +469,8 @@ impl Report {
         self.performance().map(|report| number(of(report)))
     }
 
-    fn health_part(&self, place: usize) -> Option<f64> {
-        self.performance()?.health_parts.get(place).map(|part| part.score)
+    fn health_part(&self, name: &str) -> Option<&HealthScorePart> {
+        self.performance()?.health_parts.iter().find(|part| part.name == name)
     }
 
     fn first(&self, of: fn(&BottleneckReport) -> Option<&SlowStepEntry>) -> Option<&SlowStepEntry> {
@@ -453,9 +478,11 @@ impl Report {
     }
 }
 
-/// Exact up to 2^32, and more than anybody counts.
+/// A count as a number: exact up to 2^53.
 fn number(count: u64) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+    let high = u32::try_from(count >> 32).unwrap_or(u32::MAX);
+    let low = u32::try_from(count & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    f64::from(high) * 4_294_967_296.0 + f64::from(low)
 }
 
 fn micros_as_hours(micros: i64) -> f64 {
@@ -465,9 +492,13 @@ fn micros_as_hours(micros: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use recache_engine::figures::FoundBottlenecks;
-    use recache_model::figures::{Active, BottlenecksRequest, PerformanceRequest, performance};
+    use recache_model::figures::{
+        Active, BottlenecksRequest, Ended, Kind, MinuteTotals, PerformanceRequest, Series, Totals, performance,
+    };
+    use recache_model::job::JobState;
     use recache_model::time::Timestamp;
     use serde_json::Value;
 
@@ -515,5 +546,110 @@ mod tests {
             (hours.name.as_str(), hours.value),
             ("hours from analysis_period_start to calculated_at", Some(1.0))
         );
+    }
+
+    #[test]
+    fn counts_are_told_as_they_are_also_beyond_32_bits() {
+        for (count, told) in [
+            (0, 0.0),
+            (4_294_967_295, 4_294_967_295.0),
+            (4_294_967_296, 4_294_967_296.0),
+            (1_000_000_000_000_000, 1e15),
+            (1 << 53, 9_007_199_254_740_992.0),
+        ] {
+            assert_eq!(number(count).to_bits(), f64::to_bits(told));
+        }
+    }
+
+    /// Work of which each part of the score is another: 3 of 4 tasks, 6 of 8 steps, runs of 3 s after waits of 1 s.
+    fn some_work() -> PerformanceReport {
+        let totals = |completed: u64, is_step: bool| {
+            let mut totals = Totals::default();
+            for place in 0..completed + completed / 3 {
+                let seconds = |seconds| is_step.then(|| Duration::from_secs(seconds));
+                totals.add(&Ended {
+                    state: if place < completed { JobState::Completed } else { JobState::Failed },
+                    lasted: Duration::from_secs(5 + place),
+                    ran: seconds(3),
+                    waited: seconds(1),
+                    code: None,
+                });
+            }
+            totals
+        };
+        let of = |kind, handler: &str, totals| {
+            let none = String::new;
+            let series = Series {
+                kind,
+                namespace: "shop".to_owned(),
+                template: none(),
+                step: none(),
+                handler: handler.to_owned(),
+                queue: none(),
+            };
+            MinuteTotals { minute: 1, series, totals }
+        };
+        let minutes =
+            [of(Kind::Workflow, "", totals(3, false)), of(Kind::Step, "charge", totals(6, true))];
+        let request = PerformanceRequest::default();
+        let end = Timestamp::from_micros(3_600_000_000);
+        documents::performance(
+            &request,
+            &performance(&request, Timestamp::default(), end, &minutes, Active::default()),
+        )
+    }
+
+    /// What is printed is enough to calculate the figure by its formula.
+    #[test]
+    fn averages_and_the_health_score_follow_from_the_inputs_that_are_told() {
+        let report = Report::Performance(Box::new(some_work()));
+        let told = |figure: &str| figure_explanation(figure.parse().unwrap(), &report, &report);
+        let input = |of: &FigureExplanation, name: &str| -> f64 {
+            let found = of.inputs.iter().find(|input| input.name == name);
+            found.and_then(|input| input.value).unwrap_or_else(|| panic!("{name} in {of:?}"))
+        };
+        for (figure, sum, count, by_hand) in [
+            ("average_task_duration_seconds", "sum of finished_at - created_at", "tasks that ended", 6.5),
+            ("average_step_duration_seconds", "sum of finished_at - started_at", "steps that began", 3.0),
+            ("task_duration_seconds", "sum", "count", 6.5),
+            ("step_duration_seconds", "sum", "count", 3.0),
+            ("queue_wait_seconds", "sum", "count", 1.0),
+        ] {
+            let told = told(figure);
+            let mean = input(&told, sum) / input(&told, count);
+            assert!((mean - by_hand).abs() < 1e-6, "{figure}: {told:?}");
+            assert!((told.value.unwrap() - by_hand).abs() < 1e-6, "{figure}: {told:?}");
+        }
+        let told = told("system_health_score");
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (part, good, whole) in
+            [("tasks_succeed", 3.0, 4.0), ("steps_succeed", 6.0, 8.0), ("steps_wait_little", 3.0, 4.0)]
+        {
+            let of = |what: &str| input(&told, &format!("{part} {what}"));
+            // Of the wait by quantiles, which are off by a hundredth at most.
+            assert!((of("good") / good - 1.0).abs() < 0.02 && (of("whole") / whole - 1.0).abs() < 0.02);
+            assert!((of("score") - of("good") / of("whole")).abs() < 1e-9);
+            sum += of("weight") * of("score");
+            weights += of("weight");
+        }
+        assert!((weights - 1.0).abs() < 1e-9, "all three are known");
+        assert!((told.value.unwrap() - sum / weights).abs() < 1e-9, "{told:?}");
+    }
+
+    /// Of tasks alone that score is known: nothing else is told under its name.
+    #[test]
+    fn part_of_the_health_score_that_is_not_known_is_told_as_nothing() {
+        let mut report = some_work();
+        report.health_parts.retain(|part| part.name != "tasks_succeed");
+        let report = Report::Performance(Box::new(report));
+        let told = figure_explanation("health_parts".parse().unwrap(), &report, &report);
+        let known: Vec<&str> = told
+            .inputs
+            .iter()
+            .filter(|input| input.value.is_some())
+            .filter_map(|input| input.name.strip_suffix(" score"))
+            .collect();
+        assert_eq!(known, ["steps_succeed", "steps_wait_little"]);
+        assert_eq!(told.value, Some(0.5));
     }
 }

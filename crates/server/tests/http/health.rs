@@ -130,6 +130,7 @@ async fn metrics_are_openmetrics_text_with_bounded_labels() {
         "recache_database_pool_band{band=\"low\"}",
         "recache_database_writer_band{band=\"critical\"} 0",
         "recache_database_writer_busy_seconds_total",
+        "recache_figures_other_total 0",
     ] {
         assert!(answer.body.contains(name), "{name}");
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recache_model::figures::{Active, Filter, Kind, MINUTE_US, Minute, MinuteTotals, Totals};
+use recache_model::figures::{
+    Active, By, Filter, Kind, MINUTE_US, Minute, MinuteTotals, OTHER, Series, Totals,
+};
 use recache_model::job::{ErrorKind, JobError};
 use recache_model::time::{Clock as _, Timestamp};
 use recache_model::workflow::StepKind;
@@ -12,7 +14,7 @@ use uuid::Uuid;
 use super::workflows::{template, workflow};
 use super::{Subject, work};
 use crate::Error;
-use crate::figures::{COUNTED_ROWS_MAX, StepFigures};
+use crate::figures::{FoldLimits, MinutesAsked, StepFigures};
 use crate::flow::{Child, Children, Ending, FLOW};
 use crate::maintenance::Leadership;
 use crate::queues::Word;
@@ -92,9 +94,12 @@ fn minute(subject: &Subject) -> Minute {
 
 /// All that ended until now, of every kind.
 async fn all(subject: &Subject, exact: bool) -> Vec<MinuteTotals> {
-    let mut all = subject.store.figures().minutes(0, minute(subject) + 1, exact).await.expect("answered");
-    all.sort_by(|one, other| (one.minute, &one.series).cmp(&(other.minute, &other.series)));
-    all
+    let asked = MinutesAsked { exact, ..MinutesAsked::new(0, minute(subject) + 1, By::Minute) };
+    subject.store.figures().minutes(&asked).await.expect("answered")
+}
+
+fn minutes(minutes: u32) -> FoldLimits {
+    FoldLimits { minutes, ..FoldLimits::default() }
 }
 
 /// Jobs and workflows that end in different ways, over some minutes.
@@ -135,7 +140,7 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
     let figures = subject.store.figures();
     let lead = lead(subject).await;
     assert_eq!(
-        figures.fold(&lead, minute(subject), 2, 60, COUNTED_ROWS_MAX).await.expect("answered"),
+        figures.fold(&lead, minute(subject), 2, FoldLimits::default()).await.expect("answered"),
         None,
         "nothing ever ended"
     );
@@ -163,11 +168,11 @@ pub async fn folded_minutes_are_what_counting_finds(subject: &Subject) {
     // Two minutes at a time, and then all that is left but the present one.
     let first = counted.first().expect("something ended").minute;
     assert_eq!(
-        figures.fold(&lead, minute(subject) - 1, 2, 2, COUNTED_ROWS_MAX).await.expect("folded"),
+        figures.fold(&lead, minute(subject) - 1, 2, minutes(2)).await.expect("folded"),
         Some(first + 1)
     );
     assert_eq!(all(subject, false).await, counted);
-    let last = figures.fold(&lead, minute(subject) - 1, 2, 60, COUNTED_ROWS_MAX).await.expect("folded");
+    let last = figures.fold(&lead, minute(subject) - 1, 2, FoldLimits::default()).await.expect("folded");
     assert_eq!(last, Some(minute(subject) - 1));
     assert_eq!(figures.folded().await.expect("answered"), last);
     assert_eq!(all(subject, false).await, counted);
@@ -246,7 +251,7 @@ pub async fn only_what_a_handler_ran_counts_as_run(subject: &Subject) {
     subject.advance(Duration::from_secs(60));
     let last = minute(subject) - 1;
     let fold = subject.store.figures();
-    while fold.fold(&lead, last, 0, 600, COUNTED_ROWS_MAX).await.expect("folded") != Some(last) {}
+    while fold.fold(&lead, last, 0, minutes(600)).await.expect("folded") != Some(last) {}
     assert_eq!(all(subject, false).await, found, "and so it is when it is folded");
 }
 
@@ -328,18 +333,18 @@ pub async fn folding_again_counts_nothing_twice_and_what_came_late_too(subject: 
     subject.advance(Duration::from_secs(60));
     let before = all(subject, true).await;
     let last = minute(subject) - 1;
-    figures.fold(&lead, last, 2, 60, COUNTED_ROWS_MAX).await.expect("folded");
+    figures.fold(&lead, last, 2, FoldLimits::default()).await.expect("folded");
     // As if the fold had not seen them.
     subject.tamper("DELETE FROM figures_minutes").await;
     subject.advance(Duration::from_secs(60));
     let again = u32::try_from(last - before[0].minute + 1).expect("a few minutes");
     assert_eq!(
-        figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("folded"),
+        figures.fold(&lead, last + 1, again, FoldLimits::default()).await.expect("folded"),
         Some(last + 1)
     );
     assert_eq!(all(subject, false).await, before);
     assert_eq!(
-        figures.fold(&lead, last + 1, again, 60, COUNTED_ROWS_MAX).await.expect("nothing to do"),
+        figures.fold(&lead, last + 1, again, FoldLimits::default()).await.expect("nothing to do"),
         Some(last + 1)
     );
     assert_eq!(all(subject, false).await, before);
@@ -362,8 +367,11 @@ pub async fn minutes_with_too_much_for_one_fold_are_folded_one_by_one(subject: &
     let (first, last) = (counted[0].minute, minute(subject) - 1);
     let (rows_max, mut seen) = (3, Vec::new());
     while seen.last() != Some(&last) {
-        let folded =
-            figures.fold(&lead, last, 1, 60, rows_max).await.expect("folded").expect("there is more");
+        let folded = figures
+            .fold(&lead, last, 1, FoldLimits { rows: rows_max, ..FoldLimits::default() })
+            .await
+            .expect("folded")
+            .expect("there is more");
         assert!(seen.last().is_none_or(|before| *before < folded), "it goes on: {seen:?}, then {folded}");
         seen.push(folded);
     }
@@ -377,13 +385,91 @@ pub async fn minutes_with_too_much_for_one_fold_are_folded_one_by_one(subject: &
     assert_eq!(sum(&counted, Kind::Job).completed, 12);
 }
 
+/// However many names there are, a minute keeps so many series and no more; nothing that ended is lost.
+pub async fn series_that_are_too_many_are_folded_as_one(subject: &Subject) {
+    let figures = subject.store.figures();
+    let lead = lead(subject).await;
+    for place in 0..7_u32 {
+        let session = subject.session().await;
+        let new = NewJob { queue: format!("q{place}"), ..work() };
+        subject.store.jobs_submit(vec![new]).await.expect("stored");
+        let request = ClaimRequest {
+            session,
+            queues: vec![format!("q{place}")],
+            handlers: vec!["work".to_owned()],
+            rows_max: 1,
+        };
+        let claimed = subject.store.jobs_dispatch(Vec::new(), Some(request)).await.expect("answered").claimed;
+        subject.settle(&claimed[0], Outcome::Completed { output: "1".to_owned() }).await;
+    }
+    subject.advance(Duration::from_secs(60));
+    let last = minute(subject) - 1;
+    let series_of = async |asked: MinutesAsked| -> Vec<Series> {
+        let found = figures.minutes(&asked).await.expect("answered");
+        assert_eq!(sum(&found, Kind::Job).completed, 7, "all are counted: {found:?}");
+        found.into_iter().map(|one| one.series).collect()
+    };
+    let asked = MinutesAsked::new(0, last + 1, By::Minute);
+    assert_eq!(series_of(asked.clone()).await.len(), 7, "there is room for all");
+    let few = MinutesAsked { series_max: 3, ..asked.clone() };
+    let told = series_of(few).await;
+    assert_eq!(told.len(), 4, "three, and one for all others: {told:?}");
+    assert_eq!(told.iter().filter(|one| one.is_other()).count(), 1);
+
+    let limits = FoldLimits { series: 3, ..FoldLimits::default() };
+    let before = subject.store.measured().figures_other;
+    while figures.fold(&lead, last, 3, limits).await.expect("folded") != Some(last) {}
+    let told = series_of(asked.clone()).await;
+    let others: Vec<&Series> = told.iter().filter(|one| one.is_other()).collect();
+    assert_eq!((told.len(), others.len()), (4, 1), "{told:?}");
+    assert_eq!((others[0].handler.as_str(), others[0].queue.as_str()), (OTHER, OTHER));
+    assert_eq!(subject.store.measured().figures_other - before, 4);
+    // Folded once more with the next minute, and not counted a second time.
+    subject.advance(Duration::from_secs(60));
+    figures.fold(&lead, last + 1, 3, limits).await.expect("folded");
+    assert_eq!(subject.store.measured().figures_other - before, 4);
+
+    // What is not asked for needs no room, and takes none from the others.
+    let filter = Filter { queue: Some("q6".to_owned()), ..Filter::default() };
+    let exact = MinutesAsked { exact: true, filter, series_max: 1, ..asked };
+    let found = figures.minutes(&exact).await.expect("answered");
+    assert_eq!(found.iter().map(|one| one.series.queue.as_str()).collect::<Vec<_>>(), ["q6"]);
+}
+
+/// Minutes are merged where they are read: a window of many costs no more memory than a short one.
+pub async fn minutes_of_a_window_are_merged_as_far_as_is_asked(subject: &Subject) {
+    let figures = subject.store.figures();
+    for _ in 0..5 {
+        some_work(subject).await;
+        subject.advance(Duration::from_secs(60));
+    }
+    let lead = lead(subject).await;
+    // One half of it is folded, the other is counted.
+    let apart = all(subject, true).await;
+    let half = apart[apart.len() / 2].minute;
+    while figures.fold(&lead, half, 3, FoldLimits::default()).await.expect("folded") != Some(half) {}
+    let (first, end) = (apart[0].minute, minute(subject) + 1);
+    let instant = |minute: Minute| Timestamp::from_micros(minute * MINUTE_US);
+    let parts = By::Parts { start: instant(first), end: instant(end) };
+    for exact in [false, true] {
+        for (by, most) in [(By::Series, 4), (parts, 24 * 3)] {
+            let asked = MinutesAsked { exact, ..MinutesAsked::new(first, end, by) };
+            let merged = figures.minutes(&asked).await.expect("answered");
+            assert!(merged.len() <= most && merged.len() < apart.len(), "{by:?}: {merged:?}");
+            for kind in [Kind::Workflow, Kind::Step, Kind::Job] {
+                assert_eq!(sum(&merged, kind), sum(&apart, kind), "{by:?}, {kind:?}");
+            }
+        }
+    }
+}
+
 /// What a former leader still sends is refused.
 pub async fn only_the_leader_folds(subject: &Subject) {
     let figures = subject.store.figures();
     let lead = lead(subject).await;
     some_work(subject).await;
     let other = Leadership { token: lead.token + 1, ..lead.clone() };
-    let refused = figures.fold(&other, minute(subject), 0, 60, COUNTED_ROWS_MAX).await;
+    let refused = figures.fold(&other, minute(subject), 0, FoldLimits::default()).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     let refused = figures.minutes_remove(&other, minute(subject), 10).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
@@ -431,7 +517,7 @@ pub async fn old_minutes_are_removed(subject: &Subject) {
     let lead = lead(subject).await;
     some_work(subject).await;
     subject.advance(Duration::from_secs(60));
-    figures.fold(&lead, minute(subject) - 1, 0, 60, COUNTED_ROWS_MAX).await.expect("folded");
+    figures.fold(&lead, minute(subject) - 1, 0, FoldLimits::default()).await.expect("folded");
     let kept = all(subject, false).await;
     let first = kept[0].minute;
     let old = kept.iter().filter(|one| one.minute == first).count();

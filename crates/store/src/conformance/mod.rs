@@ -276,6 +276,8 @@ macro_rules! conformance_suite {
                 longest_child_counts_for_the_step_that_was_split,
                 folding_again_counts_nothing_twice_and_what_came_late_too,
                 minutes_with_too_much_for_one_fold_are_folded_one_by_one,
+                series_that_are_too_many_are_folded_as_one,
+                minutes_of_a_window_are_merged_as_far_as_is_asked,
                 only_the_leader_folds,
                 active_work_is_counted_by_filter,
                 old_minutes_are_removed,

@@ -17,6 +17,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use recache_model::time::{Clock, SystemClock, Timestamp};
@@ -161,6 +162,7 @@ pub struct Driver {
     key_cursor: Arc<KeyCursor>,
     counts: Arc<PoolCounts>,
     times: Times,
+    figures_other: AtomicU64,
     /// Where slow statements are noted, if their plans are wanted.
     plans: Option<SlowPlans>,
     pub(crate) signals: broadcast::Sender<Signal>,
@@ -293,7 +295,8 @@ impl Driver {
             plans
         });
         let clock = options.clock.clone();
-        let driver = Self { pool, clock, listener, key_cursor, counts, times, plans, signals };
+        let figures_other = AtomicU64::new(0);
+        let driver = Self { pool, clock, listener, key_cursor, counts, times, figures_other, plans, signals };
         if options.migrate {
             driver.make_history_days().await;
         }
@@ -310,7 +313,8 @@ impl Driver {
     fn measure(&self) -> Measured {
         let max = self.pool.options().get_max_connections();
         let pool = Some(self.counts.read(max, self.pool.size()));
-        Measured { pool, writer: None, statements: self.times.read() }
+        let figures_other = self.figures_other.load(Ordering::Relaxed);
+        Measured { pool, writer: None, statements: self.times.read(), figures_other }
     }
 
     async fn now_on(&self, db: &mut Connection) -> Result<Timestamp> {

@@ -14,6 +14,7 @@ use std::fmt;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use recache_model::time::{Clock, SystemClock, Timestamp};
@@ -188,6 +189,7 @@ pub struct Driver {
     clock: Arc<dyn Clock>,
     key_cursor: Arc<KeyCursor>,
     times: Times,
+    figures_other: AtomicU64,
     pub(crate) signals: broadcast::Sender<Signal>,
 }
 
@@ -260,7 +262,8 @@ impl Driver {
             tokio::spawn(plans::run(place, asked));
         }
         let times = Times::new(options.slow);
-        Ok(Self { writer, readers, plans, clock, key_cursor: Arc::default(), times, signals })
+        let figures_other = AtomicU64::new(0);
+        Ok(Self { writer, readers, plans, clock, key_cursor: Arc::default(), times, figures_other, signals })
     }
 
     /// What was measured. Its pool is that of the connections that read.
@@ -269,7 +272,12 @@ impl Driver {
             let max = readers.pool.options().get_max_connections();
             readers.counts.read(max, readers.pool.size())
         });
-        Measured { pool, writer: Some(self.writer.measure()), statements: self.times.read() }
+        Measured {
+            pool,
+            writer: Some(self.writer.measure()),
+            statements: self.times.read(),
+            figures_other: self.figures_other.load(Ordering::Relaxed),
+        }
     }
 
     async fn write<T, F>(&self, work: F) -> Result<T>

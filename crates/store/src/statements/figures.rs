@@ -1,13 +1,15 @@
 //! Figures over what has run.
 
 use std::collections::BTreeMap;
-
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use recache_model::analysis::{StepFacts, analyze};
-use recache_model::figures::{Active, Ended, Filter, Kind, MINUTE_US, Minute, MinuteTotals, Series, Totals};
+use recache_model::figures::{
+    Active, By, Ended, Filter, Gathered, Kind, MINUTE_US, Minute, MinuteTotals, Series, Totals,
+};
 use recache_model::ids::WorkflowId;
 use recache_model::job::{JobError, JobState};
 use recache_model::template::graph::Graph;
@@ -18,7 +20,7 @@ use uuid::Uuid;
 use super::super::{Connection, Driver, Row};
 use super::{jobs, maintenance};
 use crate::error::{Error, Result};
-use crate::figures::{COUNTED_ROWS_MAX, Figures, StepFigure, StepFigures};
+use crate::figures::{COUNTED_ROWS_MAX, Figures, FoldLimits, MinutesAsked, StepFigure, StepFigures};
 use crate::maintenance::Leadership;
 
 /// Versions of a template whose workflows are looked at.
@@ -74,25 +76,34 @@ impl Figures for Driver {
         leadership: &Leadership,
         last: Minute,
         again: u32,
-        minutes_max: u32,
-        rows_max: u64,
+        limits: FoldLimits,
     ) -> Result<Option<Minute>> {
         // Counted beside the writers, and only then written: nobody's settling waits for it.
-        let next =
-            self.read(look!([] db, now => to_fold(db, last, again, minutes_max, rows_max).await)).await?;
+        let next = self.read(look!([] db, now => to_fold(db, last, again, limits).await)).await?;
         let Some(fold) = next else {
             return self.folded().await;
         };
-        let lead = leadership.clone();
-        self.write(work!([lead, fold] db, now, effects => {
-            maintenance::check_lead(db, &lead).await?;
-            write_fold(db, &fold).await
-        }))
-        .await
+        let (lead, other) = (leadership.clone(), fold.other);
+        let folded = self
+            .write(work!([lead, fold] db, now, effects => {
+                maintenance::check_lead(db, &lead).await?;
+                write_fold(db, &fold).await
+            }))
+            .await?;
+        if other > 0 {
+            tracing::warn!(
+                ends = other,
+                series_max = limits.series,
+                "a minute has more handlers, steps or queues than are told apart in figures"
+            );
+            self.figures_other.fetch_add(other, Ordering::Relaxed);
+        }
+        Ok(folded)
     }
 
-    async fn minutes(&self, first: Minute, end: Minute, exact: bool) -> Result<Vec<MinuteTotals>> {
-        self.read(look!([] db, now => minutes(db, first, end, exact).await)).await
+    async fn minutes(&self, asked: &MinutesAsked) -> Result<Vec<MinuteTotals>> {
+        let asked = asked.clone();
+        self.read(look!([asked] db, now => minutes(db, &asked).await)).await
     }
 
     async fn active(&self, filter: &Filter, since: Timestamp) -> Result<Active> {
@@ -219,18 +230,14 @@ async fn folded(db: &mut Connection) -> Result<Option<Minute>> {
 struct Fold {
     first: Minute,
     end: Minute,
-    found: Counted,
+    found: Vec<MinuteTotals>,
+    /// Ends in minutes that were not folded before whose series are not told apart.
+    other: u64,
 }
 
-/// The next minutes, as many as have no more than `rows_max` rows; `None` when there are none. One minute always goes through, however
+/// The next minutes, as many as have no more rows than `limits` allow; `None` when there are none. One minute always goes through, however
 /// much ended in it: nothing smaller could be tried the next time, and no later minute would ever be folded.
-async fn to_fold(
-    db: &mut Connection,
-    last: Minute,
-    again: u32,
-    minutes_max: u32,
-    rows_max: u64,
-) -> Result<Option<Fold>> {
+async fn to_fold(db: &mut Connection, last: Minute, again: u32, limits: FoldLimits) -> Result<Option<Fold>> {
     let folded = folded(db).await?;
     let next = match folded {
         Some(folded) => folded + 1,
@@ -239,13 +246,17 @@ async fn to_fold(
             None => return Ok(None),
         },
     };
-    let mut end = (last + 1).min(next.saturating_add(i64::from(minutes_max)));
+    let mut end = (last + 1).min(next.saturating_add(i64::from(limits.minutes)));
     let first = if folded.is_some() { next - i64::from(again) } else { next };
     while end > next {
         let minutes = end - next;
-        let rows_max = if minutes > 1 { rows_max } else { u64::MAX };
-        if let Some(found) = ended(db, first, end, rows_max).await? {
-            return Ok(Some(Fold { first, end, found }));
+        let rows_max = if minutes > 1 { limits.rows } else { u64::MAX };
+        let mut found = Gathered::new(By::Minute, Filter::default(), limits.series);
+        if ended(db, first, end, rows_max, &mut found).await? {
+            let found = found.into_minutes();
+            let others = found.iter().filter(|one| one.minute >= next && one.series.is_other());
+            let other = others.map(|one| one.totals.ended()).sum();
+            return Ok(Some(Fold { first, end, found, other }));
         }
         end = next + minutes / 2;
     }
@@ -258,7 +269,7 @@ async fn write_fold(db: &mut Connection, fold: &Fold) -> Result<Option<Minute>> 
         .bind(fold.end)
         .execute(&mut *db)
         .await?;
-    for ((minute, series), totals) in &fold.found {
+    for MinuteTotals { minute, series, totals } in &fold.found {
         sqlx::query("INSERT INTO figures_minutes (minute, series, totals) VALUES ($1, $2, $3)")
             .bind(minute)
             .bind(jobs::to_json(series)?)
@@ -287,10 +298,11 @@ async fn first_ended(db: &mut Connection) -> Result<Option<Minute>> {
     Ok(row.try_get::<Option<i64>, _>("at")?.map(|at| at.div_euclid(MINUTE_US)))
 }
 
-async fn minutes(db: &mut Connection, first: Minute, end: Minute, exact: bool) -> Result<Vec<MinuteTotals>> {
+async fn minutes(db: &mut Connection, asked: &MinutesAsked) -> Result<Vec<MinuteTotals>> {
+    let &MinutesAsked { first, end, exact, by, series_max, .. } = asked;
     let folded = if exact { None } else { folded(db).await? };
     let counted_from = folded.map_or(first, |folded| (folded + 1).clamp(first, end));
-    let mut found = Vec::new();
+    let mut found = Gathered::new(by, asked.filter.clone(), series_max);
     {
         let mut rows = sqlx::query(
             "SELECT minute, series, totals FROM figures_minutes WHERE minute >= $1 AND minute < $2 ORDER BY minute, series",
@@ -300,36 +312,34 @@ async fn minutes(db: &mut Connection, first: Minute, end: Minute, exact: bool) -
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
             let (series, totals): (&str, &str) = (row.try_get("series")?, row.try_get("totals")?);
-            found.push(MinuteTotals {
-                minute: row.try_get("minute")?,
-                series: jobs::json("series", series)?,
-                totals: jobs::json("totals", totals)?,
-            });
+            let series: Series = jobs::json("series", series)?;
+            if found.takes(&series) {
+                let totals: Totals = jobs::json("totals", totals)?;
+                found.merge(row.try_get("minute")?, series, &totals);
+            }
         }
     }
-    let counted = ended(db, counted_from, end, COUNTED_ROWS_MAX).await?.ok_or_else(|| {
-        Error::unavailable(format!(
+    if !ended(db, counted_from, end, COUNTED_ROWS_MAX, &mut found).await? {
+        return Err(Error::unavailable(format!(
             "more than {COUNTED_ROWS_MAX} jobs and workflows ended in minutes that are not folded yet: an engine that runs folds \
              them; until then ask for fewer hours"
-        ))
-    })?;
-    found.extend(counted.into_iter().map(|((minute, series), totals)| MinuteTotals {
-        minute,
-        series,
-        totals,
-    }));
-    Ok(found)
+        )));
+    }
+    Ok(found.into_minutes())
 }
 
-type Counted = BTreeMap<(Minute, Series), Totals>;
-
-/// The totals of what ended, from the rows of jobs and workflows themselves; `None` when there are more than `rows_max` of them.
-async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -> Result<Option<Counted>> {
+/// Adds the totals of what ended, from the rows of jobs and workflows themselves; false when there are more than `rows_max` of them.
+async fn ended(
+    db: &mut Connection,
+    first: Minute,
+    end: Minute,
+    rows_max: u64,
+    counted: &mut Gathered,
+) -> Result<bool> {
     let (from, to) = (first.saturating_mul(MINUTE_US), end.saturating_mul(MINUTE_US));
-    let mut counted = Counted::new();
     let mut rows_left = rows_max;
     if first >= end {
-        return Ok(Some(counted));
+        return Ok(true);
     }
     let mut paths: BTreeMap<Minute, Vec<Path>> = BTreeMap::new();
     {
@@ -343,7 +353,7 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(false) };
             rows_left = left;
             let minute = minute_of(&row)?;
             let series = Series {
@@ -365,7 +375,7 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -
             if ended.state == JobState::Completed && looked_at.len() < PATHS_MAX {
                 looked_at.push(Path { workflow: row.try_get("id")?, template: series.template.clone() });
             }
-            counted.entry((minute, series)).or_default().add(&ended);
+            counted.add(minute, series, &ended);
         }
     }
     {
@@ -381,10 +391,10 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(false) };
             rows_left = left;
             let series = series_of(&row, Kind::Job, String::new(), String::new())?;
-            counted.entry((minute_of(&row)?, series)).or_default().add(&ended_of(&row)?);
+            counted.add(minute_of(&row)?, series, &ended_of(&row)?);
         }
     }
     {
@@ -403,7 +413,7 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -
         .bind(to)
         .fetch(&mut *db);
         while let Some(row) = rows.try_next().await? {
-            let Some(left) = rows_left.checked_sub(1) else { return Ok(None) };
+            let Some(left) = rows_left.checked_sub(1) else { return Ok(false) };
             rows_left = left;
             let series = series_of(&row, Kind::Step, row.try_get("template")?, row.try_get("step")?)?;
             let ended = ended_of(&row)?;
@@ -411,15 +421,15 @@ async fn ended(db: &mut Connection, first: Minute, end: Minute, rows_max: u64) -
             if !series.is_of_handlers() || (ended.ran.is_none() && ended.state != JobState::Failed) {
                 continue;
             }
-            counted.entry((minute_of(&row)?, series)).or_default().add(&ended);
+            counted.add(minute_of(&row)?, series, &ended);
         }
     }
     for (minute, looked_at) in paths {
         for path in looked_at {
-            follow(db, minute, &path, &mut counted).await?;
+            follow(db, minute, &path, counted).await?;
         }
     }
-    Ok(Some(counted))
+    Ok(true)
 }
 
 /// A workflow whose critical path is looked at.
@@ -430,7 +440,7 @@ struct Path {
 
 /// Adds to each step of a workflow how long it was on the critical path, and how long that is. One that was split took as long as the
 /// longest of its children, and that counts for those.
-async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut Counted) -> Result<()> {
+async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut Gathered) -> Result<()> {
     let rows = sqlx::query(concat!(
         "SELECT j.id, j.namespace, j.queue, j.handler, j.step, j.state, j.started_at, ",
         ran_until!(),
@@ -494,11 +504,12 @@ async fn follow(db: &mut Connection, minute: Minute, path: &Path, counted: &mut 
         if !series.is_of_handlers() {
             continue;
         }
-        let totals = counted.entry((minute, series)).or_default();
-        totals.paths_us = totals.paths_us.saturating_add(us(analysis.critical_path.length));
-        if plan.is_critical {
-            totals.critical_us = totals.critical_us.saturating_add(us(plan.duration));
-        }
+        let on_path = Totals {
+            paths_us: us(analysis.critical_path.length),
+            critical_us: if plan.is_critical { us(plan.duration) } else { 0 },
+            ..Totals::default()
+        };
+        counted.merge(minute, series, &on_path);
     }
     Ok(())
 }

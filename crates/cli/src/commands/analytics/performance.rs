@@ -88,7 +88,7 @@ fn table(report: &PerformanceReport, context: &Context<'_>) -> String {
         ("step", &report.step_duration_seconds),
         ("queue wait", &report.queue_wait_seconds),
     ] {
-        let DurationSpread { count, mean, p50, p90, p99 } = *spread;
+        let DurationSpread { count, mean, p50, p90, p99, sum: _ } = *spread;
         table.row([
             name.to_owned(),
             count.to_string(),

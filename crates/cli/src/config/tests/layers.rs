@@ -364,7 +364,7 @@ fn rows() -> Vec<Row> {
         row(
             "adaptive_ttl.saves",
             |config| json!(config.adaptive_ttl.settings.saves.as_str()),
-            texts(["cost", "rebuilds", "cost", "rebuilds"]),
+            texts(["both", "rebuilds", "cost", "rebuilds"]),
         ),
         cached!("cache" / "enabled", [false, true, false, true]),
         cached!("cache" / "backend", ["redis", "in-memory", "tiered", "memcached"]),

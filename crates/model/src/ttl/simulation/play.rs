@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::traces::Trace;
 use crate::time::Timestamp;
-use crate::ttl::{Classes, Correction, Observation, Phase, Settings, decide};
+use crate::ttl::{Classes, Correction, Observation, Phase, Rates, Settings, decide};
 
 /// A way to choose lives.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Way {
     /// By what was observed, under a budget. A class of which nothing is known yet lives as long as the budget.
     Adaptive(Settings),
+    /// By the same rule, told beforehand how often each key is read and changes on average, and what it costs: all there is
+    /// to learn, without having to.
+    Told(Settings),
     /// Always the same.
     Fixed {
         /// How long.
@@ -60,7 +63,7 @@ pub fn play(trace: &Trace, way: &Way) -> Outcome {
     let keys = trace.changes.len();
     let mut kept: Vec<Option<Kept>> = vec![None; keys];
     let mut happened = vec![0_usize; keys];
-    let mut lives = Lives::new(*way, keys);
+    let mut lives = Lives::new(*way, trace);
     let mut outcome = Outcome::default();
     let mut staleness = Vec::new();
     for &(at, key) in &trace.reads {
@@ -122,18 +125,25 @@ struct Lives {
 const PHASES: usize = Phase::ALL.len();
 
 impl Lives {
-    fn new(way: Way, keys: usize) -> Self {
+    fn new(way: Way, trace: &Trace) -> Self {
+        let keys = trace.changes.len();
         let first = match way {
-            Way::Adaptive(settings) => settings.staleness.as_secs_f64(),
+            Way::Adaptive(settings) | Way::Told(settings) => settings.staleness.as_secs_f64(),
             Way::Fixed { life_s } => life_s,
             Way::Multiply { base_s } => base_s,
         };
+        let mut decided = vec![[first; PHASES]; keys];
+        if let Way::Told(settings) = way {
+            for (decided, decision) in decided.iter_mut().zip(decide(&rates(trace), &settings).classes) {
+                *decided = [decision.ttl.as_secs_f64(); PHASES];
+            }
+        }
         Self {
             way,
             classes: Classes::default(),
             correction: Correction::default(),
             reads: vec![[0; PHASES]; keys],
-            decided: vec![[first; PHASES]; keys],
+            decided,
             decide_at: 0.0,
             names: (0..keys).map(|key| key.to_string()).collect(),
         }
@@ -201,9 +211,26 @@ impl Lives {
                 Some(former) if former.reads >= 2 => former.life_s,
                 _ => base_s,
             },
-            Way::Adaptive(_) => self.decided[key][place(Phase::after(unchanged_lives))],
+            Way::Adaptive(_) | Way::Told(_) => self.decided[key][place(Phase::after(unchanged_lives))],
         }
     }
+}
+
+/// How each key fares over the whole trace.
+fn rates(trace: &Trace) -> Vec<Rates> {
+    let seconds = trace.reads.last().map_or(1.0, |(at, _)| at.max(1.0));
+    let float = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    let mut reads = vec![0; trace.changes.len()];
+    for (_, key) in &trace.reads {
+        reads[*key] += 1;
+    }
+    let keys = reads.iter().zip(&trace.changes).zip(&trace.costs);
+    keys.map(|((reads, changes), cost_s)| Rates {
+        reads_per_s: float(*reads) / seconds,
+        changes_per_s: float(changes.len()) / seconds,
+        rebuild_s: *cost_s,
+    })
+    .collect()
 }
 
 fn place(phase: Phase) -> usize {
