@@ -395,7 +395,7 @@ fn hostile_bodies(address: &str) {
         sized(format!("{{{}\"a\":1}}", "\"a\":1,".repeat(BYTES / 6))),
         sized(format!(
             "{{{}\"a\":1}}",
-            (0..BYTES / 12).map(|key| format!("\"k{key}\":1,")).collect::<String>()
+            (0..BYTES / 12).map(|key| format!("\"k{key}\":1,")).collect::<Vec<_>>().concat()
         )),
         sized(format!("{{\"handler\":\"{}", "\\u0041".repeat(BYTES / 6))),
     ];

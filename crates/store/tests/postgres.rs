@@ -300,16 +300,18 @@ async fn rows_read(url: &str, subject: Subject, least: i64) -> (i64, String) {
     let seen = "SELECT SUM(read)::bigint AS read, string_agg(name || ' ' || read, ', ') AS told FROM (\
                 SELECT indexrelname AS name, idx_tup_read AS read FROM pg_stat_user_indexes WHERE relname = 'jobs' UNION ALL \
                 SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs') AS r WHERE read > 0";
-    for _ in 0..100 {
+    let mut tries = 100;
+    loop {
         let row = observer.fetch_one(seen).await.unwrap();
         let (read, told) = (row.try_get::<Option<i64>, _>("read"), row.try_get::<Option<String>, _>("told"));
         let read = read.unwrap().unwrap_or(0);
         if read >= least {
             return (read, told.unwrap().unwrap_or_default());
         }
+        tries -= 1;
+        assert!(tries > 0, "not even {least} rows were read, but {read}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("not even {least} rows were read");
 }
 
 /// Statistics say that what waits is quickly sorted: a page of a list must not read all of it.

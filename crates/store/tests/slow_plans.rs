@@ -58,7 +58,7 @@ async fn plans_are_logged(database: TestDatabase, parameter: &str, is_ours: impl
     let id = store.jobs_submit(vec![job]).await.unwrap()[0].id;
     for _ in 0..3 {
         store.job_get(id).await.unwrap();
-        store.jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() }).await.unwrap().jobs;
+        store.jobs_list(JobFilter { rows_max: 10, ..JobFilter::default() }).await.unwrap();
     }
     let found = tokio::time::timeout(Duration::from_secs(20), async {
         loop {

@@ -33,7 +33,11 @@ async fn figures_are_those_of_the_rows() {
     let text = world.run(&["analytics", "explain", "completion_rate"]).expect(0);
     assert!(text.contains("completed_tasks / (completed_tasks + failed_tasks"), "{text}");
     for (figure, formula, inputs) in [
-        ("average_step_duration_seconds", "sum of", &["sum of finished_at - started_at", "steps that began"][..]),
+        (
+            "average_step_duration_seconds",
+            "sum of",
+            &["sum of finished_at - started_at", "steps that began"][..],
+        ),
         ("system_health_score", "sum of weight * score", &["tasks_succeed good", "steps_wait_little weight"]),
     ] {
         let text = world.run(&["analytics", "explain", figure]).expect(0);

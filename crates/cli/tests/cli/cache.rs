@@ -426,7 +426,11 @@ fn lives_are_simulated_on_three_traces() {
     let rows = found["rows"].as_array().expect("rows");
     for saves in ["both", "cost", "rebuilds"] {
         let ways: Vec<_> = rows.iter().filter(|row| row["saves"] == saves).map(|row| &row["way"]).collect();
-        assert_eq!(ways, ["adaptive", "fixed", "multiply", "told", "possible"].repeat(3), "{saves}: {rows:?}");
+        assert_eq!(
+            ways,
+            ["adaptive", "fixed", "multiply", "told", "possible"].repeat(3),
+            "{saves}: {rows:?}"
+        );
     }
     for row in rows {
         assert!(

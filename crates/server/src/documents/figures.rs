@@ -496,7 +496,8 @@ mod tests {
 
     use recache_engine::figures::FoundBottlenecks;
     use recache_model::figures::{
-        Active, BottlenecksRequest, Ended, Kind, MinuteTotals, PerformanceRequest, Series, Totals, performance,
+        Active, BottlenecksRequest, Ended, Kind, MinuteTotals, PerformanceRequest, Series, Totals,
+        performance,
     };
     use recache_model::job::JobState;
     use recache_model::time::Timestamp;
@@ -589,8 +590,7 @@ mod tests {
             };
             MinuteTotals { minute: 1, series, totals }
         };
-        let minutes =
-            [of(Kind::Workflow, "", totals(3, false)), of(Kind::Step, "charge", totals(6, true))];
+        let minutes = [of(Kind::Workflow, "", totals(3, false)), of(Kind::Step, "charge", totals(6, true))];
         let request = PerformanceRequest::default();
         let end = Timestamp::from_micros(3_600_000_000);
         documents::performance(

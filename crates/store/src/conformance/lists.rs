@@ -49,13 +49,13 @@ async fn varied(subject: &Subject) -> (Vec<JobRecord>, [BatchId; 2]) {
     for batch in batches {
         store.batches().batch_create(batch).await.expect("created");
     }
-    let jobs: Vec<NewJob> = (0..40_u32)
+    let jobs: Vec<NewJob> = (0..40_usize)
         .map(|n| NewJob {
-            id: made_at(i64::from(n) * 10),
+            id: made_at(i64::try_from(n).expect("few") * 10),
             namespace: ["default", "shop"][usize::from(n % 5 == 4)].to_owned(),
             handler: ["work", "build"][usize::from(n % 7 == 3)].to_owned(),
             queue: ["default", "mail"][usize::from(n % 4 == 3)].to_owned(),
-            batch: [None, Some(of_batch[0]), Some(of_batch[1])][(n % 3) as usize].filter(|_| n % 5 != 4),
+            batch: [None, Some(of_batch[0]), Some(of_batch[1])][n % 3].filter(|_| n % 5 != 4),
             correlation_id: format!("order-{}", n % 2),
             ..work()
         })

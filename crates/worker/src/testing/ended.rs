@@ -146,17 +146,17 @@ impl Settlement {
             }
             Err(Failure::Retryable { code, message, .. }) => Self::Failed { code, message },
             Err(Failure::Permanent { code, message }) => Self::Failed { code: Some(code), message },
-            Err(Failure::Stopped(_)) => match stopped {
-                Some(why) => Self::Stopped(why),
-                None => {
-                    let message = "the handler stopped, and nobody had asked it to".to_owned();
-                    if may_retry {
-                        Self::Retrying { code: None, message, after: None }
-                    } else {
-                        Self::Failed { code: None, message }
-                    }
+            Err(Failure::Stopped(_)) => {
+                if let Some(why) = stopped {
+                    return Self::Stopped(why);
                 }
-            },
+                let message = "the handler stopped, and nobody had asked it to".to_owned();
+                if may_retry {
+                    Self::Retrying { code: None, message, after: None }
+                } else {
+                    Self::Failed { code: None, message }
+                }
+            }
         }
     }
 }

@@ -159,7 +159,7 @@ pub(super) fn print_table(items: Vec<ViewItem>, context: &mut Context<'_>) -> Re
     for item in items {
         table.row([item.item, output::visible_json(item.value.text())]);
     }
-    Ok(context.print_text(&table.text())?)
+    context.print_text(&table.text())
 }
 
 /// Of so many that are left, how many the next page holds.

@@ -53,7 +53,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Define(Define),
+    Define(Box<Define>),
     List(List),
     Patterns(Patterns),
     Touch(TouchArgs),
