@@ -17,6 +17,7 @@ use std::time::Duration;
 use recache_engine::{Engine, Error, Options};
 use recache_model::ids::{JobId, SessionId, WorkflowId};
 use recache_model::job::{ErrorKind, JobState};
+use recache_model::retry::RetryPolicy;
 use recache_model::template::Template;
 use recache_model::view::{ViewPolicy, ViewStatus};
 use recache_model::workflow::WorkflowState;
@@ -955,8 +956,10 @@ async fn longest_waits_are_not_an_overflow(database: TestDatabase) {
     handlers.job("quick", async |_: Context, (): ()| Ok(())).unwrap();
     let options = Options { drain: Duration::MAX, ..quick() };
     let engine = start_with(&store_of(&database).await, handlers, options).await;
-    let job =
-        engine.submit(NewJob { retry: retries(3, u64::MAX), ..NewJob::new("later", "null") }).await.unwrap();
+    let job = engine
+        .submit(NewJob { retry: retries(3, RetryPolicy::DELAY_MS_MAX), ..NewJob::new("later", "null") })
+        .await
+        .unwrap();
     until("it failed once", async || (engine.stats().retried == 1).then_some(())).await;
     let never =
         NewJob { due: Due::In(Duration::MAX), timeout: Some(Duration::MAX), ..NewJob::new("quick", "null") };

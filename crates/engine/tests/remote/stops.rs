@@ -69,7 +69,8 @@ async fn cancel_that_nobody_waited_for_is_told_at_the_next_call(database: TestDa
 async fn attempt_that_runs_too_long_is_ended(database: TestDatabase) {
     let engine = start(&database, quick()).await;
     let mut worker = Worker::of(&engine, &["work"]).await;
-    let timeout = Some(Duration::from_millis(200));
+    // Long enough for the worker's next call to come before: one that comes after is told that the lease is lost.
+    let timeout = Some(Duration::from_secs(1));
     let job = NewJob { timeout, retry: retries(1, 0), ..NewJob::new("work", "1") };
     let job = engine.submit(job).await.unwrap();
     let offer = worker.claim(1).await.remove(0);

@@ -563,7 +563,8 @@ fn known(headers: &HeaderMap, version: i64, generation: Uuid) -> Result<(bool, H
 /// in `gone`. It changes nothing.
 #[utoipa::path(post, path = "/v1/views/{namespace}/{key}/read", tag = "views", request_body = ReadItems,
     params(ViewPath, ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
-    responses((status = 200, description = "Those that are there", body = ItemList)))]
+    responses((status = 200, description = "Those that are there", body = ItemList),
+        (status = 409, description = "`min_version` was not live in time")))]
 async fn read_items(
     State(app): State<App>,
     caller: Caller,
