@@ -129,7 +129,7 @@ impl Adaptive {
     }
 
     /// As [`Cache::get_or_load`] with a life that was chosen for the key's class; the usage's own lifetime is never exceeded. Classes are names of the program's own: there are at most
-    /// [`CLASSES_MAX`](recache_model::ttl::CLASSES_MAX), and those beyond live as long as the usage says.
+    /// [`CLASSES_MAX`], and those beyond live as long as the usage says.
     pub async fn get_or_load<T, E, F>(
         &self,
         usage: &Usage,
