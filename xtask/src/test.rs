@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::{Command, ExitCode};
 
-use crate::servers::Servers;
+use crate::servers::{Fsync, Servers};
 use crate::totals::{self, Totals};
 use crate::{Failure, install, process};
 
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     let found = install::find_or_install()?;
     let has_nextest = process::first_line(process::cargo().args(["nextest", "--version"])).is_some();
     let plan = plan(options, has_nextest);
-    let servers = Servers::start(&found)?;
+    let servers = Servers::start(&found, Fsync::Off)?;
     let mut totals = Totals::default();
     let mut is_good = true;
     for arguments in &plan.commands {

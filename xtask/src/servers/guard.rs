@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use super::leftover::{self, RunFolder};
 use super::server::{Account, Server};
-use super::{READY, SHARED_VARIABLE, memcached, postgres, redis};
+use super::{FSYNC_OPTION, Fsync, READY, SHARED_VARIABLE, memcached, postgres, redis};
 use crate::Failure;
 use crate::find::{Found, Tool};
 
 /// Starts the servers that the arguments name, says where they are, and stops them at the end of stdin.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    let found = parse(arguments)?;
+    let (found, fsync) = parse(arguments)?;
     let parent = std::env::temp_dir();
     leftover::remove_all(&parent);
     // Dropped in reverse: first the servers, then what they wrote.
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         servers.push(server);
     };
     if let Some(bin) = &found.postgres_bin {
-        started(Tool::Postgres, postgres::start(bin, &folder, &account)?);
+        started(Tool::Postgres, postgres::start(bin, fsync, &folder, &account)?);
     }
     if let Some(program) = &found.redis {
         started(Tool::Redis, redis::start(program, &folder, &account)?);
@@ -53,18 +53,20 @@ fn wait_for_end_of_stdin() {
     while std::io::stdin().read(&mut ignored).is_ok_and(|count| count > 0) {}
 }
 
-fn parse(arguments: &[String]) -> Result<Found, Failure> {
-    let mut found = Found::default();
+fn parse(arguments: &[String]) -> Result<(Found, Fsync), Failure> {
+    let (mut found, mut fsync) = (Found::default(), Fsync::default());
     for pair in arguments.chunks(2) {
         let path = |value: &String| Some(PathBuf::from(value));
         match pair {
             [option, value] if option == "--postgres-bin" => found.postgres_bin = path(value),
             [option, value] if option == "--redis" => found.redis = path(value),
             [option, value] if option == "--memcached" => found.memcached = path(value),
+            [option, value] if option == FSYNC_OPTION && value == Fsync::On.as_str() => fsync = Fsync::On,
+            [option, value] if option == FSYNC_OPTION && value == Fsync::Off.as_str() => fsync = Fsync::Off,
             _ => return Err(Failure::new(format!("the servers' guard does not know {pair:?}"))),
         }
     }
-    Ok(found)
+    Ok((found, fsync))
 }
 
 #[cfg(test)]
@@ -73,8 +75,9 @@ mod tests {
 
     #[test]
     fn options_are_read_in_pairs() {
-        let arguments = ["--redis", "/r", "--postgres-bin", "/p"].map(str::to_owned);
-        let found = parse(&arguments).unwrap();
+        let arguments = ["--redis", "/r", "--fsync", "off", "--postgres-bin", "/p"].map(str::to_owned);
+        let (found, fsync) = parse(&arguments).unwrap();
+        assert_eq!((fsync, parse(&[]).unwrap().1), (Fsync::Off, Fsync::On));
         assert_eq!(
             found,
             Found {
@@ -86,6 +89,7 @@ mod tests {
             }
         );
         assert!(parse(&["--redis".to_owned()]).is_err());
+        assert!(parse(&["--fsync".to_owned(), "perhaps".to_owned()]).is_err());
         assert!(parse(&["--valkey".to_owned(), "/v".to_owned()]).is_err());
     }
 }

@@ -28,10 +28,31 @@ const SHARED_VARIABLE: &str = "RECACHE_TEST_SHARED";
 
 /// How the guard is called: not for people, hence not in the usage.
 pub(crate) const GUARD_CHORE: &str = "servers-guard";
+const FSYNC_OPTION: &str = "--fsync";
 /// The guard's last line: all servers answer.
 const READY: &str = "ready";
 /// For tests that run a PostgreSQL of their own, to crash or freeze it.
 const POSTGRES_BIN_VARIABLE: &str = "RECACHE_TEST_POSTGRES_BIN";
+
+/// Whether PostgreSQL waits for the disk before it answers that something is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Fsync {
+    /// As it should: what is measured is what it costs.
+    #[default]
+    On,
+    /// For the suite, which makes and drops hundreds of databases. What is lost is a promise about the loss of power, which no test brings
+    /// about; whoever kills the server still finds what was answered.
+    Off,
+}
+
+impl Fsync {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
 
 /// The running servers; dropping it stops them, and waits until they are gone.
 #[derive(Debug)]
@@ -42,10 +63,10 @@ pub(crate) struct Servers {
 
 impl Servers {
     /// Starts what was found, and returns when each answers.
-    pub(crate) fn start(found: &Found) -> Result<Self, Failure> {
+    pub(crate) fn start(found: &Found, fsync: Fsync) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(Failure::at("cannot find this program"))?;
         let mut command = Command::new(program);
-        command.arg(GUARD_CHORE);
+        command.arg(GUARD_CHORE).args([FSYNC_OPTION, fsync.as_str()]);
         for (option, path) in [
             ("--postgres-bin", &found.postgres_bin),
             ("--redis", &found.redis),
@@ -116,7 +137,7 @@ pub(crate) fn run(command: &[String]) -> Result<ExitCode, Failure> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Failure::new("no command is named"));
     };
-    let servers = Servers::start(&install::find_or_install()?)?;
+    let servers = Servers::start(&install::find_or_install()?, Fsync::On)?;
     let mut command = Command::new(program);
     command.args(arguments);
     servers.offer_to(&mut command);

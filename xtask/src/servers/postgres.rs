@@ -1,11 +1,10 @@
-//! A PostgreSQL with data that nobody keeps. It commits synchronously, so that whoever kills it finds what was answered. It does not wait for
-//! the disk (`fsync`): that is a promise about the loss of power, which no test brings about, and hundreds of databases are made and
-//! dropped.
+//! A PostgreSQL that keeps its promises (synchronous commit, and `fsync` but for the suite), with data that nobody keeps.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use super::Fsync;
 use super::leftover::RunFolder;
 use super::server::{Account, Recipe, Server, random_text};
 use crate::Failure;
@@ -14,7 +13,7 @@ use crate::process::Signal;
 /// Each test has a database, and a pool, of its own.
 const CONNECTIONS_MAX: u32 = 200;
 
-pub(super) fn start(bin: &Path, run: &RunFolder, account: &Account) -> Result<Server, Failure> {
+pub(super) fn start(bin: &Path, fsync: Fsync, run: &RunFolder, account: &Account) -> Result<Server, Failure> {
     let folder = run.path().join("postgres");
     account.create_folder(&folder)?;
     let data = folder.join("data");
@@ -31,7 +30,7 @@ pub(super) fn start(bin: &Path, run: &RunFolder, account: &Account) -> Result<Se
             command.args(setting("listen_addresses", "127.0.0.1")).args(setting("port", &port.to_string()));
             command.args(setting("unix_socket_directories", &folder.to_string_lossy()));
             command.args(setting("max_connections", &CONNECTIONS_MAX.to_string()));
-            command.args(setting("fsync", "off")).args(setting("synchronous_commit", "on"));
+            command.args(setting("fsync", fsync.as_str())).args(setting("synchronous_commit", "on"));
             command
         },
         url: &|port| format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres"),
