@@ -26,12 +26,15 @@ impl Options {
     }
 
     fn command(self) -> Vec<String> {
-        let jobs = format!("RECACHE_COST_JOBS={}", self.jobs);
-        let mut command = vec!["env", &jobs, "cargo", "test", "--release", "--package", "recache-engine"];
-        // One at a time: they are timed.
-        command.extend(["--test", "figures", "--", "cost_of_a_report", "--nocapture", "--test-threads=1"]);
-        command.into_iter().map(str::to_owned).collect()
+        tests_of_figures(&format!("RECACHE_COST_JOBS={}", self.jobs), "cost_of_a_report")
     }
+}
+
+/// Tests of figures (`crates/engine/tests/figures.rs`) in a release build, with a variable set. One at a time: they are timed.
+pub(crate) fn tests_of_figures(setting: &str, tests: &str) -> Vec<String> {
+    let mut command = vec!["env", setting, "cargo", "test", "--release", "--package", "recache-engine"];
+    command.extend(["--test", "figures", "--", tests, "--nocapture", "--test-threads=1"]);
+    command.into_iter().map(str::to_owned).collect()
 }
 
 /// Runs it against servers of its own.

@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use crate::cost::tests_of_figures;
 use crate::{Failure, servers};
 
 /// What the test reads; it says what it means in `crates/engine/tests/figures.rs`.
@@ -30,10 +31,7 @@ impl Options {
     }
 
     fn command(self) -> Vec<String> {
-        let scale = format!("{SCALE_VARIABLE}={}", self.scale);
-        let mut command = vec!["env", &scale, "cargo", "test", "--release", "--package", "recache-engine"];
-        command.extend(["--test", "figures", "--", "figures_are_true", "--nocapture", "--test-threads=1"]);
-        command.into_iter().map(str::to_owned).collect()
+        tests_of_figures(&format!("{SCALE_VARIABLE}={}", self.scale), "figures_are_true")
     }
 }
 
